@@ -1,0 +1,168 @@
+//! Errors on the wire: a stable code, a sentence, details, the request's id.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What went wrong, for programs. Stable: codes are added, never renamed.
+///
+/// Each code has one HTTP status, see [`ErrorCode::status`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[non_exhaustive]
+pub enum ErrorCode {
+    /// The request does not fit the API: malformed JSON, a wrong type, an unknown field, a value
+    /// out of range. `details` names the field where there is one.
+    ValidationFailed,
+    /// The id in the path breaks the rule of [`crate::id::SandboxId`].
+    InvalidSandboxId,
+    /// The command is empty, too long or holds a NUL byte.
+    InvalidCommand,
+    /// A path is empty, too long or holds a NUL byte.
+    InvalidPath,
+    /// The operation needs a file and the path is a directory.
+    IsDirectory,
+    /// The operation needs a directory and the path is something else.
+    NotDirectory,
+    /// A component of the path is longer than the file system allows.
+    NameTooLong,
+    /// The path is a device, a pipe or a socket; only regular files are read and written.
+    NotRegularFile,
+    /// No key, or a key this server does not know.
+    Unauthorized,
+    /// The `Host` or `Origin` header names a site that may not call this API.
+    HostNotAllowed,
+    /// The user inside the sandbox may not do this.
+    PermissionDenied,
+    /// The file or its file system is read-only.
+    ReadOnly,
+    /// No such route.
+    RouteNotFound,
+    /// No sandbox with this id.
+    SandboxNotFound,
+    /// No image with this name in the store; `sandbar image ls` lists them.
+    ImageNotFound,
+    /// No such file or directory.
+    FileNotFound,
+    /// No such program in the sandbox.
+    CommandNotFound,
+    /// The route exists, with other methods.
+    MethodNotAllowed,
+    /// A sandbox with this id exists with other settings.
+    SandboxExists,
+    /// The file or directory exists already.
+    FileExists,
+    /// The directory is not empty.
+    DirectoryNotEmpty,
+    /// Something else uses the resource now.
+    ResourceBusy,
+    /// The body or a field of it is over its limit.
+    PayloadTooLarge,
+    /// The requested byte range lies outside the file.
+    RangeNotSatisfiable,
+    /// A body needs `Content-Type: application/json`.
+    UnsupportedMediaType,
+    /// Too many requests at once; try again after `Retry-After`.
+    TooManyRequests,
+    /// The server failed. The log has the cause under the request's id.
+    InternalError,
+    /// The sandbox could not be created or started; `details.step` says where it failed.
+    SandboxFailed,
+    /// The image could not be built; the build's events say which step failed and why.
+    ImageBuildFailed,
+    /// The command could not be started.
+    CommandExecutionError,
+    /// The file system refused for a reason without a code of its own; `details.errno` has it.
+    FilesystemError,
+    /// The sandbox's agent gave no answer, or a wrong one.
+    AgentUnreachable,
+    /// The node has no room for another sandbox now.
+    CapacityExceeded,
+    /// The node is stopping.
+    ShuttingDown,
+    /// The operation did not end in its time.
+    Timeout,
+    /// The sandbox's or the node's disk is full.
+    NoSpace,
+}
+
+impl ErrorCode {
+    /// The HTTP status that goes with the code.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        match self {
+            Self::ValidationFailed
+            | Self::InvalidSandboxId
+            | Self::InvalidCommand
+            | Self::InvalidPath
+            | Self::IsDirectory
+            | Self::NotDirectory
+            | Self::NameTooLong
+            | Self::NotRegularFile => 400,
+            Self::Unauthorized => 401,
+            Self::HostNotAllowed | Self::PermissionDenied | Self::ReadOnly => 403,
+            Self::RouteNotFound
+            | Self::SandboxNotFound
+            | Self::ImageNotFound
+            | Self::FileNotFound
+            | Self::CommandNotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::SandboxExists
+            | Self::FileExists
+            | Self::DirectoryNotEmpty
+            | Self::ResourceBusy => 409,
+            Self::PayloadTooLarge => 413,
+            Self::UnsupportedMediaType => 415,
+            Self::RangeNotSatisfiable => 416,
+            Self::TooManyRequests => 429,
+            Self::InternalError
+            | Self::SandboxFailed
+            | Self::ImageBuildFailed
+            | Self::CommandExecutionError
+            | Self::FilesystemError => 500,
+            Self::AgentUnreachable => 502,
+            Self::CapacityExceeded | Self::ShuttingDown => 503,
+            Self::Timeout => 504,
+            Self::NoSpace => 507,
+        }
+    }
+}
+
+/// One error, before it is rendered: what failed, why, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, thiserror::Error)]
+#[serde(rename_all = "camelCase")]
+#[error("{message}")]
+pub struct ApiError {
+    /// What went wrong, for programs.
+    pub code: ErrorCode,
+    /// What was attempted, what went wrong and what to do, for people.
+    pub message: String,
+    /// Facts of the failure: `path`, `field`, `limit`, `errno`, ...
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    #[schema(value_type = Object)]
+    pub details: serde_json::Map<String, serde_json::Value>,
+    /// Finds the request in the server's log. Filled in by the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
+impl ApiError {
+    /// An error without details.
+    #[must_use]
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), details: serde_json::Map::new(), request_id: None }
+    }
+
+    /// Adds one fact.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: impl Into<serde_json::Value>) -> Self {
+        self.details.insert(key.to_owned(), value.into());
+        self
+    }
+}
+
+/// The body of every error response: `{"error": {"code", "message", "details", "requestId"}}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ErrorBody {
+    /// The error.
+    pub error: ApiError,
+}

@@ -1,0 +1,221 @@
+//! Exec: start a command, follow it to its end.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What to run: a shell text, or a program and its arguments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Command {
+    /// Run by `bash -c`, or by `sh -c` in an image without bash.
+    Shell(String),
+    /// Run as it is, found on `PATH`; no shell, no quoting.
+    Program(Vec<String>),
+}
+
+/// How bytes of a program are written in JSON.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// Text; bytes that are not UTF-8 become U+FFFD.
+    #[default]
+    Utf8,
+    /// RFC 4648 base64, byte for byte.
+    Base64,
+}
+
+/// Body of `POST /v1/sandboxes/{id}/exec`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(example = json!({"command": "echo hello"}))]
+pub struct ExecRequest {
+    /// What to run.
+    pub command: Command,
+    /// Working directory; relative paths start at the sandbox's own (`/workspace`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// Variables set (or, with null, unset) for this command only.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, Option<String>>,
+    /// Milliseconds until the command's whole process tree is killed; none means no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 86_400_000)]
+    pub timeout_ms: Option<u64>,
+    /// What the command reads; nothing (`/dev/null`) unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<String>,
+    /// How `stdin` is written in this request, and the output in the reply.
+    #[serde(default)]
+    pub encoding: Encoding,
+}
+
+impl ExecRequest {
+    /// A request to run `command` with nothing else set.
+    #[must_use]
+    pub fn new(command: Command) -> Self {
+        Self {
+            command,
+            cwd: None,
+            env: BTreeMap::new(),
+            timeout_ms: None,
+            stdin: None,
+            encoding: Encoding::Utf8,
+        }
+    }
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "camelCase")]
+pub enum Ending {
+    /// It returned.
+    Exited {
+        /// 0 to 255.
+        code: i32,
+    },
+    /// A signal ended it.
+    Signaled {
+        /// Signal number, signal(7).
+        signal: i32,
+    },
+    /// Its time was over; its tree was killed.
+    Timeout,
+    /// The kernel killed it, or a process of its tree, because the sandbox's memory was used up.
+    OutOfMemory,
+    /// It failed and the sandbox had no process ids left.
+    PidsLimit,
+    /// It failed and the sandbox's disk was full.
+    DiskFull,
+    /// It was killed on request, or because its caller went away.
+    Killed,
+    /// The sandbox ended under it; what it did until then is unknown.
+    Lost,
+}
+
+impl Ending {
+    /// The number a shell would give: 124 for a timeout, 128 + n for signal n, 137 for any kill.
+    #[must_use]
+    pub fn exit_code(self) -> i32 {
+        match self {
+            Self::Exited { code } => code,
+            Self::Signaled { signal } => 128 + signal,
+            Self::Timeout => 124,
+            Self::OutOfMemory | Self::Killed | Self::Lost => 137,
+            Self::PidsLimit | Self::DiskFull => 1,
+        }
+    }
+}
+
+/// What a command used, its children included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExecUsage {
+    /// Milliseconds on a CPU, user and system.
+    pub cpu_ms: u64,
+    /// Largest resident set of one process of the tree, in bytes (`ru_maxrss`, getrusage(2)).
+    pub peak_memory_bytes: u64,
+}
+
+/// A finished command. Exit codes other than 0 are results, not errors.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExecResult {
+    /// True when the command returned 0.
+    pub success: bool,
+    /// The number a shell would give, see `ending` for the truth.
+    pub exit_code: i32,
+    /// How it ended.
+    pub ending: Ending,
+    /// What it wrote to stdout, in the request's encoding.
+    pub stdout: String,
+    /// What it wrote to stderr, in the request's encoding.
+    pub stderr: String,
+    /// Bytes of stdout and stderr past the limit of a buffered result; 0 means nothing is missing.
+    pub dropped_bytes: u64,
+    /// Milliseconds from start to end.
+    pub duration_ms: u64,
+    /// What it used.
+    pub usage: ExecUsage,
+}
+
+/// One event of a streamed exec (`Accept: text/event-stream`). The stream has exactly one `start`
+/// and, unless the connection breaks, exactly one final `exit`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum ExecEvent {
+    /// The command runs.
+    Start {
+        /// Its process id inside the sandbox.
+        pid: i32,
+    },
+    /// It wrote to stdout.
+    Stdout {
+        /// The bytes, in the request's encoding.
+        data: String,
+    },
+    /// It wrote to stderr.
+    Stderr {
+        /// The bytes, in the request's encoding.
+        data: String,
+    },
+    /// It ended.
+    Exit {
+        /// True when it returned 0.
+        success: bool,
+        /// The number a shell would give.
+        exit_code: i32,
+        /// How it ended.
+        ending: Ending,
+        /// Milliseconds from start to end.
+        duration_ms: u64,
+        /// What it used.
+        usage: ExecUsage,
+    },
+}
+
+impl ExecEvent {
+    /// The event's name on the `event:` line of the stream.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Start { .. } => "start",
+            Self::Stdout { .. } => "stdout",
+            Self::Stderr { .. } => "stderr",
+            Self::Exit { .. } => "exit",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_read_as_documented() {
+        let exit = ExecEvent::Exit {
+            success: false,
+            exit_code: 124,
+            ending: Ending::Timeout,
+            duration_ms: 5,
+            usage: ExecUsage::default(),
+        };
+        assert_eq!(
+            serde_json::to_value(exit).unwrap(),
+            serde_json::json!({
+                "type": "exit", "success": false, "exitCode": 124, "ending": {"type": "timeout"},
+                "durationMs": 5, "usage": {"cpuMs": 0, "peakMemoryBytes": 0}
+            })
+        );
+    }
+
+    #[test]
+    fn a_command_is_a_text_or_a_list() {
+        let shell: ExecRequest = serde_json::from_str(r#"{"command": "ls"}"#).unwrap();
+        assert_eq!(shell.command, Command::Shell("ls".into()));
+        let program: ExecRequest = serde_json::from_str(r#"{"command": ["ls", "-l"]}"#).unwrap();
+        assert_eq!(program.command, Command::Program(vec!["ls".into(), "-l".into()]));
+        assert!(serde_json::from_str::<ExecRequest>(r#"{"command": "ls", "cmd": 1}"#).is_err());
+    }
+}

@@ -1,0 +1,203 @@
+//! Identifiers: parsed once at the edge, never a raw string again.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::limit::{IMAGE_NAME_CHARS, SANDBOX_ID_CHARS};
+
+/// Names a sandbox. The caller chooses it; the same id is always the same sandbox.
+///
+/// 1 to 63 characters, letters, digits, `-`, `_` and `.`, beginning and ending with a letter or a
+/// digit, and not digits alone. Case matters. The rule keeps ids usable as one URL path segment,
+/// as a file name and, where they hold no `_` or `.`, as a DNS label.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, example = "my-sandbox")]
+pub struct SandboxId(String);
+
+impl SandboxId {
+    /// The id as the caller wrote it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Why a text is not a [`SandboxId`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSandboxId {
+    /// Nothing was given, or more than the limit.
+    #[error("a sandbox id has 1 to {SANDBOX_ID_CHARS} characters")]
+    Length,
+    /// A character outside the allowed set.
+    #[error("a sandbox id holds only letters, digits, '-', '_' and '.'")]
+    Character,
+    /// Begins or ends with punctuation.
+    #[error("a sandbox id begins and ends with a letter or a digit")]
+    Edge,
+    /// A number could be taken for a port or a process id.
+    #[error("a sandbox id is not digits alone")]
+    Number,
+}
+
+impl FromStr for SandboxId {
+    type Err = InvalidSandboxId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bytes = text.as_bytes();
+        let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else {
+            return Err(InvalidSandboxId::Length);
+        };
+        if bytes.len() > SANDBOX_ID_CHARS {
+            return Err(InvalidSandboxId::Length);
+        }
+        if !bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
+            return Err(InvalidSandboxId::Character);
+        }
+        if !first.is_ascii_alphanumeric() || !last.is_ascii_alphanumeric() {
+            return Err(InvalidSandboxId::Edge);
+        }
+        if bytes.iter().all(u8::is_ascii_digit) {
+            return Err(InvalidSandboxId::Number);
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for SandboxId {
+    type Error = InvalidSandboxId;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<SandboxId> for String {
+    fn from(id: SandboxId) -> Self {
+        id.0
+    }
+}
+
+impl fmt::Display for SandboxId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Names an image in the store of a node: `default`, `host`, `my-app` or `my-app:v2`.
+///
+/// A name of 1 to 128 lower-case letters, digits, `-`, `_`, `.`, `/` beginning and ending with a letter or a digit, and
+/// optionally `:` and a tag of the same form. Without a tag, `latest` is meant.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, example = "default")]
+pub struct ImageRef(String);
+
+impl ImageRef {
+    /// The part before the colon.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.split_once(':').map_or(&self.0, |(name, _)| name)
+    }
+
+    /// The part after the colon; `latest` unless given.
+    #[must_use]
+    pub fn tag(&self) -> &str {
+        self.0.split_once(':').map_or("latest", |(_, tag)| tag)
+    }
+}
+
+/// Why a text is not an [`ImageRef`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "an image is named NAME or NAME:TAG, each 1 to {IMAGE_NAME_CHARS} lower-case letters, digits, '-', '_', '.' \
+     (and '/' in the name), beginning and ending with a letter or a digit"
+)]
+pub struct InvalidImageRef;
+
+impl FromStr for ImageRef {
+    type Err = InvalidImageRef;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, tag) = text.split_once(':').unwrap_or((text, "latest"));
+        if !is_name(name, true) || !is_name(tag, false) {
+            return Err(InvalidImageRef);
+        }
+        // One spelling per image, so that equal references are equal texts.
+        Ok(Self(if tag == "latest" { name.to_owned() } else { text.to_owned() }))
+    }
+}
+
+/// Refuses `..` as well, because names become directory names.
+fn is_name(text: &str, with_slash: bool) -> bool {
+    let alphanumeric = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let bytes = text.as_bytes();
+    let in_range = (1..=IMAGE_NAME_CHARS).contains(&bytes.len());
+    in_range
+        && bytes.first().is_some_and(alphanumeric)
+        && bytes.last().is_some_and(alphanumeric)
+        && bytes.iter().all(|b| {
+            alphanumeric(b) || matches!(b, b'-' | b'_' | b'.') || (with_slash && *b == b'/')
+        })
+        && !text.contains("..")
+        && !text.contains("//")
+}
+
+impl TryFrom<String> for ImageRef {
+    type Error = InvalidImageRef;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<ImageRef> for String {
+    fn from(image: ImageRef) -> Self {
+        image.0
+    }
+}
+
+impl fmt::Display for ImageRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sandbox_ids_follow_the_rule() {
+        for good in ["a", "A1", "user-123", "x.y_z", &"a".repeat(63)] {
+            assert_eq!(good.parse::<SandboxId>().unwrap().as_str(), good);
+        }
+        for (bad, why) in [
+            ("", InvalidSandboxId::Length),
+            (&*"a".repeat(64), InvalidSandboxId::Length),
+            ("a b", InvalidSandboxId::Character),
+            ("a/b", InvalidSandboxId::Character),
+            ("ä", InvalidSandboxId::Character),
+            ("a\0", InvalidSandboxId::Character),
+            ("-a", InvalidSandboxId::Edge),
+            ("a.", InvalidSandboxId::Edge),
+            ("..", InvalidSandboxId::Edge),
+            ("8080", InvalidSandboxId::Number),
+        ] {
+            assert_eq!(bad.parse::<SandboxId>().unwrap_err(), why, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn image_references_print_as_they_parse() {
+        for good in ["default", "a/b", "x:1.2"] {
+            assert_eq!(good.parse::<ImageRef>().unwrap().to_string(), good);
+        }
+        assert_eq!("x:latest".parse::<ImageRef>().unwrap(), "x".parse().unwrap());
+        for bad in ["", ":", "a:", ":t", "A", "a..b", "../a", "a//b", "a:b/c", "a:b:c", "/a"] {
+            assert!(bad.parse::<ImageRef>().is_err(), "{bad:?}");
+        }
+    }
+}

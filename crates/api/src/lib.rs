@@ -1,0 +1,18 @@
+//! The public contract: wire types, ids, error codes and limits. No I/O, no async.
+//!
+//! Everything a client can say or hear is defined here once; the daemon, the agent, the Rust
+//! client and the OpenAPI document are generated from or compiled against these types. Fields are
+//! `camelCase` on the wire, unknown fields in requests are refused, and every limit has a name in
+//! [`limit`].
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod error;
+pub mod exec;
+pub mod file;
+pub mod id;
+pub mod image;
+pub mod limit;
+pub mod node;
+pub mod sandbox;

@@ -1,0 +1,50 @@
+//! Every public limit, with its unit and its reason.
+
+/// Characters of a sandbox id: one DNS label (RFC 1035).
+pub const SANDBOX_ID_CHARS: usize = 63;
+
+/// Characters of an image name or tag; as in the OCI distribution specification.
+pub const IMAGE_NAME_CHARS: usize = 128;
+
+/// Bytes of a JSON request body. Larger content goes through the file routes, which stream.
+pub const JSON_BODY_BYTES: usize = 8 * 1024 * 1024;
+
+/// Bytes of one command, argument list included. The kernel refuses one argument over 128 KiB
+/// (`MAX_ARG_STRLEN`, execve(2)); a longer shell text belongs in a file or on stdin.
+pub const COMMAND_BYTES: usize = 127 * 1024;
+
+/// Variables in one request's environment.
+pub const ENV_VARS: usize = 1024;
+
+/// Bytes of one environment variable, name and value.
+pub const ENV_VAR_BYTES: usize = 64 * 1024;
+
+/// Bytes of a path: `PATH_MAX` less its closing zero (limits.h).
+pub const PATH_BYTES: usize = 4095;
+
+/// Bytes kept of each of stdout and stderr in a buffered exec result; the rest is counted in
+/// `droppedBytes`. A streamed exec has no such limit. Bounds the agent's memory.
+pub const EXEC_OUTPUT_BYTES: usize = 16 * 1024 * 1024;
+
+/// Milliseconds an exec may ask for at most: a day. Longer work is a process, not an exec.
+pub const EXEC_TIMEOUT_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// Seconds between comments on a quiet event stream, so that proxies and clients can tell a quiet
+/// command from a dead connection.
+pub const HEARTBEAT_SECS: u64 = 15;
+
+/// Commands that run at once in one sandbox through `exec`.
+pub const EXECS_PER_SANDBOX: usize = 256;
+
+/// Entries in one page of a directory listing, and sandboxes in one page of a list, unless the
+/// caller asks for fewer.
+pub const PAGE_ENTRIES: usize = 1000;
+
+/// Labels of one sandbox.
+pub const LABELS: usize = 64;
+
+/// Bytes of a label's name or value.
+pub const LABEL_BYTES: usize = 256;
+
+/// Bytes of an image recipe.
+pub const RECIPE_BYTES: usize = 256 * 1024;

@@ -1,0 +1,162 @@
+//! Sandboxes: what to ask for, what one is.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::id::{ImageRef, SandboxId};
+
+/// What a sandbox may reach.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkPolicy {
+    /// Public addresses only: not the host, not other sandboxes, no private, link-local, metadata
+    /// or multicast range.
+    #[default]
+    Internet,
+    /// Nothing but the sandbox's own loopback.
+    None,
+}
+
+/// What a sandbox may use. Absent values come from the node's configuration; values over the
+/// node's ceiling are refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Resources {
+    /// Bytes of memory for all its processes and their page cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 16_777_216)]
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 8)]
+    pub pids: Option<u32>,
+    /// CPU time per second of wall time, in thousandths of one CPU: 1500 is one and a half.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 10)]
+    pub cpu_millis: Option<u32>,
+}
+
+/// Body of `POST /v1/sandboxes`. Everything is optional: an empty object makes a sandbox with a
+/// generated id and the node's defaults.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(example = json!({"id": "my-sandbox"}))]
+pub struct CreateSandbox {
+    /// The id to create; generated unless given. Creating an existing id with the same settings
+    /// returns it; with other settings it is refused with `SANDBOX_EXISTS`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<SandboxId>,
+    /// The image of its files; the node's default unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageRef>,
+    /// What it may use.
+    #[serde(default)]
+    pub resources: Resources,
+    /// What it may reach.
+    #[serde(default)]
+    pub network: NetworkPolicy,
+    /// Environment of every command, over the image's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// The caller's own names for it, to find it by.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Where a sandbox is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SandboxState {
+    /// Being made.
+    Creating,
+    /// Its agent answers.
+    Running,
+    /// Its processes ended (the host restarted, or its agent was killed); its files and settings
+    /// are kept and the next request starts it again.
+    Stopped,
+    /// It could not be made; `failure` says why. The next request tries again.
+    Failed,
+}
+
+/// The limits in force, all filled in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EffectiveResources {
+    /// Bytes of memory.
+    pub memory_bytes: u64,
+    /// Processes and threads.
+    pub pids: u32,
+    /// Thousandths of a CPU.
+    pub cpu_millis: u32,
+}
+
+/// What a running sandbox uses now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SandboxUsage {
+    /// Bytes charged to it, page cache included.
+    pub memory_bytes: u64,
+    /// Processes and threads.
+    pub pids: u32,
+    /// Milliseconds of CPU since it started.
+    pub cpu_ms: u64,
+    /// Times the kernel killed one of its processes for want of memory.
+    pub oom_kills: u64,
+}
+
+/// A sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Sandbox {
+    /// Its id.
+    pub id: SandboxId,
+    /// Where it is in its life.
+    pub state: SandboxState,
+    /// Why it failed, in the state `failed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+    /// The image it was made from.
+    pub image: ImageRef,
+    /// The limits in force.
+    pub resources: EffectiveResources,
+    /// What it may reach.
+    pub network: NetworkPolicy,
+    /// Environment of every command.
+    pub env: BTreeMap<String, String>,
+    /// The caller's own names for it.
+    pub labels: BTreeMap<String, String>,
+    /// Milliseconds since 1970-01-01 UTC.
+    pub created_at_ms: i64,
+    /// What it uses now; absent unless it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<SandboxUsage>,
+}
+
+/// Query of `GET /v1/sandboxes`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ListSandboxes {
+    /// Only sandboxes with this label, as `name` or `name=value`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Continue after this id, taken from `nextCursor` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+    /// Sandboxes in this page, 1 to 1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
+/// One page of sandboxes, sorted by id, without `usage`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SandboxList {
+    /// The sandboxes.
+    pub sandboxes: Vec<Sandbox>,
+    /// Where the next page starts; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}

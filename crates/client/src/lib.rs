@@ -1,0 +1,3 @@
+//! The Rust SDK.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! The daemon: configuration, wiring, HTTP.
+
+#![forbid(unsafe_code)]

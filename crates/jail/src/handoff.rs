@@ -1,0 +1,96 @@
+//! What the agent inherits: the descriptors that the launcher leaves open across its exec.
+//!
+//! Written as one argument, `listen=3,config=4,...`, because an argument survives exec and needs
+//! no file. Everything not named here is closed before the agent starts.
+
+use std::{fmt, os::fd::RawFd, str::FromStr};
+
+/// Numbers of the agent's inherited descriptors.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Handoff {
+    /// A listening unix stream socket: the agent's HTTP server.
+    pub listen: RawFd,
+    /// A read-only memfd with the agent's configuration (`link::AgentConfig` as JSON).
+    pub config: RawFd,
+    /// Directory of the sandbox's user cgroup in a v2 tree, delegated to the sandbox's root: a
+    /// directory made below it is the cgroup of one process tree, with `cgroup.kill`.
+    pub cgroup: Option<RawFd>,
+    /// `tasks` files of the user cgroup, one per v1 controller: a single-threaded process that
+    /// writes `0` to each has joined. On a pure v2 host this is empty; the tree's own cgroup below
+    /// `cgroup` is joined with `CLONE_INTO_CGROUP`.
+    pub tasks: Vec<RawFd>,
+    /// File with a line `oom_kill N`, read from the start at each look: `memory.oom_control` on
+    /// v1, `memory.events` on v2.
+    pub memory_events: Option<RawFd>,
+    /// `pids.events`: a line `max N`, the number of refused forks.
+    pub pids_events: Option<RawFd>,
+}
+
+impl fmt::Display for Handoff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "listen={},config={}", self.listen, self.config)?;
+        for (name, fd) in [
+            ("cgroup", self.cgroup),
+            ("memory_events", self.memory_events),
+            ("pids_events", self.pids_events),
+        ] {
+            if let Some(fd) = fd {
+                write!(f, ",{name}={fd}")?;
+            }
+        }
+        self.tasks.iter().try_for_each(|fd| write!(f, ",tasks={fd}"))
+    }
+}
+
+/// A handoff argument that does not parse: launcher and agent are of different versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the launcher's handoff argument is malformed")]
+pub struct InvalidHandoff;
+
+impl FromStr for Handoff {
+    type Err = InvalidHandoff;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut handoff = Self { listen: -1, config: -1, ..Self::default() };
+        for pair in text.split(',') {
+            let (name, fd) = pair.split_once('=').ok_or(InvalidHandoff)?;
+            let fd: RawFd = fd.parse().ok().filter(|fd| *fd > 2).ok_or(InvalidHandoff)?;
+            match name {
+                "listen" => handoff.listen = fd,
+                "config" => handoff.config = fd,
+                "cgroup" => handoff.cgroup = Some(fd),
+                "memory_events" => handoff.memory_events = Some(fd),
+                "pids_events" => handoff.pids_events = Some(fd),
+                "tasks" => handoff.tasks.push(fd),
+                _ => return Err(InvalidHandoff),
+            }
+        }
+        if handoff.listen < 0 || handoff.config < 0 {
+            return Err(InvalidHandoff);
+        }
+        Ok(handoff)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handoff_prints_as_it_parses() {
+        let full = Handoff {
+            listen: 3,
+            config: 4,
+            cgroup: Some(5),
+            tasks: vec![6, 7],
+            memory_events: Some(8),
+            pids_events: None,
+        };
+        assert_eq!(full.to_string().parse(), Ok(full));
+        for bad in
+            ["", "listen=3", "listen=3,config=1", "listen=3,config=x", "a=3,listen=4,config=5"]
+        {
+            assert_eq!(bad.parse::<Handoff>(), Err(InvalidHandoff), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What a jail is: a complete description with no defaults left to fill in and no tenant text
+//! beyond a checked host name.
+
+use std::{fmt, net::Ipv4Addr, path::PathBuf};
+
+/// Names a jail on its node. Never reused, so a name left over from the past can only mean the past.
+///
+/// It appears, in decimal, in everything the jail owns: cgroups, directory, socket, network link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JailId(pub u64);
+
+impl fmt::Display for JailId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Facts of the node that all its jails share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeSpec {
+    /// Where the node keeps its state; jail N lives in `sandboxes/N` below it.
+    pub state_dir: PathBuf,
+    /// Short name (at most 8 of `a-z0-9`) that sets this node's cgroups, links and nftables table
+    /// apart from those of another server on the same machine.
+    pub name: String,
+    /// Address range of the sandboxes; none means that no sandbox of this node has a network.
+    pub network: Option<NodeNetwork>,
+}
+
+/// Address range of a node's sandboxes: `gateway` is the first address, sandboxes follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeNetwork {
+    /// First address of the range, for example 10.213.0.0.
+    pub base: Ipv4Addr,
+    /// Bits of the prefix, 16 to 28.
+    pub prefix: u8,
+}
+
+impl NodeNetwork {
+    /// The host's address on every sandbox's link; the resolver of the sandboxes listens here.
+    #[must_use]
+    pub fn gateway(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.base.to_bits() + 1)
+    }
+
+    /// The address of the sandbox in slot `slot`; none past the end of the range.
+    #[must_use]
+    pub fn address(&self, slot: u32) -> Option<Ipv4Addr> {
+        let size = 1_u32 << (32 - u32::from(self.prefix));
+        let offset = slot.checked_add(2)?;
+        (offset < size - 1).then(|| Ipv4Addr::from_bits(self.base.to_bits() + offset))
+    }
+}
+
+/// One jail, completely.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JailSpec {
+    /// Its name.
+    pub jail: JailId,
+    /// First of its 65,536 host user and group ids; a multiple of 65,536.
+    pub uid_base: u32,
+    /// Its address on the node's network; none for a jail with loopback only.
+    pub address: Option<Ipv4Addr>,
+    /// What it may use.
+    pub limits: Limits,
+    /// Its host name.
+    pub hostname: Hostname,
+    /// Read-only trees of the host bound into its root, in the order of the descriptors that go
+    /// with the spec.
+    pub binds: Vec<Bind>,
+}
+
+/// What a jail may use, enforced by its cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of memory for user code; no swap beyond it.
+    pub memory_bytes: u64,
+    /// Processes and threads of user code.
+    pub pids: u32,
+    /// Thousandths of a CPU.
+    pub cpu_millis: u32,
+}
+
+/// A read-only bind of a host tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    /// Where it appears: a path below the jail's root, without a leading slash, `..` or links.
+    /// The image must have a directory (or for a file, a file) there.
+    pub target: String,
+}
+
+/// A host name: 1 to 63 of `a-z0-9-`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hostname(String);
+
+impl Hostname {
+    /// Makes a host name of any text: lower-cased, other characters replaced by `-`, cut to length.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
+        let clean: String = text
+            .chars()
+            .take(63)
+            .map(|c| c.to_ascii_lowercase())
+            .map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' })
+            .collect();
+        let clean = clean.trim_matches('-');
+        Self(if clean.is_empty() { "sandbox".to_owned() } else { clean.to_owned() })
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
