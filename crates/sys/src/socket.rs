@@ -60,8 +60,11 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Res
         message.msg_control = control.0.as_mut_ptr().cast();
         // SAFETY: CMSG_SPACE is arithmetic on a length.
         message.msg_controllen = unsafe { libc::CMSG_SPACE(length) } as usize;
-        // SAFETY: `control` is aligned and msg_controllen covers at least one header.
-        let header = unsafe { &mut *libc::CMSG_FIRSTHDR(&raw const message) };
+        // SAFETY: `message` is complete; the call only computes a pointer into `control`.
+        let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+        // SAFETY: `control` is aligned and msg_controllen covers at least one header, so the
+        // pointer is not null and what it points at is ours alone.
+        let header = unsafe { &mut *header };
         header.cmsg_level = libc::SOL_SOCKET;
         header.cmsg_type = libc::SCM_RIGHTS;
         // SAFETY: CMSG_LEN is arithmetic on a length.
@@ -104,8 +107,10 @@ pub fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<(usize, Recei
         }
     };
     let mut received: Received = [const { None }; MESSAGE_FDS];
-    // SAFETY: `message` was filled in by the kernel; its control part lies in `control`.
-    let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message).as_ref() };
+    // SAFETY: `message` was filled in by the kernel; the call only computes a pointer.
+    let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    // SAFETY: the pointer is null or points at a header the kernel wrote into `control`.
+    let header = unsafe { header.as_ref() };
     if let Some(header) =
         header.filter(|h| h.cmsg_level == libc::SOL_SOCKET && h.cmsg_type == libc::SCM_RIGHTS)
     {
@@ -113,10 +118,18 @@ pub fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<(usize, Recei
         let count = (header.cmsg_len - unsafe { libc::CMSG_LEN(0) } as usize) / size_of::<RawFd>();
         // SAFETY: the header lies in `control`, so its data does too.
         let start = unsafe { libc::CMSG_DATA(header) };
-        for (index, slot) in received.iter_mut().enumerate().take(count) {
-            // SAFETY: `index` is below the number of descriptors the kernel wrote at `start`;
-            // CMSG_DATA is aligned for c_int only by convention, so it is read unaligned.
-            let fd = unsafe { start.cast::<RawFd>().add(index).read_unaligned() };
+        let mut raw: [RawFd; MESSAGE_FDS] = [-1; MESSAGE_FDS];
+        let count = count.min(MESSAGE_FDS);
+        // SAFETY: the kernel wrote `count` descriptor numbers at `start`, and `raw` has room for
+        // them; as bytes the copy needs no alignment.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                start,
+                raw.as_mut_ptr().cast(),
+                count * size_of::<RawFd>(),
+            );
+        }
+        for (slot, fd) in received.iter_mut().zip(raw).take(count) {
             *slot = Some(own(fd));
         }
     }
