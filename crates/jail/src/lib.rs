@@ -8,6 +8,7 @@
 
 pub mod handoff;
 pub mod launcher;
+pub mod policy;
 pub mod spec;
 
 pub use launcher::{JailError, JailFiles, Launched, Launcher};
