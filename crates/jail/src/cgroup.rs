@@ -87,13 +87,15 @@ fn cpu_ms(layout: &Layout, node_name: &str, jail: JailId) -> io::Result<u64> {
         return Ok(read_field(&stat, "usage_usec")? / 1000);
     }
     let tree = layout.tree(Controller::CpuAccounting).ok_or(io::ErrorKind::NotFound)?;
-    let nanoseconds =
-        read_number(&jail_dir(&tree.path, node_name, jail).join("cpuacct.usage"))?;
+    let nanoseconds = read_number(&jail_dir(&tree.path, node_name, jail).join("cpuacct.usage"))?;
     Ok(nanoseconds / 1_000_000)
 }
 
 fn read_number(path: &Path) -> io::Result<u64> {
-    fs::read_to_string(path)?.trim().parse().map_err(|_not_a_number| io::ErrorKind::InvalidData.into())
+    fs::read_to_string(path)?
+        .trim()
+        .parse()
+        .map_err(|_not_a_number| io::ErrorKind::InvalidData.into())
 }
 
 /// The number after `name` in a file of `name number` lines; 0 when there is no such line.
@@ -221,13 +223,13 @@ impl NodeCgroups {
     fn descriptors(&self, jail: JailId) -> Result<JailCgroups, JailError> {
         let tasks = |group: &str| {
             let dirs = self.v1_dirs(jail);
-            dirs.map(|(_, dir)| open_to_write(&dir.join(group).join("tasks"))).collect()
+            dirs.map(|(_, dir)| open_to_write(&dir.join(group).join("tasks")))
+                .collect::<Result<Vec<_>, _>>()
         };
         let unified = self.layout.unified.as_ref();
         let unified = unified.map(|tree| jail_dir(tree, &self.name, jail));
-        let directory = |group: &str| {
-            unified.as_ref().map(|dir| open_directory(&dir.join(group))).transpose()
-        };
+        let directory =
+            |group: &str| unified.as_ref().map(|dir| open_directory(&dir.join(group))).transpose();
         // A detached copy of the mount: for whoever holds it, `..` does not lead out.
         let user = match directory("user")? {
             Some(dir) => Some(sys::mount::clone_mount(dir.as_fd(), c"", false).in_step(STEP)?),
@@ -312,8 +314,9 @@ fn make_dir(dir: &Path) -> Result<(), JailError> {
 
 /// Writes a value to a file of a group.
 fn set(path: &Path, value: &str) -> Result<(), JailError> {
-    fs::write(path, value)
-        .map_err(|error| JailError::io(STEP, format!("write {value} to {}", path.display()), &error))
+    fs::write(path, value).map_err(|error| {
+        JailError::io(STEP, format!("write {value} to {}", path.display()), &error)
+    })
 }
 
 /// Lets user id `owner` start processes anywhere in the group and make groups below `user`, and
@@ -362,7 +365,7 @@ fn is_populated(events: &Path) -> bool {
 fn kill_process(pid: i32, deadline: Instant) -> Result<(), JailError> {
     let Ok(pidfd) = sys::process::open(pid) else { return Ok(()) };
     // An error means that it is dead already.
-    drop(sys::process::signal(pidfd.as_fd(), sys::process::SIGKILL));
+    sys::process::signal(pidfd.as_fd(), sys::process::SIGKILL).unwrap_or_default();
     let dead = |pidfd: BorrowedFd<'_>| fd::wait_readable(pidfd, 0).in_step(STEP);
     while !dead(pidfd.as_fd())? {
         wait(|ms| fd::wait_readable(pidfd.as_fd(), ms), deadline, Path::new("its agent"))?;
@@ -389,7 +392,8 @@ fn wait(
 /// Removes a group and those below it, which hold no live process.
 fn remove_group(dir: &Path, deadline: Instant) -> Result<(), JailError> {
     let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
-    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+    {
         remove_group(&entry.path(), deadline)?;
     }
     loop {

@@ -26,6 +26,8 @@ mod limits;
 mod network;
 mod rootfs;
 
+pub(crate) use descriptors::FIRST as FIRST_INHERITED;
+
 use channel::Channel;
 
 /// Everything the two processes need, made before the fork.
@@ -90,6 +92,8 @@ fn second_steps(plan: &Plan<'_>, channel: &Channel) -> Result<(), Failure> {
     in_step("cgroup", cgroup::join(&plan.cgroups.agent_tasks))?;
     // No terminal of the host can be reached or fed from here on.
     in_step("session", sys::process::new_session())?;
+    // The launcher ignores its children's ends, and that would survive exec.
+    in_step("signals", sys::process::default_children())?;
     in_step("hostname", sys::namespace::set_hostname(plan.hostname))?;
     // The launcher has made the link and the mounts, and set the last limits, when this returns.
     let mounts = in_step("mounts", channel.wait_for_mounts())?;

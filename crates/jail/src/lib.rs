@@ -13,19 +13,20 @@
 
 #![forbid(unsafe_code)]
 
-pub mod spec;
-pub mod handoff;
-mod check;
-mod wire;
-pub mod launcher;
-mod server;
-mod launch;
-mod enter;
-mod rootfs;
-mod network;
 mod cgroup;
-mod remove;
+mod check;
+mod enter;
 mod error;
+pub mod handoff;
+mod launch;
+pub mod launcher;
+mod network;
+pub mod policy;
+mod remove;
+mod rootfs;
+mod server;
+pub mod spec;
+mod wire;
 
 pub use cgroup::{Usage, usage};
 pub use error::JailError;

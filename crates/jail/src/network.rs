@@ -128,11 +128,7 @@ pub(crate) fn jail_messages(node: &NodeSpec, address: Option<Ipv4Addr>) -> (Vec<
 }
 
 /// Sends requests and expects as many answers, all of them good. *After fork.*
-pub(crate) fn exchange(
-    socket: &OwnedFd,
-    requests: &[u8],
-    count: usize,
-) -> Result<(), SysError> {
+pub(crate) fn exchange(socket: &OwnedFd, requests: &[u8], count: usize) -> Result<(), SysError> {
     netlink::send(socket.as_fd(), requests)?;
     let mut answered = 0;
     let mut buffer = [0; 8192];

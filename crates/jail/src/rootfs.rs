@@ -25,7 +25,6 @@ const STEP: &str = "rootfs";
 /// Bytes of a jail's `/dev` at most: it holds a few names.
 const DEV_BYTES: &CStr = c"64k";
 
-
 /// The device nodes of a jail: private, because a shared node would share locks and watches.
 const DEVICES: [(&CStr, (u32, u32)); 6] = [
     (c"null", (1, 3)),
@@ -135,8 +134,13 @@ impl NodeFiles {
     }
 }
 
+/// Makes a directory and its parents, with mode 755 whatever the file mode mask.
 fn make_dirs(path: &Path) -> Result<(), JailError> {
-    fs::create_dir_all(path)
+    let mut builder = fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o755);
+    builder
+        .recursive(true)
+        .create(path)
         .map_err(|error| JailError::io(STEP, format!("mkdir {}", path.display()), &error))
 }
 

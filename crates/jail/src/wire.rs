@@ -38,8 +38,8 @@ pub(crate) enum Request {
     Jails(JailId),
     /// Make the node's network exist.
     SetUpNetwork,
-    /// Make it not exist.
-    TearDownNetwork,
+    /// Remove the network and the node's cgroups.
+    TearDown,
 }
 
 /// What it answers.
@@ -81,7 +81,7 @@ impl Request {
             Self::RemoveFiles(jail) => w.kind_and_jail(2, *jail),
             Self::Jails(from) => w.kind_and_jail(3, *from),
             Self::SetUpNetwork => w.u8(4),
-            Self::TearDownNetwork => w.u8(5),
+            Self::TearDown => w.u8(5),
         }
         w.0
     }
@@ -95,7 +95,7 @@ impl Request {
             2 => Self::RemoveFiles(JailId(r.u64()?)),
             3 => Self::Jails(JailId(r.u64()?)),
             4 => Self::SetUpNetwork,
-            5 => Self::TearDownNetwork,
+            5 => Self::TearDown,
             _ => return Err(Malformed),
         };
         r.end(request)
@@ -265,7 +265,7 @@ mod tests {
             Request::RemoveFiles(JailId(0)),
             Request::Jails(JailId(5)),
             Request::SetUpNetwork,
-            Request::TearDownNetwork,
+            Request::TearDown,
         ]
     }
 

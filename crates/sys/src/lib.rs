@@ -19,6 +19,7 @@ pub mod mount;
 pub mod namespace;
 pub mod netlink;
 pub mod process;
+pub mod seccomp;
 pub mod socket;
 
 pub use error::SysError;

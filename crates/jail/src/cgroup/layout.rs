@@ -72,7 +72,7 @@ impl Layout {
         }))
     }
 
-    /// `mountinfo` is proc_pid_mountinfo(5); `controllers` reads a v2 tree's `cgroup.controllers`.
+    /// `mountinfo` is `proc_pid_mountinfo(5)`; `controllers` reads a v2 tree's `cgroup.controllers`.
     fn from_mounts(mountinfo: &str, controllers: impl Fn(&Path) -> String) -> Self {
         let mut layout = Self::default();
         for line in mountinfo.lines() {
@@ -89,7 +89,9 @@ impl Layout {
             match kind {
                 Some("cgroup2") if layout.unified.is_none() => {
                     let text = controllers(&path);
-                    layout.add(path.clone(), true, &|name| text.split_whitespace().any(|c| c == name));
+                    layout.add(path.clone(), true, &|name| {
+                        text.split_whitespace().any(|c| c == name)
+                    });
                     layout.unified = Some(path);
                 }
                 Some("cgroup") => {

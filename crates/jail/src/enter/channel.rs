@@ -78,6 +78,7 @@ impl Channel {
             packet[length] = byte;
             length += 1;
         }
-        drop(socket::send(self.socket(), packet.get(..length).unwrap_or_default(), &[]));
+        let packet = packet.get(..length).unwrap_or_default();
+        socket::send(self.socket(), packet, &[]).unwrap_or_default();
     }
 }

@@ -23,17 +23,13 @@ const RTM_DELADDR: u16 = 21;
 const RTM_NEWROUTE: u16 = 24;
 const NLMSG_ERROR: u16 = 2;
 const AF_INET: u8 = 2;
-const AF_INET6: u16 = 10;
 const IFF_UP: u32 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_PID: u16 = 19;
-const IFLA_AF_SPEC: u16 = 26;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
-const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
-const ADDR_GEN_MODE_NONE: u8 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const RTA_DST: u16 = 1;
@@ -99,15 +95,11 @@ impl Message {
         message.finish()
     }
 
-    /// A veth pair: `name` here, switched on and without IPv6 addresses of its own; `eth0` with
-    /// index `peer_index` in the network namespace of process `pid`.
+    /// A veth pair: `name` here, switched on; `eth0` with index `peer_index` in the network namespace of process `pid`.
     pub(crate) fn add_link_pair(name: &CStr, peer_index: u32, pid: i32) -> Self {
         let mut message = Self::new(RTM_NEWLINK, CREATE | EXCLUSIVE);
         message.link_body(0, IFF_UP);
         message.attribute(IFLA_IFNAME, name.to_bytes_with_nul());
-        message.nested(IFLA_AF_SPEC, |spec| {
-            spec.nested(AF_INET6, |v6| v6.attribute(IFLA_INET6_ADDR_GEN_MODE, &[ADDR_GEN_MODE_NONE]));
-        });
         message.nested(IFLA_LINKINFO, |info| {
             info.attribute(IFLA_INFO_KIND, b"veth");
             info.nested(IFLA_INFO_DATA, |data| {
@@ -143,16 +135,7 @@ impl Message {
 
     /// `struct rtmsg`.
     fn route_body(&mut self, prefix: u8, scope: u8, flags: u32) {
-        self.0.extend([
-            AF_INET,
-            prefix,
-            0,
-            0,
-            RT_TABLE_MAIN,
-            RTPROT_STATIC,
-            scope,
-            RTN_UNICAST,
-        ]);
+        self.0.extend([AF_INET, prefix, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, scope, RTN_UNICAST]);
         self.0.extend(flags.to_ne_bytes());
     }
 

@@ -1,7 +1,5 @@
 //! The nftables table of a node.
 
-use std::fmt::Write as _;
-
 use crate::spec::NodeNetwork;
 
 /// Addresses no sandbox reaches, whatever its policy, with the reason for each. The host's own
@@ -27,11 +25,8 @@ const DENIED: [(&str, &str); 14] = [
 pub(super) fn table(node: &str, network: NodeNetwork) -> String {
     let gateway = network.gateway();
     let (base, prefix) = (network.base, network.prefix);
-    let mut denied = String::new();
-    for (range, reason) in DENIED {
-        // Writing to a String cannot fail.
-        drop(writeln!(denied, "    {range}, # {reason}"));
-    }
+    let denied: String =
+        DENIED.iter().map(|(range, reason)| format!("    {range}, # {reason}\n")).collect();
     let remove = no_table(node);
     format!(
         r#"{remove}
