@@ -57,7 +57,7 @@ pub fn user_filter() -> Vec<Instruction> {
 /// # Errors
 /// When the kernel refuses a filter.
 pub fn confine() -> Result<(), SysError> {
-    sys::seccomp::no_new_privs()?;
+    sys::credentials::set_no_new_privileges()?;
     sys::seccomp::load(&agent_filter())?;
     sys::seccomp::load(&user_filter())
 }

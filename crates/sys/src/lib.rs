@@ -18,6 +18,7 @@ pub mod memfd;
 pub mod mount;
 pub mod namespace;
 pub mod netlink;
+pub mod probe;
 pub mod process;
 pub mod seccomp;
 pub mod socket;

@@ -53,20 +53,6 @@ pub const ANSWER_KILL_PROCESS: u32 = libc::SECCOMP_RET_KILL_PROCESS;
 /// Most instructions that the kernel takes in one filter (`BPF_MAXINSNS`).
 pub const MAX_INSTRUCTIONS: usize = 4096;
 
-/// Forbids the calling thread, and all it starts, to gain privileges by exec, for ever.
-///
-/// A thread without `CAP_SYS_ADMIN` must do this before [`load`].
-///
-/// # Errors
-/// None on kernels from 3.5 on.
-pub fn no_new_privs() -> Result<(), SysError> {
-    let (on, unused): (libc::c_ulong, libc::c_ulong) = (1, 0);
-    // SAFETY: PR_SET_NO_NEW_PRIVS takes four integers by value, reads and writes no memory of
-    // ours, and its only effect is a bit of this thread; prctl(2) wants the last three to be 0.
-    let result = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, on, unused, unused, unused) };
-    if result == 0 { Ok(()) } else { Err(SysError::last("prctl(PR_SET_NO_NEW_PRIVS)")) }
-}
-
 /// Puts the calling thread, and all it starts from now on, under `program`, for ever.
 ///
 /// Filters add up: of several, the strictest answer counts. Allocates nothing, so it can be called
@@ -74,7 +60,7 @@ pub fn no_new_privs() -> Result<(), SysError> {
 ///
 /// # Errors
 /// `EINVAL` for a program that is empty, too long or malformed; `EACCES` without
-/// [`no_new_privs`] and without `CAP_SYS_ADMIN`.
+/// [`set_no_new_privileges`](crate::credentials::set_no_new_privileges) and without `CAP_SYS_ADMIN`.
 pub fn load(program: &[Instruction]) -> Result<(), SysError> {
     const CALL: &str = "seccomp(SECCOMP_SET_MODE_FILTER)";
 
@@ -107,6 +93,7 @@ const _: () = {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credentials::set_no_new_privileges;
 
     fn answer(k: u32) -> Instruction {
         Instruction { code: RETURN, jt: 0, jf: 0, k }
@@ -140,7 +127,7 @@ mod tests {
                 SysError::last("sched_rr_get_interval").errno
             };
             let before = call();
-            no_new_privs().expect("the kernel is newer than 3.5");
+            set_no_new_privileges().expect("the kernel is newer than 3.5");
             load(&program).expect("the program is well formed");
             (before, call(), status("Seccomp_filters:"))
         });
@@ -151,7 +138,7 @@ mod tests {
     #[test]
     fn malformed_programs_are_refused() {
         let errors = in_a_thread(|| {
-            no_new_privs().expect("the kernel is newer than 3.5");
+            set_no_new_privileges().expect("the kernel is newer than 3.5");
             let endless = [Instruction { code: LOAD, jt: 0, jf: 0, k: OFFSET_NUMBER }];
             let astray = [Instruction { code: JUMP, jt: 0, jf: 0, k: 9 }, answer(ANSWER_ALLOW)];
             let long = vec![answer(ANSWER_ALLOW); MAX_INSTRUCTIONS + 1];
@@ -160,14 +147,5 @@ mod tests {
                 .map(|program| load(program).map_err(|error| error.errno))
         });
         assert_eq!(errors, [Err(libc::EINVAL); 5]);
-    }
-
-    #[test]
-    fn no_new_privs_is_for_ever() {
-        let bit = in_a_thread(|| {
-            no_new_privs().expect("the kernel is newer than 3.5");
-            status("NoNewPrivs:")
-        });
-        assert_eq!(bit, "1");
     }
 }

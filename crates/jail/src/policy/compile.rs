@@ -12,7 +12,7 @@ use sys::seccomp::{self, Instruction};
 use super::{
     Arch,
     program::{Label, Program, Test},
-    text::{ArgumentTest, Decision, Policy},
+    text::{Alternative, ArgumentTest, Decision, Policy},
 };
 
 /// The number that a tracer writes to have a call skipped. No call has it, in any ABI, so allowing
@@ -79,15 +79,16 @@ pub(super) fn user_filter(policy: &Policy, arch: Arch) -> Vec<Instruction> {
     program.finish(first)
 }
 
-/// Allowed when every test of one alternative holds, else EPERM.
-fn rule(program: &mut Program, alternatives: &[Vec<ArgumentTest>]) -> Label {
+/// The first alternative that fits decides; EPERM when none does.
+fn rule(program: &mut Program, alternatives: &[Alternative]) -> Label {
     let mut otherwise = program.answer(REFUSE);
-    for tests in alternatives.iter().rev() {
-        let mut holds = program.answer(ALLOW);
+    for Alternative { tests, errno } in alternatives.iter().rev() {
+        let answer = errno.map_or(ALLOW, |errno| seccomp::ANSWER_ERRNO | u32::from(errno));
+        let mut fits = program.answer(answer);
         for test in tests.iter().rev() {
-            holds = argument(program, test, holds, otherwise);
+            fits = argument(program, test, fits, otherwise);
         }
-        otherwise = holds;
+        otherwise = fits;
     }
     otherwise
 }

@@ -6,7 +6,7 @@ use super::{
     Arch, TEXT,
     compile::{self, ABSENT, ALLOW, KILL, REFUSE},
     interpreter::{Call, run},
-    text::{ArgumentTest, Decision, Policy},
+    text::{Alternative, ArgumentTest, Decision, Policy},
 };
 use sys::seccomp::{self, Instruction};
 
@@ -33,8 +33,13 @@ fn expected(decision: &Decision, arguments: &[u64; 6]) -> u32 {
         Decision::Refuse => REFUSE,
         Decision::Absent => ABSENT,
         Decision::Conditional(alternatives) => {
-            let fits = alternatives.iter().any(|tests| tests.iter().all(holds));
-            if fits { ALLOW } else { REFUSE }
+            match alternatives.iter().find(|alternative| alternative.tests.iter().all(holds)) {
+                None => REFUSE,
+                Some(Alternative { errno: None, .. }) => ALLOW,
+                Some(Alternative { errno: Some(errno), .. }) => {
+                    seccomp::ANSWER_ERRNO | u32::from(*errno)
+                }
+            }
         }
     }
 }
@@ -48,7 +53,8 @@ fn edges(decision: &Decision) -> Vec<[u64; 6]> {
     let mut cases = vec![[0; 6]];
     for argument in 0..6_u8 {
         let mut values: BTreeSet<u32> = BTreeSet::new();
-        for test in alternatives.iter().flatten().filter(|test| test.argument == argument) {
+        let tests = alternatives.iter().flat_map(|alternative| &alternative.tests);
+        for test in tests.filter(|test| test.argument == argument) {
             for value in &test.values {
                 values.extend([*value, value.wrapping_sub(1), value.wrapping_add(1)]);
                 values.extend([*value | !test.mask, *value ^ test.mask]);
@@ -135,6 +141,9 @@ fn every_instruction_and_both_ways_of_each_comparison_are_taken() {
     }
 }
 
+/// EPROTONOSUPPORT.
+const NO_PROTOCOL: u32 = seccomp::ANSWER_ERRNO | 93;
+
 /// A call by its name on x86-64 with some arguments, and the answer, written by hand: so that a
 /// slip in the policy's constants is seen too.
 const BY_HAND: &[(&str, [u64; 6], u32)] = &[
@@ -173,7 +182,7 @@ const BY_HAND: &[(&str, [u64; 6], u32)] = &[
     ("socket", [2, 5, 0, 0, 0, 0], REFUSE),
     ("socket", [2, 10, 0, 0, 0, 0], REFUSE),
     ("socket", [2, 1, 132, 0, 0, 0], REFUSE),
-    ("socket", [2, 1, 262, 0, 0, 0], REFUSE),
+    ("socket", [2, 1, 262, 0, 0, 0], NO_PROTOCOL),
     ("socket", [0x1_0000_0026, 5, 0, 0, 0, 0], REFUSE),
     ("socket", [17, 3, 0, 0, 0, 0], REFUSE),
     ("socket", [38, 5, 0, 0, 0, 0], REFUSE),
@@ -181,10 +190,10 @@ const BY_HAND: &[(&str, [u64; 6], u32)] = &[
     // netlink: routing only.
     ("socket", [16, 0x80003, 0, 0, 0, 0], ALLOW),
     ("socket", [16, 2, 0, 0, 0, 0], ALLOW),
-    ("socket", [16, 3, 6, 0, 0, 0], REFUSE),
-    ("socket", [16, 3, 9, 0, 0, 0], REFUSE),
-    ("socket", [16, 3, 12, 0, 0, 0], REFUSE),
-    ("socket", [16, 2, 15, 0, 0, 0], REFUSE),
+    ("socket", [16, 3, 6, 0, 0, 0], NO_PROTOCOL),
+    ("socket", [16, 3, 9, 0, 0, 0], NO_PROTOCOL),
+    ("socket", [16, 3, 12, 0, 0, 0], NO_PROTOCOL),
+    ("socket", [16, 2, 15, 0, 0, 0], NO_PROTOCOL),
     ("socketpair", [1, 1, 0, 0, 0, 0], ALLOW),
     ("socketpair", [30, 1, 0, 0, 0, 0], REFUSE),
     // setsockopt: TCP_NODELAY, TCP_ULP, SOL_TLS, SOL_ALG, SO_REUSEADDR, UDP_GRO, UDP_ENCAP.

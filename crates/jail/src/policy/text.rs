@@ -9,6 +9,9 @@ use super::arch::Arch;
 /// Arguments of a system call.
 const ARGUMENTS: u8 = 6;
 
+/// Largest error number that the kernel passes on from a filter (`MAX_ERRNO`, linux/err.h).
+const MAX_ERRNO: u16 = 4095;
+
 /// A fault in a policy file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Fault {
@@ -39,6 +42,9 @@ pub(super) enum Fault {
     /// A test that cannot fail or cannot hold.
     #[error("{entry}: a test of argument {argument} {fault}")]
     Test { entry: String, argument: u8, fault: &'static str },
+    /// A number that is no error would make the call seem to succeed.
+    #[error("{entry}: {errno} is no error number")]
+    Errno { entry: String, errno: u32 },
     /// A rule without alternatives refuses always, one with an empty alternative never.
     #[error("{entry}: an empty list of alternatives or tests")]
     NoTests { entry: String },
@@ -55,8 +61,17 @@ pub(super) enum Decision {
     Refuse,
     /// ENOSYS.
     Absent,
-    /// Allowed when every test of one of these alternatives holds, else EPERM.
-    Conditional(Vec<Vec<ArgumentTest>>),
+    /// The first of these alternatives that fits decides; EPERM when none does.
+    Conditional(Vec<Alternative>),
+}
+
+/// An answer for the calls whose arguments pass every test.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Alternative {
+    /// What must hold.
+    pub(super) tests: Vec<ArgumentTest>,
+    /// The error of the call; none when it is allowed.
+    pub(super) errno: Option<u16>,
 }
 
 /// A test of the low 32 bits of an argument.
@@ -99,7 +114,11 @@ impl Policy {
         }
         for rule in file.conditional {
             let name = rule.calls.join(", ");
-            let decision = Decision::Conditional(check.alternatives(&name, rule.allow));
+            let mut alternatives = check.alternatives(&name, None, rule.allow);
+            for fail in rule.fail {
+                alternatives.extend(check.fail(&name, fail));
+            }
+            let decision = Decision::Conditional(alternatives);
             check.entry(&name, &rule.reason, rule.calls, &decision);
         }
         check.finish()
@@ -142,6 +161,17 @@ struct Rule {
     calls: Vec<String>,
     reason: String,
     allow: Vec<Vec<RawTest>>,
+    #[serde(default)]
+    fail: Vec<Fail>,
+}
+
+/// An error other than EPERM for some arguments that are not allowed.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fail {
+    errno: Value,
+    reason: String,
+    when: Vec<Vec<RawTest>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -200,13 +230,30 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn alternatives(&mut self, entry: &str, raw: Vec<Vec<RawTest>>) -> Vec<Vec<ArgumentTest>> {
+    fn alternatives(
+        &mut self,
+        entry: &str,
+        errno: Option<u16>,
+        raw: Vec<Vec<RawTest>>,
+    ) -> Vec<Alternative> {
         if raw.is_empty() || raw.iter().any(Vec::is_empty) {
             self.faults.push(Fault::NoTests { entry: entry.to_owned() });
         }
-        raw.into_iter()
-            .map(|tests| tests.into_iter().map(|test| self.test(entry, test)).collect())
-            .collect()
+        let mut tests =
+            |raw: Vec<RawTest>| raw.into_iter().map(|raw| self.test(entry, raw)).collect();
+        raw.into_iter().map(|raw| Alternative { tests: tests(raw), errno }).collect()
+    }
+
+    fn fail(&mut self, entry: &str, fail: Fail) -> Vec<Alternative> {
+        if fail.reason.trim().is_empty() {
+            self.faults.push(Fault::NoReason { entry: entry.to_owned() });
+        }
+        let errno = self.value(entry, fail.errno);
+        let known = u16::try_from(errno).ok().filter(|errno| (1..=MAX_ERRNO).contains(errno));
+        if known.is_none() {
+            self.faults.push(Fault::Errno { entry: entry.to_owned(), errno });
+        }
+        self.alternatives(entry, known, fail.when)
     }
 
     fn test(&mut self, entry: &str, raw: RawTest) -> ArgumentTest {
