@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod features;
 pub mod handoff;
 pub mod launcher;
 pub mod policy;
