@@ -130,3 +130,10 @@ pub fn clear_umask() {
     // SAFETY: umask takes a number, cannot fail, and affects only this process.
     unsafe { libc::umask(0) };
 }
+
+/// open(2): for writing only.
+pub const WRITE_ONLY: i32 = libc::O_WRONLY;
+/// open(2): for reading and writing.
+pub const READ_WRITE: i32 = libc::O_RDWR;
+/// open(2): a place in the tree, not its content.
+pub const PATH_ONLY: i32 = libc::O_PATH;

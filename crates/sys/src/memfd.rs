@@ -10,16 +10,30 @@ use crate::{
     fd::own,
 };
 
-/// An empty memory file that can be sealed.
+/// An empty memory file that can be sealed and, with `executable`, run.
 ///
 /// # Errors
-/// As `memfd_create(2)`.
-pub fn create(name: &CStr) -> Result<OwnedFd, SysError> {
+/// As `memfd_create`(2); `EACCES` where `vm.memfd_noexec` forbids executable memory files.
+pub fn create(name: &CStr, executable: bool) -> Result<OwnedFd, SysError> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    if executable {
+        // Linux 6.3 wants the intention said; older kernels do not know the flag.
+        match create_with(name, flags | MFD_EXEC) {
+            Err(error) if error.errno == libc::EINVAL => {}
+            other => return other,
+        }
+    }
+    create_with(name, flags)
+}
+
+fn create_with(name: &CStr, flags: libc::c_uint) -> Result<OwnedFd, SysError> {
     // SAFETY: `name` is a valid C string for the length of the call.
-    let ret =
-        unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
+    let ret = unsafe { libc::memfd_create(name.as_ptr(), flags) };
     check("memfd_create", ret).map(own)
 }
+
+/// linux/memfd.h
+const MFD_EXEC: libc::c_uint = 0x10;
 
 /// Seals `file` for ever: no write, no change of size, no further seal.
 ///
