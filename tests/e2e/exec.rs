@@ -28,7 +28,8 @@ async fn stdout_stderr_and_the_exit_code_come_apart() {
 async fn a_program_gets_its_arguments_untouched() {
     let server = server();
 
-    let ended = server.post(EXEC, &json!({"command": ["printf", "%s|", "a b", "$HOME", "\"'"]})).await;
+    let ended =
+        server.post(EXEC, &json!({"command": ["printf", "%s|", "a b", "$HOME", "\"'"]})).await;
 
     assert_eq!(ended.json["stdout"], "a b|$HOME|\"'|");
 }
@@ -36,7 +37,9 @@ async fn a_program_gets_its_arguments_untouched() {
 #[tokio::test]
 async fn cwd_env_and_stdin_are_the_command_s_own() {
     let server = server();
-    server.post("/v1/sandboxes", &json!({"id": "s", "env": {"A": "sandbox", "B": "sandbox"}})).await;
+    server
+        .post("/v1/sandboxes", &json!({"id": "s", "env": {"A": "sandbox", "B": "sandbox"}}))
+        .await;
 
     let body = json!({
         "command": "pwd; echo $A $B ${C-unset}; cat", "cwd": "/tmp",
@@ -46,7 +49,10 @@ async fn cwd_env_and_stdin_are_the_command_s_own() {
     assert_eq!(ended.json["stdout"], "/tmp\ncommand unset\ntyped", "{}", ended.text);
 
     let after = server.post(EXEC, &json!({"command": "pwd; echo $A $B; cat"})).await;
-    assert_eq!(after.json["stdout"], "/workspace\nsandbox sandbox\n", "stdin is empty unless given");
+    assert_eq!(
+        after.json["stdout"], "/workspace\nsandbox sandbox\n",
+        "stdin is empty unless given"
+    );
 }
 
 #[tokio::test]
@@ -112,7 +118,8 @@ async fn a_caller_that_goes_away_ends_its_command() {
 
     drop(events);
 
-    let gone = format!("for i in $(seq 500); do [ -e /proc/{pid} ] || exit 0; sleep 0.01; done; exit 1");
+    let gone =
+        format!("for i in $(seq 500); do [ -e /proc/{pid} ] || exit 0; sleep 0.01; done; exit 1");
     server.shell("s", &gone).await;
 }
 

@@ -17,11 +17,8 @@ async fn bytes_come_back_as_they_were_written() {
     assert!((200..300).contains(&written.status), "{}", written.text);
     assert_eq!(written.json["size"], 100_000);
 
-    let response = server
-        .request(Method::GET, &format!("{FILES}/workspace/a/b/c.bin"))
-        .send()
-        .await
-        .unwrap();
+    let response =
+        server.request(Method::GET, &format!("{FILES}/workspace/a/b/c.bin")).send().await.unwrap();
     assert_eq!(response.bytes().await.unwrap(), bytes);
     assert_eq!(server.shell("s", "stat -c '%a %U' /workspace/a/b/c.bin").await, "644 root\n");
 }
@@ -29,7 +26,8 @@ async fn bytes_come_back_as_they_were_written() {
 #[tokio::test]
 async fn names_with_anything_in_them_work() {
     let server = server();
-    for (encoded, name) in [("a%20b", "a b"), ("%C3%A4", "ä"), ("%25", "%"), ("q%3Fx%23y", "q?x#y")] {
+    for (encoded, name) in [("a%20b", "a b"), ("%C3%A4", "ä"), ("%25", "%"), ("q%3Fx%23y", "q?x#y")]
+    {
         let path = format!("{FILES}/workspace/{encoded}");
         assert!(server.put(&path, name).await.status < 300, "{name}");
         assert_eq!(server.get(&path).await.text, name);
@@ -87,7 +85,11 @@ async fn a_rewrite_is_atomic_and_keeps_the_mode() {
     server.put(&format!("{FILES}/workspace/f"), "new").await;
 
     assert_eq!(server.shell("s", "cat f hard; stat -c %a f").await, "newold\n750\n");
-    assert_eq!(server.shell("s", "ls -A | sort | xargs").await, "f hard\n", "no temporary file is left");
+    assert_eq!(
+        server.shell("s", "ls -A | sort | xargs").await,
+        "f hard\n",
+        "no temporary file is left"
+    );
 }
 
 #[tokio::test]
@@ -120,7 +122,8 @@ async fn directories_are_made_listed_and_deleted() {
     let listed = server.get(&format!("{FILES}:list?path=d&hidden=true")).await;
     let entries = listed.json["entries"].as_array().cloned().unwrap_or_default();
     let seen: Vec<_> = entries.iter().map(|e| (e["name"].as_str(), e["type"].as_str())).collect();
-    let expected = [(".hidden", "file"), ("a", "symlink"), ("b", "file"), ("e", "directory"), ("p", "other")];
+    let expected =
+        [(".hidden", "file"), ("a", "symlink"), ("b", "file"), ("e", "directory"), ("p", "other")];
     assert_eq!(seen, expected.map(|(name, kind)| (Some(name), Some(kind))), "{}", listed.text);
     assert_eq!(entries[1]["linkTarget"], "b");
 
@@ -180,7 +183,9 @@ async fn links_and_dots_lead_only_to_what_the_sandbox_sees() {
     std::fs::write(&marker, "of the host").unwrap();
     server.shell("s", &format!("ln -s {} link; ln -s / root", marker.display())).await;
 
-    for path in ["workspace/link", "workspace/root/../../../../../etc/shadow", "proc/1/root/etc/shadow"] {
+    for path in
+        ["workspace/link", "workspace/root/../../../../../etc/shadow", "proc/1/root/etc/shadow"]
+    {
         let answer = server.get(&format!("{FILES}/{path}")).await;
         assert!(!answer.text.contains("of the host"), "{path}");
         let host = std::fs::read_to_string("/etc/shadow").unwrap();

@@ -8,6 +8,7 @@ mod image;
 mod network;
 mod node;
 mod sandbox;
+mod small_disk;
 
 /// A server for one test.
 fn server() -> testkit::Server {

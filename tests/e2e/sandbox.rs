@@ -57,7 +57,10 @@ async fn an_id_used_again_finds_nothing_of_the_past() {
 
     server.delete("/v1/sandboxes/one").await;
 
-    assert_eq!(server.shell("one", "ls -A /workspace /tmp /root | grep -cE '^(file|x|y)$' || true").await, "0\n");
+    assert_eq!(
+        server.shell("one", "ls -A /workspace /tmp /root | grep -cE '^(file|x|y)$' || true").await,
+        "0\n"
+    );
 }
 
 #[tokio::test]
@@ -93,7 +96,8 @@ async fn limits_are_enforced_and_told() {
     let ended = server.post("/v1/sandboxes/small/exec", &hog).await;
     assert_eq!(ended.json["ending"]["type"], "outOfMemory", "{}", ended.text);
 
-    let bomb = json!({"command": "for i in $(seq 100); do sleep 100 & done; wait", "timeoutMs": 20000});
+    let bomb =
+        json!({"command": "for i in $(seq 100); do sleep 100 & done; wait", "timeoutMs": 20000});
     let ended = server.post("/v1/sandboxes/small/exec", &bomb).await;
     assert_ne!(ended.json["ending"], json!({"type": "exited", "code": 0}), "{}", ended.text);
     assert_eq!(server.shell("small", "echo still here").await, "still here\n");
@@ -115,10 +119,8 @@ async fn limits_over_the_node_s_ceiling_are_refused() {
 
 #[tokio::test]
 async fn a_full_node_refuses_more_and_keeps_what_it_has() {
-    let server = testkit::Server::start_with(
-        env!("CARGO_BIN_EXE_sandbar"),
-        &[("MAX_SANDBOXES", "1")],
-    );
+    let server =
+        testkit::Server::start_with(env!("CARGO_BIN_EXE_sandbar"), &[("MAX_SANDBOXES", "1")]);
     server.shell("one", "true").await;
 
     let refused = server.post("/v1/sandboxes", &json!({"id": "two"})).await;

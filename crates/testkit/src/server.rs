@@ -25,7 +25,8 @@ pub type Settings<'a> = &'a [(&'a str, &'a str)];
 pub struct Server {
     binary: PathBuf,
     slot: Slot,
-    state: TempDir,
+    state: PathBuf,
+    temporary: Option<TempDir>,
     before: Leaks,
     settings: Vec<(String, String)>,
     running: Option<Running>,
@@ -54,12 +55,24 @@ impl Server {
     /// As [`Server::start`].
     #[must_use]
     pub fn start_with(binary: &str, settings: Settings<'_>) -> Self {
-        let slot = Slot::take();
         let state = tempfile::Builder::new()
             .prefix("sandbar-test-")
             .tempdir_in("/var/tmp")
             .expect("a state directory can be made");
-        let before = Leaks::look(&slot.name(), state.path());
+        let path = state.path().to_owned();
+        let mut server = Self::start_in(binary, &path, settings);
+        server.temporary = Some(state);
+        server
+    }
+
+    /// Starts a server that keeps its state in `state`, which the caller removes.
+    ///
+    /// # Panics
+    /// As [`Server::start`].
+    #[must_use]
+    pub fn start_in(binary: &str, state: &Path, settings: Settings<'_>) -> Self {
+        let slot = Slot::take();
+        let before = Leaks::look(&slot.name(), state);
         let settings =
             settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let mut server = Self {
@@ -67,7 +80,8 @@ impl Server {
             before,
             settings: settings.collect(),
             slot,
-            state,
+            state: state.to_owned(),
+            temporary: None,
             running: None,
         };
         server.restart();
@@ -106,7 +120,7 @@ impl Server {
             .args(args)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("SANDBAR_STATE_DIR", self.state.path())
+            .env("SANDBAR_STATE_DIR", &self.state)
             .env("SANDBAR_LISTEN", "127.0.0.1:0")
             .env("SANDBAR_NAME", self.slot.name())
             .env("SANDBAR_NETWORK_SUBNET", self.slot.subnet())
@@ -123,7 +137,7 @@ impl Server {
     /// When the server has left no endpoint or key.
     #[must_use]
     pub fn client(&self) -> Client {
-        Client::from_state_dir(self.state.path()).expect("the server has an endpoint and a key")
+        Client::from_state_dir(&self.state).expect("the server has an endpoint and a key")
     }
 
     /// Its base URL.
@@ -138,14 +152,14 @@ impl Server {
     /// When there is none.
     #[must_use]
     pub fn key(&self) -> String {
-        let key = std::fs::read_to_string(self.state.path().join("key")).expect("there is a key");
+        let key = std::fs::read_to_string(self.state.join("key")).expect("there is a key");
         key.trim().to_owned()
     }
 
     /// Its state directory.
     #[must_use]
     pub fn state_dir(&self) -> &Path {
-        self.state.path()
+        &self.state
     }
 
     /// The slot that sets it apart.
@@ -173,12 +187,12 @@ impl Server {
     /// What it has now outside its state directory, see [`Leaks`].
     #[must_use]
     pub fn look(&self) -> Leaks {
-        Leaks::look(&self.slot.name(), self.state.path())
+        Leaks::look(&self.slot.name(), &self.state)
     }
 
     /// Fails unless the machine soon looks as it did at `before`.
     pub fn expect_again(&self, before: &Leaks) {
-        before.expect_again(&self.slot.name(), self.state.path());
+        before.expect_again(&self.slot.name(), &self.state);
     }
 
     /// Kills the daemon as a crash would: no warning, no clean-up.
@@ -196,14 +210,22 @@ impl Server {
     /// When it does not run, or ends with an error.
     pub fn stop(&mut self) {
         self.signal(sys::process::SIGTERM);
-        let log = self.log();
-        assert!(self.wait(), "the server did not stop well:\n{log}");
+        self.wait_for_end();
     }
 
     fn signal(&self, signal: i32) {
         let pid = i32::try_from(self.pid()).expect("a process id is a positive i32");
         let pidfd = sys::process::open(pid).expect("the server runs");
         sys::process::signal(pidfd.as_fd(), signal).expect("the server can be signalled");
+    }
+
+    /// Waits until a daemon that was told to end has ended.
+    ///
+    /// # Panics
+    /// When it ends with an error.
+    pub fn wait_for_end(&mut self) {
+        let log = self.log();
+        assert!(self.wait(), "the server did not end well:\n{log}");
     }
 
     /// Waits for the daemon's end; true when it ended well.
@@ -225,7 +247,7 @@ impl Drop for Server {
         }
         let complaint = String::from_utf8_lossy(&down.stderr).into_owned();
         assert!(down.status.success(), "`sandbar down` failed: {complaint}\n{log}");
-        self.before.expect_again(&self.slot.name(), self.state.path());
+        self.before.expect_again(&self.slot.name(), &self.state);
     }
 }
 
