@@ -1,5 +1,7 @@
 //! What an operator decides about the node, already checked.
 
+use std::collections::BTreeMap;
+
 use api::id::ImageRef;
 use jail::{Limits, NodeSpec};
 
@@ -18,4 +20,6 @@ pub struct EngineConfig {
     pub max_sandboxes: usize,
     /// First host user id of the sandboxes' ranges; slot n gets 65,536 ids from `uid_base + n * 65536`.
     pub uid_base: u32,
+    /// Proxy variables (`http_proxy`, `https_proxy`, `no_proxy`) for the commands of image builds.
+    pub proxies: BTreeMap<String, String>,
 }

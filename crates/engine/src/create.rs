@@ -19,10 +19,10 @@ use std::{
 
 use api::{
     error::ErrorCode,
-    id::SandboxId,
+    id::{ImageRef, SandboxId},
     sandbox::{CreateSandbox, NetworkPolicy},
 };
-use image::Rootfs;
+use image::{ImageError, Rootfs, Store};
 use jail::{Bind, Hostname, JailFiles, JailId, JailSpec, Launched};
 use link::AgentConfig;
 
@@ -101,8 +101,10 @@ async fn add(
         return Ok((sandbox, false));
     }
     // Before anything is taken: an unknown image leaves no sandbox behind.
-    let rootfs = rootfs(node, settings).await?;
-    let (sandbox, is_new) = node.add(id, settings)?;
+    let name = settings.image.clone();
+    let (image, rootfs) =
+        read_image(node, &settings.image, move |images| images.get(&name)).await?;
+    let (sandbox, is_new) = node.add(id, settings, &image.digest)?;
     if is_new {
         spawn_start(node, &sandbox, Some(rootfs));
     }
@@ -165,6 +167,7 @@ async fn start(
             jail: sandbox.jail,
             slot: sandbox.slot,
             settings: sandbox.settings.clone(),
+            image_digest: sandbox.image_digest.clone(),
             created_at_ms: sandbox.created_at_ms,
             phase: Phase::Creating,
         }))
@@ -174,7 +177,11 @@ async fn start(
     let prepared = async {
         let rootfs = match rootfs {
             Some(rootfs) => rootfs,
-            None => self::rootfs(node, &sandbox.settings).await?,
+            None => {
+                let digest = sandbox.image_digest.clone();
+                let read = move |images: &Store| images.by_digest(&digest);
+                read_image(node, &sandbox.settings.image, read).await?
+            }
         };
         let config = agent_config(&rootfs, &sandbox.settings);
         prepare(node, sandbox.jail, rootfs, config).await
@@ -223,14 +230,17 @@ async fn fail(node: &Arc<Node>, sandbox: &Arc<Sandbox>, failed: NotStarted, is_n
     sandbox.set(State::Failed(failure));
 }
 
-/// The root of a sandbox's files, read from the image store.
-async fn rootfs(node: &Arc<Node>, settings: &Settings) -> Result<Rootfs, EngineError> {
-    let (images, name) = (Arc::clone(&node.images), settings.image.clone());
-    let found = tokio::task::spawn_blocking(move || match images.get(&name) {
-        Ok((_, rootfs)) => Ok(rootfs),
-        Err(error) => Err(error::of_image(&name, &error)),
-    });
-    found.await.map_err(|_| error::internal("reading the image"))?
+/// Reads the image called `name` from the store.
+async fn read_image<T: Send + 'static>(
+    node: &Node,
+    name: &ImageRef,
+    read: impl FnOnce(&Store) -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, EngineError> {
+    let images = Arc::clone(&node.images);
+    let found = tokio::task::spawn_blocking(move || read(&images)).await;
+    found
+        .map_err(|_panicked| error::internal("reading the image"))?
+        .map_err(|error| error::of_image(name, &error))
 }
 
 fn agent_config(rootfs: &Rootfs, settings: &Settings) -> AgentConfig {
@@ -288,7 +298,7 @@ pub(crate) async fn prepare(
         })
     });
     let failed = |error: std::io::Error| error::state_dir("preparing the sandbox", &error);
-    opened.await.map_err(|_| error::internal("preparing the sandbox"))?.map_err(failed)
+    opened.await.map_err(|_panicked| error::internal("preparing the sandbox"))?.map_err(failed)
 }
 
 /// Has a launcher build the jail. The descriptors are closed on return: from then on the agent
@@ -323,7 +333,7 @@ pub(crate) async fn launch(
 
 fn generate_id() -> Result<SandboxId, EngineError> {
     let mut bytes = [0; ID_BYTES];
-    getrandom::fill(&mut bytes).map_err(|_| error::internal("generating an id"))?;
+    getrandom::fill(&mut bytes).map_err(|_errno| error::internal("generating an id"))?;
     let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(format!("sb-{digits}").parse().expect("letters, digits and a dash inside are an id"))
 }

@@ -43,7 +43,7 @@ pub(crate) async fn end(
             Admission::Begin => {
                 let work = carry_out(Arc::clone(node), Arc::clone(sandbox), operation, before);
                 let ended = node.work.spawn(work).await;
-                return ended.map_err(|_| error::internal("ending the sandbox"))?;
+                return ended.map_err(|_panicked| error::internal("ending the sandbox"))?;
             }
             Admission::Wait => match (sandbox.settled().await?, operation) {
                 (State::Doomed(failure), Operation::Destroy) => return Err(failure.to_error()),

@@ -66,7 +66,8 @@ impl Engine {
         links: Links,
     ) -> Result<Self, EngineError> {
         let opened = tokio::task::spawn_blocking(move || assemble(config, launchers, links)).await;
-        let (node, loaded, records) = opened.map_err(|_| error::internal("opening the node"))??;
+        let (node, loaded, records) =
+            opened.map_err(|_panicked| error::internal("opening the node"))??;
         let node = Arc::new(node);
         if let Some(network) = node.config.node.network {
             node.launchers
@@ -100,8 +101,7 @@ impl Engine {
     /// `SANDBOX_NOT_FOUND`.
     pub async fn get(&self, id: &SandboxId) -> Result<Sandbox, EngineError> {
         let sandbox = self.node.find(id).ok_or_else(|| error::not_found(id))?;
-        let usage =
-            if sandbox.is_running() { usage(&self.node, sandbox.jail).await } else { None };
+        let usage = if sandbox.is_running() { usage(&self.node, sandbox.jail).await } else { None };
         sandbox.describe(usage).ok_or_else(|| error::not_found(id))
     }
 
@@ -153,12 +153,13 @@ impl Engine {
     /// Builds an image; the events end with `done` or `failed`. Dropping the receiver cancels.
     ///
     /// # Errors
-    /// `VALIDATION_FAILED` for a recipe that does not parse.
+    /// `VALIDATION_FAILED` for a recipe that does not parse, `PAYLOAD_TOO_LARGE`, `SHUTTING_DOWN`.
+    #[expect(clippy::unused_async, reason = "a build may be another node's")]
     pub async fn build_image(
         &self,
         request: BuildImage,
     ) -> Result<mpsc::Receiver<BuildEvent>, EngineError> {
-        build::build(&self.node, request).await
+        build::build(&self.node, request)
     }
 
     /// Refuses new work, waits for what is under way, ends what `sandboxes` says. Only the first
@@ -195,8 +196,8 @@ fn assemble(
         .map_err(refused("reading the machine's boot id"))?
         .trim()
         .to_owned();
-    let images = image::Store::open(state_dir.join("images"))
-        .map_err(|error| error::of_store(&error))?;
+    let images =
+        image::Store::open(state_dir.join("images")).map_err(|error| error::of_store(&error))?;
     let (records, loaded, thread) = Records::open(&state_dir.join("sandbar.db"))
         .map_err(|error| error.publish("opening the database"))?;
     let threads = refused("starting a thread");

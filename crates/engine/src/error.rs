@@ -21,6 +21,23 @@ pub(crate) fn invalid(field: &str, message: &str) -> EngineError {
     ApiError::new(ErrorCode::ValidationFailed, message).with("field", field)
 }
 
+pub(crate) fn too_large(field: &str, limit: usize) -> EngineError {
+    let message = format!("{field} has more than {limit} bytes");
+    ApiError::new(ErrorCode::PayloadTooLarge, message).with("field", field).with("limit", limit)
+}
+
+/// The message of an error with those of its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
 pub(crate) fn not_found(id: &SandboxId) -> EngineError {
     let message = format!("there is no sandbox with the id {id}");
     ApiError::new(ErrorCode::SandboxNotFound, message).with("id", id.as_str())
@@ -170,7 +187,10 @@ pub(crate) fn of_store(error: &ImageError) -> EngineError {
     match error {
         ImageError::Io { source, .. } if is_full(source) => no_space(),
         other => {
-            tracing::warn!(error = other as &dyn std::error::Error, "the image store is not usable");
+            tracing::warn!(
+                error = other as &dyn std::error::Error,
+                "the image store is not usable"
+            );
             internal("reading the image store")
         }
     }
@@ -184,6 +204,16 @@ pub(crate) fn of_image(name: &ImageRef, error: &ImageError) -> EngineError {
                  `sandbar image build` makes one"
             );
             ApiError::new(ErrorCode::ImageNotFound, message).with("image", name.to_string())
+        }
+        ImageError::DigestNotFound(digest) => {
+            let message = format!(
+                "the image {name} that the sandbox was made from is gone from the store; build it \
+                 again from the same recipe, or destroy the sandbox"
+            );
+            ApiError::new(ErrorCode::ImageNotFound, message).with("digest", digest.as_str())
+        }
+        ImageError::HostNotMerged { .. } => {
+            ApiError::new(ErrorCode::SandboxFailed, error.to_string()).with("step", "image")
         }
         other => of_store(other),
     }

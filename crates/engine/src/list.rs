@@ -96,7 +96,10 @@ mod tests {
 
     #[test]
     fn pages_join_without_gap_or_repetition() {
-        assert_eq!(ids(&page(None, None, Some(2))), (vec!["a".into(), "b".into()], Some("b".into())));
+        assert_eq!(
+            ids(&page(None, None, Some(2))),
+            (vec!["a".into(), "b".into()], Some("b".into()))
+        );
         assert_eq!(ids(&page(None, Some("b"), Some(2))), (vec!["c".into()], None));
         assert_eq!(ids(&page(None, Some("c"), Some(2))), (vec![], None));
         // A full last page says that it is the last.

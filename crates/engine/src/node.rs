@@ -132,6 +132,7 @@ impl Node {
         &self,
         id: &SandboxId,
         settings: &Settings,
+        image_digest: &str,
     ) -> Result<(Arc<Sandbox>, bool), EngineError> {
         let mut residents = self.write();
         if let Some(sandbox) = residents.by_id.get(id) {
@@ -147,6 +148,7 @@ impl Node {
             jail,
             slot,
             settings: settings.clone(),
+            image_digest: image_digest.to_owned(),
             created_at_ms: now_ms(),
             phase: Phase::Creating,
         };

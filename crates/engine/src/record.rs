@@ -48,6 +48,8 @@ pub(crate) struct SandboxRecord {
     pub(crate) jail: JailId,
     pub(crate) slot: u32,
     pub(crate) settings: Settings,
+    /// Of the image at the creation: the sandbox's files fit no other, whatever its name means now.
+    pub(crate) image_digest: String,
     pub(crate) created_at_ms: i64,
     pub(crate) phase: Phase,
 }
@@ -147,9 +149,9 @@ impl Records {
         let written = async {
             let write = Write { change, reply: Some(reply) };
             let queue = self.queue().ok_or(RecordError::Closed)?;
-            queue.send(write).await.map_err(|_| RecordError::Closed)?;
+            queue.send(write).await.map_err(|_closed| RecordError::Closed)?;
             drop(queue);
-            answer.await.map_err(|_| RecordError::Closed)?
+            answer.await.map_err(|_closed| RecordError::Closed)?
         };
         tokio::time::timeout(WRITE_TIMEOUT, written).await.unwrap_or(Err(RecordError::Late))
     }

@@ -24,9 +24,8 @@ use futures_util::{StreamExt, stream};
 use jail::JailId;
 
 use crate::{
-    EngineError,
+    EngineError, error,
     error::Publish,
-    error,
     node::Node,
     record::{Change, Loaded, Phase, SandboxRecord},
     sandbox::Sandbox,
@@ -111,7 +110,9 @@ async fn restore(node: &Arc<Node>, record: SandboxRecord, jails: &Jails) {
         // Its slot is out of range since the node's network or user ids were changed. Its record
         // stays, so that changing them back brings it back; nothing of it runs meanwhile.
         tracing::error!(%jail, "a sandbox has no place in the node's address or user id range");
-        if found.is_some() && let Err(error) = node.launchers.kill(jail).await {
+        if found.is_some()
+            && let Err(error) = node.launchers.kill(jail).await
+        {
             tracing::error!(%jail, error = &error as &dyn std::error::Error, "it cannot be ended");
         }
         return;
@@ -303,10 +304,8 @@ mod tests {
 
     #[test]
     fn a_process_is_identified_while_it_lives() {
-        let mut child = std::process::Command::new("cat")
-            .stdin(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let (first, _) = identify(pid, "boot").unwrap();
         assert_eq!(identify(pid, "boot").unwrap().0, first);

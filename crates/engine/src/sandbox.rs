@@ -28,6 +28,7 @@ pub(crate) struct Sandbox {
     pub(crate) jail: JailId,
     pub(crate) slot: u32,
     pub(crate) settings: Settings,
+    pub(crate) image_digest: String,
     pub(crate) created_at_ms: i64,
     /// Assigned by whoever was admitted, see [`crate::state`]. Its lock is never held across an
     /// await and nothing is called under it.
@@ -37,8 +38,10 @@ pub(crate) struct Sandbox {
 impl Sandbox {
     /// The sandbox of a record.
     pub(crate) fn new(record: SandboxRecord, state: State) -> Self {
-        let SandboxRecord { id, jail, slot, settings, created_at_ms, .. } = record;
-        Self { id, jail, slot, settings, created_at_ms, state: watch::Sender::new(state) }
+        let SandboxRecord { id, jail, slot, settings, image_digest, created_at_ms, phase: _ } =
+            record;
+        let state = watch::Sender::new(state);
+        Self { id, jail, slot, settings, image_digest, created_at_ms, state }
     }
 
     /// Where it is now.

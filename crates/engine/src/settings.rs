@@ -37,8 +37,7 @@ impl Settings {
     /// # Errors
     /// `VALIDATION_FAILED` naming the field.
     pub(crate) fn of(request: CreateSandbox, config: &EngineConfig) -> Result<Self, EngineError> {
-        let (asked, default, most) =
-            (request.resources, config.default_limits, config.max_limits);
+        let (asked, default, most) = (request.resources, config.default_limits, config.max_limits);
         let resources = EffectiveResources {
             memory_bytes: within(
                 "resources.memoryBytes",
@@ -160,6 +159,7 @@ pub(crate) mod tests {
             max_limits: Limits { pids: 200, ..limits },
             max_sandboxes: 10,
             uid_base: 1 << 20,
+            proxies: BTreeMap::new(),
         }
     }
 

@@ -40,7 +40,7 @@ pub(crate) async fn shut_down(
     node.ending.cancel();
     node.watchers.close();
     let ended = tokio::time::timeout(WORK_TIMEOUT, node.watchers.wait()).await;
-    ended.map_err(|_| error::late("ending what watches the sandboxes", WORK_TIMEOUT))?;
+    ended.map_err(|_elapsed| error::late("ending what watches the sandboxes", WORK_TIMEOUT))?;
     if left.is_ok() && sandboxes != ShutdownSandboxes::Keep && node.config.node.network.is_some() {
         node.launchers
             .call(jail::Launcher::tear_down_network, |_, ()| {})
@@ -58,7 +58,7 @@ pub(crate) async fn shut_down(
 async fn drain(node: &Node) -> Result<(), EngineError> {
     node.work.close();
     let drained = tokio::time::timeout(WORK_TIMEOUT, node.work.wait()).await;
-    drained.map_err(|_| error::late("ending what was under way", WORK_TIMEOUT))
+    drained.map_err(|_elapsed| error::late("ending what was under way", WORK_TIMEOUT))
 }
 
 /// Ends all, whatever happens to some.

@@ -91,11 +91,8 @@ mod tests {
     #[test]
     fn every_slot_has_an_address_and_user_ids() {
         let network = NodeNetwork { base: [10, 213, 0, 0].into(), prefix: 28 };
-        let mut node = NodeSpec {
-            state_dir: "/".into(),
-            name: "t".to_owned(),
-            network: Some(network),
-        };
+        let mut node =
+            NodeSpec { state_dir: "/".into(), name: "t".to_owned(), network: Some(network) };
         let slots = Slots::new(&node, 1 << 20);
         assert_eq!(slots.count, 13);
         assert!(network.address(slots.count - 1).is_some());

@@ -23,7 +23,7 @@ pub(crate) struct AgentIdentity {
     pub(crate) pid: i32,
     /// Clock ticks since boot, field 22 of /proc/PID/stat.
     pub(crate) start_time: u64,
-    /// /proc/sys/kernel/random/boot_id.
+    /// As `/proc/sys/kernel/random/boot_id` has it.
     pub(crate) boot_id: String,
 }
 

@@ -8,14 +8,14 @@ use tokio::io::{Interest, unix::AsyncFd};
 use crate::{destroy, node::Node, sandbox::Sandbox, state::AgentIdentity};
 
 /// Watches an agent until it ends, is ended, or the engine stops watching.
-pub(crate) fn spawn(
-    node: &Arc<Node>,
-    sandbox: Arc<Sandbox>,
-    agent: AgentIdentity,
-    pidfd: OwnedFd,
-) {
+pub(crate) fn spawn(node: &Arc<Node>, sandbox: Arc<Sandbox>, agent: AgentIdentity, pidfd: OwnedFd) {
     let owner = Arc::clone(node);
     node.watchers.spawn(async move {
+        #[expect(
+            deprecated,
+            reason = "what replaces it is unsafe because a descriptor could close or change; an \
+                      OwnedFd does neither"
+        )]
         let watched = AsyncFd::with_interest(pidfd, Interest::READABLE);
         let pidfd = match watched {
             Ok(pidfd) => pidfd,

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use jail::JailId;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
 
 use super::{Change, Loaded, Phase, RecordError, SandboxRecord};
 use crate::state::{AgentIdentity, Failure};
@@ -29,6 +29,7 @@ const TABLES: &str = "
         jail          INTEGER NOT NULL UNIQUE,
         slot          INTEGER NOT NULL UNIQUE,
         settings      TEXT NOT NULL,              -- JSON
+        image_digest  TEXT NOT NULL,
         created_at_ms INTEGER NOT NULL,
         phase         TEXT NOT NULL CHECK (phase IN
                       ('creating', 'starting', 'running', 'stopped', 'failed')),
@@ -134,6 +135,7 @@ fn sandbox(row: &Row<'_>) -> Result<SandboxRecord, RecordError> {
         jail: JailId(row.get("jail")?),
         slot: row.get("slot")?,
         settings: serde_json::from_str(&settings).map_err(|error| bad(&error))?,
+        image_digest: row.get("image_digest")?,
         created_at_ms: row.get("created_at_ms")?,
         phase,
         id: id.parse().map_err(|error| bad(&error))?,
@@ -141,43 +143,40 @@ fn sandbox(row: &Row<'_>) -> Result<SandboxRecord, RecordError> {
 }
 
 /// Makes one change inside a transaction.
-pub(super) fn apply(transaction: &Transaction<'_>, change: &Change) -> Result<(), RecordError> {
+pub(super) fn apply(database: &Connection, change: &Change) -> Result<(), RecordError> {
     match change {
         Change::Create(record) => {
-            transaction.prepare_cached(
-                "INSERT INTO sandbox (id, jail, slot, settings, created_at_ms, phase)
-                 VALUES (?1, ?2, ?3, ?4, ?5, 'creating')",
+            database.prepare_cached(
+                "INSERT INTO sandbox (id, jail, slot, settings, image_digest, created_at_ms, phase)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'creating')",
             )?
             .execute(params![
                 record.id.as_str(),
                 record.jail.0,
                 record.slot,
                 json(&record.settings)?,
+                record.image_digest,
                 record.created_at_ms,
             ])?;
-            set_phase(transaction, record.jail, &record.phase)?;
-            note_jail(transaction, record.jail)
+            set_phase(database, record.jail, &record.phase)?;
+            note_jail(database, record.jail)
         }
-        Change::Phase(jail, phase) => set_phase(transaction, *jail, phase),
+        Change::Phase(jail, phase) => set_phase(database, *jail, phase),
         Change::Bury(jail) => {
-            transaction
+            database
                 .prepare_cached("INSERT OR IGNORE INTO burial VALUES (?1)")?
                 .execute([jail.0])?;
-            transaction.prepare_cached("DELETE FROM sandbox WHERE jail = ?1")?.execute([jail.0])?;
-            note_jail(transaction, *jail)
+            database.prepare_cached("DELETE FROM sandbox WHERE jail = ?1")?.execute([jail.0])?;
+            note_jail(database, *jail)
         }
         Change::Buried(jail) => {
-            transaction.prepare_cached("DELETE FROM burial WHERE jail = ?1")?.execute([jail.0])?;
+            database.prepare_cached("DELETE FROM burial WHERE jail = ?1")?.execute([jail.0])?;
             Ok(())
         }
     }
 }
 
-fn set_phase(
-    transaction: &Transaction<'_>,
-    jail: JailId,
-    phase: &Phase,
-) -> Result<(), RecordError> {
+fn set_phase(database: &Connection, jail: JailId, phase: &Phase) -> Result<(), RecordError> {
     let (name, failure, agent) = match phase {
         Phase::Creating => ("creating", None, None),
         Phase::Starting => ("starting", None, None),
@@ -185,25 +184,24 @@ fn set_phase(
         Phase::Stopped => ("stopped", None, None),
         Phase::Failed(failure) => ("failed", Some(json(failure)?), None),
     };
-    transaction.prepare_cached(
-        "UPDATE sandbox SET phase = ?2, failure = ?3, pid = ?4, start_time = ?5, boot_id = ?6
+    database
+        .prepare_cached(
+            "UPDATE sandbox SET phase = ?2, failure = ?3, pid = ?4, start_time = ?5, boot_id = ?6
          WHERE jail = ?1",
-    )?
-    .execute(params![
-        jail.0,
-        name,
-        failure,
-        agent.map(|agent| agent.pid),
-        agent.map(|agent| agent.start_time),
-        agent.map(|agent| &agent.boot_id),
-    ])?;
+        )?
+        .execute(params![
+            jail.0,
+            name,
+            failure,
+            agent.map(|agent| agent.pid),
+            agent.map(|agent| agent.start_time),
+            agent.map(|agent| &agent.boot_id),
+        ])?;
     Ok(())
 }
 
-fn note_jail(transaction: &Transaction<'_>, jail: JailId) -> Result<(), RecordError> {
-    transaction
-        .prepare_cached("UPDATE last_jail SET number = max(number, ?1)")?
-        .execute([jail.0])?;
+fn note_jail(database: &Connection, jail: JailId) -> Result<(), RecordError> {
+    database.prepare_cached("UPDATE last_jail SET number = max(number, ?1)")?.execute([jail.0])?;
     Ok(())
 }
 

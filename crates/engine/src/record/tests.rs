@@ -1,7 +1,7 @@
 use std::{path::PathBuf, process::Command};
 
 use super::*;
-use crate::settings::{Settings, tests::config};
+use crate::settings::tests::config;
 
 pub(crate) fn record(id: &str, jail: u64) -> SandboxRecord {
     SandboxRecord {
@@ -16,6 +16,7 @@ pub(crate) fn record(id: &str, jail: u64) -> SandboxRecord {
             &config("/".as_ref()),
         )
         .unwrap(),
+        image_digest: "host".to_owned(),
         created_at_ms: 5,
         phase: Phase::Creating,
     }
