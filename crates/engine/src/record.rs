@@ -16,6 +16,7 @@
 //!
 //! Does not: know which process really runs (see `recover.rs`).
 
+mod reserve;
 mod schema;
 mod writer;
 
@@ -29,6 +30,7 @@ use api::id::SandboxId;
 use jail::JailId;
 use tokio::sync::{mpsc, oneshot};
 
+use self::reserve::Reserve;
 use crate::{
     settings::Settings,
     state::{AgentIdentity, Failure},
@@ -83,7 +85,7 @@ pub(crate) enum Change {
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum RecordError {
     #[error("the disk of the state directory is full")]
-    Full(#[source] Arc<rusqlite::Error>),
+    Full(#[source] Arc<dyn std::error::Error + Send + Sync>),
     #[error("the database sandbar.db is damaged or not Sandbar's")]
     Damaged(#[source] Option<Arc<rusqlite::Error>>),
     #[error("the database sandbar.db has version {found}, this program knows up to {known}")]
@@ -132,10 +134,11 @@ impl Records {
     ) -> Result<(Self, Loaded, std::thread::JoinHandle<()>), RecordError> {
         let database = schema::open(path)?;
         let loaded = schema::load(&database)?;
+        let reserve = Reserve::beside(path);
         let (queue, changes) = mpsc::channel(QUEUED_CHANGES);
         let thread = std::thread::Builder::new()
             .name("records".to_owned())
-            .spawn(move || writer::write_all(database, changes))
+            .spawn(move || writer::write_all(database, &reserve, changes))
             .map_err(|error| RecordError::BadRow(error.to_string()))?;
         Ok((Self { queue: Arc::new(Mutex::new(Some(queue))) }, loaded, thread))
     }

@@ -14,13 +14,8 @@ pub(super) const VERSION: i64 = 1;
 /// Marks the file as ours, in `application_id`: "SBAR".
 const APPLICATION_ID: i64 = 0x5342_4152;
 
-/// Bytes of disk held ready inside the database and its log, so that sandboxes can still be
-/// destroyed when the disk is full: the log is written again from its start after each
-/// checkpoint, and pages that were used before need no new room.
-const RESERVE_BYTES: i64 = 256 * 1024;
-
-/// Pages of 4 KiB in the log after which it is folded into the database: well below
-/// [`RESERVE_BYTES`], so that the log does not outgrow its reserve.
+/// Pages of 4 KiB in the log after which it is folded into the database. Few, so that a full disk
+/// finds a short log.
 const CHECKPOINT_PAGES: i64 = 32;
 
 const TABLES: &str = "
@@ -41,7 +36,6 @@ const TABLES: &str = "
     CREATE TABLE burial (jail INTEGER PRIMARY KEY) STRICT;
     CREATE TABLE last_jail (number INTEGER NOT NULL) STRICT;
     INSERT INTO last_jail VALUES (0);
-    CREATE TABLE reserve (bytes BLOB) STRICT;
 ";
 
 /// Opens the file, or makes it.
@@ -69,7 +63,6 @@ pub(super) fn open(path: &Path) -> Result<Connection, RecordError> {
         }
         _ => return Err(RecordError::Damaged(None)),
     }
-    make_reserve(&database)?;
     Ok(database)
 }
 
@@ -79,18 +72,6 @@ fn make(database: &Connection) -> Result<(), RecordError> {
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     Ok(transaction.commit()?)
-}
-
-/// A full disk must not keep a node from starting: without a reserve it only destroys less surely.
-fn make_reserve(database: &Connection) -> Result<(), RecordError> {
-    let made = database
-        .execute("INSERT INTO reserve VALUES (zeroblob(?1))", [RESERVE_BYTES])
-        .and_then(|_| database.execute("DELETE FROM reserve", []))
-        .map_err(RecordError::from);
-    match made {
-        Ok(_) | Err(RecordError::Full(_)) => Ok(()),
-        Err(error) => Err(error),
-    }
 }
 
 /// Reads everything.

@@ -203,24 +203,26 @@ async fn on_a_full_disk_nothing_is_acknowledged_that_is_not_stored_and_destroyin
     let disk = TinyDisk::mount(dir.path().join("disk"));
     let path = disk.0.join("db");
     let (records, _, thread) = Records::open(&path).unwrap();
-    let filler = disk.fill();
-
     let mut stored = Vec::new();
-    let mut number = 1;
-    let refusal = loop {
-        let mut one = record(&format!("s{number}"), number);
-        one.settings.env.insert("B".to_owned(), "x".repeat(8 * 1024));
-        match create(&records, &one).await {
-            Ok(()) => stored.push(one),
-            Err(error) => break error,
-        }
-        number += 1;
-        assert!(number < 1000, "the disk never fills up");
-    };
-    assert!(matches!(refusal, RecordError::Full(_)), "{refusal}");
-    assert!(stored.len() > 1, "the reserve holds a few");
-
-    for _ in 0..2 {
+    for one in [record("first", 1), record("second", 2), record("third", 3)] {
+        create(&records, &one).await.unwrap();
+        stored.push(one);
+    }
+    let filler = disk.fill();
+    let mut number = 4;
+    for _ in 0..3 {
+        // As many new ones as there is room for, then room has to be made.
+        let refusal = loop {
+            let mut one = record(&format!("s{number}"), number);
+            one.settings.env.insert("B".to_owned(), "x".repeat(8 * 1024));
+            match create(&records, &one).await {
+                Ok(()) => stored.push(one),
+                Err(error) => break error,
+            }
+            number += 1;
+            assert!(number < 1000, "the disk never fills up");
+        };
+        assert!(matches!(refusal, RecordError::Full(_)), "{refusal}");
         let gone = stored.pop().unwrap();
         records.write(Change::Bury(gone.jail)).await.unwrap();
         records.write(Change::Buried(gone.jail)).await.unwrap();
