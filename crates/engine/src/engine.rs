@@ -203,7 +203,7 @@ fn assemble(
     let threads = refused("starting a thread");
     let remover = launchers.pop().ok_or_else(|| error::internal("starting the launchers"))?;
     let remover = Remover::start(remover, records.clone()).map_err(threads)?;
-    let launchers = Launchers::start(launchers, &config.node).map_err(threads)?;
+    let launchers = Launchers::start(launchers).map_err(threads)?;
     let closing = CancellationToken::new();
     let parts =
         Parts { config, links, images, records, launchers, remover, boot_id, closing, lock };
@@ -235,8 +235,8 @@ fn lock(path: &Path) -> Result<File, EngineError> {
 /// None: it has stopped, or its cgroups cannot be read.
 async fn usage(node: &Node, jail: JailId) -> Option<SandboxUsage> {
     let name = node.config.node.name.clone();
-    let read = tokio::task::spawn_blocking(move || jail::launcher::usage(&name, jail)).await;
-    let jail::launcher::Usage { memory_bytes, pids, cpu_ms, oom_kills } = read.ok()?.ok()?;
+    let read = tokio::task::spawn_blocking(move || jail::usage(&name, jail)).await;
+    let jail::Usage { memory_bytes, pids, cpu_ms, oom_kills } = read.ok()?.ok()?;
     Some(SandboxUsage { memory_bytes, pids, cpu_ms, oom_kills })
 }
 

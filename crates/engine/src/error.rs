@@ -178,7 +178,13 @@ impl Publish for LaunchError {
                     .with("retryAfterSecs", RETRY_AFTER_SECS)
             }
             Self::Late(limit) => late(attempt, *limit),
-            Self::Closed => shutting_down(),
+            Self::Closed => {
+                let message = format!(
+                    "{attempt} failed: no launcher process is left; restart the server (running \
+                     sandboxes stay as they are)"
+                );
+                ApiError::new(ErrorCode::InternalError, message)
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use jail::{JailError, JailId, Launcher, NodeSpec};
+use jail::{JailError, JailId, Launcher};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::record::{Change, Records};
@@ -40,7 +40,8 @@ pub(crate) enum LaunchError {
     Busy,
     #[error("the launcher took longer than {} s", .0.as_secs())]
     Late(Duration),
-    #[error("the launchers have ended")]
+    /// All of them are lost, or the engine is closed.
+    #[error("no launcher is left")]
     Closed,
 }
 
@@ -65,16 +66,14 @@ impl Launchers {
     ///
     /// # Errors
     /// When a thread cannot be started.
-    pub(crate) fn start(launchers: Vec<Launcher>, node: &NodeSpec) -> std::io::Result<Self> {
+    pub(crate) fn start(launchers: Vec<Launcher>) -> std::io::Result<Self> {
         let (queue, jobs) = mpsc::channel::<Job>(QUEUED_JOBS);
         let jobs = Arc::new(Mutex::new(jobs));
         let threads = launchers
             .into_iter()
             .map(|launcher| {
-                let (jobs, node) = (Arc::clone(&jobs), node.clone());
-                Builder::new()
-                    .name("launcher".to_owned())
-                    .spawn(move || work(launcher, &node, &jobs))
+                let jobs = Arc::clone(&jobs);
+                Builder::new().name("launcher".to_owned()).spawn(move || work(launcher, &jobs))
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { queue: Mutex::new(Some(queue)), threads: Mutex::new(threads) })
@@ -129,19 +128,15 @@ impl Launchers {
     }
 }
 
-fn work(mut launcher: Launcher, node: &NodeSpec, jobs: &Mutex<mpsc::Receiver<Job>>) {
+/// Works until there is nothing more to do, or the launcher is lost: another one cannot be started
+/// safely, because by now the process has threads.
+fn work(mut launcher: Launcher, jobs: &Mutex<mpsc::Receiver<Job>>) {
     loop {
         // Threads that find the queue empty wait for the lock instead of the queue.
         let Some(job) = lock(jobs).blocking_recv() else { return };
         if job(&mut launcher) == After::Lost {
-            // What it was doing has failed; the next job finds a new one, or fails as well.
-            match Launcher::start(node) {
-                Ok(fresh) => launcher = fresh,
-                Err(error) => tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "a launcher process ended and another cannot be started"
-                ),
-            }
+            tracing::error!("a launcher process has ended; restart the server to have it back");
+            return;
         }
     }
 }

@@ -14,7 +14,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     path::Path,
     sync::Arc,
 };
@@ -235,10 +235,10 @@ async fn bury(node: &Arc<Node>, buried: BTreeSet<JailId>, jails: &Jails) {
 fn identify(pid: i32, boot_id: &str) -> Option<(AgentIdentity, OwnedFd)> {
     // The descriptor first: if the process is still alive after its start time has been read, the
     // start time was its.
-    let pidfd = sys::pidfd::open(pid).ok()?;
+    let pidfd = sys::process::open(pid).ok()?;
     let start_time = start_time(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
-    let is_alive = sys::poll::is_quiet(std::os::fd::AsFd::as_fd(&pidfd)).ok()?;
-    is_alive.then(|| (AgentIdentity { pid, start_time, boot_id: boot_id.to_owned() }, pidfd))
+    let has_ended = sys::fd::wait_readable(pidfd.as_fd(), 0).ok()?;
+    (!has_ended).then(|| (AgentIdentity { pid, start_time, boot_id: boot_id.to_owned() }, pidfd))
 }
 
 /// Field 22 of /proc/PID/stat, proc(5). The second field is the program's name in parentheses, in

@@ -41,11 +41,11 @@ pub(crate) async fn shut_down(
     node.watchers.close();
     let ended = tokio::time::timeout(WORK_TIMEOUT, node.watchers.wait()).await;
     ended.map_err(|_elapsed| error::late("ending what watches the sandboxes", WORK_TIMEOUT))?;
-    if left.is_ok() && sandboxes != ShutdownSandboxes::Keep && node.config.node.network.is_some() {
+    if left.is_ok() && sandboxes != ShutdownSandboxes::Keep {
         node.launchers
-            .call(jail::Launcher::tear_down_network, |_, ()| {})
+            .call(jail::Launcher::tear_down, |_, ()| {})
             .await
-            .map_err(|error| error.publish("removing the network"))?;
+            .map_err(|error| error.publish("removing the node's network and cgroups"))?;
     }
     let removed = node.remover.close(sandboxes != ShutdownSandboxes::Destroy);
     join(removed.into_iter().collect(), "the removal of files").await?;

@@ -36,7 +36,7 @@ use crate::{
 
 /// Layers of one image. overlayfs takes 500; far fewer keep a lookup that misses, which asks every
 /// layer, cheap. Docker's own limit is 127.
-pub const LAYERS: usize = 127;
+pub(crate) const LAYERS: usize = 127;
 
 /// Where distributions keep the bundle of certificate authorities that the machine trusts.
 const CA_BUNDLES: [&str; 2] =

@@ -70,7 +70,7 @@ const POLICY_RC: &str = "#!/bin/sh\nexit 101\n";
 
 /// A release of Debian that can be built on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Release {
+pub(crate) struct Release {
     codename: &'static str,
     number: &'static str,
 }
@@ -85,7 +85,7 @@ impl Release {
     ///
     /// # Errors
     /// Which tags there are, as a sentence.
-    pub fn named(base: &ImageRef) -> Option<Result<Self, String>> {
+    pub(crate) fn named(base: &ImageRef) -> Option<Result<Self, String>> {
         if base.name() != "debian" {
             return None;
         }
@@ -98,8 +98,7 @@ impl Release {
     }
 
     /// The key of its base layer on this machine's architecture.
-    #[must_use]
-    pub fn key(self) -> LayerKey {
+    pub(crate) fn key(self) -> LayerKey {
         let options = DPKG_OPTIONS.join("\n");
         let arch = std::env::consts::ARCH;
         LayerKey::base(&format!(

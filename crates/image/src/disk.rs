@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     os::unix::fs::{MetadataExt, PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
     process::Stdio,
 };
 
@@ -13,6 +13,32 @@ use crate::{
     error::{Attempt, ImageError},
     follow,
 };
+
+/// A directory that is removed with everything in it when this goes, unless it was renamed.
+#[derive(Debug)]
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    /// Makes the directory `path`, of mode 0755.
+    pub(crate) fn new(path: PathBuf) -> Result<Self, ImageError> {
+        make_directory(&path, 0o755)?;
+        Ok(Self(path))
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = remove_tree(&self.0) {
+            // Nothing is lost: the next open sweeps it.
+            tracing::warn!(path = %self.0.display(), %error, "a temporary directory stays");
+        }
+    }
+}
 
 /// Replaces `path` by a file with `bytes`: after a crash it holds either what it held before or
 /// all of `bytes`. `temporary` is a name in the same file system that is free to be used.

@@ -2,8 +2,8 @@
 //!
 //! Shared with the machine, read-only: all of `/usr` (with `/usr/local`), and what `/usr` needs
 //! beside it, copied into a small layer: the dynamic linker's cache, the links of
-//! update-alternatives, certificates of public authorities, names of services, protocols and
-//! media types, the time zone, font settings.
+//! update-alternatives, the certificates that the machine trusts, names of services, protocols and
+//! media types, the time zone, font and key settings.
 //!
 //! Not shared: everything else. `/etc` is made up: accounts, name resolution, profile. `/root`,
 //! `/home`, `/var`, `/opt`, `/srv`, `/mnt`, `/media`, `/tmp` are empty directories of the sandbox.
@@ -151,7 +151,7 @@ pub(crate) fn image(store: &Store, machine: &Path) -> Result<(Image, Rootfs), Im
 
 /// A key that changes when the layer would: what the machine is, and the times of what is copied
 /// and of the directories that installs change.
-fn fingerprint(machine: &Path) -> Result<LayerKey, ImageError> {
+pub(crate) fn fingerprint(machine: &Path) -> Result<LayerKey, ImageError> {
     let mut facts = format!("host {REVISION}\n");
     let release = machine.join("usr/lib/os-release");
     match fs::read_to_string(&release) {

@@ -13,30 +13,26 @@ const FORMAT: &str = "sandbar layer 1";
 /// it. Equal keys mean interchangeable layers. 64 lower-case hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct LayerKey(String);
+pub(crate) struct LayerKey(String);
 
 impl LayerKey {
     /// The key of a layer that stands on nothing, made in the way `recipe` describes.
-    #[must_use]
-    pub fn base(recipe: &str) -> Self {
+    pub(crate) fn base(recipe: &str) -> Self {
         Self::hash(&[FORMAT, "base", recipe])
     }
 
     /// The key after one more instruction, given in its canonical text.
-    #[must_use]
-    pub fn then(&self, instruction: &str) -> Self {
+    pub(crate) fn then(&self, instruction: &str) -> Self {
         Self::hash(&[FORMAT, "step", &self.0, instruction])
     }
 
     /// The key as 64 hexadecimal digits.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
     /// The key as an image digest, `sha256:` and the digits.
-    #[must_use]
-    pub fn digest(&self) -> String {
+    pub(crate) fn digest(&self) -> String {
         format!("sha256:{}", self.0)
     }
 
@@ -59,7 +55,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 /// A text is no [`LayerKey`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a layer key is 64 lower-case hexadecimal digits")]
-pub struct InvalidLayerKey;
+pub(crate) struct InvalidLayerKey;
 
 impl FromStr for LayerKey {
     type Err = InvalidLayerKey;

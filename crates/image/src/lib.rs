@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Owns `images/` below the state directory: layers, manifests, names. Knows how to make the two
-//! base layers, [`debian`] and [`host`], by itself; a RUN step is handed to the caller, because
+//! kinds of base layer by itself, from Debian's packages and from the machine's own /usr; a RUN step is handed to the caller, because
 //! carrying it out takes a sandbox and this crate makes none.
 //!
 //! A layer is a directory as overlayfs wrote it (whiteouts and opaque marks included) with the ids
@@ -16,24 +16,21 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
-pub mod build;
-pub mod debian;
-pub mod host;
-pub mod key;
-pub mod recipe;
-pub mod rootfs;
-pub mod settings;
-pub mod store;
-
+mod build;
+mod debian;
 mod disk;
 mod error;
 mod follow;
+mod host;
+mod key;
+mod recipe;
+mod rootfs;
+mod settings;
+mod store;
 
-pub use build::{Build, Downloads, RunStep};
+pub use build::{Build, Downloads, Run, RunStep};
 pub use error::ImageError;
 pub use follow::Cancel;
-pub use key::LayerKey;
-pub use recipe::{Recipe, RecipeError};
-pub use rootfs::Rootfs;
-pub use settings::Settings;
+pub use recipe::{Fault, Instruction, Recipe, RecipeError, Step, Word};
+pub use rootfs::{HOST_CA, Rootfs, WORKSPACE};
 pub use store::Store;

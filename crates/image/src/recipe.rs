@@ -53,10 +53,12 @@ pub struct Step {
 }
 
 impl Step {
-    /// The instruction on one line, cut to what fits one: for progress messages.
+    /// The instruction's first line, cut to what fits one: for progress messages. A script in a
+    /// here-document does well to begin with a comment that says what it is for.
     #[must_use]
     pub fn title(&self) -> String {
-        let words = self.source.split_whitespace().collect::<Vec<_>>().join(" ");
+        let line = self.source.lines().next().unwrap_or_default();
+        let words = line.split_whitespace().collect::<Vec<_>>().join(" ");
         match words.char_indices().nth(TITLE_CHARS) {
             None => words,
             Some((end, _)) => format!("{}…", &words[..end]),

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 pub const WORKSPACE: &str = "/workspace";
 
 /// Where an image looks for programs when nothing else is said: Debian's default for root.
-pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Where build steps find the machine's own certificate bundle, relative to the root. Debian base
 /// layers have an empty file here, because a bind needs a target.
@@ -30,8 +30,7 @@ impl Rootfs {
     ///
     /// Answers only for `/` and its direct children: below those an opaque mark in one layer
     /// hides what another layer has, and reading the marks is the kernel's business.
-    #[must_use]
-    pub fn surely_has_directory(&self, path: &str) -> bool {
+    pub(crate) fn surely_has_directory(&self, path: &str) -> bool {
         let name = path.trim_matches('/');
         if name.is_empty() {
             return true;

@@ -13,19 +13,18 @@ use crate::{
 /// Environment, working directory and labels. Written into an image's manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Environment of every command.
-    pub env: BTreeMap<String, String>,
+    pub(crate) env: BTreeMap<String, String>,
     /// Directory commands start in; absolute.
-    pub workdir: String,
+    pub(crate) workdir: String,
     /// Facts about the image, for people and programs.
-    pub labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
 }
 
 impl Settings {
     /// What holds in a base layer: Debian's PATH, and the workspace that every base layer has.
-    #[must_use]
-    pub fn base() -> Self {
+    pub(crate) fn base() -> Self {
         Self {
             env: BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]),
             workdir: WORKSPACE.to_owned(),
@@ -39,7 +38,7 @@ impl Settings {
     ///
     /// # Errors
     /// What is over its limit or no directory, as a sentence for the recipe's author.
-    pub fn apply(&mut self, instruction: &Instruction) -> Result<(), String> {
+    pub(crate) fn apply(&mut self, instruction: &Instruction) -> Result<(), String> {
         match instruction {
             Instruction::Run(_) => {}
             Instruction::Env(pairs) => {

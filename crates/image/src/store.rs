@@ -5,7 +5,7 @@
 //!   layers/<key>/            a layer: the directory itself, ids unshifted, as overlayfs wrote it
 //!   manifests/<key>.json     an image: its layers and settings; the key is its digest
 //!   names/<hash>.json        a name: which manifest it means, since when
-//!   host/<key>/              skeletons of the image `host`, see [`crate::host`]
+//!   host/<key>/              skeletons of the image `host`, see the module `host`
 //!   tmp-*                    what is being made or removed; swept at the next open
 //! ```
 //!
@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    disk,
+    disk::{self, Scratch},
     error::{Attempt, ImageError},
     host,
     key::{LayerKey, hex},
@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// Name of the image made of the machine's own files.
-pub const HOST: &str = "host";
+pub(crate) const HOST: &str = "host";
 
 /// First letters of names in the store's directory that mean nothing after a crash.
 const TEMPORARY: &str = "tmp-";
@@ -56,20 +56,22 @@ pub struct Store {
 
 /// Proof that nobody else adds or removes layers now.
 #[derive(Debug)]
-pub struct Changes<'a>(#[expect(dead_code, reason = "held for its release")] MutexGuard<'a, ()>);
+pub(crate) struct Changes<'a>(
+    #[expect(dead_code, reason = "held for its release")] MutexGuard<'a, ()>,
+);
 
 /// An image without its name, as written to `manifests/`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Manifest {
+pub(crate) struct Manifest {
     /// The key after the recipe's last instruction: the image's digest.
-    pub key: LayerKey,
+    pub(crate) key: LayerKey,
     /// Its layers, lowest first.
-    pub layers: Vec<LayerKey>,
+    pub(crate) layers: Vec<LayerKey>,
     /// What it says about commands.
-    pub settings: Settings,
+    pub(crate) settings: Settings,
     /// Bytes of disk that its layers use.
-    pub size_bytes: u64,
+    pub(crate) size_bytes: u64,
 }
 
 /// What a name means, as written to `names/`.
@@ -80,27 +82,6 @@ struct Name {
     key: LayerKey,
     /// Milliseconds since 1970-01-01 UTC.
     created_at_ms: i64,
-}
-
-/// A directory that is removed with everything in it when this goes, unless it was renamed.
-#[derive(Debug)]
-pub struct Scratch(PathBuf);
-
-impl Scratch {
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(error) = disk::remove_tree(&self.0) {
-            // Nothing is lost: the next open sweeps it.
-            tracing::warn!(path = %self.0.display(), %error, "a temporary directory stays");
-        }
-    }
 }
 
 impl Store {
@@ -151,12 +132,16 @@ impl Store {
         Ok(self.rootfs_of(&self.manifest(&key)?))
     }
 
-    /// All images of the store, sorted by name; without `host`, which is not in it.
+    /// All images sorted by name, with `host` where the machine allows it.
     ///
     /// # Errors
     /// [`ImageError::Damaged`], [`ImageError::Io`].
     pub fn list(&self) -> Result<Vec<Image>, ImageError> {
-        let mut images = Vec::new();
+        let mut images = match host::image(self, Path::new("/")) {
+            Ok((image, _)) => vec![image],
+            Err(ImageError::HostNotMerged { .. }) => Vec::new(),
+            Err(error) => return Err(error),
+        };
         for entry in self.names()? {
             images.push(image(&entry, &self.manifest(&entry.key)?));
         }
@@ -181,14 +166,12 @@ impl Store {
     }
 
     /// Where the layer `key` is, or would be.
-    #[must_use]
-    pub fn layer_path(&self, key: &LayerKey) -> PathBuf {
+    pub(crate) fn layer_path(&self, key: &LayerKey) -> PathBuf {
         self.dir.join("layers").join(key.as_str())
     }
 
     /// Whether the layer `key` is there. What is there is complete.
-    #[must_use]
-    pub fn has_layer(&self, key: &LayerKey) -> bool {
+    pub(crate) fn has_layer(&self, key: &LayerKey) -> bool {
         self.layer_path(key).is_dir()
     }
 
@@ -197,7 +180,7 @@ impl Store {
     /// # Errors
     /// [`ImageError::Busy`] at once when somebody has it: a build takes minutes, and its caller
     /// should know that it is not its own.
-    pub fn changes(&self) -> Result<Changes<'_>, ImageError> {
+    pub(crate) fn changes(&self) -> Result<Changes<'_>, ImageError> {
         match self.changes.try_lock() {
             Ok(guard) => Ok(Changes(guard)),
             // The mutex guards no data; a panic under it left at most a temporary directory.
@@ -212,7 +195,7 @@ impl Store {
     ///
     /// # Errors
     /// [`ImageError::Io`]; `dir` is then where it was.
-    pub fn commit_layer(
+    pub(crate) fn commit_layer(
         &self,
         key: &LayerKey,
         dir: &Path,
@@ -232,7 +215,7 @@ impl Store {
     ///
     /// # Errors
     /// [`ImageError::Reserved`], [`ImageError::Io`].
-    pub fn put(&self, name: &ImageRef, manifest: &Manifest) -> Result<Image, ImageError> {
+    pub(crate) fn put(&self, name: &ImageRef, manifest: &Manifest) -> Result<Image, ImageError> {
         check_name(name)?;
         let entry = Name { name: name.clone(), key: manifest.key.clone(), created_at_ms: now_ms() };
         self.write(&self.manifest_path(&manifest.key), manifest)?;
@@ -244,14 +227,15 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::get`].
-    pub fn manifest_of(&self, name: &ImageRef) -> Result<Manifest, ImageError> {
+    pub(crate) fn manifest_of(&self, name: &ImageRef) -> Result<Manifest, ImageError> {
         let entry: Name =
             read(&self.name_path(name))?.ok_or_else(|| ImageError::NotFound(name.clone()))?;
         self.manifest(&entry.key)
     }
 
     /// Deletes manifests that no name leads to and that are not among the digests `in_use` (of
-    /// sandboxes' images), then layers that no manifest is left to name. Returns the bytes freed.
+    /// sandboxes' images), then layers that no manifest is left to name, and skeletons of `host`
+    /// that were made before the machine changed. Returns the bytes freed.
     ///
     /// # Errors
     /// [`ImageError::Busy`] during a build, [`ImageError::Damaged`], [`ImageError::Io`].
@@ -268,11 +252,21 @@ impl Store {
                 fs::remove_file(&path).attempt(|| format!("removing {}", path.display()))?;
             }
         }
+        let mut freed_bytes = self.sweep("layers", &layers)?;
+        if !in_use.contains(HOST) {
+            // Never the newest: a sandbox may be about to stand on it.
+            let newest = host::fingerprint(Path::new("/"))?;
+            freed_bytes += self.sweep(HOST, &BTreeSet::from([newest]))?;
+        }
+        Ok(freed_bytes)
+    }
+
+    /// Removes the layers in `part` that are not among `kept`. Returns the bytes freed.
+    fn sweep(&self, part: &str, kept: &BTreeSet<LayerKey>) -> Result<u64, ImageError> {
         let mut freed_bytes = 0;
-        for name in self.entries("layers")? {
-            let is_kept = name.parse().is_ok_and(|key: LayerKey| layers.contains(&key));
-            if !is_kept {
-                let path = self.dir.join("layers").join(name);
+        for name in self.entries(part)? {
+            if !name.parse().is_ok_and(|key: LayerKey| kept.contains(&key)) {
+                let path = self.dir.join(part).join(name);
                 freed_bytes += disk::tree_bytes(&path)?;
                 self.discard(&path)?;
             }
@@ -284,15 +278,12 @@ impl Store {
     ///
     /// # Errors
     /// [`ImageError::Io`].
-    pub fn scratch(&self) -> Result<Scratch, ImageError> {
-        let path = self.temporary();
-        disk::make_directory(&path, 0o755)?;
-        Ok(Scratch(path))
+    pub(crate) fn scratch(&self) -> Result<Scratch, ImageError> {
+        Scratch::new(self.temporary())
     }
 
     /// What an image of these layers (lowest first) and settings mounts as.
-    #[must_use]
-    pub fn rootfs(&self, layers: &[LayerKey], settings: &Settings) -> Rootfs {
+    pub(crate) fn rootfs(&self, layers: &[LayerKey], settings: &Settings) -> Rootfs {
         Rootfs {
             layers: layers.iter().rev().map(|key| self.layer_path(key)).collect(),
             binds: Vec::new(),
@@ -305,7 +296,7 @@ impl Store {
     ///
     /// # Errors
     /// [`ImageError::Io`].
-    pub fn size_bytes(&self, layers: &[LayerKey]) -> Result<u64, ImageError> {
+    pub(crate) fn size_bytes(&self, layers: &[LayerKey]) -> Result<u64, ImageError> {
         layers.iter().map(|key| disk::tree_bytes(&self.layer_path(key))).sum()
     }
 

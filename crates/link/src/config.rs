@@ -20,11 +20,10 @@ impl AgentConfig {
     /// # Errors
     /// When the kernel is out of memory or descriptors.
     pub fn seal(&self) -> std::io::Result<File> {
-        let mut file =
-            sys::memfd::create(c"sandbar-agent-config").map_err(std::io::Error::other)?;
+        let mut file = File::from(sys::memfd::create(c"sandbar-agent-config", false)?);
         serde_json::to_writer(&file, self)?;
         file.rewind()?;
-        sys::memfd::seal(file.as_fd()).map_err(std::io::Error::other)?;
+        sys::memfd::seal(file.as_fd())?;
         Ok(file)
     }
 }

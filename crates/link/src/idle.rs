@@ -41,7 +41,8 @@ impl Connection {
     /// False when the agent has closed it, or said something unasked. Asks the kernel, because
     /// hyper learns of it only when its task gets to run.
     fn is_usable(&self) -> bool {
-        self.sender.is_ready() && sys::poll::is_quiet(self.stream.as_fd()).unwrap_or(false)
+        self.sender.is_ready()
+            && sys::fd::wait_readable(self.stream.as_fd(), 0).is_ok_and(|heard| !heard)
     }
 }
 

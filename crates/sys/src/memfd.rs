@@ -1,56 +1,60 @@
-//! Files that live in memory only, and seals on them.
+//! Files that exist in memory only and, once sealed, change no more.
 
 use std::{
     ffi::CStr,
-    fs::File,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd},
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
 };
 
-use crate::SysError;
+use crate::{
+    error::{SysError, check},
+    fd::own,
+};
 
-/// Makes an empty anonymous file that can be sealed. `name` appears in /proc only.
+/// An empty memory file that can be sealed and, with `executable`, run.
 ///
 /// # Errors
-/// `ENOMEM`, `EMFILE`, `ENFILE`.
-///
-/// Source: `memfd_create(2)`, Linux 3.17.
-pub fn create(name: &CStr) -> Result<File, SysError> {
-    // SAFETY: `name` is a valid NUL-terminated string for the whole call, which only reads it.
-    let fd =
-        unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
-    if fd < 0 {
-        return Err(SysError::last("memfd_create"));
+/// As `memfd_create`(2); `EACCES` where `vm.memfd_noexec` forbids executable memory files.
+pub fn create(name: &CStr, executable: bool) -> Result<OwnedFd, SysError> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    if executable {
+        // Linux 6.3 wants the intention said; older kernels do not know the flag.
+        match create_with(name, flags | MFD_EXEC) {
+            Err(error) if error.errno == libc::EINVAL => {}
+            other => return other,
+        }
     }
-    // SAFETY: the kernel has just returned this descriptor to us; nothing else owns it.
-    Ok(unsafe { File::from_raw_fd(fd) })
+    create_with(name, flags)
 }
 
-/// Makes the content and size of a memfd final, for everybody and for ever, seals included.
+fn create_with(name: &CStr, flags: libc::c_uint) -> Result<OwnedFd, SysError> {
+    // SAFETY: `name` is a valid C string for the length of the call.
+    let ret = unsafe { libc::memfd_create(name.as_ptr(), flags) };
+    check("memfd_create", ret).map(own)
+}
+
+/// linux/memfd.h
+const MFD_EXEC: libc::c_uint = 0x10;
+
+/// Seals `file` for ever: no write, no change of size, no further seal.
 ///
 /// # Errors
-/// `EBUSY` when a writable mapping exists, `EPERM` when seals are sealed already or `fd` is not
-/// open for writing, `EINVAL` when it is not a memfd.
-///
-/// Source: `fcntl(2)`, `F_ADD_SEALS`, Linux 3.17.
-pub fn seal(fd: BorrowedFd<'_>) -> Result<(), SysError> {
-    let seals = libc::F_SEAL_WRITE | libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
-    // SAFETY: `fd` is open while borrowed, and F_ADD_SEALS takes an int, as passed; it touches no
-    // memory of ours.
-    if unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) } < 0 {
-        return Err(SysError::last("fcntl(F_ADD_SEALS)"));
-    }
-    Ok(())
+/// `EBUSY` while a writable mapping exists; else as fcntl(2), `F_ADD_SEALS`.
+pub fn seal(file: BorrowedFd<'_>) -> Result<(), SysError> {
+    let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+    // SAFETY: F_ADD_SEALS takes a descriptor and a number.
+    let ret = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) };
+    check("fcntl(F_ADD_SEALS)", ret).map(drop)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write, os::fd::AsFd};
+    use std::{fs::File, io::Write, os::fd::AsFd};
 
     use super::*;
 
     #[test]
     fn a_sealed_file_refuses_change() {
-        let mut file = create(c"test").unwrap();
+        let mut file = File::from(create(c"test", false).unwrap());
         file.write_all(b"content").unwrap();
         seal(file.as_fd()).unwrap();
         assert_eq!(file.write(b"x").unwrap_err().raw_os_error(), Some(libc::EPERM));
@@ -59,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_memfd_can_be_sealed() {
+    fn only_a_memory_file_can_be_sealed() {
         let device = File::options().write(true).open("/dev/null").unwrap();
         assert_eq!(seal(device.as_fd()).unwrap_err().errno, libc::EINVAL);
     }

@@ -173,10 +173,13 @@ fn size_command_and_fault_list_are_bounded() {
 }
 
 #[test]
-fn a_long_title_is_cut_between_characters() {
-    let recipe = parse(&format!("FROM x\nRUN {}", "ä".repeat(500)));
+fn a_title_is_one_line_cut_between_characters() {
+    let recipe =
+        parse(&format!("FROM x\nRUN {}\nRUN <<E\n#  Tools\nb\nE\nRUN a \\\n  b", "ä".repeat(500)));
 
     assert_eq!(recipe.steps[0].title().chars().count(), TITLE_CHARS + 1);
+    assert_eq!(recipe.steps[1].title(), "RUN # Tools");
+    assert_eq!(recipe.steps[2].title(), "RUN a b");
 }
 
 #[test]

@@ -62,7 +62,7 @@ fn images_are_listed_by_name_and_gone_once_removed() {
     store.remove(&name("a")).unwrap();
 
     let names: Vec<_> = store.list().unwrap().iter().map(|i| i.name.to_string()).collect();
-    assert_eq!(names, ["a:2", "b"]);
+    assert_eq!(names, ["a:2", "b", "host"]);
     assert!(matches!(store.get(&name("a")), Err(ImageError::NotFound(_))));
     assert!(matches!(store.remove(&name("a")), Err(ImageError::NotFound(_))));
     assert!(matches!(store.by_digest("sha256:../../x"), Err(ImageError::DigestNotFound(_))));
@@ -113,7 +113,7 @@ fn what_a_crash_left_is_swept_and_what_was_whole_stays() {
     let left: Vec<_> = store.entries("").unwrap();
     assert!(left.iter().all(|name| !name.starts_with(TEMPORARY)), "{left:?}");
     assert!(outside.path().join("precious").exists());
-    assert_eq!(store.list().unwrap(), [image]);
+    assert_eq!(store.get(&name("kept")).unwrap().0, image);
     assert!(store.has_layer(&key) && !store.has_layer(&LayerKey::base("going")));
 }
 
@@ -163,6 +163,21 @@ fn collecting_frees_what_neither_a_name_nor_a_sandbox_needs() {
     assert!(store.has_layer(&shared) && store.has_layer(&new));
     assert!(matches!(store.by_digest(&replaced.digest), Err(ImageError::DigestNotFound(_))));
     store.get(&name("app")).unwrap();
+}
+
+#[test]
+fn old_skeletons_of_the_host_go_once_no_sandbox_stands_on_one() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir);
+    let newest = store.get(&name(HOST)).unwrap().1.layers.remove(0);
+    let old = store.host_dir().join(LayerKey::base("old").as_str());
+    fs::create_dir(&old).unwrap();
+
+    store.collect(&BTreeSet::from([HOST.to_owned()])).unwrap();
+    assert!(old.exists());
+
+    store.collect(&BTreeSet::new()).unwrap();
+    assert!(newest.exists() && !old.exists());
 }
 
 #[test]
