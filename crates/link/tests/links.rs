@@ -77,17 +77,24 @@ async fn requests_in_turn_share_a_connection() {
 #[tokio::test]
 async fn a_kept_connection_that_died_unseen_is_replaced() {
     let dir = tempfile::tempdir().unwrap();
+    let (close, closing) = mpsc::channel();
     let (closed, closes) = mpsc::channel();
     agent(dir.path(), move |stream| {
         read_head(&mut BufReader::new(&stream));
         (&stream).write_all(OK).unwrap();
+        closing.recv().unwrap();
         drop(stream);
         closed.send(()).unwrap();
     });
     let links = Links::new(dir.path().to_owned());
     for _ in 0..20 {
         assert_eq!(text(&links, "/").await.unwrap(), "ok");
+        // Lets the link put the connection aside, more often than it needs.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
         // Blocks the runtime's only thread: hyper cannot learn that the connection is closed.
+        close.send(()).unwrap();
         closes.recv().unwrap();
     }
 }
