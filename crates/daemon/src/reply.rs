@@ -34,10 +34,8 @@ impl IntoResponse for Failure {
         let mut response = Response::new(Body::empty());
         *response.status_mut() =
             StatusCode::from_u16(self.0.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let headers = response.headers_mut();
-        match response_header(self.0.code) {
-            Some((name, value)) => drop(headers.insert(name, HeaderValue::from_static(value))),
-            None => {}
+        if let Some((name, value)) = response_header(self.0.code) {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
         }
         response.extensions_mut().insert(self);
         response

@@ -116,7 +116,7 @@ fn host_name(text: &str) -> Result<String, String> {
 
 /// Never repeats the value: an error message ends in logs.
 fn secret(raw: &Raw) -> Result<Option<String>, String> {
-    let text = value::text(raw).map_err(|_| "is not a text".to_owned())?;
+    let text = value::text(raw).map_err(|_shows_it| "is not a text".to_owned())?;
     Key::check(text).map_err(|error| error.to_string())?;
     Ok(Some(text.to_owned()))
 }

@@ -32,8 +32,8 @@ fn subnet(raw: &Raw) -> Result<Option<NodeNetwork>, String> {
         format!("is {text:?}{what}; write a private range such as \"10.213.0.0/16\", or \"none\"")
     };
     let (base, prefix) = text.split_once('/').ok_or_else(|| wrong(""))?;
-    let base: Ipv4Addr = base.parse().map_err(|_| wrong(", which is no IPv4 address"))?;
-    let prefix: u8 = prefix.parse().map_err(|_| wrong(""))?;
+    let base: Ipv4Addr = base.parse().map_err(|_parse| wrong(", which is no IPv4 address"))?;
+    let prefix: u8 = prefix.parse().map_err(|_parse| wrong(""))?;
     if !(16..=28).contains(&prefix) {
         return Err(wrong(", whose prefix is not 16 to 28"));
     }

@@ -72,18 +72,24 @@ pub(super) fn nearest(name: &str) -> Option<&'static Setting> {
     }
 }
 
-/// Letters to insert, delete or replace to make `b` of `a` (Levenshtein).
+/// Letters to insert, delete, replace or swap with their neighbour to make `b` of `a` (optimal string
+/// alignment).
 fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let mut table = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            table[i][j] = match (i, j) {
+                (0, n) | (n, 0) => n,
+                _ => {
+                    let replaced = table[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+                    let one_more = table[i - 1][j].min(table[i][j - 1]) + 1;
+                    let is_swap = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+                    let swapped = if is_swap { table[i - 2][j - 2] + 1 } else { usize::MAX };
+                    replaced.min(one_more).min(swapped)
+                }
+            };
         }
     }
-    row[b.len()]
+    table[a.len()][b.len()]
 }

@@ -92,13 +92,13 @@ impl Sources {
     /// All values in rising precedence: file, environment, flags.
     pub(super) fn collect(&self, faults: &mut Vec<Fault>) -> Vec<Given> {
         let mut given = Vec::new();
-        self.from_file(&mut given, faults);
-        self.from_environment(&mut given, faults);
-        self.from_flags(&mut given, faults);
+        self.read_file(&mut given, faults);
+        self.read_environment(&mut given, faults);
+        self.read_flags(&mut given, faults);
         given
     }
 
-    fn from_file(&self, given: &mut Vec<Given>, faults: &mut Vec<Fault>) {
+    fn read_file(&self, given: &mut Vec<Given>, faults: &mut Vec<Fault>) {
         let flag = self.flags.iter().rev().find(|(name, _)| name == "config");
         let variable = self.environment.get("SANDBAR_CONFIG").filter(|path| !path.is_empty());
         let (path, origin) = match (flag, variable) {
@@ -115,7 +115,7 @@ impl Sources {
         }
     }
 
-    fn from_environment(&self, given: &mut Vec<Given>, faults: &mut Vec<Fault>) {
+    fn read_environment(&self, given: &mut Vec<Given>, faults: &mut Vec<Fault>) {
         for (name, value) in &self.environment {
             let Some(rest) = name.strip_prefix(PREFIX) else { continue };
             // An empty variable is an unset one: shells and unit files cannot always unset.
@@ -142,7 +142,7 @@ impl Sources {
         }
     }
 
-    fn from_flags(&self, given: &mut Vec<Given>, faults: &mut Vec<Fault>) {
+    fn read_flags(&self, given: &mut Vec<Given>, faults: &mut Vec<Fault>) {
         for (name, value) in self.flags.iter().filter(|(name, _)| name != "config") {
             let origin = Origin::Flag(format!("--{}", name.replace(['.', '_'], "-")));
             match SETTINGS.iter().find(|setting| setting.name == name) {

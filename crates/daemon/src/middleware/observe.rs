@@ -7,7 +7,10 @@ use std::{
     time::Instant,
 };
 
-use api::{error::ApiError, id::SandboxId};
+use api::{
+    error::{ApiError, ErrorCode},
+    id::SandboxId,
+};
 use axum::{
     body::{Body, Bytes},
     extract::{MatchedPath, Request, State},
@@ -39,7 +42,7 @@ struct Record {
     sandbox: Option<SandboxId>,
     begun: Instant,
     status: Option<StatusCode>,
-    error: Option<ApiError>,
+    code: Option<ErrorCode>,
     bytes: u64,
     is_whole: bool,
 }
@@ -57,17 +60,23 @@ impl Record {
             sandbox: split(request.uri().path()).and_then(|(id, _)| id.parse().ok()),
             begun: Instant::now(),
             status: None,
-            error: None,
+            code: None,
             bytes: 0,
             is_whole: false,
             app,
         }
     }
 
+    /// Faults of ours get a line of their own, so that they are seen where requests are not logged.
     fn answered(&mut self, status: StatusCode, error: Option<ApiError>) {
         self.app.metrics.answered(self.method_name(), &self.route, self.begun.elapsed());
         self.status = Some(status);
-        self.error = error;
+        let Some(ApiError { code, message, details, .. }) = error else { return };
+        self.code = Some(code);
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            let details = serde_json::Value::Object(details);
+            tracing::error!(request_id = self.request_id, ?code, message, %details, "a request failed");
+        }
     }
 
     /// Methods nobody serves share one name: the number of series is bounded.
@@ -82,32 +91,18 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         self.app.metrics.end(self.method_name(), &self.route, self.status);
-        let status = self.status.map_or(0, |status| status.as_u16());
-        let code = self.error.as_ref().map(|error| error.code);
-        let message = self.error.as_ref().map(|error| error.message.as_str());
-        // Field names are the same in every line, so the macro is written twice, not the fields.
-        macro_rules! line {
-            ($level:ident) => {
-                tracing::$level!(
-                    request_id = self.request_id,
-                    method = self.method.as_str(),
-                    route = self.route,
-                    sandbox_id = self.sandbox.as_ref().map(SandboxId::as_str),
-                    status,
-                    duration_ms = self.begun.elapsed().as_secs_f64() * 1000.0,
-                    bytes = self.bytes,
-                    code = code.map(tracing::field::debug),
-                    cause = message,
-                    outcome = outcome(self.status, self.is_whole),
-                    "request"
-                )
-            };
-        }
-        if status >= 500 {
-            line!(error);
-        } else {
-            line!(info);
-        }
+        tracing::info!(
+            request_id = self.request_id,
+            method = self.method.as_str(),
+            route = self.route,
+            sandbox_id = self.sandbox.as_ref().map(SandboxId::as_str),
+            status = self.status.map(|status| status.as_u16()),
+            code = self.code.map(tracing::field::debug),
+            duration_ms = self.begun.elapsed().as_secs_f64() * 1000.0,
+            bytes = self.bytes,
+            outcome = outcome(self.status, self.is_whole),
+            "request"
+        );
     }
 }
 

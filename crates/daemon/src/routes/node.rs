@@ -41,5 +41,5 @@ pub(super) async fn shutdown(
     app.shutdown
         .try_send(request.sandboxes)
         .map(|()| StatusCode::ACCEPTED)
-        .map_err(|_| Failure::new(ErrorCode::ShuttingDown, "the server is stopping already"))
+        .map_err(|_full| Failure::new(ErrorCode::ShuttingDown, "the server is stopping already"))
 }
