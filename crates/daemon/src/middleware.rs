@@ -42,3 +42,27 @@ fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
     Failure::new(code, "the server failed; its log has the cause under the request's id")
         .into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::{body::Body, routing::get};
+    use http::Request;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_costs_one_request_and_tells_nothing() {
+        async fn fails() -> &'static str {
+            panic!("/secret/path")
+        }
+        let router = Router::new().route("/", get(fails)).layer(CatchPanicLayer::custom(panicked));
+
+        let mut response =
+            router.oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
+
+        let error = crate::reply::render(&mut response, "r-1").unwrap();
+        assert_eq!(error.code, api::error::ErrorCode::InternalError);
+        assert!(!error.message.contains("secret"));
+    }
+}

@@ -1,5 +1,8 @@
 //! The HTTP server: accepts connections, bounds their number and their heads, ends them kindly.
 
+#[cfg(test)]
+mod tests;
+
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use axum::Router;
