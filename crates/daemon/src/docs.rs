@@ -18,11 +18,12 @@ pub(crate) struct Docs {
 }
 
 impl Docs {
-    pub(crate) fn new(document: &OpenApi) -> Self {
+    /// `url` is the server's own.
+    pub(crate) fn new(document: &OpenApi, url: &str) -> Self {
         let value = serde_json::to_value(document).expect("an OpenAPI document is JSON");
         Self {
             json: value.to_string().into(),
-            page: page::render(&value).into(),
+            page: page::render(&value, url).into(),
             policy: page::policy(),
         }
     }

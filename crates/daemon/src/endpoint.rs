@@ -38,7 +38,7 @@ pub(crate) fn publish(state_dir: &Path, address: SocketAddr) -> io::Result<Endpo
 }
 
 /// A URL that reaches `address` from this machine: a wildcard address is reached by loopback.
-fn url(address: SocketAddr) -> String {
+pub(crate) fn url(address: SocketAddr) -> String {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

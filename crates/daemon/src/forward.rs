@@ -35,7 +35,7 @@ use http::{HeaderMap, Method, Uri};
 use hyper::body::Incoming;
 use link::Links;
 
-use self::body::{Download, Upload};
+use self::body::{Download, Upload, UploadFault};
 use crate::{
     app::App,
     extract::{SandboxPath, require_json, split, too_large},
@@ -129,8 +129,8 @@ where
             Ok(response) => return caller_response(response, guard, metrics),
             Err(error) => error,
         };
-        if upload.is_too_large() {
-            return Err(too_large());
+        if let Some(fault) = upload.fault() {
+            return Err(broken_upload(fault));
         }
         if is_retry || !may_repeat(&head.method, &upload) {
             return Err(unreachable_agent(&error));
@@ -200,6 +200,15 @@ fn caller_response<G: Send + 'static>(
     *response.status_mut() = head.status;
     *response.headers_mut() = header::to_caller(&head.headers);
     Ok(response)
+}
+
+/// The caller's own doing, though it shows as a link that broke.
+fn broken_upload(fault: UploadFault) -> Failure {
+    match fault {
+        UploadFault::TooLarge => too_large(),
+        UploadFault::Stalled => Failure::new(ErrorCode::Timeout, "the body stopped arriving"),
+        UploadFault::Broken => Failure::new(ErrorCode::ValidationFailed, "the body broke off"),
+    }
 }
 
 fn wrong_answer(what: &str) -> Failure {

@@ -11,21 +11,28 @@
 
 #![forbid(unsafe_code)]
 
-mod app;
-mod docs;
+mod serve;
+
+mod claim;
 mod endpoint;
-mod extract;
-mod forward;
-mod hosts;
-mod log;
-mod metrics;
-mod middleware;
 mod port_owner;
 mod preflight;
-mod reply;
-mod routes;
-mod serve;
+
+mod app;
 mod server;
+
+mod middleware;
+
+mod extract;
+mod hosts;
+mod routes;
+
+mod forward;
+
+mod docs;
+mod log;
+mod metrics;
+mod reply;
 
 pub mod config;
 pub mod key;
@@ -33,6 +40,7 @@ pub mod key;
 use utoipa::openapi::OpenApi;
 
 pub use self::{
+    claim::ClaimError,
     config::{Config, ConfigError},
     preflight::PreflightError,
     serve::{DownReport, ServeError, down, serve},

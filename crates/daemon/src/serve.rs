@@ -1,16 +1,17 @@
 //! From a configuration to a running server and back to nothing.
 //!
 //! ```text
-//! check ─► take the port ─► launchers ─► threads ─► network ─► engine ─► endpoint file ─► serve ─► stop
+//! check ─► name, port, key ─► launchers ─► threads ─► network ─► engine ─► endpoint file ─► serve ─► stop
 //! ```
 //!
-//! The order is the point. The port is taken before anything is made, so a second start fails before
-//! it can touch the first one's sandboxes. Launchers are forked while the process has one thread.
+//! The order is the point. Name and port are taken before anything is made, so a second start fails
+//! before it can touch the first one's sandboxes. Launchers are forked while the process has one thread.
 //! The network's rules exist before the first link.
 
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -27,6 +28,7 @@ use tokio::{
 
 use crate::{
     app::{App, Parts, REQUESTS_AT_ONCE},
+    claim::{self, Claim, ClaimError},
     config::Config,
     docs::Docs,
     endpoint,
@@ -48,6 +50,9 @@ pub enum ServeError {
     /// The machine or the configuration does not allow a start.
     #[error(transparent)]
     Preflight(#[from] PreflightError),
+    /// The node's name is another's.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     /// The key could not be established.
     #[error("the API key could not be established")]
     Key(#[from] KeyError),
@@ -98,11 +103,12 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     log::start(&config.log);
     preflight::preflight(&config)?;
     preflight::state_dir(&config.node.state_dir)?;
+    let claim = claim(&config)?;
     let listener = preflight::listen(config.api.listen)?;
     let key = Key::establish(&config.node.state_dir, config.api.key.as_ref())?;
-    let node = Node::start(config)?;
+    let node = Node::start(config, claim)?;
     let outcome = node.runtime.block_on(running(&node.config, node.launchers, listener, key));
-    node.network.end(node.runtime, outcome)
+    node.ground.end(node.runtime, outcome)
 }
 
 /// Ends all sandboxes of a node whose server does not run, and takes its network down. To be called
@@ -113,72 +119,82 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
 pub fn down(config: Config, destroy: bool) -> Result<DownReport, ServeError> {
     preflight::preflight(&config)?;
     preflight::state_dir(&config.node.state_dir)?;
-    let node = Node::start(config)?;
+    let claim = claim(&config)?;
+    let node = Node::start(config, claim)?;
     let outcome = node.runtime.block_on(ending(&node.config, node.launchers, destroy));
-    node.network.end(node.runtime, outcome)
+    node.ground.end(node.runtime, outcome)
 }
 
 /// The processes and threads that everything else runs on.
 struct Node {
     config: Config,
     launchers: Vec<Launcher>,
-    network: Network,
+    ground: Ground,
     runtime: Runtime,
 }
 
 impl Node {
-    fn start(config: Config) -> Result<Self, ServeError> {
+    fn start(config: Config, claim: Claim) -> Result<Self, ServeError> {
         let spec = node_spec(&config);
         let launcher = || {
             Launcher::start(&spec)
                 .map_err(|source| ServeError::Jail { attempt: "starting a launcher", source })
         };
-        // One more removes files, which can take long; and one keeps the network.
+        // One more removes files, which can take long; and one keeps the ground.
         let launchers = (0..=config.node.launchers).map(|_| launcher());
         let launchers = launchers.collect::<Result<Vec<_>, _>>()?;
-        let mut network = Network { launcher: launcher()?, is_wanted: spec.network.is_some() };
+        let mut ground =
+            Ground { launcher: launcher()?, claim, has_network: spec.network.is_some() };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .thread_name("daemon")
             .build()
             .map_err(|source| ServeError::System { attempt: "starting threads", source })?;
-        network.begin()?;
-        Ok(Self { config, launchers, network, runtime })
+        ground.begin(&config.node.name)?;
+        Ok(Self { config, launchers, ground, runtime })
     }
 }
 
-/// The node's network and the launcher that makes it.
-struct Network {
+/// What the node's sandboxes stand on: its name and its network.
+struct Ground {
     launcher: Launcher,
-    is_wanted: bool,
+    claim: Claim,
+    has_network: bool,
 }
 
-impl Network {
-    fn begin(&mut self) -> Result<(), ServeError> {
-        if !self.is_wanted {
-            return Ok(());
+impl Ground {
+    fn begin(&mut self, name: &str) -> Result<(), ServeError> {
+        let failed = |attempt| move |source| ServeError::Jail { attempt, source };
+        let jails = self.launcher.jails().map_err(failed("looking for running sandboxes"))?;
+        self.claim.settle(name, !jails.is_empty())?;
+        if self.has_network {
+            self.launcher.set_up_network().map_err(failed("setting up the network"))?;
         }
-        self.launcher
-            .set_up_network()
-            .map_err(|source| ServeError::Jail { attempt: "setting up the network", source })
+        Ok(())
     }
 
     /// Ends the threads and, if no sandbox is left to need it, the network, whatever the outcome: a
     /// start that failed leaves nothing behind either.
-    fn end<T>(mut self, runtime: Runtime, outcome: Result<T, ServeError>) -> Result<T, ServeError> {
+    fn end<T>(self, runtime: Runtime, outcome: Result<T, ServeError>) -> Result<T, ServeError> {
         runtime.shutdown_timeout(RUNTIME_GRACE);
-        if !self.is_wanted {
-            return outcome;
-        }
-        let ended = match self.launcher.jails() {
-            Ok(jails) if jails.is_empty() => self.launcher.tear_down_network(),
-            Ok(_) => Ok(()),
-            Err(error) => Err(error),
-        };
-        let ended =
-            ended.map_err(|source| ServeError::Jail { attempt: "taking the network down", source });
-        outcome.and_then(|value| ended.map(|()| value))
+        let cleared = self.clear();
+        outcome.and_then(|value| cleared.map(|()| value))
     }
+
+    fn clear(mut self) -> Result<(), ServeError> {
+        let failed = |source| ServeError::Jail { attempt: "taking the network down", source };
+        if !self.launcher.jails().map_err(failed)?.is_empty() {
+            return Ok(());
+        }
+        if self.has_network {
+            self.launcher.tear_down_network().map_err(failed)?;
+        }
+        Ok(self.claim.release()?)
+    }
+}
+
+fn claim(config: &Config) -> Result<Claim, ServeError> {
+    Ok(Claim::take(Path::new(claim::DIR), &config.node.name, &config.node.state_dir)?)
 }
 
 fn node_spec(config: &Config) -> NodeSpec {
@@ -229,7 +245,7 @@ async fn running(
         key,
         hosts: Hosts::new(address, config.api.allowed_hosts.clone()),
         metrics: Metrics::new(),
-        docs: Docs::new(&document),
+        docs: Docs::new(&document, &endpoint::url(address)),
         requests: Arc::new(Semaphore::new(REQUESTS_AT_ONCE)),
         shutdown,
     });

@@ -24,13 +24,14 @@ pub(super) fn policy() -> String {
 }
 
 /// The whole page.
-pub(super) fn render(document: &Value) -> String {
+pub(super) fn render(document: &Value, url: &str) -> String {
     let title = text(&document["info"]["title"]);
     let version = text(&document["info"]["version"]);
+    let source = Source { document, url };
     let mut nav = String::new();
     let mut main = String::new();
     for tag in document["tags"].as_array().into_iter().flatten() {
-        section(document, tag, &mut nav, &mut main);
+        section(&source, tag, &mut nav, &mut main);
     }
     schemas(document, &mut nav, &mut main);
     format!(
@@ -42,33 +43,40 @@ pub(super) fn render(document: &Value) -> String {
          <main id=top><header><h1>{title} API</h1>{about}{start}</header>{main}</main>\
          <script>{SCRIPT}</script></body></html>",
         about = prose(&document["info"]["description"]),
-        start = first_steps(),
+        start = first_steps(url),
     )
 }
 
-fn first_steps() -> String {
+/// What the page is made of.
+struct Source<'a> {
+    document: &'a Value,
+    /// The server's own, for examples.
+    url: &'a str,
+}
+
+fn first_steps(url: &str) -> String {
     let steps = "KEY=$(sudo cat /var/lib/sandbar/key)\n\
-                 curl http://localhost:8787/v1/sandboxes/hello/exec \\\n  \
+                 curl URL/v1/sandboxes/hello/exec \\\n  \
                  -H \"Authorization: Bearer $KEY\" \\\n  \
                  -H 'Content-Type: application/json' \\\n  \
                  -d '{\"command\": \"uname -a && whoami\"}'";
-    format!("<h2>First steps</h2>{}", code(steps))
+    format!("<h2>First steps</h2>{}", code(&steps.replace("URL", url)))
 }
 
 /// One noun: its operations in the order of the document.
-fn section(document: &Value, tag: &Value, nav: &mut String, main: &mut String) {
+fn section(source: &Source<'_>, tag: &Value, nav: &mut String, main: &mut String) {
     let name = text(&tag["name"]);
     let mut operations = String::new();
     let mut links = String::new();
-    for (path, item) in document["paths"].as_object().into_iter().flatten() {
+    for (path, item) in source.document["paths"].as_object().into_iter().flatten() {
         for method in METHODS {
             let operation = &item[method];
             let is_of_tag = operation["tags"].as_array().is_some_and(|t| t.contains(&tag["name"]));
             if is_of_tag {
                 let id = text(&operation["operationId"]);
-                let summary = text(&operation["summary"]);
+                let summary = title(operation);
                 push(&mut links, format_args!("<li><a href=\"#{id}\">{summary}</a>"));
-                self::operation(document, path, method, operation, &mut operations);
+                self::operation(source, path, method, operation, &mut operations);
             }
         }
     }
@@ -79,7 +87,7 @@ fn section(document: &Value, tag: &Value, nav: &mut String, main: &mut String) {
     }
 }
 
-fn operation(document: &Value, path: &str, method: &str, operation: &Value, out: &mut String) {
+fn operation(source: &Source<'_>, path: &str, method: &str, operation: &Value, out: &mut String) {
     let id = text(&operation["operationId"]);
     let is_public = operation["security"]
         .as_array()
@@ -88,7 +96,7 @@ fn operation(document: &Value, path: &str, method: &str, operation: &Value, out:
         out,
         format_args!(
             "<article id=\"{id}\"><h3>{}</h3><p class=route><b class={method}>{}</b> <code>{}</code>{}</p>{}",
-            text(&operation["summary"]),
+            title(operation),
             method.to_uppercase(),
             escape(path),
             if is_public { " <i>no key needed</i>" } else { "" },
@@ -97,11 +105,10 @@ fn operation(document: &Value, path: &str, method: &str, operation: &Value, out:
     );
     parameters(operation, out);
     for (kind, media) in operation["requestBody"]["content"].as_object().into_iter().flatten() {
-        let shape = shape(&media["schema"]);
-        push(out, format_args!("<p class=body>Body: <code>{}</code> {shape}</p>", escape(kind)));
+        push(out, format_args!("<p>Body: {}</p>", content(kind, &media["schema"])));
     }
     responses(operation, out);
-    out.push_str(&code(&curl(document, path, method, operation, is_public)));
+    out.push_str(&code(&curl(source, path, method, operation, is_public)));
     out.push_str("</article>");
 }
 
@@ -134,10 +141,7 @@ fn responses(operation: &Value, out: &mut String) {
             .as_object()
             .into_iter()
             .flatten()
-            .map(|(kind, media)| match kind.as_str() {
-                "application/json" => shape(&media["schema"]),
-                kind => format!("{} <code>{}</code>", shape(&media["schema"]), escape(kind)),
-            })
+            .map(|(kind, media)| content(kind, &media["schema"]))
             .collect();
         let class = if status.starts_with('2') { "good" } else { "bad" };
         push(
@@ -153,8 +157,23 @@ fn responses(operation: &Value, out: &mut String) {
     out.push_str("</table>");
 }
 
+/// A body in a few words: its type where it is JSON or events, else what kind of bytes.
+fn content(kind: &str, schema: &Value) -> String {
+    match kind {
+        "application/json" => shape(schema),
+        "text/event-stream" => format!("{} <code>{kind}</code>", shape(schema)),
+        kind => format!("raw <code>{}</code>", escape(kind)),
+    }
+}
+
 /// A command to copy. Optional query parameters are left out.
-fn curl(document: &Value, path: &str, method: &str, operation: &Value, is_public: bool) -> String {
+fn curl(
+    source: &Source<'_>,
+    path: &str,
+    method: &str,
+    operation: &Value,
+    is_public: bool,
+) -> String {
     let path = path.replace("{id}", "my-sandbox").replace("{path}", "workspace/hello.txt");
     let mut query = String::new();
     for parameter in operation["parameters"].as_array().into_iter().flatten() {
@@ -170,13 +189,14 @@ fn curl(document: &Value, path: &str, method: &str, operation: &Value, is_public
         "head" => line.push_str(" -I"),
         other => push(&mut line, format_args!(" -X {}", other.to_uppercase())),
     }
-    push(&mut line, format_args!(" 'http://localhost:8787{path}{query}'"));
+    push(&mut line, format_args!(" '{}{path}{query}'", source.url));
     if !is_public {
         line.push_str(" \\\n  -H \"Authorization: Bearer $KEY\"");
     }
     match operation["requestBody"]["content"].as_object().and_then(|all| all.iter().next()) {
         Some((kind, media)) if kind == "application/json" => {
-            let example = example(document, &media["schema"], 0);
+            let example =
+                example(source.document, &media["schema"], 0).to_string().replace('\'', r"'\''");
             push(
                 &mut line,
                 format_args!(" \\\n  -H 'Content-Type: application/json' \\\n  -d '{example}'"),
@@ -331,6 +351,11 @@ fn spans(source: &str) -> String {
         html.push_str(&if is_code { format!("<code>{part}</code>") } else { part });
     }
     html
+}
+
+/// An operation's summary as a heading.
+fn title(operation: &Value) -> String {
+    text(&operation["summary"]).trim_end_matches('.').to_owned()
 }
 
 fn text(value: &Value) -> String {

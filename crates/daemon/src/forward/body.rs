@@ -36,9 +36,22 @@ struct UploadState {
     remaining: u64,
     is_touched: bool,
     is_finished: bool,
-    is_too_large: bool,
+    /// The agent waits for the caller since the idle timer was set.
+    is_awaited: bool,
+    fault: Option<UploadFault>,
     /// When the agent last took something.
     moved: Instant,
+}
+
+/// Why a body broke off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UploadFault {
+    /// It went over its limit.
+    TooLarge,
+    /// The caller kept silent for too long.
+    Stalled,
+    /// The caller broke it off.
+    Broken,
 }
 
 impl fmt::Debug for Upload {
@@ -54,7 +67,8 @@ impl Upload {
             remaining: limit,
             is_touched: false,
             is_finished: body.is_end_stream(),
-            is_too_large: false,
+            is_awaited: false,
+            fault: None,
             moved: Instant::now(),
         };
         let idle = Box::pin(sleep(UPLOAD_IDLE));
@@ -76,9 +90,9 @@ impl Upload {
         self.lent().body.is_end_stream()
     }
 
-    /// It broke off because it went over its limit.
-    pub(crate) fn is_too_large(&self) -> bool {
-        self.lent().state.is_too_large
+    /// Why it broke off, if it did.
+    pub(crate) fn fault(&self) -> Option<UploadFault> {
+        self.lent().state.fault
     }
 
     /// Ends when the agent has taken nothing for `limit` and owes something: the rest of the body, or
@@ -135,26 +149,35 @@ impl Lent {
         let state = &mut self.state;
         state.is_touched = true;
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+            // The caller's time runs while the agent waits for it, not while the agent is busy.
+            if !state.is_awaited {
+                state.is_awaited = true;
+                self.idle.as_mut().reset(Instant::now() + UPLOAD_IDLE);
+            }
             ready!(self.idle.as_mut().poll(context));
+            state.fault = Some(UploadFault::Stalled);
             let error = io::Error::new(io::ErrorKind::TimedOut, "the caller stopped sending");
             return Poll::Ready(Some(Err(error.into())));
         };
+        state.is_awaited = false;
         state.moved = Instant::now();
         let Some(frame) = frame else {
             state.is_finished = true;
             return Poll::Ready(None);
         };
-        let frame = frame.map_err(BoxError::from)?;
+        let frame = frame.map_err(|error| {
+            state.fault = Some(UploadFault::Broken);
+            BoxError::from(error)
+        })?;
         let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
         let Some(remaining) = state.remaining.checked_sub(bytes) else {
-            state.is_too_large = true;
+            state.fault = Some(UploadFault::TooLarge);
             let error = io::Error::new(io::ErrorKind::FileTooLarge, "the body is over its limit");
             return Poll::Ready(Some(Err(error.into())));
         };
         state.remaining = remaining;
         state.is_finished = self.body.is_end_stream();
         self.sent.inc_by(bytes);
-        self.idle.as_mut().reset(state.moved + UPLOAD_IDLE);
         Poll::Ready(Some(Ok(frame)))
     }
 }

@@ -34,7 +34,7 @@ fn server() -> Server {
         key: Key::new(KEY),
         hosts: Hosts::new("127.0.0.1:8787".parse().unwrap(), Vec::new()),
         metrics: Metrics::new(),
-        docs: Docs::new(&document),
+        docs: Docs::new(&document, "http://127.0.0.1:8787"),
         requests: Arc::new(Semaphore::new(2)),
         shutdown,
     });
