@@ -6,9 +6,16 @@
 
 #![forbid(unsafe_code)]
 
+pub mod features;
 pub mod handoff;
 pub mod launcher;
 pub mod spec;
 
 pub use launcher::{JailError, JailFiles, Launched, Launcher};
 pub use spec::{Bind, Hostname, JailId, JailSpec, Limits, NodeNetwork, NodeSpec};
+
+/// Stub.
+#[must_use]
+pub fn launcher_main() -> std::process::ExitCode {
+    std::process::ExitCode::FAILURE
+}
