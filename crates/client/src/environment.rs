@@ -36,6 +36,14 @@ impl Client {
         };
         Self::new(&url, &key)
     }
+
+    /// Makes a client of the server whose state is in `dir`.
+    ///
+    /// # Errors
+    /// [`ClientError::Environment`], with a text that says what to do.
+    pub fn from_state_dir(dir: &Path) -> Result<Self, ClientError> {
+        Self::new(&read(dir, "endpoint")?, &read(dir, "key")?)
+    }
 }
 
 /// The state directory of this machine's server: `SANDBAR_STATE_DIR`, or [`DEFAULT_STATE_DIR`].

@@ -1,32 +1,51 @@
 //! Stub.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 /// Stub.
 #[derive(Debug)]
 pub struct Config {
     /// Stub.
-    pub state_dir: std::path::PathBuf,
+    pub node: NodeConfig,
+}
+
+/// Stub.
+#[derive(Debug)]
+pub struct NodeConfig {
+    /// Stub.
+    pub state_dir: PathBuf,
 }
 
 /// Stub.
 #[derive(Debug, thiserror::Error)]
 #[error("stub")]
-pub struct ConfigErrors;
+pub struct ConfigError;
+
+/// Stub.
+#[derive(Debug)]
+pub struct Setting {
+    /// Stub.
+    pub name: &'static str,
+    /// Stub.
+    pub about: &'static str,
+}
+
+/// Stub.
+pub const SETTINGS: &[Setting] = &[Setting { name: "listen", about: "stub" }];
 
 impl Config {
     /// Stub.
     ///
     /// # Errors
     /// Stub.
-    pub fn load(path: Option<&Path>, flags: &[(String, String)]) -> Result<Self, ConfigErrors> {
-        drop((path, flags));
-        Err(ConfigErrors)
+    pub fn load(flags: Vec<(String, String)>) -> Result<Self, ConfigError> {
+        drop(flags);
+        Err(ConfigError)
     }
-}
 
-impl std::fmt::Display for Config {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "state_dir = {:?}", self.state_dir)
+    /// Stub.
+    #[must_use]
+    pub fn print(&self) -> String {
+        format!("state_dir = {}", self.node.state_dir.display())
     }
 }

@@ -7,6 +7,13 @@ pub mod config;
 use config::Config;
 
 /// Stub.
+#[derive(Debug)]
+pub struct DownReport {
+    /// Stub.
+    pub sandboxes: usize,
+}
+
+/// Stub.
 #[derive(Debug, thiserror::Error)]
 #[error("stub")]
 pub struct ServeError;
@@ -24,7 +31,7 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
 ///
 /// # Errors
 /// Stub.
-pub fn down(config: Config, destroy: bool) -> Result<(), ServeError> {
+pub fn down(config: Config, destroy: bool) -> Result<DownReport, ServeError> {
     drop((config, destroy));
     Err(ServeError)
 }
