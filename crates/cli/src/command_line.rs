@@ -12,7 +12,7 @@ use crate::commands::{
 /// machine and from other sandboxes. It is called by an id that you choose, and made when it is
 /// first used.
 #[derive(Debug, Parser)]
-#[command(name = "sandbar", version, propagate_version = true, after_help = EXAMPLES)]
+#[command(name = "sandbar", version, after_help = EXAMPLES)]
 #[command(max_term_width = 100, disable_help_subcommand = true)]
 pub(crate) struct CommandLine {
     /// Write results on stdout, and errors on stderr, as JSON.

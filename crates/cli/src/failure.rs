@@ -74,12 +74,15 @@ fn sentence(error: &anyhow::Error) -> String {
 fn chain(error: &anyhow::Error) -> String {
     let mut texts: Vec<String> = Vec::new();
     for cause in error.chain() {
-        let text = cause.to_string();
-        // Some libraries repeat their cause in their own text.
-        if !texts.last().is_some_and(|last| last.ends_with(&text)) {
-            texts.push(text);
+        texts.push(cause.to_string());
+        if cause.is::<ClientError>() {
+            // Between our sentence and the kernel's answer the HTTP library has several of its own.
+            texts.push(error.root_cause().to_string());
+            break;
         }
     }
+    // A text that holds its cause already would say it twice.
+    texts.dedup_by(|cause, text| text.ends_with(cause.as_str()));
     texts.join(": ")
 }
 

@@ -56,14 +56,28 @@ struct Copied {
 
 /// Copies in the direction the arguments say.
 pub(crate) async fn run(arguments: Arguments, out: Output) -> anyhow::Result<ExitCode> {
-    let client = Client::from_environment()?;
     let progress = Progress::new(out);
-    let copied = match (&arguments.source, &arguments.destination) {
+    let copied = copy(&arguments, &progress).await;
+    progress.finish();
+    let copied = copied?;
+    for path in &copied.left_out {
+        note(out, format_args!("left out {}: not a file, directory or link", escape_control(path)));
+    }
+    if out.json {
+        print_json(&copied)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn copy(arguments: &Arguments, progress: &Progress) -> anyhow::Result<Copied> {
+    match (&arguments.source, &arguments.destination) {
         (Place::Local(source), Place::Sandbox { id, path }) => {
-            upload::copy(&client, source, (id, path), &progress).await
+            let client = Client::from_environment()?;
+            upload::copy(&client, source, (id, path), progress).await
         }
         (Place::Sandbox { id, path }, Place::Local(destination)) => {
-            download::copy(&client, (id, path), destination, &progress).await
+            let client = Client::from_environment()?;
+            download::copy(&client, (id, path), destination, progress).await
         }
         (Place::Local(_), Place::Local(_)) => Err(Stop::Usage(
             "neither SOURCE nor DESTINATION is in a sandbox; write the one that is as ID:/path"
@@ -74,14 +88,5 @@ pub(crate) async fn run(arguments: Arguments, out: Output) -> anyhow::Result<Exi
             "SOURCE and DESTINATION are both in sandboxes; copy to this machine first".to_owned(),
         )
         .into()),
-    };
-    progress.finish();
-    let copied = copied?;
-    for path in &copied.left_out {
-        note(out, format_args!("left out {}: not a file, directory or link", escape_control(path)));
     }
-    if out.json {
-        print_json(&copied)?;
-    }
-    Ok(ExitCode::SUCCESS)
 }

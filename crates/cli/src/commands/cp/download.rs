@@ -36,12 +36,15 @@ pub(super) async fn copy(
     destination: &Path,
     progress: &Progress,
 ) -> anyhow::Result<Copied> {
+    let content_only = means_content(path);
+    // In one spelling, because the entries of a listing are compared with it.
+    let path = &plain(path);
     let source = kind(client, id, path).await?;
     let wants_directory = destination.to_string_lossy().ends_with('/');
-    let goes_into = destination.is_dir() && !(source == Kind::Directory && means_content(path));
+    let goes_into = destination.is_dir() && !(source == Kind::Directory && content_only);
     let target = if goes_into || (wants_directory && source != Kind::Directory) {
         let Some(name) = last_component(path) else {
-            bail!("{id}:{path} has no name of its own; write the destination's, or {path}/.");
+            bail!("{id}:{path} has no name of its own; write the destination's, or {id}:/.");
         };
         destination.join(name)
     } else {
@@ -87,7 +90,7 @@ impl Sandbox<'_> {
             let page = self.client.list_files(self.id, &query).await?;
             let mut files = Vec::new();
             for entry in page.entries {
-                let relative = relative(&root, &entry.path)?;
+                let relative = relative(path, &entry.path)?;
                 match entry.file_type {
                     FileType::Directory => {
                         tree.make_directory(&relative)?;
