@@ -1,29 +1,19 @@
-//! A handle to the launcher process.
+//! A handle to a launcher process.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    process::{Child, Command, Stdio},
+};
 
-use crate::spec::{JailId, JailSpec, NodeSpec};
+use sys::{fd, memfd, socket};
 
-/// Why a jail could not be built or taken apart: the step, the call and the kernel's answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum JailError {
-    /// A step failed; everything done before it has been undone.
-    #[error("{step}: {call}: {}", std::io::Error::from_raw_os_error(*errno))]
-    Step {
-        /// Which step of the list.
-        step: String,
-        /// Which kernel call, and on what.
-        call: String,
-        /// The kernel's answer.
-        errno: i32,
-    },
-    /// The spec was refused before anything was touched.
-    #[error("the specification was refused: {0}")]
-    Refused(String),
-    /// The launcher process is gone or answered nonsense.
-    #[error("the launcher process is lost: {0}")]
-    Lost(String),
-}
+use crate::{
+    error::{InStep, JailError},
+    spec::{JailId, JailSpec, NodeSpec},
+    wire::{JAILS_PER_REPLY, MESSAGE_BYTES, Reply, Request},
+};
 
 /// Descriptors that go with a spec.
 #[derive(Debug, Clone, Copy)]
@@ -55,15 +45,61 @@ pub struct Launched {
 /// Dropping the handle closes its socket; the launcher then exits. Jails do not: they end only by
 /// [`Launcher::kill`].
 #[derive(Debug)]
-pub struct Launcher {}
+pub struct Launcher {
+    socket: OwnedFd,
+    process: Child,
+}
+
+/// Milliseconds until an answer must be there. Building a jail takes a few; killing one may wait
+/// for the kernel, and removing files for the disk.
+const ANSWER_MS: i32 = 15 * 60 * 1000;
+
+/// A copy of this executable in memory that nobody can change any more, not even through
+/// `/proc/PID/exe` of a process that runs it. Launchers, and the agents they start, run from it.
+///
+/// # Errors
+/// When memory files or their execution are forbidden on this host.
+pub fn sealed_program() -> Result<OwnedFd, JailError> {
+    const STEP: &str = "program";
+    let sealed = memfd::create(c"sandbar", true).in_step(STEP)?;
+    let mut own = File::open("/proc/self/exe")
+        .map_err(|error| JailError::io(STEP, "open /proc/self/exe", &error))?;
+    let mut target = File::from(sealed);
+    io::copy(&mut own, &mut target)
+        .map_err(|error| JailError::io(STEP, "copy /proc/self/exe", &error))?;
+    let sealed = OwnedFd::from(target);
+    memfd::seal(sealed.as_fd()).in_step(STEP)?;
+    Ok(sealed)
+}
 
 impl Launcher {
-    /// Starts a launcher process (this executable again) for the node.
+    /// Starts a launcher process for the node. `program` is a [`sealed_program`]; call this before
+    /// the process has a second thread.
     ///
     /// # Errors
     /// When the process cannot be started or refuses `node`.
-    pub fn start(node: &NodeSpec) -> Result<Self, JailError> {
-        todo!("{node:?}")
+    pub fn start(node: &NodeSpec, program: BorrowedFd<'_>) -> Result<Self, JailError> {
+        const STEP: &str = "start a launcher";
+        let (ours, theirs) = socket::message_pair().in_step(STEP)?;
+        let (network, prefix) = match node.network {
+            Some(network) => (network.base.to_string(), network.prefix.to_string()),
+            None => ("none".to_owned(), "0".to_owned()),
+        };
+        let process = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
+            .arg("__launcher")
+            .arg(&node.state_dir)
+            .args([&node.name, &network, &prefix])
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|error| JailError::io(STEP, "exec", &error))?;
+        let mut launcher = Self { socket: ours, process };
+        match launcher.answer()? {
+            (Reply::Done, _) => Ok(launcher),
+            (other, _) => Err(unexpected(&other)),
+        }
     }
 
     /// Builds a jail and execs the agent in it. The agent's socket accepts connections at return.
@@ -78,16 +114,27 @@ impl Launcher {
         spec: &JailSpec,
         files: &JailFiles<'_>,
     ) -> Result<Launched, JailError> {
-        todo!("{spec:?} {files:?}")
+        if files.binds.len() != spec.binds.len() {
+            return Err(JailError::Refused("as many trees as bind targets are needed".to_owned()));
+        }
+        let fixed = [files.listener, files.config];
+        let fds: Vec<_> = fixed.iter().chain(files.layers).chain(files.binds).copied().collect();
+        match self.ask(&Request::Launch(spec.clone()), &fds)? {
+            (Reply::Launched { pid, start_time }, Some(pidfd)) => {
+                Ok(Launched { pid, start_time, pidfd })
+            }
+            (other, _) => Err(unexpected(&other)),
+        }
     }
 
-    /// Kills every process of the jail, waits until none is left, removes its cgroups and link.
-    /// Its files stay. Safe to repeat, also for a jail that never was.
+    /// Kills every process of the jail, waits until none is left, removes its cgroups. Its link
+    /// vanishes with its last process; its files stay. Safe to repeat, also for a jail that never
+    /// was.
     ///
     /// # Errors
     /// [`JailError::Step`] when processes are left after 10 s.
     pub fn kill(&mut self, jail: JailId) -> Result<(), JailError> {
-        todo!("{jail}")
+        self.ask_done(&Request::Kill(jail))
     }
 
     /// Removes the jail's directory, whatever is in it. Slow for large trees: call it on a
@@ -96,7 +143,7 @@ impl Launcher {
     /// # Errors
     /// [`JailError::Step`] when something cannot be removed.
     pub fn remove_files(&mut self, jail: JailId) -> Result<(), JailError> {
-        todo!("{jail}")
+        self.ask_done(&Request::RemoveFiles(jail))
     }
 
     /// Jails that have a cgroup on this node, with the agent's pid where it is alive.
@@ -104,44 +151,88 @@ impl Launcher {
     /// # Errors
     /// When the cgroup trees cannot be read.
     pub fn jails(&mut self) -> Result<Vec<(JailId, Option<i32>)>, JailError> {
-        todo!()
+        let mut all = Vec::new();
+        loop {
+            let from = all.last().map_or(0, |(jail, _): &(JailId, _)| jail.0 + 1);
+            match self.ask(&Request::Jails(JailId(from)), &[])?.0 {
+                Reply::Jails(page) => {
+                    let full = page.len() == JAILS_PER_REPLY;
+                    let alive = |pid| Some(pid).filter(|pid| *pid > 0);
+                    all.extend(page.into_iter().map(|(jail, pid)| (jail, alive(pid))));
+                    if !full {
+                        return Ok(all);
+                    }
+                }
+                other => return Err(unexpected(&other)),
+            }
+        }
     }
 
     /// Makes the node's network (address, nftables table, forwarding) exist. Rules are there
-    /// before the first link. Safe to repeat.
+    /// before the first link. Safe to repeat; nothing on a node without a network.
     ///
     /// # Errors
     /// When `nft` is missing or refuses the rules.
     pub fn set_up_network(&mut self) -> Result<(), JailError> {
-        todo!()
+        self.ask_done(&Request::SetUpNetwork)
     }
 
-    /// Removes what [`Launcher::set_up_network`] made.
+    /// Removes what [`Launcher::set_up_network`] made, and the node's cgroup directories, which
+    /// must hold no jail any more.
     ///
     /// # Errors
-    /// When `nft` refuses.
-    pub fn tear_down_network(&mut self) -> Result<(), JailError> {
-        todo!()
+    /// When `nft` refuses, or jails are left.
+    pub fn tear_down(&mut self) -> Result<(), JailError> {
+        self.ask_done(&Request::TearDown)
+    }
+
+    fn ask_done(&mut self, request: &Request) -> Result<(), JailError> {
+        match self.ask(request, &[])?.0 {
+            Reply::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn ask(
+        &mut self,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(Reply, Option<OwnedFd>), JailError> {
+        socket::send(self.socket.as_fd(), &request.encode(), fds).map_err(|error| {
+            JailError::Lost(format!("it does not take requests any more ({error})"))
+        })?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<(Reply, Option<OwnedFd>), JailError> {
+        if !fd::wait_readable(self.socket.as_fd(), ANSWER_MS).in_step("wait for a launcher")? {
+            return Err(JailError::Lost("it has not answered in 15 minutes".to_owned()));
+        }
+        let mut buffer = vec![0; MESSAGE_BYTES];
+        let (length, fds) =
+            socket::receive(self.socket.as_fd(), &mut buffer).in_step("hear a launcher")?;
+        let message = buffer.get(..length).unwrap_or_default();
+        if message.is_empty() {
+            return Err(JailError::Lost("it has ended".to_owned()));
+        }
+        match Reply::decode(message) {
+            Ok(Reply::Failed(error)) => Err(error),
+            Ok(reply) => Ok((reply, fds.into_iter().flatten().next())),
+            Err(_malformed) => Err(JailError::Lost("its answer is malformed".to_owned())),
+        }
     }
 }
 
-/// What a jail uses now, read from its cgroups.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Bytes charged to user code.
-    pub memory_bytes: u64,
-    /// Processes and threads of user code.
-    pub pids: u32,
-    /// Milliseconds of CPU.
-    pub cpu_ms: u64,
-    /// Processes the kernel killed for want of memory.
-    pub oom_kills: u64,
+impl Drop for Launcher {
+    fn drop(&mut self) {
+        // Its socket must be closed before it is waited for, or both would wait.
+        if let Ok((closed, _)) = socket::message_pair() {
+            drop(std::mem::replace(&mut self.socket, closed));
+            drop(self.process.wait());
+        }
+    }
 }
 
-/// Reads a jail's usage; needs no privilege and no launcher.
-///
-/// # Errors
-/// When the jail has no cgroup (it does not run).
-pub fn usage(node_name: &str, jail: JailId) -> std::io::Result<Usage> {
-    todo!("{node_name} {jail}")
+fn unexpected(reply: &Reply) -> JailError {
+    JailError::Lost(format!("it answered something else: {reply:?}"))
 }

@@ -1,21 +1,35 @@
 //! The isolation runtime: puts one process tree in a box. Synchronous, no tokio.
 //!
-//! A [`JailSpec`] says everything about a jail; a [`Launcher`] is a handle to the privileged,
-//! single-threaded process that builds jails from specs and takes them apart again. The order of
-//! the steps is the page `enter.rs`.
+//! ```text
+//! daemon                       launcher (root, one thread)                jail
+//! Launcher::launch ──spec,fds──► check ─► cgroups ─► fork ───────────────► enter: the list of steps
+//!                                 id maps, root, /dev, link ──mounts──────►   ... ─► exec agent
+//!                  ◄──pid, pidfd─┘
+//! ```
+//!
+//! A [`JailSpec`] says everything about a jail. A [`Launcher`] is a handle to the privileged
+//! process that builds jails from specs and takes them apart again; jails outlive it. What is done
+//! to a process before it may run foreign code is one list, on the page `enter.rs`.
 
 #![forbid(unsafe_code)]
 
-pub mod features;
+mod cgroup;
+mod check;
+mod enter;
+mod error;
 pub mod handoff;
+mod launch;
 pub mod launcher;
+mod network;
+pub mod policy;
+mod remove;
+mod rootfs;
+mod server;
 pub mod spec;
+mod wire;
 
-pub use launcher::{JailError, JailFiles, Launched, Launcher};
+pub use cgroup::{Usage, usage};
+pub use error::JailError;
+pub use launcher::{JailFiles, Launched, Launcher, sealed_program};
+pub use server::launcher_main;
 pub use spec::{Bind, Hostname, JailId, JailSpec, Limits, NodeNetwork, NodeSpec};
-
-/// Stub.
-#[must_use]
-pub fn launcher_main() -> std::process::ExitCode {
-    std::process::ExitCode::FAILURE
-}

@@ -43,12 +43,23 @@ impl NodeNetwork {
         Ipv4Addr::from_bits(self.base.to_bits() + 1)
     }
 
+    /// True for an address that a sandbox may have.
+    #[must_use]
+    pub fn holds(&self, address: Ipv4Addr) -> bool {
+        let offset = u64::from(address.to_bits()).checked_sub(u64::from(self.base.to_bits()));
+        offset.is_some_and(|offset| offset >= 2 && offset < self.size() - 1)
+    }
+
+    /// Addresses in the range, the network's and the broadcast address included.
+    fn size(&self) -> u64 {
+        1 << (32 - u32::from(self.prefix.min(32)))
+    }
+
     /// The address of the sandbox in slot `slot`; none past the end of the range.
     #[must_use]
     pub fn address(&self, slot: u32) -> Option<Ipv4Addr> {
-        let size = 1_u32 << (32 - u32::from(self.prefix));
-        let offset = slot.checked_add(2)?;
-        (offset < size - 1).then(|| Ipv4Addr::from_bits(self.base.to_bits() + offset))
+        let bits = self.base.to_bits().checked_add(slot.checked_add(2)?)?;
+        Some(Ipv4Addr::from_bits(bits)).filter(|address| self.holds(*address))
     }
 }
 
@@ -105,6 +116,12 @@ impl Hostname {
             .collect();
         let clean = clean.trim_matches('-');
         Self(if clean.is_empty() { "sandbox".to_owned() } else { clean.to_owned() })
+    }
+
+    /// `text` itself, when it is a host name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(Self::of(text)).filter(|name| name.0 == text)
     }
 
     /// The name.

@@ -1,1 +1,26 @@
-//! sys
+//! The only crate that calls the kernel directly, and so the only one with `unsafe` code.
+//!
+//! Rules: one kernel call per function and one `unsafe` block per call; descriptors are borrowed
+//! and owned, never raw numbers, and close on exec; no policy, no loops over business data, no
+//! logging. A function exists here because `std` lacks it.
+//!
+//! Functions marked *after fork* neither allocate nor lock, so they may run between fork and exec.
+
+#![warn(missing_docs)]
+#![expect(unsafe_code, reason = "the only crate that calls the kernel")]
+
+pub mod credentials;
+pub mod error;
+pub mod fd;
+pub mod file;
+pub mod limits;
+pub mod memfd;
+pub mod mount;
+pub mod namespace;
+pub mod netlink;
+pub mod probe;
+pub mod process;
+pub mod seccomp;
+pub mod socket;
+
+pub use error::SysError;

@@ -1,0 +1,419 @@
+//! Cgroups of jails, with one face for v1, v2 and hybrid hosts. cgroups(7).
+//!
+//! ```text
+//! <tree>/sandbar-<node>/<jail>/          the jail: CPU quota; v2: delegated, killed as a whole
+//! <tree>/sandbar-<node>/<jail>/agent/    PID 1, with a memory of its own
+//! <tree>/sandbar-<node>/<jail>/user/     everything the tenant runs: memory, pids
+//! ```
+//!
+//! Every tree that carries a controller we use has these directories, and so has the v2 tree
+//! wherever one is mounted, because its `cgroup.kill` works without controllers. The agent has a
+//! group of its own so that user code that runs out of memory takes nobody along.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use sys::{fd, file};
+
+use crate::{
+    error::{InStep, JailError},
+    spec::{JailId, Limits},
+};
+
+mod layout;
+
+pub(crate) use layout::{Controller, Layout, node_dir};
+
+/// Bytes of memory for the agent itself: its buffers for the largest number of buffered execs that
+/// are likely at once. Past it the kernel ends the agent, and with it this sandbox alone.
+const AGENT_MEMORY_BYTES: u64 = 512 * 1024 * 1024;
+
+/// Processes and threads of the agent itself.
+const AGENT_PIDS: u32 = 64;
+
+/// Cgroups that the agent may make below `user`: one per running command, and as many that are
+/// empty and not yet removed.
+const MOST_DESCENDANTS: u32 = 1024;
+
+/// Microseconds of the CPU quota's period; the kernel's default.
+const CPU_PERIOD_US: u64 = 100_000;
+
+/// How long a jail's processes may take to die. Longer means a process stuck in the kernel.
+const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What a jail uses now, read from its cgroups.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes charged to user code, page cache included.
+    pub memory_bytes: u64,
+    /// Processes and threads of user code.
+    pub pids: u32,
+    /// Milliseconds of CPU, agent included.
+    pub cpu_ms: u64,
+    /// Processes the kernel killed for want of memory.
+    pub oom_kills: u64,
+}
+
+/// Reads a jail's usage; needs no privilege and no launcher.
+///
+/// # Errors
+/// When the jail has no cgroup (it does not run).
+pub fn usage(node_name: &str, jail: JailId) -> io::Result<Usage> {
+    let layout = Layout::detect()?;
+    let tree = |controller| layout.tree(controller).ok_or(io::ErrorKind::NotFound);
+    let user = |controller| {
+        Ok::<_, io::Error>(jail_dir(&tree(controller)?.path, node_name, jail).join("user"))
+    };
+    let memory = user(Controller::Memory)?;
+    let (current, events) = match tree(Controller::Memory)?.v2 {
+        true => ("memory.current", "memory.events"),
+        false => ("memory.usage_in_bytes", "memory.oom_control"),
+    };
+    Ok(Usage {
+        memory_bytes: read_number(&memory.join(current))?,
+        pids: read_number(&user(Controller::Pids)?.join("pids.current"))?.try_into().unwrap_or(0),
+        cpu_ms: cpu_ms(&layout, node_name, jail)?,
+        oom_kills: read_field(&memory.join(events), "oom_kill")?,
+    })
+}
+
+fn cpu_ms(layout: &Layout, node_name: &str, jail: JailId) -> io::Result<u64> {
+    if let Some(unified) = &layout.unified {
+        let stat = jail_dir(unified, node_name, jail).join("cpu.stat");
+        return Ok(read_field(&stat, "usage_usec")? / 1000);
+    }
+    let tree = layout.tree(Controller::CpuAccounting).ok_or(io::ErrorKind::NotFound)?;
+    let nanoseconds = read_number(&jail_dir(&tree.path, node_name, jail).join("cpuacct.usage"))?;
+    Ok(nanoseconds / 1_000_000)
+}
+
+fn read_number(path: &Path) -> io::Result<u64> {
+    fs::read_to_string(path)?
+        .trim()
+        .parse()
+        .map_err(|_not_a_number| io::ErrorKind::InvalidData.into())
+}
+
+/// The number after `name` in a file of `name number` lines; 0 when there is no such line.
+fn read_field(path: &Path, name: &str) -> io::Result<u64> {
+    let text = fs::read_to_string(path)?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    Ok(value.and_then(|value| value.trim().parse().ok()).unwrap_or(0))
+}
+
+/// The directory of jail `jail` in the tree mounted at `tree`.
+fn jail_dir(tree: &Path, node_name: &str, jail: JailId) -> PathBuf {
+    tree.join(node_dir(node_name)).join(jail.to_string())
+}
+
+/// The cgroups of one node.
+#[derive(Debug)]
+pub(crate) struct NodeCgroups {
+    layout: Layout,
+    name: String,
+}
+
+/// The cgroups of a jail being built: what its first processes need open.
+#[derive(Debug)]
+pub(crate) struct JailCgroups {
+    /// v2: where the first process starts.
+    pub(crate) top: Option<OwnedFd>,
+    /// v2: where the agent starts.
+    pub(crate) agent: Option<OwnedFd>,
+    /// v2: where the agent puts commands; see [`crate::handoff::Handoff::cgroup`].
+    pub(crate) user: Option<OwnedFd>,
+    /// v1: files a process writes `0` to, to join the jail's own group.
+    pub(crate) top_tasks: Vec<OwnedFd>,
+    /// v1: the same for the agent's.
+    pub(crate) agent_tasks: Vec<OwnedFd>,
+    /// v1: the same for the tenant's.
+    pub(crate) user_tasks: Vec<OwnedFd>,
+    /// See [`crate::handoff::Handoff::memory_events`].
+    pub(crate) memory_events: OwnedFd,
+    /// See [`crate::handoff::Handoff::pids_events`].
+    pub(crate) pids_events: OwnedFd,
+}
+
+const STEP: &str = "cgroup";
+
+impl NodeCgroups {
+    /// Finds the trees and makes the node's directory in each.
+    pub(crate) fn open(name: &str) -> Result<Self, JailError> {
+        let layout = Layout::detect()
+            .map_err(|error| JailError::io(STEP, "read /proc/self/mountinfo", &error))?;
+        for needed in [Controller::Memory, Controller::Pids, Controller::Cpu] {
+            if layout.tree(needed).is_none() {
+                return Err(JailError::Refused(format!(
+                    "no cgroup tree with the {needed} controller is mounted; \
+                     `sandbar doctor` says how to get one"
+                )));
+            }
+        }
+        let node = Self { layout, name: name.to_owned() };
+        for tree in node.layout.trees() {
+            let dir = tree.join(node_dir(name));
+            make_dir(&dir)?;
+        }
+        node.layout.delegate_controllers(name)?;
+        Ok(node)
+    }
+
+    fn dirs(&self, jail: JailId) -> impl Iterator<Item = PathBuf> {
+        self.layout.trees().map(move |tree| jail_dir(tree, &self.name, jail))
+    }
+
+    /// Makes the jail's groups and sets the limits that can be set before a process is in them.
+    /// The v2 directories are given to user id `owner`, the jail's root.
+    pub(crate) fn create(
+        &self,
+        jail: JailId,
+        limits: Limits,
+        owner: u32,
+    ) -> Result<JailCgroups, JailError> {
+        for dir in self.dirs(jail) {
+            make_dir(&dir)?;
+            make_dir(&dir.join("agent"))?;
+            make_dir(&dir.join("user"))?;
+        }
+        if let Some(unified) = &self.layout.unified {
+            delegate(&jail_dir(unified, &self.name, jail), owner)?;
+        }
+        self.set_cpu(jail, limits)?;
+        for (tree, dir) in self.v1_dirs(jail) {
+            tree.set_limits(&dir.join("user"), limits.memory_bytes, limits.pids)?;
+            tree.set_limits(&dir.join("agent"), AGENT_MEMORY_BYTES, AGENT_PIDS)?;
+        }
+        self.descriptors(jail)
+    }
+
+    /// Sets the limits of v2 controllers. They cannot be set earlier, because a v2 group with
+    /// controllers for its children may hold no process, and the first process of a jail starts in
+    /// the jail's own group, to make that its cgroup namespace's root. By now it has left.
+    pub(crate) fn settle(&self, jail: JailId, limits: Limits) -> Result<(), JailError> {
+        let Some(unified) = &self.layout.unified else { return Ok(()) };
+        let dir = jail_dir(unified, &self.name, jail);
+        self.layout.enable_for_children(&dir)?;
+        for tree in self.layout.used().filter(|tree| tree.v2) {
+            tree.set_limits(&dir.join("user"), limits.memory_bytes, limits.pids)?;
+            tree.set_limits(&dir.join("agent"), AGENT_MEMORY_BYTES, AGENT_PIDS)?;
+        }
+        Ok(())
+    }
+
+    fn v1_dirs(&self, jail: JailId) -> impl Iterator<Item = (&layout::Tree, PathBuf)> {
+        let v1 = self.layout.used().filter(|tree| !tree.v2);
+        v1.map(move |tree| (tree, jail_dir(&tree.path, &self.name, jail)))
+    }
+
+    fn set_cpu(&self, jail: JailId, limits: Limits) -> Result<(), JailError> {
+        let Some(tree) = self.layout.tree(Controller::Cpu) else { return Ok(()) };
+        let dir = jail_dir(&tree.path, &self.name, jail);
+        let quota = u64::from(limits.cpu_millis) * CPU_PERIOD_US / 1000;
+        if tree.v2 {
+            return set(&dir.join("cpu.max"), &format!("{quota} {CPU_PERIOD_US}"));
+        }
+        set(&dir.join("cpu.cfs_period_us"), &CPU_PERIOD_US.to_string())?;
+        set(&dir.join("cpu.cfs_quota_us"), &quota.to_string())
+    }
+
+    fn descriptors(&self, jail: JailId) -> Result<JailCgroups, JailError> {
+        let tasks = |group: &str| {
+            let dirs = self.v1_dirs(jail);
+            dirs.map(|(_, dir)| open_to_write(&dir.join(group).join("tasks")))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let unified = self.layout.unified.as_ref();
+        let unified = unified.map(|tree| jail_dir(tree, &self.name, jail));
+        let directory =
+            |group: &str| unified.as_ref().map(|dir| open_directory(&dir.join(group))).transpose();
+        // A detached copy of the mount: for whoever holds it, `..` does not lead out.
+        let user = match directory("user")? {
+            Some(dir) => Some(sys::mount::clone_mount(dir.as_fd(), c"", false).in_step(STEP)?),
+            None => None,
+        };
+        let events = |controller, v1: &str, v2: &str| {
+            let tree = self.layout.tree(controller).ok_or_else(|| {
+                JailError::Refused(format!("the {controller} controller is gone"))
+            })?;
+            let name = if tree.v2 { v2 } else { v1 };
+            Ok::<_, JailError>(jail_dir(&tree.path, &self.name, jail).join("user").join(name))
+        };
+        Ok(JailCgroups {
+            top: directory("")?,
+            agent: directory("agent")?,
+            user,
+            top_tasks: tasks("")?,
+            agent_tasks: tasks("agent")?,
+            user_tasks: tasks("user")?,
+            memory_events: open_events(&events(
+                Controller::Memory,
+                "memory.oom_control",
+                "memory.events",
+            )?)?,
+            pids_events: open_events(&events(Controller::Pids, "pids.events", "pids.events")?)?,
+        })
+    }
+
+    /// Ends every process of the jail and removes its groups. Safe to repeat.
+    pub(crate) fn destroy(&self, jail: JailId) -> Result<(), JailError> {
+        let deadline = Instant::now() + KILL_DEADLINE;
+        if let Some(unified) = &self.layout.unified {
+            kill_group(&jail_dir(unified, &self.name, jail), deadline)?;
+        } else if let Some(pid) = self.agent_pid(jail) {
+            kill_process(pid, deadline)?;
+        }
+        self.dirs(jail).try_for_each(|dir| remove_group(&dir, deadline))
+    }
+
+    /// Jails from number `from` on that have groups, at most `most`, in order; with their agents'
+    /// process ids, 0 for a dead one.
+    pub(crate) fn jails(&self, from: JailId, most: usize) -> Result<Vec<(JailId, i32)>, JailError> {
+        let mut jails: Vec<JailId> = Vec::new();
+        for tree in self.layout.trees() {
+            let dir = tree.join(node_dir(&self.name));
+            let entries = fs::read_dir(&dir)
+                .map_err(|error| JailError::io(STEP, format!("read {}", dir.display()), &error))?;
+            jails.extend(
+                entries
+                    .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok().map(JailId))
+                    .filter(|jail| *jail >= from),
+            );
+        }
+        jails.sort_unstable();
+        jails.dedup();
+        jails.truncate(most);
+        Ok(jails.into_iter().map(|jail| (jail, self.agent_pid(jail).unwrap_or(0))).collect())
+    }
+
+    fn agent_pid(&self, jail: JailId) -> Option<i32> {
+        let tree = self.layout.trees().next()?;
+        let procs = jail_dir(tree, &self.name, jail).join("agent/cgroup.procs");
+        fs::read_to_string(procs).ok()?.lines().next()?.parse().ok()
+    }
+
+    /// Removes the node's directories, which must be empty of jails.
+    pub(crate) fn remove_node(&self) -> Result<(), JailError> {
+        let deadline = Instant::now() + KILL_DEADLINE;
+        let dirs = self.layout.trees().map(|tree| tree.join(node_dir(&self.name)));
+        dirs.into_iter().try_for_each(|dir| remove_group(&dir, deadline))
+    }
+}
+
+fn make_dir(dir: &Path) -> Result<(), JailError> {
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(JailError::io(STEP, format!("mkdir {}", dir.display()), &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a value to a file of a group.
+fn set(path: &Path, value: &str) -> Result<(), JailError> {
+    fs::write(path, value).map_err(|error| {
+        JailError::io(STEP, format!("write {value} to {}", path.display()), &error)
+    })
+}
+
+/// Lets user id `owner` start processes anywhere in the group and make groups below `user`, and
+/// nothing else: limits stay ours.
+fn delegate(dir: &Path, owner: u32) -> Result<(), JailError> {
+    set(&dir.join("user/cgroup.max.descendants"), &MOST_DESCENDANTS.to_string())?;
+    for name in ["cgroup.procs", "agent/cgroup.procs", "user", "user/cgroup.procs"] {
+        std::os::unix::fs::chown(dir.join(name), Some(owner), Some(owner))
+            .map_err(|error| JailError::io(STEP, format!("chown {name}"), &error))?;
+    }
+    Ok(())
+}
+
+fn open_to_write(path: &Path) -> Result<OwnedFd, JailError> {
+    let file = fs::OpenOptions::new().write(true).open(path);
+    file.map(Into::into)
+        .map_err(|error| JailError::io(STEP, format!("open {}", path.display()), &error))
+}
+
+fn open_events(path: &Path) -> Result<OwnedFd, JailError> {
+    fs::File::open(path)
+        .map(Into::into)
+        .map_err(|error| JailError::io(STEP, format!("open {}", path.display()), &error))
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd, JailError> {
+    open_events(path)
+}
+
+/// Kills a v2 group and waits until it is empty.
+fn kill_group(dir: &Path, deadline: Instant) -> Result<(), JailError> {
+    let events = dir.join("cgroup.events");
+    let Ok(watched) = fs::File::open(&events) else { return Ok(()) };
+    set(&dir.join("cgroup.kill"), "1")?;
+    while is_populated(&events) {
+        wait(|ms| fd::wait_priority(watched.as_fd(), ms), deadline, dir)?;
+    }
+    Ok(())
+}
+
+fn is_populated(events: &Path) -> bool {
+    read_field(events, "populated").is_ok_and(|populated| populated != 0)
+}
+
+/// Kills PID 1 of a jail, with which the kernel ends everything in its pid namespace.
+fn kill_process(pid: i32, deadline: Instant) -> Result<(), JailError> {
+    let Ok(pidfd) = sys::process::open(pid) else { return Ok(()) };
+    // An error means that it is dead already.
+    sys::process::signal(pidfd.as_fd(), sys::process::SIGKILL).unwrap_or_default();
+    let dead = |pidfd: BorrowedFd<'_>| fd::wait_readable(pidfd, 0).in_step(STEP);
+    while !dead(pidfd.as_fd())? {
+        wait(|ms| fd::wait_readable(pidfd.as_fd(), ms), deadline, Path::new("its agent"))?;
+    }
+    Ok(())
+}
+
+/// Waits once, up to what is left until `deadline`; an error when nothing is.
+fn wait(
+    once: impl FnOnce(i32) -> Result<bool, sys::SysError>,
+    deadline: Instant,
+    what: &Path,
+) -> Result<(), JailError> {
+    /// Between looks, in case an event is missed.
+    const LOOK_MS: u128 = 20;
+    let left = deadline.saturating_duration_since(Instant::now()).as_millis().min(LOOK_MS);
+    if left == 0 {
+        let error = io::ErrorKind::TimedOut.into();
+        return Err(JailError::io(STEP, format!("wait for the end of {}", what.display()), &error));
+    }
+    once(i32::try_from(left).unwrap_or(1)).in_step(STEP).map(drop)
+}
+
+/// Removes a group and those below it, which hold no live process.
+fn remove_group(dir: &Path, deadline: Instant) -> Result<(), JailError> {
+    let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
+    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+    {
+        remove_group(&entry.path(), deadline)?;
+    }
+    loop {
+        match fs::remove_dir(dir) {
+            // An ended process leaves its v1 groups a moment after its v2 group.
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                let procs = fs::File::open(dir.join("cgroup.procs"));
+                let Ok(procs) = procs else { continue };
+                wait(|ms| fd::wait_priority(procs.as_fd(), ms.min(1)), deadline, dir)?;
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(JailError::io(STEP, format!("rmdir {}", dir.display()), &error));
+            }
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// Joins v1 groups: a single-threaded process that writes `0` moves itself, without the stall that
+/// being moved by another process costs. *After fork.*
+pub(crate) fn join(tasks: &[OwnedFd]) -> Result<(), sys::SysError> {
+    tasks.iter().try_for_each(|tasks| file::write_all(tasks.as_fd(), b"0"))
+}

@@ -1,0 +1,120 @@
+//! THE LIST: what happens to a process before it may run foreign code.
+//!
+//! Two processes go through it. The *first* is a fork of the launcher: it gives up the host's ids
+//! and moves into namespaces of its own, then makes the *second*, which is PID 1 of the jail,
+//! builds the view of the world that foreign code will have, gives up everything else and becomes
+//! the agent. In between the launcher does what only it can: id maps, mounts, the network link.
+//!
+//! Everything here runs after fork: no allocation, no lock. What it needs is in the [`Plan`]. The
+//! first step that fails is reported to the launcher, which undoes the rest; success is silence
+//! and an exec, which closes the channel.
+
+use std::{
+    ffi::{CStr, c_char},
+    net::Ipv4Addr,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use sys::{SysError, namespace::Namespaces, process::Fork};
+
+use crate::cgroup;
+
+pub(crate) mod channel;
+mod credentials;
+mod descriptors;
+mod limits;
+mod network;
+mod rootfs;
+
+pub(crate) use descriptors::FIRST as FIRST_INHERITED;
+
+use channel::Channel;
+
+/// Everything the two processes need, made before the fork.
+pub(crate) struct Plan<'a> {
+    /// First host id of the jail's range.
+    pub(crate) uid_base: u32,
+    pub(crate) cgroups: &'a cgroup::JailCgroups,
+    pub(crate) hostname: &'a CStr,
+    pub(crate) address: Option<Ipv4Addr>,
+    /// Routing messages for the jail's own network namespace, and how many they are.
+    pub(crate) network: (&'a [u8], usize),
+    /// Where the trees of the host appear, in the order of their mounts.
+    pub(crate) binds: &'a [&'a CStr],
+    /// Descriptors for the agent; the first becomes 3, the next 4 and so on.
+    pub(crate) inherited: &'a [BorrowedFd<'a>],
+    pub(crate) filter: &'a [sys::seccomp::Instruction],
+    pub(crate) program: BorrowedFd<'a>,
+    pub(crate) argv: &'a [*const c_char],
+    pub(crate) envp: &'a [*const c_char],
+}
+
+/// A step's name and what the kernel refused in it.
+type Failure = (&'static str, SysError);
+
+/// The first process, from the fork in the launcher to its end.
+pub(crate) fn first(plan: &Plan<'_>, channel: &Channel) -> ! {
+    if let Err((step, error)) = first_steps(plan, channel) {
+        channel.report(step, error);
+    }
+    sys::process::exit(1)
+}
+
+fn first_steps(plan: &Plan<'_>, channel: &Channel) -> Result<(), Failure> {
+    use sys::namespace::unshare;
+
+    // Limits first: from here on nothing this process does is free. It also becomes the root of
+    // the cgroup namespace, so it must come before that namespace.
+    in_step("cgroup", cgroup::join(&plan.cgroups.top_tasks))?;
+    // Before the user namespace, so that the namespace belongs to the jail's own id and what is
+    // counted per user (inotify, pipes, namespaces) is counted against the jail, not the host's root.
+    in_step("host identity", sys::credentials::become_user(plan.uid_base, plan.uid_base))?;
+    in_step("user namespace", unshare(Namespaces::USER))?;
+    in_step("id maps", channel.ask_for_maps())?;
+    // Root of the new namespace, so that it owns the namespaces that follow.
+    in_step("identity", sys::credentials::become_user(0, 0))?;
+    in_step("namespaces", unshare(Namespaces::ALL_BUT_USER))?;
+    // Process ids and clocks change for children only; the child is the launcher's child too.
+    let agent_group = plan.cgroups.agent.as_ref().map(AsFd::as_fd);
+    match in_step("fork", sys::process::fork(agent_group, true))? {
+        Fork::Parent { pid, pidfd: _ } => in_step("fork", channel.tell_pid(pid)),
+        Fork::Child => {
+            if let Err((step, error)) = second_steps(plan, channel) {
+                channel.report(step, error);
+            }
+            sys::process::exit(1)
+        }
+    }
+}
+
+/// PID 1 of the jail. Each line must stay behind the ones above it, for the reason given.
+fn second_steps(plan: &Plan<'_>, channel: &Channel) -> Result<(), Failure> {
+    in_step("cgroup", cgroup::join(&plan.cgroups.agent_tasks))?;
+    // No terminal of the host can be reached or fed from here on.
+    in_step("session", sys::process::new_session())?;
+    // The launcher ignores its children's ends, and that would survive exec.
+    in_step("signals", sys::process::default_children())?;
+    in_step("hostname", sys::namespace::set_hostname(plan.hostname))?;
+    // The launcher has made the link and the mounts, and set the last limits, when this returns.
+    let mounts = in_step("mounts", channel.wait_for_mounts())?;
+    // While /proc of the host is still visible, through which the settings are written.
+    network::configure(plan)?;
+    // Needs the host's /proc (the kernel gives a new one only to who sees the old) and ends with
+    // the host's tree gone.
+    rootfs::enter(plan, &mounts)?;
+    limits::set()?;
+    // Behind every step that needs a descriptor by number or a privilege over mounts.
+    let program = descriptors::arrange(plan)?;
+    credentials::drop_privileges()?;
+    // Last: most calls above are refused by the filter.
+    in_step("seccomp", sys::seccomp::load(plan.filter))?;
+    Err(("exec", sys::process::exec(program.as_fd(), plan.argv, plan.envp)))
+}
+
+/// Names the step of a failure.
+fn in_step<T>(step: &'static str, result: Result<T, SysError>) -> Result<T, Failure> {
+    result.map_err(|error| (step, error))
+}
+
+/// Mounts that came from the launcher: root, `/dev`, binds.
+pub(crate) type Mounts = [Option<OwnedFd>; sys::socket::MESSAGE_FDS];

@@ -1,0 +1,44 @@
+//! Step: the descriptors that the agent inherits, and no others. *After fork.*
+
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+
+use sys::{SysError, fd, file};
+
+use super::{Failure, Plan, in_step};
+
+/// The first inherited descriptor; 0, 1 and 2 are `/dev/null`.
+pub(crate) const FIRST: RawFd = 3;
+
+/// Numbers from here on are free for intermediate copies: more than a handoff has descriptors.
+const ABOVE: RawFd = 64;
+
+/// Puts the agent's descriptors in their places and marks all others to close. Returns the
+/// agent's program, which is open under a number that closes.
+pub(super) fn arrange(plan: &Plan<'_>) -> Result<OwnedFd, Failure> {
+    in_step("descriptors", arrange_all(plan))
+}
+
+fn arrange_all(plan: &Plan<'_>) -> Result<OwnedFd, SysError> {
+    let program = fd::duplicate_above(plan.program, ABOVE)?;
+    let null = file::open(file::cwd(), c"/dev/null", file::READ_WRITE)?;
+    let null = fd::duplicate_above(null.as_fd(), ABOVE)?;
+    // Every source is moved out of the way before any target is overwritten.
+    let mut copies: [Option<OwnedFd>; sys::socket::MESSAGE_FDS] =
+        [const { None }; sys::socket::MESSAGE_FDS];
+    for (slot, source) in copies.iter_mut().zip(plan.inherited) {
+        *slot = Some(fd::duplicate_above(*source, ABOVE)?);
+    }
+    for target in 0..FIRST {
+        fd::inherit_as(null.as_fd(), target)?;
+    }
+    let mut target = FIRST;
+    for copy in copies.iter().flatten() {
+        fd::inherit_as(copy.as_fd(), target)?;
+        target += 1;
+    }
+    fd::close_on_exec_from(target)?;
+    // Their numbers may now belong to the agent's descriptors or close at exec: not to be closed.
+    std::mem::forget(copies);
+    std::mem::forget(null);
+    Ok(program)
+}

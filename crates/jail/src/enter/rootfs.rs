@@ -1,0 +1,146 @@
+//! Step: the file systems that foreign code will see. *After fork.*
+
+use std::{
+    ffi::CStr,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use sys::{
+    SysError, file,
+    mount::{self, MountFlags},
+};
+
+use super::{Failure, Mounts, Plan, in_step};
+
+/// Files of `/proc` that tell about the host or steer it: they read as empty.
+const MASKED_FILES: [&CStr; 28] = [
+    c"/proc/buddyinfo",
+    c"/proc/cmdline",
+    c"/proc/config.gz",
+    c"/proc/diskstats",
+    c"/proc/interrupts",
+    c"/proc/iomem",
+    c"/proc/ioports",
+    c"/proc/kallsyms",
+    c"/proc/kcore",
+    c"/proc/key-users",
+    c"/proc/keys",
+    c"/proc/kmsg",
+    c"/proc/kpagecgroup",
+    c"/proc/kpagecount",
+    c"/proc/kpageflags",
+    c"/proc/latency_stats",
+    c"/proc/mdstat",
+    c"/proc/modules",
+    c"/proc/pagetypeinfo",
+    c"/proc/partitions",
+    c"/proc/sched_debug",
+    c"/proc/schedstat",
+    c"/proc/slabinfo",
+    c"/proc/softirqs",
+    c"/proc/swaps",
+    c"/proc/timer_list",
+    c"/proc/vmallocinfo",
+    c"/proc/zoneinfo",
+];
+
+/// Directories of `/proc` that do the same: they are empty.
+const MASKED_DIRECTORIES: [&CStr; 5] =
+    [c"/proc/acpi", c"/proc/asound", c"/proc/driver", c"/proc/pressure", c"/proc/scsi"];
+
+/// Parts of `/proc` that can be read but not written.
+const READ_ONLY: [&CStr; 6] = [
+    c"/proc/bus",
+    c"/proc/dynamic_debug",
+    c"/proc/fs",
+    c"/proc/irq",
+    c"/proc/sys",
+    c"/proc/sysrq-trigger",
+];
+
+/// Bytes of `/dev/shm` and of `/run` at most; both count as the jail's memory.
+const SHARED_MEMORY_BYTES: &CStr = c"256m";
+const RUN_BYTES: &CStr = c"64m";
+
+const PLAIN: MountFlags = MountFlags::NO_SUID.and(MountFlags::NO_DEVICES);
+const QUIET: MountFlags = PLAIN.and(MountFlags::NO_EXEC);
+
+pub(super) fn enter(plan: &Plan<'_>, mounts: &Mounts) -> Result<(), Failure> {
+    const STEP: &str = "rootfs";
+    let [root, dev, binds @ ..] = mounts;
+    let missing = SysError { call: "take the launcher's mounts", errno: 71 };
+    let (Some(root), Some(dev)) = (root, dev) else { return Err((STEP, missing)) };
+    let here = in_step(STEP, file::open(file::cwd(), c"/", file::PATH_ONLY))?;
+    in_step(STEP, mount::make_private(here.as_fd()))?;
+    let proc = in_step("proc", filesystem(c"proc", &[], QUIET))?;
+    // The new root goes over the old one, becomes the root, and the old one goes away.
+    in_step(STEP, mount::attach(root.as_fd(), file::cwd(), c"/"))?;
+    in_step(STEP, mount::enter(root.as_fd()))?;
+    in_step(STEP, mount::pivot_to_working_directory())?;
+    in_step(STEP, mount::detach(c"."))?;
+    in_step(STEP, mount::change_directory(c"/"))?;
+    in_step("proc", mount::attach(proc.as_fd(), file::cwd(), c"/proc"))?;
+    in_step("dev", mount_dev(dev))?;
+    in_step("run", mount_new(c"tmpfs", &[(c"mode", c"755"), (c"size", RUN_BYTES)], c"/run"))?;
+    for (bind, target) in binds.iter().flatten().zip(plan.binds) {
+        in_step("bind", mount::attach(bind.as_fd(), file::cwd(), target))?;
+    }
+    in_step("mask", mask())
+}
+
+fn filesystem(
+    kind: &CStr,
+    options: &[(&CStr, &CStr)],
+    flags: MountFlags,
+) -> Result<OwnedFd, SysError> {
+    let context = mount::new_filesystem(kind)?;
+    options.iter().try_for_each(|(name, value)| mount::set_option(context.as_fd(), name, value))?;
+    mount::make_mount(context.as_fd(), flags)
+}
+
+fn mount_new(kind: &CStr, options: &[(&CStr, &CStr)], at: &CStr) -> Result<(), SysError> {
+    let made = filesystem(kind, options, PLAIN)?;
+    mount::attach(made.as_fd(), file::cwd(), at)
+}
+
+fn mount_dev(dev: &OwnedFd) -> Result<(), SysError> {
+    mount::attach(dev.as_fd(), file::cwd(), c"/dev")?;
+    // Group 5 is `tty` on every distribution; terminals of its own, so none of the host's.
+    let options = [(c"ptmxmode", c"666"), (c"mode", c"620"), (c"gid", c"5")];
+    let terminals = filesystem(c"devpts", &options, MountFlags::NO_SUID.and(MountFlags::NO_EXEC))?;
+    mount::attach(terminals.as_fd(), file::cwd(), c"/dev/pts")?;
+    mount_new(c"tmpfs", &[(c"mode", c"1777"), (c"size", SHARED_MEMORY_BYTES)], c"/dev/shm")
+}
+
+/// Hides and protects parts of `/proc`, and hides `/sys`. The covers are our own null device and
+/// an empty directory, never something a tenant could have put in their place: nothing of the
+/// tenant's runs yet, and `/dev` and `/proc` have just been mounted.
+fn mask() -> Result<(), SysError> {
+    let empty = filesystem(c"tmpfs", &[(c"mode", c"555"), (c"size", c"4k")], QUIET)?;
+    mount::add_flags(empty.as_fd(), MountFlags::READ_ONLY, false)?;
+    for path in MASKED_DIRECTORIES {
+        let cover = mount::clone_mount(empty.as_fd(), c"", false)?;
+        if_present(mount::attach(cover.as_fd(), file::cwd(), path))?;
+    }
+    mount::attach(empty.as_fd(), file::cwd(), c"/sys")?;
+    for path in MASKED_FILES {
+        let cover = mount::clone_mount(file::cwd(), c"/dev/null", false)?;
+        if_present(mount::attach(cover.as_fd(), file::cwd(), path))?;
+    }
+    for path in READ_ONLY {
+        let Some(part) = if_present(mount::clone_mount(file::cwd(), path, true))? else { continue };
+        mount::add_flags(part.as_fd(), QUIET.and(MountFlags::READ_ONLY), true)?;
+        mount::attach(part.as_fd(), file::cwd(), path)?;
+    }
+    Ok(())
+}
+
+/// Kernels differ in what they show: a path that is absent needs no cover.
+fn if_present<T>(result: Result<T, SysError>) -> Result<Option<T>, SysError> {
+    /// errno(3), "no such file or directory".
+    const ENOENT: i32 = 2;
+    match result {
+        Err(error) if error.errno == ENOENT => Ok(None),
+        other => other.map(Some),
+    }
+}

@@ -1,0 +1,248 @@
+//! The host's part of building a jail: cgroups, id maps, mounts, the network link, and undoing all
+//! of it when a step fails. The jail's own part is [`crate::enter`].
+
+use std::{
+    ffi::{CStr, CString},
+    fs,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use sys::{fd, process::Fork, socket};
+
+use crate::{
+    cgroup::JailCgroups,
+    check::{IDS_PER_JAIL, check},
+    enter::{
+        self, Plan,
+        channel::{self, Channel, PACKET_BYTES},
+    },
+    error::{InStep, JailError},
+    handoff::Handoff,
+    launcher::Launched,
+    network,
+    server::Server,
+    spec::JailSpec,
+};
+
+/// How long the jail's first processes may take over their part, which is a few milliseconds on a
+/// quiet machine.
+const ENTER_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Descriptors before the layers: the agent's socket and its configuration.
+const FIXED_FDS: usize = 2;
+
+/// Above every number at which the agent inherits something.
+const CHANNEL_ABOVE: i32 = 64;
+
+/// Builds the jail of `spec`. `fds` are the agent's socket, its configuration, the layers topmost
+/// first, and one tree per bind.
+pub(crate) fn launch(
+    server: &Server,
+    spec: &JailSpec,
+    mut fds: Vec<OwnedFd>,
+) -> Result<Launched, JailError> {
+    let layers = fds.len().saturating_sub(FIXED_FDS + spec.binds.len());
+    check(spec, layers, &server.node)?;
+    let binds = fds.split_off(FIXED_FDS + layers);
+    let layers = fds.split_off(FIXED_FDS);
+    let built = server
+        .cgroups
+        .create(spec.jail, spec.limits, spec.uid_base)
+        .and_then(|cgroups| build(server, spec, &cgroups, &fds, (&layers, &binds)));
+    if built.is_err() {
+        // The first error is the one to tell; what cannot be undone now is found at recovery.
+        drop(server.cgroups.destroy(spec.jail));
+    }
+    built
+}
+
+fn build(
+    server: &Server,
+    spec: &JailSpec,
+    cgroups: &JailCgroups,
+    fixed: &[OwnedFd],
+    trees: (&[OwnedFd], &[OwnedFd]),
+) -> Result<Launched, JailError> {
+    let (ours, theirs) = socket::message_pair().in_step("channel")?;
+    let jail_end = Channel(fd::duplicate_above(theirs.as_fd(), CHANNEL_ABOVE).in_step("channel")?);
+    drop(theirs);
+    let first = start_first(server, spec, cgroups, fixed, &jail_end)?;
+    // From here on only the jail's processes hold the other end: their death closes it.
+    drop(jail_end);
+    let entry = Entry { channel: ours, deadline: Instant::now() + ENTER_DEADLINE };
+
+    entry.hear(channel::USER_NAMESPACE)?;
+    let user = write_maps(first.pid, spec.uid_base)?;
+    entry.tell(channel::MAPS, &[])?;
+    // Made while the first process makes its namespaces.
+    let mounts = server.files.mounts(spec.jail, spec.uid_base, user.as_fd(), trees)?;
+
+    let pid = entry.hear(channel::PID)?;
+    let pidfd = sys::process::open(pid).in_step("agent")?;
+    if let (Some(network), Some(address)) = (&server.network, spec.address) {
+        network.attach(spec.jail, pid, address)?;
+    }
+    entry.wait(first.pidfd.as_fd())?;
+    server.cgroups.settle(spec.jail, spec.limits)?;
+    let mut fds = vec![mounts.root.as_fd(), mounts.dev.as_fd()];
+    fds.extend(mounts.binds.iter().map(AsFd::as_fd));
+    entry.tell(channel::MOUNTS, &fds)?;
+
+    entry.hear_exec()?;
+    Ok(Launched { pid, start_time: start_time(pid)?, pidfd })
+}
+
+/// A process just started.
+struct Started {
+    pid: i32,
+    pidfd: OwnedFd,
+}
+
+/// Forks the jail's first process, with everything it and its child need made before.
+fn start_first(
+    server: &Server,
+    spec: &JailSpec,
+    cgroups: &JailCgroups,
+    fixed: &[OwnedFd],
+    channel: &Channel,
+) -> Result<Started, JailError> {
+    let text = |text: &str| {
+        CString::new(text).map_err(|_nul| JailError::Refused(format!("{text:?} holds a NUL")))
+    };
+    let (inherited, handoff) = inherited(fixed, cgroups);
+    let hostname = text(spec.hostname.as_str())?;
+    let handoff = text(&handoff.to_string())?;
+    let targets = spec.binds.iter().map(|bind| text(&bind.target));
+    let targets = targets.collect::<Result<Vec<_>, _>>()?;
+    let targets: Vec<&CStr> = targets.iter().map(CString::as_c_str).collect();
+    let (messages, count) = network::jail_messages(&server.node, spec.address);
+    let plan = Plan {
+        uid_base: spec.uid_base,
+        cgroups,
+        hostname: &hostname,
+        address: spec.address,
+        network: (&messages, count),
+        binds: &targets,
+        inherited: &inherited,
+        filter: &server.filter,
+        program: server.program.as_fd(),
+        argv: &sys::process::pointers(&[c"sandbar", c"__agent", &handoff]),
+        envp: &sys::process::pointers(&[]),
+    };
+    match sys::process::fork(cgroups.top.as_ref().map(AsFd::as_fd), false).in_step("fork")? {
+        Fork::Child => enter::first(&plan, channel),
+        Fork::Parent { pid, pidfd } => Ok(Started { pid, pidfd }),
+    }
+}
+
+/// The descriptors that the agent inherits, in the order of their numbers, and what to call them.
+fn inherited<'a>(fixed: &'a [OwnedFd], cgroups: &'a JailCgroups) -> (Vec<BorrowedFd<'a>>, Handoff) {
+    let mut fds = Vec::new();
+    let mut next = |fd: &'a OwnedFd| {
+        fds.push(fd.as_fd());
+        enter::FIRST_INHERITED + i32::try_from(fds.len()).unwrap_or(i32::MAX) - 1
+    };
+    let mut fixed = fixed.iter().map(&mut next);
+    let (listen, config) = (fixed.next().unwrap_or(-1), fixed.next().unwrap_or(-1));
+    drop(fixed);
+    let handoff = Handoff {
+        listen,
+        config,
+        cgroup: cgroups.user.as_ref().map(&mut next),
+        tasks: cgroups.user_tasks.iter().map(&mut next).collect(),
+        memory_events: Some(next(&cgroups.memory_events)),
+        pids_events: Some(next(&cgroups.pids_events)),
+    };
+    (fds, handoff)
+}
+
+/// Maps the jail's ids to its range on the host, and returns its user namespace.
+fn write_maps(pid: i32, uid_base: u32) -> Result<OwnedFd, JailError> {
+    const STEP: &str = "id maps";
+    let map = format!("0 {uid_base} {IDS_PER_JAIL}\n");
+    for name in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/{pid}/{name}"), &map)
+            .map_err(|error| JailError::io(STEP, format!("write {name}"), &error))?;
+    }
+    fs::File::open(format!("/proc/{pid}/ns/user"))
+        .map(Into::into)
+        .map_err(|error| JailError::io(STEP, "open the user namespace", &error))
+}
+
+/// Field 22 of `/proc/PID/stat`: clock ticks from boot to the process's start.
+fn start_time(pid: i32) -> Result<u64, JailError> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path)
+        .map_err(|error| JailError::io("agent", format!("read {path}"), &error))?;
+    // The second field is the program's name in parentheses, which may hold anything.
+    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    let ticks = fields.split(' ').nth(19).and_then(|ticks| ticks.parse().ok());
+    ticks.ok_or_else(|| JailError::Lost(format!("{path} has no start time")))
+}
+
+/// The launcher's end of the channel to a jail's first processes.
+struct Entry {
+    channel: OwnedFd,
+    deadline: Instant,
+}
+
+impl Entry {
+    fn tell(&self, kind: u8, fds: &[BorrowedFd<'_>]) -> Result<(), JailError> {
+        socket::send(self.channel.as_fd(), &[kind], fds).in_step("channel")
+    }
+
+    /// Waits for a packet of the given kind and returns the number in it, 0 if it has none.
+    fn hear(&self, kind: u8) -> Result<i32, JailError> {
+        match self.packet()? {
+            Some(packet) if packet.first() == Some(&kind) => {
+                let number = packet.get(1..).and_then(|rest| rest.first_chunk::<4>());
+                Ok(number.map_or(0, |bytes| i32::from_ne_bytes(*bytes)))
+            }
+            Some(_) => Err(JailError::Lost("a jail's process spoke out of turn".to_owned())),
+            None => Err(JailError::Lost("a jail's process died early".to_owned())),
+        }
+    }
+
+    /// Waits for the exec of the agent, which closes the channel.
+    fn hear_exec(&self) -> Result<(), JailError> {
+        match self.packet()? {
+            None => Ok(()),
+            Some(_) => Err(JailError::Lost("a jail's process spoke out of turn".to_owned())),
+        }
+    }
+
+    /// The next packet; none at the end. A reported failure is an error.
+    fn packet(&self) -> Result<Option<Vec<u8>>, JailError> {
+        self.wait(self.channel.as_fd())?;
+        let mut packet = vec![0; PACKET_BYTES];
+        let (length, _) = socket::receive(self.channel.as_fd(), &mut packet).in_step("channel")?;
+        packet.truncate(length);
+        match packet.split_first() {
+            None => Ok(None),
+            Some((&channel::ERROR, report)) => Err(reported(report)),
+            Some(_) => Ok(Some(packet)),
+        }
+    }
+
+    fn wait(&self, fd: BorrowedFd<'_>) -> Result<(), JailError> {
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now()).as_millis();
+            if left == 0 {
+                return Err(JailError::Lost("a jail's process did not get ready".to_owned()));
+            }
+            let left = i32::try_from(left).unwrap_or(i32::MAX);
+            if fd::wait_readable(fd, left).in_step("channel")? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The error in a report: step, call and errno, as [`Channel::report`] wrote them.
+fn reported(report: &[u8]) -> JailError {
+    let (texts, errno) = report.split_last_chunk::<4>().unwrap_or((&[], &[0; 4]));
+    let mut texts = texts.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+    let mut text = || texts.next().unwrap_or_default().into_owned();
+    JailError::Step { step: text(), call: text(), errno: i32::from_ne_bytes(*errno) }
+}

@@ -1,0 +1,208 @@
+//! The network of a node and the link of each jail.
+//!
+//! ```text
+//! jail: eth0 10.213.0.5/32 ──veth── host: sb0-3k  (route 10.213.0.5/32)     lo: 10.213.0.1 (gateway, resolver)
+//! ```
+//!
+//! Every jail has a point-to-point link; there is no bridge, so sandboxes share no wire. All
+//! policy is one nftables table whose rules match links by name prefix: it is complete before the
+//! first link exists, and a link is born under it. Links are never deleted on a caller's path
+//! (that takes 35 ms): they vanish with the jail's network namespace.
+
+use std::{
+    ffi::CString,
+    fs, io,
+    net::Ipv4Addr,
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use sys::{SysError, netlink};
+
+use crate::{
+    error::{InStep, JailError},
+    spec::{JailId, NodeNetwork, NodeSpec},
+};
+
+pub(crate) mod message;
+mod rules;
+
+use message::Message;
+
+const STEP: &str = "network";
+
+/// Index of the loopback link in every network namespace.
+const LOOPBACK: u32 = 1;
+
+/// Index of `eth0` in a jail: the first link made after loopback.
+const JAIL_LINK: u32 = 2;
+
+/// The file that switches forwarding between links.
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+
+/// The host's side of the network.
+#[derive(Debug)]
+pub(crate) struct HostNetwork {
+    netlink: OwnedFd,
+    node_name: String,
+    network: NodeNetwork,
+    /// Exists while forwarding is on because of this node.
+    forwarding_marker: PathBuf,
+}
+
+impl HostNetwork {
+    /// The network of a node that has one.
+    pub(crate) fn open(node: &NodeSpec) -> Result<Option<Self>, JailError> {
+        let Some(network) = node.network else { return Ok(None) };
+        Ok(Some(Self {
+            netlink: netlink::open().in_step(STEP)?,
+            node_name: node.name.clone(),
+            network,
+            forwarding_marker: node.state_dir.join("forwarding-was-off"),
+        }))
+    }
+
+    /// Makes rules, address and forwarding exist, in this order. Safe to repeat.
+    pub(crate) fn set_up(&self) -> Result<(), JailError> {
+        nft(&rules::table(&self.node_name, self.network))?;
+        let gateway = Message::add_address(LOOPBACK, self.network.gateway());
+        match self.ask(&gateway) {
+            Err(error) if io::Error::from(error).kind() == io::ErrorKind::AlreadyExists => {}
+            other => other.in_step(STEP)?,
+        }
+        let forwarding = fs::read_to_string(FORWARDING)
+            .map_err(|error| JailError::io(STEP, format!("read {FORWARDING}"), &error))?;
+        if forwarding.trim() == "0" {
+            fs::write(&self.forwarding_marker, "")
+                .map_err(|error| JailError::io(STEP, "note that forwarding was off", &error))?;
+            set_forwarding("1")?;
+        }
+        Ok(())
+    }
+
+    /// Undoes [`HostNetwork::set_up`]. Forwarding is switched off only if this node switched it on.
+    pub(crate) fn tear_down(&self) -> Result<(), JailError> {
+        nft(&rules::no_table(&self.node_name))?;
+        match self.ask(&Message::remove_address(LOOPBACK, self.network.gateway())) {
+            Err(error) if io::Error::from(error).kind() == io::ErrorKind::AddrNotAvailable => {}
+            other => other.in_step(STEP)?,
+        }
+        if self.forwarding_marker.exists() {
+            set_forwarding("0")?;
+            fs::remove_file(&self.forwarding_marker)
+                .map_err(|error| JailError::io(STEP, "forget that forwarding was off", &error))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the link of jail `jail`, one end in the network namespace of process `pid`.
+    pub(crate) fn attach(
+        &self,
+        jail: JailId,
+        pid: i32,
+        address: Ipv4Addr,
+    ) -> Result<(), JailError> {
+        let name = link_name(&self.node_name, jail);
+        self.ask(&Message::add_link_pair(&name, JAIL_LINK, pid)).in_step(STEP)?;
+        let index = netlink::link_index(&name).in_step(STEP)?;
+        self.ask(&Message::route_to(address, index)).in_step(STEP)
+    }
+
+    fn ask(&self, message: &Message) -> Result<(), SysError> {
+        exchange(&self.netlink, message.bytes(), 1)
+    }
+}
+
+/// What a jail's first process sends to its own network namespace: loopback and, with an address,
+/// `eth0` and the way out. With the number of answers to expect.
+pub(crate) fn jail_messages(node: &NodeSpec, address: Option<Ipv4Addr>) -> (Vec<u8>, usize) {
+    let mut messages = vec![Message::link_up(LOOPBACK)];
+    if let (Some(address), Some(network)) = (address, node.network) {
+        messages.push(Message::add_address(JAIL_LINK, address));
+        messages.push(Message::link_up(JAIL_LINK));
+        messages.push(Message::default_route(network.gateway(), JAIL_LINK));
+    }
+    let count = messages.len();
+    (messages.iter().flat_map(|message| message.bytes().iter().copied()).collect(), count)
+}
+
+/// Sends requests and expects as many answers, all of them good. *After fork.*
+pub(crate) fn exchange(socket: &OwnedFd, requests: &[u8], count: usize) -> Result<(), SysError> {
+    netlink::send(socket.as_fd(), requests)?;
+    let mut answered = 0;
+    let mut buffer = [0; 8192];
+    while answered < count {
+        let length = netlink::receive(socket.as_fd(), &mut buffer)?;
+        let answers = buffer.get(..length).unwrap_or_default();
+        answered += message::check_answers(answers)?;
+    }
+    Ok(())
+}
+
+/// The name of the host's end of a jail's link: at most 8 + 1 + 6 characters of the kernel's 15.
+fn link_name(node_name: &str, jail: JailId) -> CString {
+    let mut digits = Vec::new();
+    let mut rest = jail.0;
+    loop {
+        let digit = u32::try_from(rest % 36).unwrap_or_default();
+        digits.push(char::from_digit(digit, 36).unwrap_or('0'));
+        rest /= 36;
+        if rest == 0 {
+            break;
+        }
+    }
+    let name: String = node_name.chars().chain(['-']).chain(digits.into_iter().rev()).collect();
+    CString::new(name).unwrap_or_default()
+}
+
+fn set_forwarding(value: &str) -> Result<(), JailError> {
+    fs::write(FORWARDING, value)
+        .map_err(|error| JailError::io(STEP, format!("write {value} to {FORWARDING}"), &error))
+}
+
+/// Has `nft` carry out `script` as one transaction.
+fn nft(script: &str) -> Result<(), JailError> {
+    // The launcher lets the kernel reap its children; this one is waited for.
+    sys::process::default_children().in_step(STEP)?;
+    let result = run_nft(script);
+    sys::process::ignore_children().in_step(STEP)?;
+    result
+}
+
+fn run_nft(script: &str) -> Result<(), JailError> {
+    let failed = |call: &str, error: &io::Error| JailError::io(STEP, format!("nft: {call}"), error);
+    let mut child = Command::new("nft")
+        .args(["-f", "-"])
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| failed("start (is the package nftables installed?)", &error))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        io::Write::write_all(&mut stdin, script.as_bytes())
+            .map_err(|error| failed("send the rules", &error))?;
+    }
+    let output = child.wait_with_output().map_err(|error| failed("wait", &error))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let complaint = complaint.lines().next().unwrap_or("no reason given").to_owned();
+    Err(failed(&complaint, &io::ErrorKind::InvalidInput.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn link_names_fit_the_kernel() {
+        assert_eq!(link_name("sb0", JailId(0)).to_str(), Ok("sb0-0"));
+        assert_eq!(link_name("sb0", JailId(36)).to_str(), Ok("sb0-10"));
+        let longest = link_name("abcdefgh", JailId(36_u64.pow(6) - 1));
+        assert_eq!(longest.to_str(), Ok("abcdefgh-zzzzzz"));
+    }
+}

@@ -1,0 +1,241 @@
+//! The mounts of a jail that the host makes: its root and its `/dev`. They are attached nowhere
+//! until the jail's first process, in a mount namespace of its own, attaches them.
+
+use std::{
+    ffi::{CStr, CString},
+    fs,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use sys::{
+    SysError,
+    credentials::{self, Capabilities},
+    file,
+    mount::{self, MountFlags},
+};
+
+use crate::{
+    error::{InStep, JailError},
+    spec::{JailId, NodeSpec},
+};
+
+const STEP: &str = "rootfs";
+
+/// Bytes of a jail's `/dev` at most: it holds a few names.
+const DEV_BYTES: &CStr = c"64k";
+
+/// The device nodes of a jail: private, because a shared node would share locks and watches.
+const DEVICES: [(&CStr, (u32, u32)); 6] = [
+    (c"null", (1, 3)),
+    (c"zero", (1, 5)),
+    (c"full", (1, 7)),
+    (c"random", (1, 8)),
+    (c"urandom", (1, 9)),
+    (c"tty", (5, 0)),
+];
+
+/// The links in a jail's `/dev`.
+const DEVICE_LINKS: [(&CStr, &CStr); 5] = [
+    (c"/proc/self/fd", c"fd"),
+    (c"/proc/self/fd/0", c"stdin"),
+    (c"/proc/self/fd/1", c"stdout"),
+    (c"/proc/self/fd/2", c"stderr"),
+    (c"pts/ptmx", c"ptmx"),
+];
+
+/// Directories every jail has, with their modes, whatever its image has in their place: they lie
+/// in a layer above the image's.
+const DIRECTORIES: [(&str, u32); 8] = [
+    ("dev", 0o755),
+    ("proc", 0o555),
+    ("sys", 0o555),
+    ("run", 0o755),
+    ("tmp", 0o1777),
+    ("etc", 0o755),
+    ("root", 0o700),
+    ("workspace", 0o755),
+];
+
+/// The node's directories.
+#[derive(Debug)]
+pub(crate) struct NodeFiles {
+    sandboxes: PathBuf,
+    /// The layer above every image: mount points, and `/etc` files that depend on the node.
+    site: OwnedFd,
+}
+
+/// Mounts ready to be attached.
+#[derive(Debug)]
+pub(crate) struct JailMounts {
+    /// The root: image layers under the jail's own files.
+    pub(crate) root: OwnedFd,
+    /// `/dev`.
+    pub(crate) dev: OwnedFd,
+    /// Trees of the host, read-only.
+    pub(crate) binds: Vec<OwnedFd>,
+}
+
+impl NodeFiles {
+    /// Makes the node's directories.
+    pub(crate) fn open(node: &NodeSpec) -> Result<Self, JailError> {
+        let sandboxes = node.state_dir.join("sandboxes");
+        let site = node.state_dir.join("site");
+        make_dirs(&sandboxes)?;
+        for (name, mode) in DIRECTORIES {
+            let dir = site.join(name);
+            make_dirs(&dir)?;
+            let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+            fs::set_permissions(&dir, permissions)
+                .map_err(|error| JailError::io(STEP, format!("chmod {name}"), &error))?;
+        }
+        write_site_file(&site, "etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost\n")?;
+        let resolver = node.network.map(|network| format!("nameserver {}\n", network.gateway()));
+        write_site_file(&site, "etc/resolv.conf", &resolver.unwrap_or_default())?;
+        let site = fs::File::open(&site)
+            .map_err(|error| JailError::io(STEP, format!("open {}", site.display()), &error))?;
+        Ok(Self { sandboxes, site: site.into() })
+    }
+
+    /// The directory of jail `jail`.
+    pub(crate) fn jail_dir(&self, jail: JailId) -> PathBuf {
+        self.sandboxes.join(jail.to_string())
+    }
+
+    /// Makes the mounts of jail `jail`. `layers` are directories, topmost first; `user` is the
+    /// jail's user namespace, whose id 0 is `uid_base` on the host.
+    pub(crate) fn mounts(
+        &self,
+        jail: JailId,
+        uid_base: u32,
+        user: BorrowedFd<'_>,
+        (layers, binds): (&[OwnedFd], &[OwnedFd]),
+    ) -> Result<JailMounts, JailError> {
+        let dir = self.jail_dir(jail);
+        for part in ["upper", "work"] {
+            make_dirs(&dir.join(part))?;
+        }
+        let own = fs::File::open(&dir)
+            .map_err(|error| JailError::io(STEP, format!("open {}", dir.display()), &error))?;
+        let mapped = |fd: BorrowedFd<'_>| map_tree(fd, user, MountFlags::NONE).in_step(STEP);
+        let own = mapped(own.as_fd())?;
+        let mut lower = vec![mapped(self.site.as_fd())?];
+        for layer in layers {
+            lower.push(mapped(layer.as_fd())?);
+        }
+        let bind_flags = MountFlags::READ_ONLY.and(MountFlags::NO_SUID).and(MountFlags::NO_DEVICES);
+        let binds = binds.iter().map(|tree| map_tree(tree.as_fd(), user, bind_flags));
+        let binds = binds.collect::<Result<_, _>>().in_step("bind")?;
+        let identity = FileIdentity::assume(uid_base).in_step(STEP)?;
+        let root = overlay(&own, &lower).in_step(STEP);
+        let dev = device_directory().in_step("dev");
+        identity.resume().in_step(STEP)?;
+        Ok(JailMounts { root: root?, dev: dev?, binds })
+    }
+}
+
+/// Makes a directory and its parents, with mode 755 whatever the file mode mask.
+fn make_dirs(path: &Path) -> Result<(), JailError> {
+    let mut builder = fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o755);
+    builder
+        .recursive(true)
+        .create(path)
+        .map_err(|error| JailError::io(STEP, format!("mkdir {}", path.display()), &error))
+}
+
+/// Writes a file of the site layer, unless it is as it should be: running sandboxes see it.
+fn write_site_file(site: &Path, name: &str, content: &str) -> Result<(), JailError> {
+    let path = site.join(name);
+    if fs::read_to_string(&path).is_ok_and(|present| present == content) {
+        return Ok(());
+    }
+    fs::write(&path, content)
+        .map_err(|error| JailError::io(STEP, format!("write {}", path.display()), &error))
+}
+
+/// A detached view of the tree at `fd` in which the host's id 0 is the jail's, and so on.
+fn map_tree(
+    fd: BorrowedFd<'_>,
+    user: BorrowedFd<'_>,
+    flags: MountFlags,
+) -> Result<OwnedFd, SysError> {
+    let tree = mount::clone_mount(fd, c"", false)?;
+    mount::map_ids(tree.as_fd(), user)?;
+    if flags != MountFlags::NONE {
+        mount::add_flags(tree.as_fd(), flags, false)?;
+    }
+    Ok(tree)
+}
+
+/// Acts on files as a jail's root, with the launcher's capabilities kept.
+///
+/// An overlay writes to its upper layer as whoever mounted it. The upper layer is seen through a
+/// mount with shifted ids, in which the host's root does not exist but the jail's does, as id 0:
+/// so files are stored with the ids they have inside, and do not depend on the jail's range.
+struct FileIdentity(Capabilities);
+
+impl FileIdentity {
+    fn assume(uid: u32) -> Result<Self, SysError> {
+        let kept = credentials::capabilities()?;
+        credentials::set_file_identity(uid, uid);
+        let assumed = Self(kept);
+        match credentials::set_capabilities(kept) {
+            Ok(()) => Ok(assumed),
+            Err(error) => assumed.resume().and(Err(error)),
+        }
+    }
+
+    fn resume(self) -> Result<(), SysError> {
+        credentials::set_file_identity(0, 0);
+        credentials::set_capabilities(self.0)
+    }
+}
+
+/// Bytes of a mount option's value, its closing zero included; fsconfig(2).
+const OPTION_BYTES: usize = 256;
+
+/// The root of a jail: `lower` layers, topmost first, under `own`'s `upper`.
+///
+/// Layers are named by descriptor, so that the jail's mount table shows no path of the host.
+/// `redirect_dir`, `metacopy` and `index` stay off: each lets an upper layer that a tenant wrote
+/// refer to lower files by name (security rule E43).
+fn overlay(own: &OwnedFd, lower: &[OwnedFd]) -> Result<OwnedFd, SysError> {
+    let context = mount::new_filesystem(c"overlay")?;
+    let set = |name, value: &str| {
+        let value = CString::new(value).unwrap_or_default();
+        mount::set_option(context.as_fd(), name, &value)
+    };
+    let path = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let paths: Vec<String> = lower.iter().map(path).collect();
+    let joined = paths.join(":");
+    if joined.len() < OPTION_BYTES {
+        set(c"lowerdir", &joined)?;
+    } else {
+        // One option per layer; Linux 6.8.
+        paths.iter().try_for_each(|path| set(c"lowerdir+", path))?;
+    }
+    set(c"upperdir", &format!("{}/upper", path(own)))?;
+    set(c"workdir", &format!("{}/work", path(own)))?;
+    set(c"redirect_dir", "nofollow")?;
+    set(c"metacopy", "off")?;
+    set(c"index", "off")?;
+    mount::make_mount(context.as_fd(), MountFlags::NO_SUID.and(MountFlags::NO_DEVICES))
+}
+
+/// `/dev`: made by the host, because only the host may make device nodes.
+fn device_directory() -> Result<OwnedFd, SysError> {
+    let context = mount::new_filesystem(c"tmpfs")?;
+    mount::set_option(context.as_fd(), c"mode", c"755")?;
+    mount::set_option(context.as_fd(), c"size", DEV_BYTES)?;
+    let dev = mount::make_mount(context.as_fd(), MountFlags::NO_SUID.and(MountFlags::NO_EXEC))?;
+    for (name, number) in DEVICES {
+        file::make_character_device(dev.as_fd(), name, 0o666, number)?;
+    }
+    for (target, name) in DEVICE_LINKS {
+        file::make_link(target, dev.as_fd(), name)?;
+    }
+    file::make_dir(dev.as_fd(), c"pts", 0o755)?;
+    file::make_dir(dev.as_fd(), c"shm", 0o755)?;
+    Ok(dev)
+}

@@ -1,0 +1,162 @@
+//! The launcher process: the only privileged code.
+//!
+//! Root, single-threaded, no runtime. It reads one request, does it, answers, and so on until its
+//! socket closes. It parses no text that a tenant wrote but a checked host name, and opens no path
+//! that a tenant chose.
+
+use std::{
+    ffi::OsString,
+    fs,
+    net::Ipv4Addr,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    process::ExitCode,
+};
+
+use sys::{fd, socket};
+
+use crate::{
+    cgroup::NodeCgroups,
+    error::{InStep, JailError},
+    launch,
+    network::HostNetwork,
+    policy, remove,
+    rootfs::NodeFiles,
+    spec::{JailId, NodeNetwork, NodeSpec},
+    wire::{JAILS_PER_REPLY, MESSAGE_BYTES, Reply, Request},
+};
+
+/// Everything a launcher holds between requests.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) node: NodeSpec,
+    pub(crate) cgroups: NodeCgroups,
+    pub(crate) files: NodeFiles,
+    pub(crate) network: Option<HostNetwork>,
+    /// The system calls a jail may make.
+    pub(crate) filter: Vec<sys::seccomp::Instruction>,
+    /// The executable that the agents run: this process's own, which is sealed.
+    pub(crate) program: OwnedFd,
+}
+
+/// Runs a launcher process: `sandbar __launcher STATE_DIR NAME BASE PREFIX`, with the daemon's
+/// socket as standard input. Returns when the daemon is gone.
+#[must_use]
+pub fn launcher_main() -> ExitCode {
+    let Ok(socket) = take_socket() else { return ExitCode::FAILURE };
+    match Server::open(std::env::args_os().skip(2)) {
+        Ok(server) => server.serve(&socket),
+        Err(error) => {
+            answer(&socket, &Reply::Failed(error), None);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Moves the socket off standard input, so that no child inherits it as such.
+fn take_socket() -> Result<OwnedFd, sys::SysError> {
+    /// Above the numbers that programs expect something at.
+    const ABOVE: i32 = 10;
+    let socket = fd::duplicate_above(std::io::stdin().as_fd(), ABOVE)?;
+    let null = sys::file::open(sys::file::cwd(), c"/dev/null", sys::file::READ_WRITE)?;
+    fd::inherit_as(null.as_fd(), 0)?;
+    Ok(socket)
+}
+
+fn answer(socket: &OwnedFd, reply: &Reply, pidfd: Option<BorrowedFd<'_>>) {
+    // A daemon that is gone needs no answer; the next read ends this process.
+    socket::send(socket.as_fd(), &reply.encode(), pidfd.as_slice()).unwrap_or_default();
+}
+
+impl Server {
+    fn open(args: impl Iterator<Item = OsString>) -> Result<Self, JailError> {
+        const STEP: &str = "launcher";
+        let node = node_spec(args)
+            .ok_or_else(|| JailError::Refused("the launcher's arguments are malformed".into()))?;
+        // A terminal's Ctrl-C is for the daemon; this process ends when the daemon closes the socket.
+        sys::process::new_session().in_step(STEP)?;
+        sys::process::ignore_children().in_step(STEP)?;
+        sys::file::clear_umask();
+        sys::limits::raise_open_files().in_step(STEP)?;
+        let program = fs::File::open("/proc/self/exe")
+            .map_err(|error| JailError::io(STEP, "open /proc/self/exe", &error))?;
+        Ok(Self {
+            cgroups: NodeCgroups::open(&node.name)?,
+            files: NodeFiles::open(&node)?,
+            network: HostNetwork::open(&node)?,
+            filter: policy::agent_filter(),
+            program: program.into(),
+            node,
+        })
+    }
+
+    fn serve(&self, socket: &OwnedFd) -> ExitCode {
+        answer(socket, &Reply::Done, None);
+        let mut buffer = vec![0; MESSAGE_BYTES];
+        loop {
+            let Ok((length, fds)) = socket::receive(socket.as_fd(), &mut buffer) else {
+                return ExitCode::FAILURE;
+            };
+            let message = buffer.get(..length).unwrap_or_default();
+            if message.is_empty() {
+                return ExitCode::SUCCESS;
+            }
+            let Ok(request) = Request::decode(message) else {
+                let refusal = JailError::Refused("the request is malformed".to_owned());
+                answer(socket, &Reply::Failed(refusal), None);
+                continue;
+            };
+            let fds = fds.into_iter().flatten().collect();
+            match self.carry_out(request, fds) {
+                Ok((reply, pidfd)) => answer(socket, &reply, pidfd.as_ref().map(AsFd::as_fd)),
+                Err(error) => answer(socket, &Reply::Failed(error), None),
+            }
+        }
+    }
+
+    /// Everything a launcher does.
+    fn carry_out(
+        &self,
+        request: Request,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(Reply, Option<OwnedFd>), JailError> {
+        match request {
+            Request::Launch(spec) => {
+                let launched = launch::launch(self, &spec, fds)?;
+                let reply = Reply::Launched { pid: launched.pid, start_time: launched.start_time };
+                return Ok((reply, Some(launched.pidfd)));
+            }
+            Request::Kill(jail) => self.cgroups.destroy(jail)?,
+            Request::RemoveFiles(jail) => self.remove_files(jail)?,
+            Request::Jails(from) => {
+                return Ok((Reply::Jails(self.cgroups.jails(from, JAILS_PER_REPLY)?), None));
+            }
+            Request::SetUpNetwork => self.network.as_ref().map_or(Ok(()), HostNetwork::set_up)?,
+            Request::TearDown => {
+                self.network.as_ref().map_or(Ok(()), HostNetwork::tear_down)?;
+                self.cgroups.remove_node()?;
+            }
+        }
+        Ok((Reply::Done, None))
+    }
+
+    fn remove_files(&self, jail: JailId) -> Result<(), JailError> {
+        let dir = self.files.jail_dir(jail);
+        remove::remove_tree(&dir)
+            .map_err(|error| JailError::io("remove files", dir.display().to_string(), &error))
+    }
+}
+
+fn node_spec(mut args: impl Iterator<Item = OsString>) -> Option<NodeSpec> {
+    let state_dir = args.next()?.into();
+    let name = args.next()?.into_string().ok()?;
+    let base = args.next()?.into_string().ok()?;
+    let prefix = args.next()?.into_string().ok()?.parse().ok()?;
+    let network = match base.as_str() {
+        "none" => None,
+        base => Some(NodeNetwork { base: base.parse::<Ipv4Addr>().ok()?, prefix }),
+    };
+    let name_fits = (1..=8).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let prefix_fits = network.is_none() || (16..=28).contains(&prefix);
+    (name_fits && prefix_fits).then_some(NodeSpec { state_dir, name, network })
+}

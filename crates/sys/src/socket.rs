@@ -1,0 +1,146 @@
+//! Sockets that carry messages with descriptors.
+
+use std::{
+    io::{IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
+};
+
+use crate::{
+    error::{SysError, check},
+    fd::own,
+};
+
+/// Descriptors in one message at most: an image's layers, a jail's binds and a few more. The
+/// kernel's own limit is 253 (`SCM_MAX_FD`).
+pub const MESSAGE_FDS: usize = 64;
+
+/// A connected pair of unix sockets that keep message boundaries and notice the other end's death.
+///
+/// # Errors
+/// As socketpair(2).
+pub fn message_pair() -> Result<(OwnedFd, OwnedFd), SysError> {
+    let mut pair = [-1; 2];
+    // SAFETY: `pair` has room for the two descriptors the kernel writes.
+    let ret = unsafe {
+        libc::socketpair(
+            libc::AF_UNIX,
+            libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC,
+            0,
+            pair.as_mut_ptr(),
+        )
+    };
+    check("socketpair", ret)?;
+    Ok((own(pair[0]), own(pair[1])))
+}
+
+/// Room for one `SCM_RIGHTS` control message, aligned as `cmsghdr` must be.
+#[repr(align(8))]
+struct Control([u8; CONTROL_BYTES]);
+
+/// `CMSG_SPACE` of [`MESSAGE_FDS`] descriptors: a 16-byte header and 4 bytes each.
+const CONTROL_BYTES: usize = 16 + MESSAGE_FDS * size_of::<RawFd>();
+
+/// Sends one message with descriptors. *After fork.*
+///
+/// # Errors
+/// `EINVAL` over [`MESSAGE_FDS`]; else as sendmsg(2). No signal is raised when the peer is gone.
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), SysError> {
+    if fds.len() > MESSAGE_FDS {
+        return Err(SysError { call: "sendmsg (too many descriptors)", errno: libc::EINVAL });
+    }
+    let mut data = IoSlice::new(bytes);
+    let mut control = Control([0; CONTROL_BYTES]);
+    let payload = size_of_val(fds);
+    let mut message = empty_message();
+    message.msg_iov = (&raw mut data).cast();
+    message.msg_iovlen = 1;
+    if !fds.is_empty() {
+        let length = u32::try_from(payload).unwrap_or(u32::MAX);
+        message.msg_control = control.0.as_mut_ptr().cast();
+        // SAFETY: CMSG_SPACE is arithmetic on a length.
+        message.msg_controllen = unsafe { libc::CMSG_SPACE(length) } as usize;
+        // SAFETY: `message` is complete; the call only computes a pointer into `control`.
+        let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+        // SAFETY: `control` is aligned and msg_controllen covers at least one header, so the
+        // pointer is not null and what it points at is ours alone.
+        let header = unsafe { &mut *header };
+        header.cmsg_level = libc::SOL_SOCKET;
+        header.cmsg_type = libc::SCM_RIGHTS;
+        // SAFETY: CMSG_LEN is arithmetic on a length.
+        header.cmsg_len = unsafe { libc::CMSG_LEN(length) } as usize;
+        // SAFETY: the header lies in `control`, so its data does too.
+        let start = unsafe { libc::CMSG_DATA(header) };
+        // SAFETY: BorrowedFd is a transparent RawFd, so `fds` is `payload` bytes of descriptor
+        // numbers; `control` has room for them behind one header, as checked above.
+        unsafe { std::ptr::copy_nonoverlapping(fds.as_ptr().cast::<u8>(), start, payload) };
+    }
+    // SAFETY: `message` points at `data` and `control`, which live through the call.
+    let ret = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
+    check("sendmsg", ret).map(drop)
+}
+
+/// Descriptors that came with a message.
+pub type Received = [Option<OwnedFd>; MESSAGE_FDS];
+
+/// Receives one message and its descriptors; 0 bytes mean that the other end is gone. *After fork.*
+///
+/// # Errors
+/// `EMSGSIZE` for a message that does not fit `bytes` or carries more descriptors than
+/// [`MESSAGE_FDS`]; else as recvmsg(2).
+pub fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<(usize, Received), SysError> {
+    let mut data = IoSliceMut::new(bytes);
+    let mut control = Control([0; CONTROL_BYTES]);
+    let mut message = empty_message();
+    message.msg_iov = (&raw mut data).cast();
+    message.msg_iovlen = 1;
+    message.msg_control = control.0.as_mut_ptr().cast();
+    message.msg_controllen = CONTROL_BYTES;
+    let ret = loop {
+        // SAFETY: `message` points at `data` and `control`, which live through the call and are as
+        // long as it says.
+        let ret =
+            unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+        match check("recvmsg", ret) {
+            Err(error) if error.errno == libc::EINTR => {}
+            other => break other?,
+        }
+    };
+    let mut received: Received = [const { None }; MESSAGE_FDS];
+    // SAFETY: `message` was filled in by the kernel; the call only computes a pointer.
+    let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    // SAFETY: the pointer is null or points at a header the kernel wrote into `control`.
+    let header = unsafe { header.as_ref() };
+    if let Some(header) =
+        header.filter(|h| h.cmsg_level == libc::SOL_SOCKET && h.cmsg_type == libc::SCM_RIGHTS)
+    {
+        // SAFETY: CMSG_LEN is arithmetic on a length.
+        let count = (header.cmsg_len - unsafe { libc::CMSG_LEN(0) } as usize) / size_of::<RawFd>();
+        // SAFETY: the header lies in `control`, so its data does too.
+        let start = unsafe { libc::CMSG_DATA(header) };
+        let mut raw: [RawFd; MESSAGE_FDS] = [-1; MESSAGE_FDS];
+        let count = count.min(MESSAGE_FDS);
+        // SAFETY: the kernel wrote `count` descriptor numbers at `start`, and `raw` has room for
+        // them; as bytes the copy needs no alignment.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                start,
+                raw.as_mut_ptr().cast(),
+                count * size_of::<RawFd>(),
+            );
+        }
+        for (slot, fd) in received.iter_mut().zip(raw).take(count) {
+            *slot = Some(own(fd));
+        }
+    }
+    if message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 {
+        return Err(SysError { call: "recvmsg (truncated)", errno: libc::EMSGSIZE });
+    }
+    Ok((usize::try_from(ret).unwrap_or_default(), received))
+}
+
+fn empty_message() -> libc::msghdr {
+    // SAFETY: msghdr is plain integers and pointers, for which all zeros is a valid value: no
+    // name, no data, no control.
+    unsafe { MaybeUninit::<libc::msghdr>::zeroed().assume_init() }
+}
