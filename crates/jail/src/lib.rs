@@ -17,6 +17,7 @@ mod cgroup;
 mod check;
 mod enter;
 mod error;
+pub mod features;
 pub mod handoff;
 mod launch;
 pub mod launcher;
