@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 /// What to run: a shell text, or a program and its arguments.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a command is a text or a list of texts")]
 pub enum Command {
     /// Run by `bash -c`, or by `sh -c` in an image without bash.
     Shell(String),

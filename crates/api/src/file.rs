@@ -40,7 +40,17 @@ pub struct FileEntry {
     /// Where a symbolic link points.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link_target: Option<String>,
+    /// Only where the path is not UTF-8: its bytes, percent-encoded as `/files/{path}` takes them
+    /// (without the leading slash). `name` and `path` then hold U+FFFD in place of such bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoded_path: Option<String>,
 }
+
+/// Response header of a file's content: its permission bits in octal, as `644`.
+pub const MODE_HEADER: &str = "x-sandbar-mode";
+
+/// Response header of a file's content: milliseconds since 1970-01-01 UTC of its last change.
+pub const MODIFIED_HEADER: &str = "x-sandbar-modified-ms";
 
 /// Query of `GET /v1/sandboxes/{id}/files:list`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, IntoParams)]
@@ -63,7 +73,8 @@ pub struct ListFiles {
     pub limit: Option<usize>,
 }
 
-/// One page of a directory, sorted by path.
+/// One page of a directory, sorted by path, component by component: a directory comes right
+/// before what is in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FileList {

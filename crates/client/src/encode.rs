@@ -6,8 +6,8 @@
 use std::fmt::Write;
 
 /// Percent-encodes `text`.
-fn encode(text: &str, out: &mut String) {
-    for byte in text.bytes() {
+fn encode(text: &[u8], out: &mut String) {
+    for &byte in text {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
             out.push(char::from(byte));
         } else {
@@ -22,22 +22,40 @@ fn encode(text: &str, out: &mut String) {
 /// change the meaning of a path through a symbolic link and could even leave `/files/`. Such a
 /// path is sent as one segment with encoded slashes, which a parser leaves alone and the server
 /// decodes to the same path. So is a path with empty segments.
-pub(crate) fn file_path(path: &str) -> String {
-    let path = path.strip_prefix('/').unwrap_or(path);
+pub(crate) fn file_path(path: &[u8]) -> String {
+    let path = path.strip_prefix(b"/").unwrap_or(path);
     let mut out = String::with_capacity(path.len() + 8);
-    if path.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
+    let mut segments = path.split(|byte| *byte == b'/');
+    if segments.any(|segment| matches!(segment, b"" | b"." | b"..")) {
         // The slash in front keeps a lone `..` from being a dot segment.
-        encode("/", &mut out);
+        encode(b"/", &mut out);
         encode(path, &mut out);
         return out;
     }
-    for (index, segment) in path.split('/').enumerate() {
+    for (index, segment) in path.split(|byte| *byte == b'/').enumerate() {
         if index > 0 {
             out.push('/');
         }
         encode(segment, &mut out);
     }
     out
+}
+
+/// The bytes that a percent-encoded text stands for; none when it is malformed.
+pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digits = tail.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
+        bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+        rest = &tail[2..];
+    }
+    Some(bytes)
 }
 
 /// A query in the making.
@@ -50,7 +68,7 @@ impl Query {
         self.0.push(if self.0.is_empty() { '?' } else { '&' });
         self.0.push_str(name);
         self.0.push('=');
-        encode(value, &mut self.0);
+        encode(value.as_bytes(), &mut self.0);
         self
     }
 
@@ -88,7 +106,7 @@ mod tests {
             ("/...", "..."),
             ("/~/.-_", "~/.-_"),
         ] {
-            assert_eq!(file_path(path), encoded, "{path:?}");
+            assert_eq!(file_path(path.as_bytes()), encoded, "{path:?}");
         }
     }
 
@@ -106,30 +124,23 @@ mod tests {
             "/a/",
             "/%2e%2e/x",
         ] {
-            let url = format!("http://h/v1/files/{}", file_path(path));
+            let url = format!("http://h/v1/files/{}", file_path(path.as_bytes()));
             let parsed = reqwest::Url::parse(&url).unwrap();
             let sent = parsed.path().strip_prefix("/v1/files/").expect(path);
-            let decoded = decode(sent);
+            let decoded = String::from_utf8(decode(sent).unwrap()).unwrap();
             // More slashes than written mean the same path.
             let meant = format!("/{decoded}");
             assert_eq!(meant.trim_start_matches('/'), path.trim_start_matches('/'), "{path}");
         }
     }
 
-    fn decode(text: &str) -> String {
-        let mut bytes = Vec::new();
-        let mut rest = text.as_bytes();
-        while let Some((&byte, tail)) = rest.split_first() {
-            if byte == b'%' {
-                let digits = std::str::from_utf8(&tail[..2]).unwrap();
-                bytes.push(u8::from_str_radix(digits, 16).unwrap());
-                rest = &tail[2..];
-            } else {
-                bytes.push(byte);
-                rest = tail;
-            }
+    #[test]
+    fn bytes_of_any_kind_survive() {
+        let bytes: Vec<u8> = (0..=255).filter(|byte| *byte != b'/').collect();
+        assert_eq!(decode(&file_path(&bytes)), Some(bytes));
+        for bad in ["%", "%f", "%fg", "%+1", "a%"] {
+            assert_eq!(decode(bad), None, "{bad}");
         }
-        String::from_utf8(bytes).unwrap()
     }
 
     #[test]

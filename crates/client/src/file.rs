@@ -1,7 +1,7 @@
 //! Files of a sandbox: contents as bytes or as streams, directories as pages.
 //!
 //! Paths are absolute, without exception: a relative one would mean different files in different
-//! sandboxes. Contents are byte-exact; the streaming forms hold one chunk in memory.
+//! sandboxes. They are bytes, as the kernel has them; a `&str` is good where it is UTF-8. Contents are byte-exact; the streaming forms hold one chunk in memory.
 
 use std::{
     fmt, io,
@@ -14,7 +14,7 @@ use std::{
 };
 
 use api::{
-    file::{DeleteFile, FileList, ListFiles, MakeDirectory, WriteFile},
+    file::{DeleteFile, FileEntry, FileList, ListFiles, MODE_HEADER, MakeDirectory, WriteFile},
     id::SandboxId,
 };
 use bytes::Bytes;
@@ -28,12 +28,13 @@ use reqwest::{Method, RequestBuilder, Response};
 use crate::{
     Client, ClientError, MAX_ANSWER_BYTES,
     call::{ANSWER_LIMIT, SILENCE_LIMIT, within},
-    encode::{Query, file_path},
+    encode::{Query, decode, file_path},
 };
 
 /// The content of a file as it arrives. Dropping it closes the connection.
 pub struct FileStream {
     size: Option<u64>,
+    mode: Option<u32>,
     content: BoxStream<'static, Result<Bytes, ClientError>>,
 }
 
@@ -42,6 +43,12 @@ impl FileStream {
     #[must_use]
     pub fn size(&self) -> Option<u64> {
         self.size
+    }
+
+    /// Permission bits of the file.
+    #[must_use]
+    pub fn mode(&self) -> Option<u32> {
+        self.mode
     }
 }
 
@@ -65,8 +72,12 @@ impl Client {
     /// # Errors
     /// [`ClientError::TooLarge`] over [`MAX_ANSWER_BYTES`]; [`ClientError::Api`] with
     /// `FILE_NOT_FOUND`, `IS_DIRECTORY`, ...
-    pub async fn read_file(&self, id: &SandboxId, path: &str) -> Result<Bytes, ClientError> {
-        let response = self.open_file(id, path).await?;
+    pub async fn read_file(
+        &self,
+        id: &SandboxId,
+        path: impl AsRef<[u8]>,
+    ) -> Result<Bytes, ClientError> {
+        let response = self.open_file(id, path.as_ref()).await?;
         Ok(self.collect(READ, response, MAX_ANSWER_BYTES).await?.into())
     }
 
@@ -77,17 +88,19 @@ impl Client {
     pub async fn read_file_stream(
         &self,
         id: &SandboxId,
-        path: &str,
+        path: impl AsRef<[u8]>,
     ) -> Result<FileStream, ClientError> {
-        let response = self.open_file(id, path).await?;
+        let response = self.open_file(id, path.as_ref()).await?;
         let size = response.content_length();
+        let mode = response.headers().get(MODE_HEADER).and_then(|bits| bits.to_str().ok());
+        let mode = mode.and_then(|bits| u32::from_str_radix(bits, 8).ok());
         let reading = (self.clone(), response);
         let content = stream::try_unfold(reading, |(client, mut response)| async move {
             let chunk = within(READ, SILENCE_LIMIT, response.chunk()).await?;
             let chunk = chunk.map_err(|source| client.broken(READ, source))?;
             Ok(chunk.map(|chunk| (chunk, (client, response))))
         });
-        Ok(FileStream { size, content: content.boxed() })
+        Ok(FileStream { size, mode, content: content.boxed() })
     }
 
     /// Writes a file whole: readers see the old content or the new. Parents are made.
@@ -97,11 +110,11 @@ impl Client {
     pub async fn write_file(
         &self,
         id: &SandboxId,
-        path: &str,
+        path: impl AsRef<[u8]>,
         options: &WriteFile,
         content: impl Into<Bytes>,
     ) -> Result<(), ClientError> {
-        let call = self.write_request(id, path, options)?.body(content.into());
+        let call = self.write_request(id, path.as_ref(), options)?.body(content.into());
         self.send(WRITE, ANSWER_LIMIT, call).await.map(drop)
     }
 
@@ -114,7 +127,7 @@ impl Client {
     pub async fn write_file_stream<S>(
         &self,
         id: &SandboxId,
-        path: &str,
+        path: impl AsRef<[u8]>,
         options: &WriteFile,
         content: S,
     ) -> Result<(), ClientError>
@@ -126,7 +139,7 @@ impl Client {
             let upload = Arc::clone(&upload);
             move |chunk| upload.pass(chunk)
         }));
-        let call = self.write_request(id, path, options)?.body(body);
+        let call = self.write_request(id, path.as_ref(), options)?.body(body);
         let mut sending = pin!(call.send());
         let mut seen = 0;
         loop {
@@ -189,23 +202,23 @@ impl Client {
     pub async fn delete_file(
         &self,
         id: &SandboxId,
-        path: &str,
+        path: impl AsRef<[u8]>,
         options: &DeleteFile,
     ) -> Result<(), ClientError> {
         let query = Query::default().flag("recursive", options.recursive);
-        let url = format!("{}{}", url(id, path)?, query.as_str());
+        let url = format!("{}{}", url(id, path.as_ref())?, query.as_str());
         let call = self.request(Method::DELETE, &url);
         self.send("delete a file", ANSWER_LIMIT, call).await.map(drop)
     }
 
-    async fn open_file(&self, id: &SandboxId, path: &str) -> Result<Response, ClientError> {
+    async fn open_file(&self, id: &SandboxId, path: &[u8]) -> Result<Response, ClientError> {
         self.send(READ, ANSWER_LIMIT, self.request(Method::GET, &url(id, path)?)).await
     }
 
     fn write_request(
         &self,
         id: &SandboxId,
-        path: &str,
+        path: &[u8],
         options: &WriteFile,
     ) -> Result<RequestBuilder, ClientError> {
         let query = Query::default().optional("mode", options.mode.as_deref());
@@ -241,9 +254,17 @@ impl Upload {
 const READ: &str = "read a file";
 const WRITE: &str = "write a file";
 
-fn url(id: &SandboxId, path: &str) -> Result<String, ClientError> {
-    if !path.starts_with('/') {
-        return Err(ClientError::RelativePath { path: path.to_owned() });
+/// The path of an entry as bytes, also where it is not UTF-8: what the calls of this client take.
+#[must_use]
+pub fn entry_path(entry: &FileEntry) -> Vec<u8> {
+    let encoded = entry.encoded_path.as_deref().and_then(decode);
+    encoded.map_or_else(|| entry.path.clone().into_bytes(), |path| [b"/", &*path].concat())
+}
+
+fn url(id: &SandboxId, path: &[u8]) -> Result<String, ClientError> {
+    if !path.starts_with(b"/") {
+        let path = String::from_utf8_lossy(path).into_owned();
+        return Err(ClientError::RelativePath { path });
     }
     Ok(format!("/v1/sandboxes/{id}/files/{}", file_path(path)))
 }

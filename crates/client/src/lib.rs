@@ -44,5 +44,5 @@ pub use environment::{DEFAULT_STATE_DIR, state_dir};
 pub use error::{ClientError, EnvironmentError};
 pub use event::EventStream;
 pub use exec::{ExecStream, decode_output, encode_stdin};
-pub use file::FileStream;
+pub use file::{FileStream, entry_path};
 pub use image::BuildStream;

@@ -271,14 +271,14 @@ async fn contents_stream_in_both_directions() {
             assert_eq!(bytes, CHUNKS * 65536);
             StatusCode::CREATED
         })
-        .get(|| async { vec![7_u8; 100_000] }),
+        .get(|| async { ([("x-sandbar-mode", "750")], vec![7_u8; 100_000]) }),
     );
     let client = serve(routes).await;
     let chunks = (0..CHUNKS).map(|_| Ok(Bytes::from(vec![1_u8; 65536])));
     let options = WriteFile::default();
     client.write_file_stream(&id("x"), "/big", &options, stream::iter(chunks)).await.unwrap();
     let content = client.read_file_stream(&id("x"), "/big").await.unwrap();
-    assert_eq!(content.size(), Some(100_000));
+    assert_eq!((content.size(), content.mode()), (Some(100_000), Some(0o750)));
     let length = content.try_fold(0, |sum, chunk| async move { Ok(sum + chunk.len()) }).await;
     assert_eq!(length.unwrap(), 100_000);
 }

@@ -272,7 +272,9 @@ async fn mkdir(State(fake): State<Fake>, Json(body): Json<Value>) -> StatusCode 
 
 async fn read(State(fake): State<Fake>, Path((_, path)): Path<(String, String)>) -> Response {
     match fake.files.lock().unwrap().get(&format!("/{path}")) {
-        Some(Entry::File(_, content)) => content.clone().into_response(),
+        Some(Entry::File(mode, content)) => {
+            ([("x-sandbar-mode", format!("{mode:o}"))], content.clone()).into_response()
+        }
         Some(_) => refusal(StatusCode::BAD_REQUEST, "IS_DIRECTORY", "a directory"),
         None => refusal(StatusCode::NOT_FOUND, "FILE_NOT_FOUND", "no such file"),
     }

@@ -5,9 +5,13 @@
 //! [`LocalTree`].
 
 use std::{
+    ffi::OsStr,
     fs::{self, OpenOptions},
     io::Write as _,
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{OpenOptionsExt as _, PermissionsExt as _, symlink},
+    },
     path::{Component, Path, PathBuf},
 };
 
@@ -16,17 +20,17 @@ use api::{
     file::{FileEntry, FileType, ListFiles},
     id::SandboxId,
 };
-use client::Client;
+use client::{Client, entry_path};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
     Copied, IN_FLIGHT, MODE_BITS, Progress,
     place::{last_component, means_content},
-    remote::{Kind, kind, mode},
+    remote::{Kind, kind},
 };
 use crate::random::random_name;
 
-/// Permission bits of a file whose own are not known.
+/// Permission bits of a file when the server does not say.
 const DEFAULT_MODE: u32 = 0o644;
 
 /// Copies the path of the sandbox to `destination`.
@@ -58,11 +62,7 @@ pub(super) async fn copy(
         return sandbox.directory(path, &target).await;
     }
     // A missing file is reported by the attempt to read it.
-    let mode = match source {
-        Kind::NotDirectory => mode(client, id, path).await?,
-        Kind::Directory | Kind::Missing => None,
-    };
-    let bytes = sandbox.file(path, &target, mode.unwrap_or(DEFAULT_MODE)).await?;
+    let bytes = sandbox.file(path.as_bytes(), &target).await?;
     Ok(Copied { files: 1, bytes, ..Copied::default() })
 }
 
@@ -90,7 +90,7 @@ impl Sandbox<'_> {
             let page = self.client.list_files(self.id, &query).await?;
             let mut files = Vec::new();
             for entry in page.entries {
-                let relative = relative(path, &entry.path)?;
+                let relative = relative(path, &entry_path(&entry))?;
                 match entry.file_type {
                     FileType::Directory => {
                         tree.make_directory(&relative)?;
@@ -125,7 +125,7 @@ impl Sandbox<'_> {
         let mut sizes = stream::iter(files)
             .map(|(relative, entry)| async move {
                 let target = tree.place(&relative)?;
-                self.file(&entry.path, &target, entry.mode).await
+                self.file(&entry_path(&entry), &target).await
             })
             .buffer_unordered(IN_FLIGHT);
         while let Some(bytes) = sizes.try_next().await? {
@@ -136,8 +136,11 @@ impl Sandbox<'_> {
     }
 
     /// Copies one file and gives its bytes. The target is the old content or the whole new one.
-    async fn file(self, path: &str, target: &Path, mode: u32) -> anyhow::Result<u64> {
-        let attempt = || format!("could not copy {}:{path} to {}", self.id, target.display());
+    async fn file(self, path: &[u8], target: &Path) -> anyhow::Result<u64> {
+        let attempt = || {
+            let path = String::from_utf8_lossy(path);
+            format!("could not copy {}:{path} to {}", self.id, target.display())
+        };
         let mut content =
             self.client.read_file_stream(self.id, path).await.with_context(attempt)?;
         let mut file = NewFile::create(target).with_context(attempt)?;
@@ -147,7 +150,8 @@ impl Sandbox<'_> {
             bytes += u64::try_from(chunk.len()).unwrap_or(u64::MAX);
             self.progress.bytes(chunk.len());
         }
-        file.keep(mode & MODE_BITS).with_context(attempt)?;
+        let mode = content.mode().unwrap_or(DEFAULT_MODE) & MODE_BITS;
+        file.keep(mode).with_context(attempt)?;
         self.progress.file();
         Ok(bytes)
     }
@@ -160,12 +164,13 @@ fn plain(path: &str) -> String {
 }
 
 /// The path of an entry below the directory that was listed. An entry elsewhere is a lie.
-fn relative(root: &str, path: &str) -> anyhow::Result<PathBuf> {
+fn relative(root: &str, path: &[u8]) -> anyhow::Result<PathBuf> {
     let root = root.trim_end_matches('/');
-    let rest = path.strip_prefix(root).and_then(|rest| rest.strip_prefix('/'));
-    let relative = PathBuf::from(rest.unwrap_or_default());
+    let rest = path.strip_prefix(root.as_bytes()).and_then(|rest| rest.strip_prefix(b"/"));
+    let relative = PathBuf::from(OsStr::from_bytes(rest.unwrap_or_default()));
     let is_below = relative.components().all(|part| matches!(part, Component::Normal(_)));
-    if !is_below || relative.as_os_str().is_empty() || path.contains('\0') {
+    if !is_below || relative.as_os_str().is_empty() || path.contains(&0) {
+        let path = String::from_utf8_lossy(path);
         bail!("the sandbox named {path:?} as something in {root:?}; nothing outside is written");
     }
     Ok(relative)
@@ -263,12 +268,12 @@ mod tests {
 
     #[test]
     fn only_what_is_below_the_listed_directory_is_taken() {
-        assert_eq!(relative("/w", "/w/a/b").unwrap(), Path::new("a/b"));
-        assert_eq!(relative("/", "/a").unwrap(), Path::new("a"));
-        assert_eq!(relative(&plain("//w/./"), "/w/a").unwrap(), Path::new("a"));
-        assert_eq!(relative(&plain("/."), "/w/a").unwrap(), Path::new("w/a"));
+        assert_eq!(relative("/w", b"/w/a/b").unwrap(), Path::new("a/b"));
+        assert_eq!(relative("/", b"/a").unwrap(), Path::new("a"));
+        assert_eq!(relative(&plain("//w/./"), b"/w/a").unwrap(), Path::new("a"));
+        assert_eq!(relative(&plain("/."), b"/w/a").unwrap(), Path::new("w/a"));
         for lie in ["/w", "/etc/passwd", "/w/../etc", "/wx/a", "a", "/w//etc", "/w/a\0b"] {
-            assert!(relative("/w", lie).is_err(), "{lie}");
+            assert!(relative("/w", lie.as_bytes()).is_err(), "{lie}");
         }
     }
 

@@ -1,20 +1,7 @@
-//! Questions about paths in a sandbox that the API has no single answer to.
+//! What is at a path in a sandbox, which the API says only by how a listing goes.
 
-use api::{
-    error::ErrorCode,
-    file::{FileEntry, FileType, ListFiles},
-    id::SandboxId,
-};
+use api::{error::ErrorCode, file::ListFiles, id::SandboxId};
 use client::{Client, ClientError};
-
-use super::{
-    MODE_BITS,
-    place::{join, last_component},
-};
-
-/// Pages of a directory looked through for the permission bits of one file in it: 64,000 entries.
-/// In a larger directory the file gets the default bits.
-const MODE_PAGES: usize = 64;
 
 /// What is at a path, links followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,28 +23,4 @@ pub(super) async fn kind(client: &Client, id: &SandboxId, path: &str) -> Result<
         }
         Err(error) => Err(error),
     }
-}
-
-/// Permission bits of the regular file at `path`, from the listing of its directory. None for
-/// anything else, a link included.
-pub(super) async fn mode(
-    client: &Client,
-    id: &SandboxId,
-    path: &str,
-) -> Result<Option<u32>, ClientError> {
-    let Some(name) = last_component(path) else { return Ok(None) };
-    let parent = path.trim_end_matches('/').strip_suffix(name).unwrap_or("/");
-    let mut query = ListFiles { path: join(parent, ""), hidden: true, ..ListFiles::default() };
-    for _page in 0..MODE_PAGES {
-        let page = client.list_files(id, &query).await?;
-        let found = page.entries.iter().find(|entry| entry.name == name);
-        if let Some(FileEntry { file_type, mode, .. }) = found {
-            return Ok((*file_type == FileType::File).then_some(mode & MODE_BITS));
-        }
-        query.cursor = page.next_cursor;
-        if query.cursor.is_none() {
-            break;
-        }
-    }
-    Ok(None)
 }
