@@ -1,3 +1,48 @@
-//! The Rust SDK.
+//! The Rust SDK: Sandbar's HTTP API as typed, asynchronous calls.
+//!
+//! Owns: finding the server of this machine, authentication, the limits on what is waited for and
+//! kept in memory, and the reading of event streams. Does not: retry, keep state between calls, or
+//! start servers. The types are those of [`api`], the same that the server is compiled against.
+//!
+//! ```no_run
+//! use client::{Client, api::{exec::{Command, ExecRequest}, sandbox::CreateSandbox}};
+//!
+//! # async fn example() -> Result<(), client::ClientError> {
+//! let client = Client::from_environment()?;
+//! let sandbox = client.create_sandbox(&CreateSandbox::default()).await?;
+//! let request = ExecRequest::new(Command::Shell("echo hello".to_owned()));
+//! let result = client.exec(&sandbox.id, &request).await?;
+//! assert_eq!(result.stdout, "hello\n");
+//! client.destroy_sandbox(&sandbox.id).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Cancel safety
+//! Dropping any future or stream of this crate closes its connection. For exec that ends the
+//! command; other operations may or may not have happened.
 
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod call;
+mod encode;
+mod environment;
+mod error;
+mod event;
+mod exec;
+mod file;
+mod image;
+mod node;
+mod sandbox;
+mod sse;
+
+pub use api;
+
+pub use call::{Client, MAX_ANSWER_BYTES};
+pub use environment::{DEFAULT_STATE_DIR, state_dir};
+pub use error::{ClientError, EnvironmentError};
+pub use event::EventStream;
+pub use exec::{ExecStream, decode_output, encode_stdin};
+pub use file::{FileStream, entry_path};
+pub use image::BuildStream;

@@ -1,0 +1,88 @@
+//! The commands: one file each. This page says which run where.
+
+pub(crate) mod bench;
+pub(crate) mod completions;
+pub(crate) mod config;
+pub(crate) mod cp;
+pub(crate) mod doctor;
+pub(crate) mod down;
+pub(crate) mod exec;
+pub(crate) mod image;
+pub(crate) mod inspect;
+pub(crate) mod ps;
+pub(crate) mod rm;
+pub(crate) mod run;
+pub(crate) mod serve;
+pub(crate) mod version;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use crate::{
+    command_line::{Command, CommandLine},
+    failure::{FAILED, NOT_RUN, report},
+    output::Output,
+    signals::Signals,
+};
+
+/// Does what the command line says and gives the process's exit code.
+pub(crate) fn run(line: CommandLine) -> ExitCode {
+    let out = Output { json: line.json };
+    let failed = match line.command {
+        Command::Run(_) | Command::Exec(_) => NOT_RUN,
+        _ => FAILED,
+    };
+    dispatch(line.command, out).unwrap_or_else(|error| report(&error, out.json, failed))
+}
+
+fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run(arguments) => wait(|signals| run::run(arguments, out, signals)),
+        Command::Exec(arguments) => wait(|signals| exec::run(arguments, out, signals)),
+        Command::Ps(arguments) => wait(|signals| until(signals, ps::run(arguments, out))),
+        Command::Inspect(arguments) => wait(|signals| until(signals, inspect::run(arguments, out))),
+        Command::Rm(arguments) => wait(|signals| until(signals, rm::run(arguments, out))),
+        Command::Cp(arguments) => wait(|signals| until(signals, cp::run(arguments, out))),
+        Command::Image(arguments) => wait(|signals| until(signals, image::run(arguments, out))),
+        Command::Version => wait(|signals| until(signals, version::run(out))),
+        Command::Bench(arguments) => wait(|signals| bench::run(arguments, out, signals)),
+        // These start processes that must have no threads before them, so no runtime exists yet.
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Down(arguments) => down::run(&arguments, out),
+        Command::Doctor(arguments) => doctor::run(&arguments, out),
+        Command::Config(arguments) => config::run(&arguments, out),
+        Command::Completions(arguments) => completions::run(&arguments),
+    }
+}
+
+/// Runs a command on a runtime of its own thread. What still blocks at the end (a read of a
+/// terminal, a write to a full pipe) is left behind, not waited for.
+fn wait<F>(command: impl FnOnce(Signals) -> F) -> anyhow::Result<ExitCode>
+where
+    F: Future<Output = anyhow::Result<ExitCode>>,
+{
+    let runtime = runtime()?;
+    let result = runtime.block_on(async {
+        let signals = Signals::listen().context("could not take over the signals")?;
+        Box::pin(command(signals)).await
+    });
+    runtime.shutdown_background();
+    result
+}
+
+/// A runtime of the calling thread.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("could not start the asynchronous runtime")
+}
+
+/// A command that a signal ends at once, leaving nothing to tidy up.
+async fn until(
+    mut signals: Signals,
+    command: impl Future<Output = anyhow::Result<ExitCode>>,
+) -> anyhow::Result<ExitCode> {
+    signals.unless(command).await?
+}

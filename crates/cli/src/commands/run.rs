@@ -1,0 +1,113 @@
+//! `sandbar run`: create, execute, print, destroy.
+//!
+//! Invariant: the sandbox is destroyed however the command ends, unless a second signal says not
+//! to wait. Its id is chosen here, so that it is known also when the creation is interrupted.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use api::{
+    error::ErrorCode,
+    id::{ImageRef, SandboxId},
+    sandbox::{CreateSandbox, NetworkPolicy, Resources},
+};
+use clap::{Args, ValueEnum};
+use client::{Client, ClientError};
+
+use crate::{
+    commands::exec::{ExecArguments, follow},
+    output::{Output, note},
+    random::random_name,
+    signals::Signals,
+    units::{parse_bytes, parse_cpus},
+};
+
+/// Arguments of `sandbar run`.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Image of its files; the server's default unless given.
+    #[arg(long)]
+    image: Option<ImageRef>,
+    /// What the sandbox may reach.
+    #[arg(long, value_enum, default_value_t)]
+    network: Network,
+    /// Memory it may use (512MiB, 2GiB).
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    memory: Option<u64>,
+    /// Processes and threads it may have at once.
+    #[arg(long, value_name = "N")]
+    pids: Option<u32>,
+    /// CPUs it may use (2, 0.5).
+    #[arg(long, value_name = "N", value_parser = parse_cpus)]
+    cpus: Option<u32>,
+    #[command(flatten)]
+    pub(crate) exec: ExecArguments,
+}
+
+/// [`NetworkPolicy`] as a word of the command line.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Network {
+    /// Public addresses only: not this machine, not its neighbours.
+    #[default]
+    Internet,
+    /// Nothing but its own loopback.
+    None,
+}
+
+/// Runs the command in a sandbox of its own.
+pub(crate) async fn run(
+    arguments: Arguments,
+    out: Output,
+    mut signals: Signals,
+) -> anyhow::Result<ExitCode> {
+    let client = Client::from_environment()?;
+    let id = generate_id()?;
+    let create = arguments.create(id.clone());
+    let result = signals
+        .unless(async {
+            let request = arguments.exec.request().await?;
+            client.create_sandbox(&create).await.context("could not create the sandbox")?;
+            follow(&client, &id, &request, out).await
+        })
+        .await;
+    // A second signal drops this and ends the program.
+    signals.unless(destroy(&client, &id, out)).await?;
+    result?
+}
+
+/// Destroys the sandbox; a failure is said but does not replace the command's result.
+async fn destroy(client: &Client, id: &SandboxId, out: Output) {
+    match client.destroy_sandbox(id).await {
+        // It was never made, or nobody is there to ask; the first error has said so.
+        Ok(()) | Err(ClientError::Unreachable { .. }) => {}
+        Err(ClientError::Api { error, .. }) if error.code == ErrorCode::SandboxNotFound => {}
+        Err(error) => note(
+            out,
+            format_args!("could not destroy the sandbox; do it with `sandbar rm {id}`: {error}"),
+        ),
+    }
+}
+
+impl Arguments {
+    fn create(&self, id: SandboxId) -> CreateSandbox {
+        CreateSandbox {
+            id: Some(id),
+            image: self.image.clone(),
+            resources: Resources {
+                memory_bytes: self.memory,
+                pids: self.pids,
+                cpu_millis: self.cpus,
+            },
+            network: match self.network {
+                Network::Internet => NetworkPolicy::Internet,
+                Network::None => NetworkPolicy::None,
+            },
+            ..CreateSandbox::default()
+        }
+    }
+}
+
+/// Never the id of another run: two must not meet in one sandbox.
+fn generate_id() -> anyhow::Result<SandboxId> {
+    Ok(format!("run-{}", random_name()?).parse()?)
+}
