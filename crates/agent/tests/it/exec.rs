@@ -215,6 +215,7 @@ async fn a_buffered_result_keeps_its_limit_and_counts_the_rest() {
     assert_eq!(result.stdout.len(), EXEC_OUTPUT_BYTES);
     assert_eq!(result.dropped_bytes, 20_000_000 - EXEC_OUTPUT_BYTES as u64);
     assert_eq!((&*result.stderr, result.exit_code), ("end\n", 0));
+    eventually("the memory is given back", || agent.memory_kib("RssAnon") < 3 * 1024).await;
 }
 
 #[tokio::test]
@@ -361,5 +362,9 @@ async fn round_trip_of_true() {
     }
     times.sort();
     println!("p50 {:?} p99 {:?}", times[1000], times[1980]);
-    println!("agent: {} KiB resident", agent.memory_kib("VmRSS"));
+    println!(
+        "agent: {} KiB resident, {} KiB of it its own",
+        agent.memory_kib("VmRSS"),
+        agent.memory_kib("RssAnon")
+    );
 }
