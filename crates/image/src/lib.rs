@@ -3,83 +3,34 @@
 //! ```text
 //! recipe (a Dockerfile) ─► steps, each with a key ─► layers in the store ─► image: layers + env + workdir
 //! ```
+//!
+//! Owns `images/` below the state directory: layers, manifests, names. Knows how to make the two
+//! kinds of base layer by itself, from Debian's packages and from the machine's own /usr; a RUN step is handed to the caller, because
+//! carrying it out takes a sandbox and this crate makes none.
+//!
+//! A layer is a directory as overlayfs wrote it (whiteouts and opaque marks included) with the ids
+//! the sandbox saw (0 to 65535): the launcher mounts it through an idmapped clone, so one layer
+//! serves every sandbox. What a tenant's RUN left in a layer is hostile: nothing here follows a
+//! link in one, parses a file of one, or starts a program of one.
 
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
-use std::{collections::BTreeMap, fs::File, path::PathBuf};
+mod build;
+mod debian;
+mod disk;
+mod error;
+mod follow;
+mod host;
+mod key;
+mod recipe;
+mod rootfs;
+mod settings;
+mod store;
 
-use api::{id::ImageRef, image::Image};
-
-/// An image ready to be mounted.
-#[derive(Debug, Clone)]
-pub struct Rootfs {
-    /// Directories of the layers, topmost first.
-    pub layers: Vec<PathBuf>,
-    /// Host trees to bind read-only, with their targets below the root (image `host` only).
-    pub binds: Vec<(PathBuf, String)>,
-    /// Environment.
-    pub env: BTreeMap<String, String>,
-    /// Directory commands start in.
-    pub workdir: String,
-}
-
-/// The images of one node: `images/` below the state directory.
-#[derive(Debug)]
-pub struct Store {
-    dir: PathBuf,
-}
-
-/// Why the store refused or failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ImageError {
-    /// No image has this name.
-    #[error("no image is called {0}")]
-    NotFound(ImageRef),
-    /// A file operation failed.
-    #[error("{attempt} failed")]
-    Io {
-        /// What was being done, with the path.
-        attempt: String,
-        /// Why it failed.
-        #[source]
-        source: std::io::Error,
-    },
-}
-
-/// One RUN of a recipe, for the caller to carry out in a sandbox.
-#[derive(Debug)]
-pub struct RunStep<'a> {
-    /// The layers below it, topmost first.
-    pub rootfs: &'a Rootfs,
-    /// The shell text.
-    pub command: &'a str,
-}
-
-impl Store {
-    /// Opens (or makes) the store in `dir`.
-    ///
-    /// # Errors
-    /// [`ImageError::Io`].
-    pub fn open(dir: PathBuf) -> Result<Self, ImageError> {
-        todo!("{}", dir.display())
-    }
-
-    /// The image called `name`; `host` always exists.
-    ///
-    /// # Errors
-    /// [`ImageError::NotFound`].
-    pub fn get(&self, name: &ImageRef) -> Result<(Image, Rootfs), ImageError> {
-        todo!("{name} {:?}", self.dir)
-    }
-
-    /// All images, sorted by name.
-    ///
-    /// # Errors
-    /// [`ImageError::Io`].
-    pub fn list(&self) -> Result<Vec<Image>, ImageError> {
-        todo!()
-    }
-}
-
-/// Keeps `File` in the prelude of this draft.
-pub type Draft = File;
+pub use build::{Build, Downloads, Run, RunStep};
+pub use error::ImageError;
+pub use follow::Cancel;
+pub use recipe::{Fault, Instruction, Recipe, RecipeError, Step, Word};
+pub use rootfs::{HOST_CA, Rootfs, WORKSPACE};
+pub use store::Store;
