@@ -1,10 +1,22 @@
 //! The agent: PID 1 of every sandbox, an HTTP server on an inherited socket.
+//!
+//! All that a sandbox can do is on one page, [`routes`]; each noun behind it has one file. The
+//! agent owns commands, files and the reaping of orphans. It knows no lifecycle, no keys and no
+//! other sandbox, and nothing that is promised about isolation depends on it: after the first
+//! command it counts as hostile.
 
 #![forbid(unsafe_code)]
 
-/// Stub.
-#[must_use]
-pub fn main(handoff: &str) -> std::process::ExitCode {
-    drop(handoff.len());
-    std::process::ExitCode::FAILURE
-}
+mod exec;
+mod extract;
+mod file;
+mod health;
+mod init;
+mod process;
+mod reaper;
+mod refusal;
+mod routes;
+mod serve;
+
+pub use init::main;
+pub use routes::api;

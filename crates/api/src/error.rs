@@ -79,6 +79,8 @@ pub enum ErrorCode {
     CapacityExceeded,
     /// The node is stopping.
     ShuttingDown,
+    /// The node was just started and still adopts the sandboxes of its last run; try again.
+    Starting,
     /// The operation did not end in its time.
     Timeout,
     /// The sandbox's or the node's disk is full.
@@ -120,7 +122,7 @@ impl ErrorCode {
             | Self::CommandExecutionError
             | Self::FilesystemError => 500,
             Self::AgentUnreachable => 502,
-            Self::CapacityExceeded | Self::ShuttingDown => 503,
+            Self::CapacityExceeded | Self::ShuttingDown | Self::Starting => 503,
             Self::Timeout => 504,
             Self::NoSpace => 507,
         }

@@ -1,51 +1,96 @@
-//! Stub.
+//! Configuration: four sources, one checked value, every fault at once.
+//!
+//! ```text
+//! defaults < file (TOML) < SANDBAR_* environment < flags ──► values with origins ──► Config | faults
+//! ```
+//!
+//! Owns: the names, defaults and ranges of all settings. Only this module and the command line read
+//! the environment. The file is `--config`, `SANDBAR_CONFIG`, or `/etc/sandbar/sandbar.toml` where
+//! that exists.
 
-use std::path::PathBuf;
+mod api;
+mod fault;
+mod limits;
+mod log;
+mod network;
+mod node;
+mod reader;
+mod setting;
+mod source;
+mod value;
 
-/// Stub.
-#[derive(Debug)]
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, env, ffi::OsString, fmt::Write};
+
+use reader::{Effective, Reader};
+use source::Sources;
+
+pub use self::{
+    api::ApiConfig,
+    fault::{ConfigError, Fault},
+    limits::LimitsConfig,
+    log::{LogConfig, LogFormat},
+    node::NodeConfig,
+    setting::{SETTINGS, Setting},
+    source::Origin,
+};
+
+/// Everything an operator decides, checked.
+#[derive(Debug, Clone)]
 pub struct Config {
-    /// Stub.
+    /// Where the API listens, whom it answers, and its key.
+    pub api: ApiConfig,
+    /// What the node is.
     pub node: NodeConfig,
+    /// What a sandbox gets, and the most it may ask for.
+    pub limits: LimitsConfig,
+    /// What is logged, and how.
+    pub log: LogConfig,
+    effective: Vec<Effective>,
 }
-
-/// Stub.
-#[derive(Debug)]
-pub struct NodeConfig {
-    /// Stub.
-    pub state_dir: PathBuf,
-}
-
-/// Stub.
-#[derive(Debug, thiserror::Error)]
-#[error("stub")]
-pub struct ConfigError;
-
-/// Stub.
-#[derive(Debug)]
-pub struct Setting {
-    /// Stub.
-    pub name: &'static str,
-    /// Stub.
-    pub about: &'static str,
-}
-
-/// Stub.
-pub const SETTINGS: &[Setting] = &[Setting { name: "listen", about: "stub" }];
 
 impl Config {
-    /// Stub.
+    /// Reads all sources. `flags` are settings from the command line by their dotted names
+    /// (`limits.default.memory`), the last one counting, and `config` for the file's name.
     ///
     /// # Errors
-    /// Stub.
+    /// Every fault of every source.
     pub fn load(flags: Vec<(String, String)>) -> Result<Self, ConfigError> {
-        drop(flags);
-        Err(ConfigError)
+        // A variable that is not UTF-8 is not one of ours: all our names and values are ASCII or
+        // paths we refuse to guess.
+        let text = |text: OsString| text.into_string().ok();
+        let environment: BTreeMap<String, String> =
+            env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect();
+        Self::from_sources(&Sources { environment, flags })
     }
 
-    /// Stub.
+    fn from_sources(sources: &Sources) -> Result<Self, ConfigError> {
+        let mut reader = Reader::new(sources);
+        let api = ApiConfig::read(&mut reader);
+        let node = NodeConfig::read(&mut reader);
+        let limits = LimitsConfig::read(&mut reader);
+        let log = LogConfig::read(&mut reader);
+        let Reader { faults, mut effective, .. } = reader;
+        if !faults.is_empty() {
+            return Err(ConfigError { faults });
+        }
+        effective.sort_by_key(|value| SETTINGS.iter().position(|s| s.name == value.setting));
+        Ok(Self { api, node, limits, log, effective })
+    }
+
+    /// The values in force and where each came from, one a line, keys hidden.
     #[must_use]
     pub fn print(&self) -> String {
-        format!("state_dir = {}", self.node.state_dir.display())
+        let width = |text: fn(&Effective) -> usize| self.effective.iter().map(text).max();
+        let names = width(|value| value.setting.len()).unwrap_or(0);
+        let values = width(|value| value.shown.len()).unwrap_or(0);
+        self.effective.iter().fold(String::new(), |mut page, value| {
+            let Effective { setting, shown, origin } = value;
+            writeln!(page, "{setting:names$}  {shown:values$}  {origin}")
+                .expect("writing to a String cannot fail");
+            page
+        })
     }
 }

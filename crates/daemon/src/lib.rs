@@ -1,37 +1,53 @@
 //! The daemon: configuration, wiring, HTTP.
+//!
+//! Routes bytes between callers and sandboxes. Owns the public HTTP surface: who may call, in which
+//! form, how much at once, and what crosses the boundary to an agent. Knows no sandbox semantics
+//! beyond lifecycle: what a sandbox can do is the agent's table, forwarded as it is.
+//!
+//! ```text
+//! accept (server) ─► layers (middleware) ─► table (routes) ─┬─► engine           lifecycle, images
+//!                                                           └─► forward ─► agent  everything else
+//! ```
 
 #![forbid(unsafe_code)]
 
+mod serve;
+
+mod claim;
+mod endpoint;
+mod port_owner;
+mod preflight;
+
+mod app;
+mod server;
+
+mod middleware;
+
+mod extract;
+mod hosts;
+mod routes;
+
+mod forward;
+
+mod docs;
+mod log;
+mod metrics;
+mod reply;
+
 pub mod config;
+pub mod key;
 
-use config::Config;
+use utoipa::openapi::OpenApi;
 
-/// Stub.
-#[derive(Debug)]
-pub struct DownReport {
-    /// Stub.
-    pub sandboxes: usize,
-}
+pub use self::{
+    claim::ClaimError,
+    config::{Config, ConfigError},
+    preflight::PreflightError,
+    serve::{DownReport, ServeError, down, serve},
+};
 
-/// Stub.
-#[derive(Debug, thiserror::Error)]
-#[error("stub")]
-pub struct ServeError;
-
-/// Stub.
-///
-/// # Errors
-/// Stub.
-pub fn serve(config: Config) -> Result<(), ServeError> {
-    drop(config);
-    Err(ServeError)
-}
-
-/// Stub.
-///
-/// # Errors
-/// Stub.
-pub fn down(config: Config, destroy: bool) -> Result<DownReport, ServeError> {
-    drop((config, destroy));
-    Err(ServeError)
+/// The OpenAPI document of the whole API, without starting anything.
+#[must_use]
+pub fn openapi() -> OpenApi {
+    routes::table().1
 }

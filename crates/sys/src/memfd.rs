@@ -45,3 +45,26 @@ pub fn seal(file: BorrowedFd<'_>) -> Result<(), SysError> {
     let ret = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) };
     check("fcntl(F_ADD_SEALS)", ret).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, io::Write, os::fd::AsFd};
+
+    use super::*;
+
+    #[test]
+    fn a_sealed_file_refuses_change() {
+        let mut file = File::from(create(c"test", false).unwrap());
+        file.write_all(b"content").unwrap();
+        seal(file.as_fd()).unwrap();
+        assert_eq!(file.write(b"x").unwrap_err().raw_os_error(), Some(libc::EPERM));
+        assert_eq!(file.set_len(0).unwrap_err().raw_os_error(), Some(libc::EPERM));
+        assert_eq!(seal(file.as_fd()).unwrap_err().errno, libc::EPERM);
+    }
+
+    #[test]
+    fn only_a_memory_file_can_be_sealed() {
+        let device = File::options().write(true).open("/dev/null").unwrap();
+        assert_eq!(seal(device.as_fd()).unwrap_err().errno, libc::EINVAL);
+    }
+}

@@ -110,6 +110,8 @@ pub fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), SysError> {
 
 /// `SIGKILL`, signal(7).
 pub const SIGKILL: i32 = libc::SIGKILL;
+/// `SIGTERM`, signal(7).
+pub const SIGTERM: i32 = libc::SIGTERM;
 
 /// Lets the kernel reap this process's children by itself.
 ///

@@ -1,0 +1,294 @@
+//! Paths: from a URL or a text to the kernel, and what they may not go through.
+
+use std::{
+    ffi::{CStr, CString, OsStr},
+    fs::File,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+use api::{
+    error::{ApiError, ErrorCode},
+    file::FileEntry,
+    limit::PATH_BYTES,
+};
+use sys::{
+    SysError,
+    dir::{self, How},
+    errno,
+};
+
+use super::{entry, fault::fault};
+
+/// Symbolic links followed in the last component, as the kernel's own limit (`MAXSYMLINKS`).
+const LINKS: usize = 40;
+
+/// An absolute path of 1 to [`PATH_BYTES`] bytes without NUL. It need not be UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FilePath(CString);
+
+impl FilePath {
+    fn new(bytes: Vec<u8>) -> Result<Self, ApiError> {
+        let invalid = |text: String| Err(ApiError::new(ErrorCode::InvalidPath, text));
+        if bytes.len() > PATH_BYTES {
+            return invalid(format!("a path has at most {PATH_BYTES} bytes"));
+        }
+        match CString::new(bytes) {
+            Ok(path) => Ok(Self(path)),
+            Err(_) => invalid("a path holds no NUL byte".to_owned()),
+        }
+    }
+
+    pub(super) fn as_c_str(&self) -> &CStr {
+        &self.0
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    pub(super) fn as_path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(self.as_bytes()))
+    }
+
+    /// For people: with U+FFFD for what is not UTF-8.
+    pub(super) fn shown(&self) -> String {
+        String::from_utf8_lossy(self.as_bytes()).into_owned()
+    }
+
+    /// Without slashes at its end.
+    pub(super) fn trimmed(&self) -> Self {
+        let mut bytes = self.as_bytes();
+        while let [rest @ .., b'/'] = bytes
+            && !rest.is_empty()
+        {
+            bytes = rest;
+        }
+        Self(CString::new(bytes).unwrap_or_else(|_zero| self.0.clone()))
+    }
+
+    /// The directory part, and the last component; `.` of it when the path ends in a slash.
+    fn split(&self) -> (Self, CString) {
+        let bytes = self.as_bytes();
+        let slash = bytes.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+        let (parent, name) = bytes.split_at((slash + 1).min(bytes.len()));
+        let name = if name.is_empty() { b"." } else { name };
+        let part = |bytes: &[u8]| CString::new(bytes).unwrap_or_else(|_zero| self.0.clone());
+        (Self(part(parent)), part(name))
+    }
+}
+
+/// The path that `/files/...` names: what follows, percent-decoded once, from the root.
+pub(super) fn of_url(url_path: &str) -> Result<FilePath, ApiError> {
+    let encoded = url_path.strip_prefix("/files/").unwrap_or(url_path);
+    let mut bytes = vec![b'/'];
+    let mut rest = encoded.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digits = rest.next().and_then(hex).zip(rest.next().and_then(hex));
+        let Some((high, low)) = digits else {
+            let text = "the path is not percent-encoded: `%` is followed by two hexadecimal digits";
+            return Err(ApiError::new(ErrorCode::InvalidPath, text));
+        };
+        bytes.push(high << 4 | low);
+    }
+    FilePath::new(bytes)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+/// A path of a request's text: from the root, or from `workdir`.
+pub(super) fn absolute(workdir: &str, text: &str) -> Result<FilePath, ApiError> {
+    if text.is_empty() {
+        return Err(ApiError::new(ErrorCode::InvalidPath, "the path is empty"));
+    }
+    if text.starts_with('/') {
+        return FilePath::new(text.as_bytes().to_vec());
+    }
+    FilePath::new(format!("{}/{text}", workdir.trim_end_matches('/')).into_bytes())
+}
+
+/// Opens `path`, below `dir` if it is relative. Nothing in it waits, becomes a terminal of ours,
+/// goes through a link of /proc that is no path, or ends in a part of /proc that is the agent's.
+pub(super) fn open(
+    dir: Option<BorrowedFd<'_>>,
+    path: &CStr,
+    flags: i32,
+) -> Result<OwnedFd, SysError> {
+    let flags = flags | dir::O_NONBLOCK | dir::O_NOCTTY;
+    let how = How { flags, mode: 0, resolve: dir::RESOLVE_NO_MAGICLINKS };
+    let fd = dir::open(dir, path, how)?;
+    if dir::file_system(fd.as_fd())?.is_proc && is_own(fd.as_fd()) {
+        return Err(SysError { call: "open", errno: errno::EACCES });
+    }
+    Ok(fd)
+}
+
+/// True for what /proc has about this process, also under the number of one of its threads; and
+/// for what cannot be told.
+fn is_own(fd: BorrowedFd<'_>) -> bool {
+    let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let Ok(path) = std::fs::read_link(link) else { return true };
+    path.iter()
+        .filter_map(OsStr::to_str)
+        .filter(|component| component.bytes().all(|byte| byte.is_ascii_digit()))
+        .any(|number| Path::new("/proc/self/task").join(number).exists())
+}
+
+/// Opens the working directory of a command.
+pub(crate) fn open_directory(workdir: &str, text: &str) -> Result<OwnedFd, ApiError> {
+    let path = absolute(workdir, text)?;
+    open(None, path.as_c_str(), dir::O_PATH | dir::O_DIRECTORY)
+        .map_err(|error| fault("use the working directory", &path, error))
+}
+
+/// A name in an open directory: what is deleted, replaced or looked at.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) parent: OwnedFd,
+    pub(super) name: CString,
+    pub(super) path: FilePath,
+}
+
+impl Target {
+    /// Opens the directory of `path`. The last component is not followed and need not exist.
+    pub(super) fn open(attempt: &str, path: &FilePath) -> Result<Self, ApiError> {
+        let (parent, name) = path.split();
+        let parent = open(None, parent.as_c_str(), dir::O_PATH | dir::O_DIRECTORY)
+            .map_err(|error| fault(attempt, path, error))?;
+        Ok(Self { parent, name, path: path.clone() })
+    }
+
+    /// The same for what the last component points to, link by link: the file that a write means.
+    pub(super) fn follow(attempt: &str, path: &FilePath) -> Result<Self, ApiError> {
+        let mut target = Self::open(attempt, path)?;
+        for _ in 0..LINKS {
+            let link = match dir::read_link(target.parent.as_fd(), &target.name) {
+                Ok(link) => link,
+                // Not a link, or nothing yet: this is it.
+                Err(SysError { errno: errno::EINVAL | errno::ENOENT, .. }) => {
+                    target.path = path.clone();
+                    return Ok(target);
+                }
+                Err(error) => return Err(fault(attempt, path, error)),
+            };
+            target = target.next(attempt, path, link.as_bytes())?;
+        }
+        Err(fault(attempt, path, SysError { call: "readlinkat", errno: errno::ELOOP }))
+    }
+
+    fn next(&self, attempt: &str, path: &FilePath, link: &[u8]) -> Result<Self, ApiError> {
+        let (parent, name) = FilePath::new(link.to_vec())?.split();
+        // A link without a slash has no directory part, and `split` takes the root's for it.
+        let (parent, name) = if link.contains(&b'/') {
+            (parent, name)
+        } else {
+            let name = CString::new(link).unwrap_or_else(|_zero| name.clone());
+            (FilePath(c".".to_owned()), name)
+        };
+        let opened =
+            open(Some(self.parent.as_fd()), parent.as_c_str(), dir::O_PATH | dir::O_DIRECTORY);
+        let parent = opened.map_err(|error| fault(attempt, path, error))?;
+        Ok(Self { parent, name, path: path.clone() })
+    }
+
+    /// What is there.
+    pub(super) fn entry(&self, attempt: &str) -> Result<FileEntry, ApiError> {
+        entry::entry(self.parent.as_fd(), &self.name, self.path.as_bytes())
+            .map_err(|error| fault(attempt, &self.path, error))
+    }
+}
+
+/// Opens a file for reading, as `open`, and refuses what is not a regular file.
+pub(super) fn open_file(path: &FilePath) -> Result<File, ApiError> {
+    const READ: &str = "read";
+    let refuse = |errno| fault(READ, path, SysError { call: "open", errno });
+    let file = open(None, path.as_c_str(), dir::O_RDONLY)
+        .map_err(|error| fault(READ, path, error))
+        .map(File::from)?;
+    let kind =
+        file.metadata().map_err(|error| super::fault::io_fault(READ, path, &error))?.file_type();
+    match (kind.is_file(), kind.is_dir()) {
+        (true, _) => Ok(file),
+        (_, true) => Err(refuse(errno::EISDIR)),
+        _ => Err(refuse(errno::ENODEV)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(path: Result<FilePath, ApiError>) -> Result<String, ErrorCode> {
+        path.map(|path| path.shown()).map_err(|error| error.code)
+    }
+
+    #[test]
+    fn urls_name_absolute_paths() {
+        for (url, path) in [
+            ("/files/a/b", Ok("/a/b")),
+            ("/files/a%20b%2Fc", Ok("/a b/c")),
+            ("/files/%2Fa/../b", Ok("//a/../b")),
+            ("/files/a+b", Ok("/a+b")),
+            ("/files/%25", Ok("/%")),
+            ("/files/%2525", Ok("/%25")),
+            ("/files/%", Err(ErrorCode::InvalidPath)),
+            ("/files/%0", Err(ErrorCode::InvalidPath)),
+            ("/files/%+1", Err(ErrorCode::InvalidPath)),
+            ("/files/a%00b", Err(ErrorCode::InvalidPath)),
+        ] {
+            assert_eq!(text(of_url(url)), path.map(str::to_owned), "{url}");
+        }
+        assert_eq!(of_url("/files/%ff").unwrap().as_bytes(), b"/\xff");
+        let longest = "x".repeat(PATH_BYTES - 1);
+        assert!(of_url(&format!("/files/{longest}")).is_ok());
+        assert!(of_url(&format!("/files/{longest}x")).is_err());
+    }
+
+    #[test]
+    fn texts_are_relative_to_the_working_directory() {
+        assert_eq!(text(absolute("/w", "a")), Ok("/w/a".to_owned()));
+        assert_eq!(text(absolute("/", "a")), Ok("/a".to_owned()));
+        assert_eq!(text(absolute("/w", "/a")), Ok("/a".to_owned()));
+        assert_eq!(text(absolute("/w", "")), Err(ErrorCode::InvalidPath));
+        assert_eq!(text(absolute("/w", "\0")), Err(ErrorCode::InvalidPath));
+    }
+
+    #[test]
+    fn paths_split_at_their_last_slash() {
+        for (path, parent, name) in
+            [("/a/b", "/a/", c"b"), ("/a", "/", c"a"), ("/", "/", c"."), ("/a/", "/a/", c".")]
+        {
+            let (found, last) = absolute("/", path).unwrap().split();
+            assert_eq!((&*found.shown(), &*last), (parent, name), "{path}");
+        }
+        assert_eq!(absolute("/", "/a//").unwrap().trimmed().shown(), "/a");
+        assert_eq!(absolute("/", "//").unwrap().trimmed().shown(), "/");
+    }
+
+    #[test]
+    fn what_belongs_to_the_agent_is_refused() {
+        let own = std::process::id();
+        for path in [
+            "/proc/self/environ",
+            "/proc/self/fd/0",
+            "/proc/thread-self/mem",
+            "/proc/self/exe",
+            &format!("/proc/{own}/maps"),
+            &format!("/proc/{own}/root/etc"),
+        ] {
+            let path = absolute("/", path).unwrap();
+            let error = open(None, path.as_c_str(), dir::O_RDONLY).unwrap_err();
+            assert!(matches!(error.errno, errno::EACCES | errno::ELOOP), "{path:?} {error}");
+        }
+        open(None, c"/proc/version", dir::O_RDONLY).unwrap();
+    }
+}

@@ -1,0 +1,213 @@
+//! What the agent does as PID 1: start, serve, reap, and never stop by itself.
+//!
+//! One thread runs everything; threads of the blocking pool come for file work and go again.
+
+use std::{
+    collections::BTreeMap,
+    fs::{DirBuilder, File},
+    io::{self, Read},
+    os::{
+        fd::{OwnedFd, RawFd},
+        unix::{fs::DirBuilderExt, net::UnixListener as StdListener},
+    },
+    process::ExitCode,
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
+
+use api::limit::EXECS_PER_SANDBOX;
+use jail::handoff::{Handoff, InvalidHandoff};
+use link::AgentConfig;
+use sys::SysError;
+use tokio::{
+    net::UnixListener,
+    signal::unix::{SignalKind, signal},
+    sync::Semaphore,
+};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    process::{Counters, Forest},
+    reaper::Reaper,
+    routes, serve,
+};
+
+/// Threads for file work at once. The disk is one; more threads only cost memory.
+const BLOCKING_THREADS: usize = 8;
+
+/// How long an idle thread of the blocking pool stays: long enough for a burst of small requests,
+/// short enough that an idle sandbox has one thread.
+const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// Bytes of stack of a thread of the blocking pool: file work is flat, its buffers are on the heap.
+const BLOCKING_STACK_BYTES: usize = 256 * 1024;
+
+/// Bytes of the configuration at most: the environment's limits leave it far below.
+const CONFIG_BYTES: u64 = 128 * 1024 * 1024;
+
+/// Permission bits that new files do not get.
+const UMASK: u32 = 0o022;
+
+/// Everything the handlers share.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    /// Environment of every command: defaults under the sandbox's own.
+    pub(crate) env: BTreeMap<String, String>,
+    /// Where commands start and relative paths begin; absolute.
+    pub(crate) workdir: String,
+    /// `/dev/null`, stdin of a command without one.
+    pub(crate) null: OwnedFd,
+    /// Cgroups of the commands.
+    pub(crate) forest: Forest,
+    /// `tasks` files of the user cgroup's v1 controllers.
+    pub(crate) v1_tasks: Vec<OwnedFd>,
+    /// What the kernel counts of the sandbox's limits.
+    pub(crate) counters: Counters,
+    /// Who waits for which child.
+    pub(crate) reaper: Reaper,
+    /// Commands that may still start.
+    pub(crate) execs: Arc<Semaphore>,
+    /// Background drains in progress, see [`crate::process`].
+    pub(crate) drains: AtomicUsize,
+    /// Bytes of output that buffered execs may still keep.
+    pub(crate) output_budget: Arc<Semaphore>,
+    /// Tasks that follow commands.
+    pub(crate) tasks: TaskTracker,
+}
+
+/// Why the agent could not start or go on. The launcher's log shows it; nobody inside can.
+#[derive(Debug, thiserror::Error)]
+enum InitError {
+    #[error("read the handoff argument")]
+    Handoff(#[source] InvalidHandoff),
+    #[error("take over descriptor {number}")]
+    Adopt { number: RawFd, source: SysError },
+    #[error("read the configuration")]
+    Config(#[source] io::Error),
+    #[error("parse the configuration")]
+    ParseConfig(#[source] serde_json::Error),
+    #[error("close the process to others")]
+    Protect(#[source] SysError),
+    #[error("open /dev/null")]
+    Null(#[source] io::Error),
+    #[error("make the working directory {path}")]
+    Workdir { path: String, source: io::Error },
+    #[error("start the runtime")]
+    Runtime(#[source] io::Error),
+    #[error("listen")]
+    Listen(#[source] io::Error),
+    #[error("wait for children")]
+    Reap(#[source] io::Error),
+}
+
+/// Runs the agent with the descriptors that `handoff` names, see [`jail::handoff::Handoff`].
+///
+/// Returns only when it could not start or its socket broke; ending PID 1 ends the sandbox.
+#[must_use]
+pub fn main(handoff: &str) -> ExitCode {
+    let Err(error) = run(handoff);
+    report(&error);
+    ExitCode::FAILURE
+}
+
+#[expect(clippy::print_stderr, reason = "the one report of a fatal error; the agent has no log")]
+fn report(error: &dyn std::error::Error) {
+    let mut text = format!("agent: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    eprintln!("{text}");
+}
+
+fn run(handoff: &str) -> Result<std::convert::Infallible, InitError> {
+    sys::malloc::use_one_arena();
+    let handoff: Handoff = handoff.parse().map_err(InitError::Handoff)?;
+    protect().map_err(InitError::Protect)?;
+    let listener = StdListener::from(adopt(handoff.listen)?);
+    let config = read_config(adopt(handoff.config)?)?;
+    let agent = Arc::new(prepare(&handoff, config)?);
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(BLOCKING_KEEP_ALIVE)
+        .thread_stack_size(BLOCKING_STACK_BYTES)
+        .build()
+        .map_err(InitError::Runtime)?
+        .block_on(live(listener, agent))
+}
+
+/// Closes the agent to the sandbox's own root, and takes the orphans also where it is not PID 1.
+fn protect() -> Result<(), SysError> {
+    sys::prctl::not_dumpable()?;
+    sys::prctl::no_new_privileges()?;
+    sys::prctl::adopt_orphans()?;
+    sys::prctl::set_umask(UMASK);
+    Ok(())
+}
+
+fn adopt(number: RawFd) -> Result<OwnedFd, InitError> {
+    sys::inherit::adopt(number).map_err(|source| InitError::Adopt { number, source })
+}
+
+fn read_config(fd: OwnedFd) -> Result<AgentConfig, InitError> {
+    let mut text = Vec::new();
+    File::from(fd).take(CONFIG_BYTES).read_to_end(&mut text).map_err(InitError::Config)?;
+    serde_json::from_slice(&text).map_err(InitError::ParseConfig)
+}
+
+fn prepare(handoff: &Handoff, config: AgentConfig) -> Result<Agent, InitError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(&config.workdir)
+        .map_err(|source| InitError::Workdir { path: config.workdir.clone(), source })?;
+    let mut env = crate::exec::default_env();
+    env.extend(config.env);
+    let optional = |number: Option<RawFd>| number.map(adopt).transpose();
+    Ok(Agent {
+        env,
+        workdir: config.workdir,
+        null: File::open("/dev/null").map_err(InitError::Null)?.into(),
+        forest: Forest::new(optional(handoff.cgroup)?),
+        v1_tasks: handoff.tasks.iter().copied().map(adopt).collect::<Result<_, _>>()?,
+        counters: Counters::new(
+            optional(handoff.memory_events)?.map(File::from),
+            optional(handoff.pids_events)?.map(File::from),
+        ),
+        reaper: Reaper::default(),
+        execs: Arc::new(Semaphore::new(EXECS_PER_SANDBOX)),
+        drains: AtomicUsize::new(0),
+        output_budget: Arc::new(Semaphore::new(crate::exec::OUTPUT_BUDGET_BYTES)),
+        tasks: TaskTracker::new(),
+    })
+}
+
+async fn live(
+    listener: StdListener,
+    agent: Arc<Agent>,
+) -> Result<std::convert::Infallible, InitError> {
+    listener.set_nonblocking(true).map_err(InitError::Listen)?;
+    let listener = UnixListener::from_std(listener).map_err(InitError::Listen)?;
+    // The handler must be there before the first child is.
+    let mut child_ended = signal(SignalKind::child()).map_err(InitError::Reap)?;
+    let router = routes::router(Arc::clone(&agent));
+    let mut serving = std::pin::pin!(serve::serve(listener, router));
+    loop {
+        tokio::select! {
+            _ = child_ended.recv() => {
+                if agent.reaper.reap().map_err(|error| InitError::Reap(to_io(error)))? > 0 {
+                    // An orphan may have been the last process of a command's cgroup.
+                    agent.forest.sweep();
+                }
+            }
+            Err(error) = &mut serving => return Err(InitError::Listen(error)),
+        }
+    }
+}
+
+fn to_io(error: SysError) -> io::Error {
+    io::Error::from_raw_os_error(error.errno)
+}

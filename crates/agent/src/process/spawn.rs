@@ -1,0 +1,107 @@
+//! From a checked command to a child with its pipes and its cgroup.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    time::Instant,
+};
+
+use sys::wait::Ended;
+use tokio::{
+    net::unix::pipe,
+    sync::{OwnedSemaphorePermit, oneshot},
+};
+
+use super::{
+    Invocation, StartError, Stream,
+    ending::Counts,
+    pump::{Input, Output},
+    tree::Tree,
+};
+use crate::init::Agent;
+
+/// A child and everything that belongs to it.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) pid: i32,
+    pub(super) tree: Tree,
+    pub(super) report: pipe::Receiver,
+    pub(super) exit: oneshot::Receiver<Ended>,
+    pub(super) stdin: Option<Input>,
+    pub(super) stdout: Output,
+    pub(super) stderr: Output,
+    /// The sandbox's counts before it started.
+    pub(super) before: Counts,
+    pub(super) started: Instant,
+    pub(super) deadline: Option<Instant>,
+    pub(super) place: OwnedSemaphorePermit,
+}
+
+/// Makes the child. There is no await in here: the reaper must not run between the child's birth
+/// and its entry in the reaper's list.
+pub(super) fn spawn(agent: &Agent, invocation: Invocation) -> Result<Running, StartError> {
+    let Invocation { programs, argv, envp, cwd, stdin, limit, place } = invocation;
+    let (stdin_end, stdin) = match stdin {
+        None => (None, None),
+        Some(content) => {
+            let (reader, writer) = io::pipe().map_err(StartError::Pipes)?;
+            let writer = pipe::Sender::from_owned_fd(writer.into()).map_err(StartError::Pipes)?;
+            (Some(OwnedFd::from(reader)), Some(Input::new(writer, content)))
+        }
+    };
+    let (stdout, stdout_end) = output(Stream::Stdout).map_err(StartError::Pipes)?;
+    let (stderr, stderr_end) = output(Stream::Stderr).map_err(StartError::Pipes)?;
+    let tasks: Vec<_> = agent.v1_tasks.iter().map(AsFd::as_fd).collect();
+    let cgroup = agent.forest.plant().map_err(StartError::Cgroup)?;
+
+    let before = agent.counters.read();
+    let started = Instant::now();
+    let spawned = sys::spawn::spawn(&sys::spawn::Spawn {
+        programs: &programs,
+        argv: &argv,
+        envp: &envp,
+        cwd: cwd.as_fd(),
+        stdio: [
+            stdin_end.as_ref().unwrap_or(&agent.null).as_fd(),
+            stdout_end.as_fd(),
+            stderr_end.as_fd(),
+        ],
+        cgroup: cgroup.as_ref().map(|cgroup| cgroup.dir.as_fd()),
+        tasks: &tasks,
+    });
+    let spawned = match spawned {
+        Ok(spawned) => spawned,
+        Err(error) => {
+            agent.forest.fell(cgroup);
+            return Err(StartError::Clone(error));
+        }
+    };
+    let exit = agent.reaper.expect(spawned.pid);
+    let tree = Tree { cgroup, leader: spawned.pid, pidfd: spawned.pidfd };
+    let report = match pipe::Receiver::from_owned_fd(spawned.report) {
+        Ok(report) => report,
+        Err(error) => {
+            tree.kill();
+            agent.forest.fell(tree.cgroup);
+            return Err(StartError::Pipes(error));
+        }
+    };
+    Ok(Running {
+        pid: spawned.pid,
+        tree,
+        report,
+        exit,
+        stdin,
+        stdout,
+        stderr,
+        before,
+        started,
+        deadline: limit.and_then(|limit| started.checked_add(limit)),
+        place,
+    })
+}
+
+fn output(stream: Stream) -> io::Result<(Output, OwnedFd)> {
+    let (reader, writer) = io::pipe()?;
+    Ok((Output::new(stream, pipe::Receiver::from_owned_fd(reader.into())?), writer.into()))
+}

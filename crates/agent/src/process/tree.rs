@@ -1,0 +1,227 @@
+//! The process tree of one command: how it is killed whole.
+//!
+//! With a v2 cgroup per command, one write kills every process in it at once, whatever it did to
+//! hide. Without one, the agent looks for the command's session and descendants in /proc, stops
+//! them so that they cannot fork, and kills them; a process that made a session of its own *and*
+//! let its parent die is not found then.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    ffi::CString,
+    fs::{self, File},
+    io::Write,
+    os::fd::{AsFd, OwnedFd},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use sys::{
+    SysError,
+    dir::{self, How},
+    errno, pidfd,
+    signal::{self, SIGKILL, SIGSTOP},
+};
+
+/// Left-over cgroups looked at in one [`Forest::sweep`]: bounds the work per reaped orphan. A few
+/// more than can be added between two sweeps, so the list drains.
+const SWEEP_CGROUPS: usize = 16;
+
+/// Looks at /proc in one kill without a cgroup: each finds what the one before let escape, and a
+/// stopped process cannot fork, so two are usual.
+const SCANS: usize = 16;
+
+/// Where the cgroups of commands are.
+#[derive(Debug)]
+pub(crate) struct Forest {
+    dir: Option<OwnedFd>,
+    next: AtomicU64,
+    /// Cgroups of commands that ended and left processes behind.
+    left: Mutex<VecDeque<CString>>,
+}
+
+/// The cgroup of one command.
+#[derive(Debug)]
+pub(super) struct Cgroup {
+    name: CString,
+    pub(super) dir: OwnedFd,
+}
+
+impl Forest {
+    /// Commands get cgroups below `dir`, or none without it.
+    pub(crate) fn new(dir: Option<OwnedFd>) -> Self {
+        Self { dir, next: AtomicU64::new(0), left: Mutex::default() }
+    }
+
+    /// Makes a cgroup for a command.
+    pub(super) fn plant(&self) -> Result<Option<Cgroup>, SysError> {
+        let Some(forest) = &self.dir else { return Ok(None) };
+        loop {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let name = dir::c_name(format!("exec-{number}"))?;
+            match dir::make(forest.as_fd(), &name, 0o755) {
+                // An earlier agent of the same cgroup left it.
+                Err(SysError { errno: errno::EEXIST, .. }) => continue,
+                made => made?,
+            }
+            let how = How { flags: dir::O_RDONLY | dir::O_DIRECTORY, mode: 0, resolve: 0 };
+            let dir = dir::open(Some(forest.as_fd()), &name, how)?;
+            return Ok(Some(Cgroup { name, dir }));
+        }
+    }
+
+    /// Removes the cgroup of a command that is over, now or when its last process has ended.
+    pub(super) fn fell(&self, cgroup: Option<Cgroup>) {
+        if let Some(Cgroup { name, .. }) = cgroup
+            && !self.remove(&name)
+        {
+            self.left.lock().unwrap_or_else(PoisonError::into_inner).push_back(name);
+        }
+    }
+
+    /// Removes left-over cgroups that have emptied.
+    pub(crate) fn sweep(&self) {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..left.len().min(SWEEP_CGROUPS) {
+            if let Some(name) = left.pop_front()
+                && !self.remove(&name)
+            {
+                left.push_back(name);
+            }
+        }
+    }
+
+    fn remove(&self, name: &CString) -> bool {
+        let Some(forest) = &self.dir else { return true };
+        match dir::remove(forest.as_fd(), name) {
+            Ok(()) | Err(SysError { errno: errno::ENOENT, .. }) => true,
+            Err(_) => false,
+        }
+    }
+}
+
+/// A command's processes.
+#[derive(Debug)]
+pub(super) struct Tree {
+    pub(super) cgroup: Option<Cgroup>,
+    pub(super) leader: i32,
+    pub(super) pidfd: OwnedFd,
+}
+
+impl Tree {
+    /// Kills them all. Call it only while the leader has not been waited for, so that its number
+    /// still means it.
+    pub(super) fn kill(&self) {
+        let killed = self.cgroup.as_ref().is_some_and(|cgroup| kill_cgroup(cgroup).is_ok());
+        if !killed {
+            kill_by_scan(self.leader);
+            // ESRCH: it has ended by itself.
+            signal::send(self.pidfd.as_fd(), SIGKILL).unwrap_or(());
+        }
+    }
+}
+
+/// Source: `cgroup.kill`, cgroups v2, Linux 5.14.
+fn kill_cgroup(cgroup: &Cgroup) -> std::io::Result<()> {
+    let how = How { flags: dir::O_WRONLY, mode: 0, resolve: 0 };
+    let kill = dir::open(Some(cgroup.dir.as_fd()), c"cgroup.kill", how)
+        .map_err(|error| std::io::Error::from_raw_os_error(error.errno))?;
+    File::from(kill).write_all(b"1")
+}
+
+fn kill_by_scan(leader: i32) {
+    let mut stopped: HashMap<i32, OwnedFd> = HashMap::new();
+    for _ in 0..SCANS {
+        let found = family(leader, &processes());
+        let mut is_new = false;
+        for pid in found {
+            if stopped.contains_key(&pid) {
+                continue;
+            }
+            if let Ok(process) = pidfd::open(pid) {
+                // An error means that it has ended.
+                signal::send(process.as_fd(), SIGSTOP).unwrap_or(());
+                stopped.insert(pid, process);
+                is_new = true;
+            }
+        }
+        if !is_new {
+            break;
+        }
+    }
+    for process in stopped.values() {
+        signal::send(process.as_fd(), SIGKILL).unwrap_or(());
+    }
+}
+
+/// A line of /proc/PID/stat, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Kin {
+    pid: i32,
+    parent: i32,
+    session: i32,
+}
+
+fn processes() -> Vec<Kin> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .filter_map(|entry| {
+            let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            parse_stat(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+        })
+        .collect()
+}
+
+/// Source: `proc_pid_stat(5)`; the name in parentheses may itself hold parentheses and spaces.
+fn parse_stat(pid: i32, stat: &str) -> Option<Kin> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace().skip(1);
+    let parent = fields.next()?.parse().ok()?;
+    let session = fields.nth(1)?.parse().ok()?;
+    Some(Kin { pid, parent, session })
+}
+
+/// The leader, its session and all their descendants.
+fn family(leader: i32, processes: &[Kin]) -> HashSet<i32> {
+    let mut family: HashSet<i32> = processes
+        .iter()
+        .filter(|kin| kin.pid == leader || kin.session == leader)
+        .map(|kin| kin.pid)
+        .collect();
+    loop {
+        let before = family.len();
+        let children = processes.iter().filter(|kin| family.contains(&kin.parent));
+        let children: Vec<i32> = children.map(|kin| kin.pid).collect();
+        family.extend(children);
+        if family.len() == before {
+            return family;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_family_is_the_session_and_all_descendants() {
+        let kin = |pid, parent, session| Kin { pid, parent, session };
+        let processes = [
+            kin(1, 0, 1),
+            kin(10, 1, 10),
+            kin(12, 11, 10), // in the session, its parent gone
+            kin(20, 12, 20), // a session of its own, below one of the family
+            kin(21, 20, 20),
+            kin(30, 1, 30),
+        ];
+        assert_eq!(family(10, &processes), HashSet::from([10, 12, 20, 21]));
+    }
+
+    #[test]
+    fn a_stat_line_is_read_past_a_strange_name() {
+        let line = "7 (a) b (c) S 3 7 5 0 -1 4194304";
+        assert_eq!(parse_stat(7, line), Some(Kin { pid: 7, parent: 3, session: 5 }));
+        assert_eq!(parse_stat(7, ""), None);
+    }
+}

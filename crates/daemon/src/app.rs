@@ -1,0 +1,75 @@
+//! Every long-lived part of the running daemon, by name.
+
+use std::{sync::Arc, time::Duration};
+
+use api::{error::ErrorCode, node::ShutdownSandboxes};
+use engine::Engine;
+use link::Links;
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    time::timeout,
+};
+
+use crate::{docs::Docs, hosts::Hosts, key::Key, metrics::Metrics, reply::Failure};
+
+/// Requests that are worked on at once. Each may hold a connection, a link to an agent and a few
+/// buffers; enough for every sandbox of a full node to stream, few enough for 256 MiB.
+pub(crate) const REQUESTS_AT_ONCE: usize = 4096;
+
+/// How long a request waits for the engine of a daemon that has just been started. Adopting a
+/// thousand sandboxes takes well under a second.
+const START_WAIT: Duration = Duration::from_secs(10);
+
+/// Every long-lived part of the running daemon. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct App(Arc<Parts>);
+
+/// The parts themselves.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    /// None until the engine has adopted the sandboxes of an earlier run.
+    pub(crate) engine: watch::Receiver<Option<Engine>>,
+    pub(crate) links: Links,
+    pub(crate) key: Key,
+    pub(crate) hosts: Hosts,
+    pub(crate) metrics: Metrics,
+    pub(crate) docs: Docs,
+    /// A permit per request in work, [`REQUESTS_AT_ONCE`] in all.
+    pub(crate) requests: Arc<Semaphore>,
+    /// Where `POST /v1/node:shutdown` asks for the end; room for one, because one is enough.
+    pub(crate) shutdown: mpsc::Sender<ShutdownSandboxes>,
+}
+
+impl std::ops::Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl App {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// The engine, once it is open.
+    pub(crate) async fn engine(&self) -> Result<Engine, Failure> {
+        let mut engine = self.0.engine.clone();
+        let opened = timeout(START_WAIT, engine.wait_for(Option::is_some)).await;
+        match opened {
+            Ok(Ok(engine)) => {
+                Ok(Engine::clone(engine.as_ref().expect("waited until there is one")))
+            }
+            Ok(Err(_)) | Err(_) => Err(Failure::new(
+                ErrorCode::Starting,
+                "the server is starting: it adopts the sandboxes of its last run; try again",
+            )),
+        }
+    }
+
+    /// False while the sandboxes of an earlier run are being adopted.
+    pub(crate) fn is_open(&self) -> bool {
+        self.0.engine.borrow().is_some()
+    }
+}

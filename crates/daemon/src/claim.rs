@@ -1,0 +1,176 @@
+//! One server per node name on a machine.
+//!
+//! The name is what cgroups, links and the firewall table are told apart by. Two servers that share
+//! one would take each other's sandboxes for leftovers and bury them, so the name is claimed before
+//! anything is touched: by a lock that dies with the process, on a file that says whose name it is.
+//! The file outlives a server whose sandboxes go on, and, being in /run, never a reboot, which no
+//! sandbox outlives either.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{self, Read, Seek, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+/// Where claims are, on every machine with systemd and nearly every other (hier(7)).
+pub(crate) const DIR: &str = "/run";
+
+/// A claimed name. Dropping it gives the name free for the same state directory only, as long as
+/// sandboxes run; [`Claim::release`] for everybody.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    file: File,
+    path: PathBuf,
+    state_dir: PathBuf,
+    earlier: PathBuf,
+}
+
+/// Why a name cannot be claimed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// A server with this name runs.
+    #[error(
+        "a node named {name} is in use on this machine, with the state directory {}: end it with \
+         `sandbar down`, or set name and state_dir to others", state_dir.display()
+    )]
+    Running {
+        /// The name.
+        name: String,
+        /// That server's state directory.
+        state_dir: PathBuf,
+    },
+    /// No server runs, but its sandboxes do.
+    #[error(
+        "sandboxes of the node in {} run under the name {name}: end them with `sandbar down \
+         --state-dir {}`, or set name to another", state_dir.display(), state_dir.display()
+    )]
+    Sandboxes {
+        /// The name.
+        name: String,
+        /// Their node's state directory.
+        state_dir: PathBuf,
+    },
+    /// The file cannot be made or written.
+    #[error("the claim to the node's name in {} cannot be written", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Claim {
+    /// Claims `name` for the node in `state_dir`.
+    pub(crate) fn take(dir: &Path, name: &str, state_dir: &Path) -> Result<Self, ClaimError> {
+        let path = dir.join(format!("sandbar-{name}.lock"));
+        let failed = |source| ClaimError::Io { path: path.clone(), source };
+        loop {
+            let mut options = File::options();
+            options.read(true).write(true).create(true).truncate(false).mode(0o600);
+            let mut file = options.open(&path).map_err(failed)?;
+            let is_ours = match file.try_lock() {
+                Ok(()) => true,
+                Err(TryLockError::WouldBlock) => false,
+                Err(TryLockError::Error(source)) => return Err(failed(source)),
+            };
+            let mut earlier = String::new();
+            file.read_to_string(&mut earlier).map_err(failed)?;
+            let earlier = PathBuf::from(earlier.trim());
+            if !is_ours {
+                return Err(ClaimError::Running { name: name.to_owned(), state_dir: earlier });
+            }
+            // The file may have been released, and so unlinked, between opening and locking it; a
+            // lock on a file that nobody else can find is none.
+            if is_at(&file, &path) {
+                return Ok(Self { file, path, state_dir: state_dir.to_owned(), earlier });
+            }
+        }
+    }
+
+    /// Makes the name this node's. `has_jails`: sandboxes run under it.
+    pub(crate) fn settle(&mut self, name: &str, has_jails: bool) -> Result<(), ClaimError> {
+        let is_foreign = self.earlier != self.state_dir && self.earlier != Path::new("");
+        if is_foreign && has_jails {
+            let state_dir = self.earlier.clone();
+            return Err(ClaimError::Sandboxes { name: name.to_owned(), state_dir });
+        }
+        let mut write = || {
+            self.file.set_len(0)?;
+            self.file.rewind()?;
+            writeln!(self.file, "{}", self.state_dir.display())
+        };
+        write().map_err(|source| ClaimError::Io { path: self.path.clone(), source })
+    }
+
+    /// Gives the name free: nothing runs under it.
+    pub(crate) fn release(self) -> Result<(), ClaimError> {
+        fs::remove_file(&self.path)
+            .map_err(|source| ClaimError::Io { path: self.path.clone(), source })
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let same = |a: fs::Metadata, b: fs::Metadata| a.ino() == b.ino() && a.dev() == b.dev();
+    file.metadata().is_ok_and(|here| fs::metadata(path).is_ok_and(|there| same(here, there)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = "/one";
+
+    fn take(dir: &Path, state_dir: &str) -> Result<Claim, ClaimError> {
+        Claim::take(dir, "n", Path::new(state_dir))
+    }
+
+    #[test]
+    fn a_name_is_claimed_by_one_server_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = take(dir.path(), ONE).unwrap();
+        first.settle("n", false).unwrap();
+
+        let error = take(dir.path(), "/two").unwrap_err();
+        assert!(
+            matches!(&error, ClaimError::Running { state_dir, .. } if state_dir == Path::new(ONE))
+        );
+        assert!(Claim::take(dir.path(), "other", Path::new("/two")).is_ok());
+
+        drop(first);
+        assert!(take(dir.path(), ONE).is_ok());
+    }
+
+    #[test]
+    fn sandboxes_that_go_on_keep_their_nodes_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = take(dir.path(), ONE).unwrap();
+        first.settle("n", false).unwrap();
+        drop(first);
+
+        let mut stranger = take(dir.path(), "/two").unwrap();
+        let error = stranger.settle("n", true).unwrap_err();
+        assert!(error.to_string().contains("sandbar down --state-dir /one"), "{error}");
+        drop(stranger);
+
+        let mut again = take(dir.path(), ONE).unwrap();
+        again.settle("n", true).unwrap();
+        drop(again);
+        // Nothing runs any more, so the name is free.
+        take(dir.path(), "/two").unwrap().settle("n", false).unwrap();
+    }
+
+    #[test]
+    fn a_released_name_leaves_no_trace() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut claim = take(dir.path(), ONE).unwrap();
+        claim.settle("n", false).unwrap();
+
+        claim.release().unwrap();
+
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert!(take(dir.path(), "/two").unwrap().settle("n", true).is_ok());
+    }
+}

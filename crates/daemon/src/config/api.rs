@@ -1,0 +1,131 @@
+//! Where the API listens, whom it answers, and its key.
+
+use std::{
+    fmt, fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use super::{reader::Reader, source::Raw, value};
+use crate::key::Key;
+
+/// Only this machine can reach it; the port is free of well-known uses.
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8787);
+
+/// Further names: enough for every name of one machine.
+const ALLOWED_HOSTS: usize = 64;
+
+/// Where the API listens, whom it answers, and its key.
+#[derive(Debug, Clone)]
+pub struct ApiConfig {
+    /// Address and port; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Host names the API answers to beside the loopback names, in lower case, without ports.
+    pub allowed_hosts: Vec<String>,
+    /// The key the operator set; none means one is generated on the first start.
+    pub key: Option<Key>,
+}
+
+/// A key, or the file it is in.
+#[derive(Clone, PartialEq, Eq)]
+struct Secret(Option<String>);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl ApiConfig {
+    pub(super) fn read(reader: &mut Reader) -> Self {
+        let listen = reader.read("listen", DEFAULT_LISTEN, listen, SocketAddr::to_string);
+        let allowed_hosts =
+            reader.read("allowed_hosts", Vec::new(), hosts, |hosts| hosts.join(", "));
+        let written = reader.read(
+            "key",
+            Secret(None),
+            |raw| secret(raw).map(Secret),
+            |secret| {
+                secret.0.as_ref().map_or_else(|| "(generated)".to_owned(), |_| "(set)".to_owned())
+            },
+        );
+        let file = reader.read(
+            "key_file",
+            None,
+            |raw| key_file(raw).map(Some),
+            |file: &Option<(PathBuf, String)>| {
+                file.as_ref().map_or_else(String::new, |(path, _)| path.display().to_string())
+            },
+        );
+        if written.0.is_some() && file.is_some() {
+            reader.fault("key_file", "key and key_file are both set; keep one of them");
+        }
+        let key = written.0.or(file.map(|(_, key)| key));
+        // R31: a reachable address is a decision, and so is who may use it.
+        if !listen.ip().is_loopback() && key.is_none() {
+            reader.fault(
+                "listen",
+                format!(
+                    "{listen} can be reached from other machines: set key or key_file as well, \
+                     or listen on 127.0.0.1:{}",
+                    listen.port()
+                ),
+            );
+        }
+        Self { listen, allowed_hosts, key: key.map(|key| Key::new(&key)) }
+    }
+}
+
+fn listen(raw: &Raw) -> Result<SocketAddr, String> {
+    let text = value::text(raw)?;
+    text.parse().or_else(|error| {
+        // The one name everybody writes.
+        let port = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());
+        port.map(|port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)).ok_or_else(|| {
+            format!("is {text:?} ({error}); write an address and a port, such as 127.0.0.1:8787")
+        })
+    })
+}
+
+fn hosts(raw: &Raw) -> Result<Vec<String>, String> {
+    let hosts = value::list(raw)?;
+    if hosts.len() > ALLOWED_HOSTS {
+        return Err(format!("has {} names; write at most {ALLOWED_HOSTS}", hosts.len()));
+    }
+    hosts.iter().map(|host| host_name(host)).collect()
+}
+
+fn host_name(text: &str) -> Result<String, String> {
+    let is_name = !text.is_empty()
+        && text.len() <= 253
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
+        && text.split('.').all(|label| !label.is_empty());
+    let is_address = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
+    if is_name || is_address {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err(format!(
+            "has {text:?}; write host names without scheme, port or wildcard, such as \
+             sandbar.example.com"
+        ))
+    }
+}
+
+/// Never repeats the value: an error message ends in logs.
+fn secret(raw: &Raw) -> Result<Option<String>, String> {
+    let text = value::text(raw).map_err(|_shows_it| "is not a text".to_owned())?;
+    Key::check(text).map_err(|error| error.to_string())?;
+    Ok(Some(text.to_owned()))
+}
+
+fn key_file(raw: &Raw) -> Result<(PathBuf, String), String> {
+    let path = Path::new(value::text(raw)?);
+    let text = fs::read_to_string(path)
+        .map_err(|error| format!("is {}, which cannot be read: {error}", path.display()))?;
+    let key = text.trim();
+    Key::check(key).map_err(|error| format!("is {}, whose text {error}", path.display()))?;
+    Ok((path.to_owned(), key.to_owned()))
+}

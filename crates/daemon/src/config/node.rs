@@ -1,0 +1,152 @@
+//! What the node is: its place, its name, how much of everything it hands out.
+
+use std::{
+    path::{Path, PathBuf},
+    thread,
+};
+
+use api::id::ImageRef;
+use jail::NodeNetwork;
+
+use super::{network, reader::Reader, source::Raw, value};
+
+const DEFAULT_STATE_DIR: &str = "/var/lib/sandbar";
+
+/// Bytes of the state directory's path. `STATE/run/N.sock` must fit the 107 bytes of a unix socket
+/// address (unix(7)), with room for the largest N.
+const STATE_DIR_BYTES: usize = 80;
+
+/// Characters of the node's name: a network link has 15 in all (`IFNAMSIZ`), the rest is a number.
+const NAME_CHARS: usize = 8;
+
+/// An idle sandbox holds a few MiB: a thousand fit a small machine.
+const DEFAULT_MAX_SANDBOXES: u32 = 1000;
+
+/// Host ids of one sandbox.
+const IDS_PER_SANDBOX: u32 = 65_536;
+
+/// 2^30: above what distributions hand out in /etc/subuid and what systemd-nspawn takes
+/// (524,288 to 1,879,048,191 is its range for *allocated* containers, checked by it against use).
+const DEFAULT_UID_BASE: u32 = 1 << 30;
+
+/// Creates in flight beyond the cores only wait for each other; past 8 the kernel's own locks
+/// (cgroups, mounts) are the limit.
+const DEFAULT_LAUNCHERS_MAX: usize = 8;
+
+/// What the node is: its place, its name, how much of everything it hands out.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// Absolute path of everything the node keeps.
+    pub state_dir: PathBuf,
+    /// 1 to 8 of `a-z0-9`: sets this node's cgroups, links and tables apart.
+    pub name: String,
+    /// Image of sandboxes that name none.
+    pub default_image: ImageRef,
+    /// Sandboxes that may exist at once.
+    pub max_sandboxes: usize,
+    /// First host user id of the sandboxes' ranges, a multiple of 65,536.
+    pub uid_base: u32,
+    /// Launcher processes for creating sandboxes.
+    pub launchers: usize,
+    /// Address range of the sandboxes; none means that no sandbox has a network.
+    pub network: Option<NodeNetwork>,
+}
+
+impl NodeConfig {
+    pub(super) fn read(reader: &mut Reader) -> Self {
+        let state_dir = reader.read("state_dir", DEFAULT_STATE_DIR.into(), state_dir, |path| {
+            path.display().to_string()
+        });
+        let name = reader.read("name", "sandbar".to_owned(), name, String::clone);
+        let default_image = reader.read(
+            "default_image",
+            "default".parse().expect("`default` is a valid image name"),
+            image,
+            ImageRef::to_string,
+        );
+        let uid_base = reader.read("uid_base", DEFAULT_UID_BASE, uid_base, u32::to_string);
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let launchers = reader.read(
+            "launchers",
+            cores.min(DEFAULT_LAUNCHERS_MAX),
+            |raw| value::number(raw, &(1..=64)),
+            usize::to_string,
+        );
+        let network = network::read(reader);
+        let max_sandboxes = max_sandboxes(reader, uid_base, network.as_ref());
+        Self { state_dir, name, default_image, max_sandboxes, uid_base, launchers, network }
+    }
+}
+
+/// As many as asked for, if there are ids and addresses for them; by default at most so many.
+fn max_sandboxes(reader: &mut Reader, uid_base: u32, network: Option<&NodeNetwork>) -> usize {
+    // The last id, 2^32 - 1, means "no id" to the kernel, so the last range is not used.
+    let ids = (u32::MAX - uid_base) / IDS_PER_SANDBOX;
+    let addresses = network.map_or(u32::MAX, network::room);
+    let asked = reader.read(
+        "max_sandboxes",
+        DEFAULT_MAX_SANDBOXES.min(ids).min(addresses),
+        |raw| value::number(raw, &(1..=65_533)),
+        u32::to_string,
+    );
+    if asked > ids {
+        reader.fault(
+            "max_sandboxes",
+            format!(
+                "max_sandboxes is {asked}, but above uid_base {uid_base} there are user ids for \
+                 {ids}; lower one of them"
+            ),
+        );
+    }
+    if asked > addresses {
+        reader.fault(
+            "max_sandboxes",
+            format!(
+                "max_sandboxes is {asked}, but network.subnet has addresses for {addresses}; \
+                 write a larger subnet or fewer sandboxes"
+            ),
+        );
+    }
+    asked as usize
+}
+
+fn state_dir(raw: &Raw) -> Result<PathBuf, String> {
+    let text = value::text(raw)?;
+    let path = Path::new(text);
+    let is_plain = path.is_absolute() && !path.components().any(|part| part.as_os_str() == "..");
+    if !is_plain {
+        return Err(format!("is {text:?}; write an absolute path without \"..\""));
+    }
+    if text.len() > STATE_DIR_BYTES {
+        return Err(format!("has {} bytes; write at most {STATE_DIR_BYTES}", text.len()));
+    }
+    Ok(path.to_owned())
+}
+
+fn name(raw: &Raw) -> Result<String, String> {
+    let text = value::text(raw)?;
+    let in_set = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    if (1..=NAME_CHARS).contains(&text.len()) && in_set {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("is {text:?}; write 1 to {NAME_CHARS} lower-case letters and digits"))
+    }
+}
+
+fn image(raw: &Raw) -> Result<ImageRef, String> {
+    let text = value::text(raw)?;
+    text.parse().map_err(|error| format!("is {text:?}; {error}"))
+}
+
+fn uid_base(raw: &Raw) -> Result<u32, String> {
+    let highest = u32::MAX - 2 * IDS_PER_SANDBOX;
+    let base = value::number(raw, &(IDS_PER_SANDBOX..=highest))?;
+    if base.is_multiple_of(IDS_PER_SANDBOX) {
+        Ok(base)
+    } else {
+        Err(format!(
+            "is {base}; write a multiple of {IDS_PER_SANDBOX}, such as {}",
+            base / IDS_PER_SANDBOX * IDS_PER_SANDBOX
+        ))
+    }
+}

@@ -1,0 +1,115 @@
+//! The OpenAPI document: the daemon's routes, and the agent's below each sandbox.
+
+use api::error::ErrorBody;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        ContentBuilder, InfoBuilder, License, OpenApi, OpenApiBuilder, RefOr, Response,
+        ResponseBuilder,
+        path::{Operation, Parameter, ParameterBuilder, ParameterIn},
+        schema::{ComponentsBuilder, Ref},
+        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+        tag::TagBuilder,
+    },
+};
+
+/// What one sandbox's routes begin with, in the document.
+const SANDBOX: &str = "/v1/sandboxes/{id}";
+
+/// Operations by noun, in reading order.
+const TAGS: [(&str, &str); 5] = [
+    ("sandbox", "An isolated environment with its own files, processes, limits and network."),
+    ("exec", "Run a command and follow it to its end."),
+    ("file", "Read, write, list and delete files inside a sandbox. Contents are raw bodies."),
+    ("image", "Immutable root file systems that sandboxes start from."),
+    ("node", "The server itself."),
+];
+
+const ABOUT: &str = "Runs untrusted code in isolated sandboxes on your own machine.\n\n\
+    A sandbox is named by an id you choose and is created by the first request to it. Every request \
+    but the public ones needs the header `Authorization: Bearer KEY`; on the server's machine the key \
+    is in the file `key` of the state directory. Bodies are JSON in camelCase; unknown fields are \
+    refused. Every error is `{\"error\": {\"code\", \"message\", \"details\", \"requestId\"}}`.";
+
+/// The document without routes.
+pub(crate) fn head() -> OpenApi {
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("The node's key."))
+        .build();
+    let components = ComponentsBuilder::new()
+        .schema(ErrorBody::name(), ErrorBody::schema())
+        .security_scheme("bearer", SecurityScheme::Http(bearer))
+        .build();
+    let info = InfoBuilder::new()
+        .title("Sandbar")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(ABOUT))
+        .license(Some(License::new("Apache-2.0")))
+        .build();
+    let tags = TAGS
+        .iter()
+        .map(|(name, about)| TagBuilder::new().name(*name).description(Some(*about)).build());
+    OpenApiBuilder::new()
+        .info(info)
+        .components(Some(components))
+        .tags(Some(tags))
+        .security(Some([SecurityRequirement::new("bearer", Vec::<String>::new())]))
+        .build()
+}
+
+/// The daemon's document and the agent's as one. The agent's operations get the sandbox's id and the
+/// errors that the way to it adds; every operation gets the error body for what can always happen.
+pub(crate) fn assemble(own: OpenApi, mut agent: OpenApi) -> OpenApi {
+    for (path, operation) in operations(&mut agent) {
+        operation.parameters.get_or_insert_default().insert(0, id_parameter());
+        // Tags of the agent's handlers are its own affair; here the noun is the path's first word.
+        operation.tags = Some(vec![noun(&path).to_owned()]);
+    }
+    let mut document = own.nest(SANDBOX, agent);
+    for (_, operation) in operations(&mut document) {
+        let errors = operation.responses.responses.entry("default".to_owned());
+        errors.or_insert_with(|| RefOr::T(error_response()));
+    }
+    document
+}
+
+/// `exec` for `/exec`, `file` for `/files:list` and `/files/{path}`.
+fn noun(path: &str) -> &str {
+    let word = path.trim_start_matches('/').split(['/', ':']).next().unwrap_or_default();
+    word.strip_suffix('s').unwrap_or(word)
+}
+
+/// Every operation with its path.
+fn operations(document: &mut OpenApi) -> impl Iterator<Item = (String, &mut Operation)> {
+    document.paths.paths.iter_mut().flat_map(|(path, item)| {
+        let methods = [
+            item.get.as_mut(),
+            item.head.as_mut(),
+            item.put.as_mut(),
+            item.post.as_mut(),
+            item.patch.as_mut(),
+            item.delete.as_mut(),
+        ];
+        methods.into_iter().flatten().map(|operation| (path.clone(), operation))
+    })
+}
+
+fn id_parameter() -> Parameter {
+    ParameterBuilder::new()
+        .name("id")
+        .parameter_in(ParameterIn::Path)
+        .required(utoipa::openapi::Required::True)
+        .description(Some("The sandbox; created with the node's defaults if there is none"))
+        .schema(Some(api::id::SandboxId::schema()))
+        .example(Some("my-sandbox".into()))
+        .build()
+}
+
+fn error_response() -> Response {
+    let schema = Ref::from_schema_name(ErrorBody::name());
+    ResponseBuilder::new()
+        .description("Any other error: no key (401), busy (429), a fault of the server (500), ...")
+        .content("application/json", ContentBuilder::new().schema(Some(schema)).build())
+        .build()
+}

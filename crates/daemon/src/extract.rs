@@ -1,0 +1,117 @@
+//! What handlers take from a request: checked types, or a [`Failure`] that says what is wrong.
+
+use std::time::Duration;
+
+use api::{
+    error::{ApiError, ErrorCode},
+    id::SandboxId,
+    limit::JSON_BODY_BYTES,
+};
+use axum::{
+    body::{Body, Bytes},
+    extract::{FromRequest, FromRequestParts, Query as AxumQuery, Request},
+};
+use http::{HeaderMap, header, request::Parts};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use crate::reply::Failure;
+
+/// Time for a whole JSON body to arrive: 8 MiB at 2 Mbit/s. A slower sender only holds a place.
+const BODY_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What the paths of one sandbox begin with.
+pub(crate) const SANDBOXES: &str = "/v1/sandboxes/";
+
+/// The sandbox a path names.
+///
+/// An id is written as it is, never percent-encoded: all its characters may stand in a path, and one
+/// spelling per sandbox leaves nothing to disagree about between daemon, logs and proxies.
+#[derive(Debug)]
+pub(crate) struct SandboxPath(pub(crate) SandboxId);
+
+impl<S: Sync> FromRequestParts<S> for SandboxPath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        let (id, _) = split(parts.uri.path()).unwrap_or_default();
+        let id: SandboxId = id.parse().map_err(|error: api::id::InvalidSandboxId| {
+            ApiError::new(ErrorCode::InvalidSandboxId, error.to_string()).with("field", "id")
+        })?;
+        Ok(Self(id))
+    }
+}
+
+/// Splits the path of a sandbox's route into the id's segment and the rest, both as they were sent.
+pub(crate) fn split(path: &str) -> Option<(&str, &str)> {
+    let rest = path.strip_prefix(SANDBOXES)?;
+    Some(rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash)))
+}
+
+/// A JSON body.
+#[derive(Debug)]
+pub(crate) struct Json<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
+        require_json(request.headers())?;
+        let bytes = collect(request.into_body()).await?;
+        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
+            let api = ApiError::new(ErrorCode::ValidationFailed, format!("the body: {error}"))
+                .with("line", error.line())
+                .with("column", error.column());
+            Failure(api)
+        })
+    }
+}
+
+/// Refuses a body that is not declared to be JSON: HTML forms cannot declare that (R33).
+pub(crate) fn require_json(headers: &HeaderMap) -> Result<(), Failure> {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = content_type.and_then(|value| value.split(';').next()).map(str::trim);
+    if essence.is_some_and(|essence| essence.eq_ignore_ascii_case("application/json")) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        ErrorCode::UnsupportedMediaType,
+        "the body must be JSON: send the header Content-Type: application/json",
+    ))
+}
+
+/// The error for a JSON body over its limit.
+pub(crate) fn too_large() -> Failure {
+    let message = format!(
+        "a JSON body has at most {JSON_BODY_BYTES} bytes; larger content goes through the file routes"
+    );
+    Failure(ApiError::new(ErrorCode::PayloadTooLarge, message).with("limitBytes", JSON_BODY_BYTES))
+}
+
+async fn collect(body: Body) -> Result<Bytes, Failure> {
+    let limited = Limited::new(body, JSON_BODY_BYTES);
+    let collected = timeout(BODY_DEADLINE, limited.collect()).await.map_err(|_elapsed| {
+        let secs = BODY_DEADLINE.as_secs();
+        Failure::new(ErrorCode::Timeout, format!("the body did not arrive within {secs} s"))
+    })?;
+    match collected {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(_) => Err(Failure::new(ErrorCode::ValidationFailed, "the body broke off")),
+    }
+}
+
+/// The query of a request.
+#[derive(Debug)]
+pub(crate) struct Query<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        AxumQuery::try_from_uri(&parts.uri).map(|AxumQuery(query)| Self(query)).map_err(|error| {
+            Failure::new(ErrorCode::ValidationFailed, format!("the query: {}", error.body_text()))
+        })
+    }
+}

@@ -1,0 +1,227 @@
+//! The straight line: from a request for a sandbox to its agent and back.
+//!
+//! ```text
+//! route matched ─► engine.activate(id) ─► agent path = path less /v1/sandboxes/{id} ─► link ─► agent
+//!                                          caller ◄─ checked head, streamed body ◄──────────────┘
+//! ```
+//!
+//! Owns: what crosses the boundary in both directions (`header.rs`, `body.rs`) and how long it may
+//! take. Does not know what any route means: which there are, and which carry JSON, is read from the
+//! agent's own document.
+//!
+//! The agent is hostile. Its head is bounded by the link, its status and headers pass a list, its
+//! body is bytes. A body that breaks off breaks the caller's connection: an answer that is not whole
+//! never looks whole.
+
+pub(crate) mod body;
+pub(crate) mod header;
+pub(crate) mod table;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use api::{
+    error::{ApiError, ErrorCode},
+    limit::JSON_BODY_BYTES,
+};
+use axum::{
+    body::{Body, HttpBody},
+    extract::{Request, State},
+    response::Response,
+};
+use http::{HeaderMap, Method, Uri};
+use hyper::body::Incoming;
+use link::Links;
+
+use self::body::{Download, Upload, UploadFault};
+use crate::{
+    app::App,
+    extract::{SandboxPath, require_json, split, too_large},
+    log,
+    metrics::{Lifecycle, Metrics},
+    reply::Failure,
+};
+
+/// Silence an agent may keep before its head, counted from the last byte of the request it took.
+/// Deleting or listing a huge tree takes seconds; an agent that is stopped or mad takes for ever.
+const HEAD_DEADLINE: Duration = Duration::from_secs(120);
+
+/// How one route is forwarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Forward {
+    /// Its body is JSON: declared as such and at most [`JSON_BODY_BYTES`], or refused before a
+    /// sandbox is touched.
+    pub(crate) is_json: bool,
+    /// Its answer may take as long as the work it asks for. The jail's end ends the connection.
+    pub(crate) is_endless: bool,
+    /// How long an agent may be silent otherwise; [`HEAD_DEADLINE`] but in tests.
+    pub(crate) head_deadline: Duration,
+}
+
+impl Forward {
+    pub(crate) fn new(is_json: bool, is_endless: bool) -> Self {
+        Self { is_json, is_endless, head_deadline: HEAD_DEADLINE }
+    }
+}
+
+/// The handler of every forwarded route.
+pub(crate) async fn forward(
+    State(app): State<App>,
+    axum::Extension(route): axum::Extension<Forward>,
+    SandboxPath(id): SandboxPath,
+    request: Request,
+) -> Result<Response, Failure> {
+    admit(route, &request)?;
+    let engine = app.engine().await?;
+    let activate = || async {
+        let active = engine.activate(&id).await;
+        app.metrics.lifecycle(Lifecycle::Activate, active.is_ok());
+        active.map(|active| (active.jail.0, active))
+    };
+    relay(route, activate, &app.links, &app.metrics, request).await
+}
+
+/// What can be refused without a sandbox.
+fn admit(route: Forward, request: &Request) -> Result<(), Failure> {
+    if !route.is_json {
+        return Ok(());
+    }
+    require_json(request.headers())?;
+    let least = request.body().size_hint().lower();
+    if usize::try_from(least).is_ok_and(|bytes| bytes <= JSON_BODY_BYTES) {
+        Ok(())
+    } else {
+        Err(too_large())
+    }
+}
+
+/// Sends `request` to the agent that `activate` names and streams its answer back. What `activate`
+/// returns beside the jail's number is held until the answer's last byte.
+///
+/// An agent that died a moment ago, behind the engine's back, is not the caller's concern: as long
+/// as no byte of the request went out, the sandbox is activated once more.
+///
+/// # Cancel safety
+/// Dropping the future or the answer's body drops the request to the agent.
+pub(crate) async fn relay<A, F, G>(
+    route: Forward,
+    activate: A,
+    links: &Links,
+    metrics: &Metrics,
+    request: Request,
+) -> Result<Response, Failure>
+where
+    A: Fn() -> F,
+    F: Future<Output = Result<(u64, G), ApiError>>,
+    G: Send + 'static,
+{
+    let target = agent_target(request.uri())?;
+    let (head, body) = request.into_parts();
+    let limit = if route.is_json { JSON_BODY_BYTES as u64 } else { u64::MAX };
+    let upload = Upload::new(body, limit, metrics.bytes_to_agents());
+    let mut is_retry = false;
+    loop {
+        let (jail, guard) = activate().await?;
+        let request = agent_request(&head.method, &target, &head.headers, &upload);
+        let error = match answer_in_time(route, links.send(jail, request), &upload).await? {
+            Ok(response) => return caller_response(response, guard, metrics),
+            Err(error) => error,
+        };
+        if let Some(fault) = upload.fault() {
+            return Err(broken_upload(fault));
+        }
+        if is_retry || !may_repeat(&head.method, &upload) {
+            return Err(unreachable_agent(&error));
+        }
+        is_retry = true;
+    }
+}
+
+/// A request may be sent again when nothing of it can have been acted on: its body was not touched,
+/// and it has one to miss or is idempotent anyway.
+fn may_repeat(method: &Method, upload: &Upload) -> bool {
+    upload.is_untouched() && (!upload.is_empty() || method.is_idempotent())
+}
+
+/// The agent's path and query: the public ones less `/v1/sandboxes/{id}`, byte for byte. Decoding is
+/// the agent's business, once; a path that was decoded here could match another route there.
+pub(crate) fn agent_target(uri: &Uri) -> Result<Uri, Failure> {
+    let rewritten = split(uri.path()).and_then(|(_, rest)| {
+        let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
+        rest.starts_with('/').then(|| format!("{rest}{query}").parse::<Uri>().ok())?
+    });
+    rewritten.ok_or_else(|| {
+        Failure::new(ErrorCode::RouteNotFound, "the path names no route of a sandbox")
+    })
+}
+
+fn agent_request(
+    method: &Method,
+    target: &Uri,
+    headers: &HeaderMap,
+    upload: &Upload,
+) -> http::Request<link::Body> {
+    let mut request = http::Request::new(link::Body::new(upload.lend()));
+    *request.method_mut() = method.clone();
+    *request.uri_mut() = target.clone();
+    *request.headers_mut() = header::to_agent(headers);
+    request
+}
+
+/// The agent's answer, unless it keeps silent for too long.
+async fn answer_in_time<T>(
+    route: Forward,
+    answer: impl Future<Output = T>,
+    upload: &Upload,
+) -> Result<T, Failure> {
+    tokio::select! {
+        answer = answer => Ok(answer),
+        () = upload.silence(route.head_deadline, route.is_endless) => Err(Failure::new(
+            ErrorCode::Timeout,
+            format!("the sandbox gave no answer within {} s", route.head_deadline.as_secs()),
+        )),
+    }
+}
+
+/// The answer as the caller gets it.
+fn caller_response<G: Send + 'static>(
+    response: http::Response<Incoming>,
+    guard: G,
+    metrics: &Metrics,
+) -> Result<Response, Failure> {
+    let (head, body) = response.into_parts();
+    if !header::is_passable(head.status) {
+        return Err(wrong_answer(&format!("the status {}", head.status.as_u16())));
+    }
+    let mut response =
+        Response::new(Body::new(Download::new(body, guard, metrics.bytes_from_agents())));
+    *response.status_mut() = head.status;
+    *response.headers_mut() = header::to_caller(&head.headers);
+    Ok(response)
+}
+
+/// The caller's own doing, though it shows as a link that broke.
+fn broken_upload(fault: UploadFault) -> Failure {
+    match fault {
+        UploadFault::TooLarge => too_large(),
+        UploadFault::Stalled => Failure::new(ErrorCode::Timeout, "the body stopped arriving"),
+        UploadFault::Broken => Failure::new(ErrorCode::ValidationFailed, "the body broke off"),
+    }
+}
+
+fn wrong_answer(what: &str) -> Failure {
+    tracing::warn!(what, "an agent answered what no agent of ours answers");
+    Failure::new(ErrorCode::AgentUnreachable, "the sandbox's agent gave an answer that is none")
+}
+
+/// The one place where a link's error becomes public: the cause stays in the log.
+fn unreachable_agent(error: &link::LinkError) -> Failure {
+    tracing::warn!(cause = log::chain(error), "an agent gave no answer");
+    Failure::new(
+        ErrorCode::AgentUnreachable,
+        "the sandbox ended, or its agent broke the connection, before it answered; the command may \
+         have been run",
+    )
+}

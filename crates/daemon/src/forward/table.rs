@@ -1,0 +1,52 @@
+//! The forwarded routes: exactly those of the agent's document, with exactly its methods.
+
+use axum::{
+    Extension, Router,
+    routing::{MethodFilter, MethodRouter, on},
+};
+use utoipa::openapi::{OpenApi, PathItem, path::Operation};
+
+use super::{Forward, forward};
+use crate::{app::App, extract::SANDBOXES};
+
+/// Routes whose answer takes as long as the work they ask for.
+const ENDLESS: [&str; 1] = ["/exec"];
+
+/// A route for every operation of the agent's document, below `/v1/sandboxes/{id}`.
+pub(crate) fn routes(agent: &OpenApi) -> Router<App> {
+    agent.paths.paths.iter().fold(Router::new(), |router, (path, item)| {
+        router.route(&format!("{SANDBOXES}{{id}}{}", pattern(path)), methods(path, item))
+    })
+}
+
+/// The router's spelling of a documented path. OpenAPI has no parameter that spans slashes; by our
+/// convention a last segment `{path}` is one.
+fn pattern(path: &str) -> String {
+    match path.strip_suffix("/{path}") {
+        Some(start) => format!("{start}/{{*path}}"),
+        None => path.to_owned(),
+    }
+}
+
+fn methods(path: &str, item: &PathItem) -> MethodRouter<App> {
+    let is_endless = ENDLESS.contains(&path);
+    let operations: [(MethodFilter, Option<&Operation>); 6] = [
+        (MethodFilter::GET, item.get.as_ref()),
+        (MethodFilter::HEAD, item.head.as_ref()),
+        (MethodFilter::PUT, item.put.as_ref()),
+        (MethodFilter::POST, item.post.as_ref()),
+        (MethodFilter::PATCH, item.patch.as_ref()),
+        (MethodFilter::DELETE, item.delete.as_ref()),
+    ];
+    operations.into_iter().filter_map(|(filter, operation)| Some((filter, operation?))).fold(
+        MethodRouter::new(),
+        |router, (filter, operation)| {
+            let is_json = operation
+                .request_body
+                .as_ref()
+                .is_some_and(|body| body.content.contains_key("application/json"));
+            let how = Extension(Forward::new(is_json, is_endless));
+            router.merge(on(filter, forward).layer(how))
+        },
+    )
+}

@@ -1,0 +1,151 @@
+//! One log line and one count per request, at its very end: after the last byte of its answer, or
+//! when the caller has gone. Never bodies, keys or query values (R35).
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use api::{
+    error::{ApiError, ErrorCode},
+    id::SandboxId,
+};
+use axum::{
+    body::{Body, Bytes},
+    extract::{MatchedPath, Request, State},
+    middleware::Next,
+    response::Response,
+};
+use http::{Method, StatusCode};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+
+use super::RequestId;
+use crate::{app::App, extract::split, reply};
+
+/// Watches a request to its end, and writes the body of a failed one.
+pub(super) async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
+    let mut record = Record::begin(app, &request);
+    let mut response = next.run(request).await;
+    let error = reply::render(&mut response, &record.request_id);
+    record.answered(response.status(), error);
+    response.map(|body| Body::new(Observed { body, record }))
+}
+
+/// What the log will say about a request. It says it when dropped, because that is the one thing
+/// that happens to every request.
+struct Record {
+    app: App,
+    request_id: String,
+    method: Method,
+    route: String,
+    sandbox: Option<SandboxId>,
+    begun: Instant,
+    status: Option<StatusCode>,
+    code: Option<ErrorCode>,
+    bytes: u64,
+    is_whole: bool,
+}
+
+impl Record {
+    fn begin(app: App, request: &Request) -> Self {
+        app.metrics.begin();
+        let extensions = request.extensions();
+        Self {
+            request_id: extensions.get::<RequestId>().map_or_else(String::new, |id| id.0.clone()),
+            method: request.method().clone(),
+            route: extensions
+                .get::<MatchedPath>()
+                .map_or_else(|| "unmatched".to_owned(), |route| route.as_str().to_owned()),
+            sandbox: split(request.uri().path()).and_then(|(id, _)| id.parse().ok()),
+            begun: Instant::now(),
+            status: None,
+            code: None,
+            bytes: 0,
+            is_whole: false,
+            app,
+        }
+    }
+
+    /// Faults of ours get a line of their own, so that they are seen where requests are not logged.
+    fn answered(&mut self, status: StatusCode, error: Option<ApiError>) {
+        self.app.metrics.answered(self.method_name(), &self.route, self.begun.elapsed());
+        self.status = Some(status);
+        let Some(ApiError { code, message, details, .. }) = error else { return };
+        self.code = Some(code);
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            let details = serde_json::Value::Object(details);
+            tracing::error!(request_id = self.request_id, ?code, message, %details, "a request failed");
+        }
+    }
+
+    /// Methods nobody serves share one name: the number of series is bounded.
+    fn method_name(&self) -> &str {
+        match self.method.as_str() {
+            name @ ("GET" | "HEAD" | "PUT" | "POST" | "PATCH" | "DELETE") => name,
+            _ => "other",
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.app.metrics.end(self.method_name(), &self.route, self.status);
+        tracing::info!(
+            request_id = self.request_id,
+            method = self.method.as_str(),
+            route = self.route,
+            sandbox_id = self.sandbox.as_ref().map(SandboxId::as_str),
+            status = self.status.map(|status| status.as_u16()),
+            code = self.code.map(tracing::field::debug),
+            duration_ms = self.begun.elapsed().as_secs_f64() * 1000.0,
+            bytes = self.bytes,
+            outcome = outcome(self.status, self.is_whole),
+            "request"
+        );
+    }
+}
+
+fn outcome(status: Option<StatusCode>, is_whole: bool) -> &'static str {
+    match (status, is_whole) {
+        (None, _) => "caller gone before the answer",
+        (Some(_), false) => "broken off",
+        (Some(_), true) => "answered",
+    }
+}
+
+/// An answer's body with its record.
+struct Observed {
+    body: Body,
+    record: Record,
+}
+
+impl HttpBody for Observed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        match &frame {
+            Some(Ok(frame)) => {
+                self.record.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                // With a known length the server asks no further.
+                self.record.is_whole = self.body.is_end_stream();
+            }
+            Some(Err(_)) => self.record.is_whole = false,
+            None => self.record.is_whole = true,
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

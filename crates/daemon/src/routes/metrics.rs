@@ -1,0 +1,40 @@
+//! Metrics for collectors.
+
+use std::collections::BTreeMap;
+
+use api::{error::ErrorBody, limit::PAGE_ENTRIES, sandbox::ListSandboxes};
+use axum::{extract::State, response::IntoResponse};
+use http::header;
+
+use crate::{app::App, metrics::state_name, reply::Failure};
+
+/// Read metrics.
+///
+/// Counters of the server in the OpenMetrics text format, for Prometheus and its like.
+#[utoipa::path(
+    get, path = "/metrics", operation_id = "getMetrics", tag = "node",
+    responses(
+        (status = 200, description = "Metrics", body = String,
+         content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        (status = 503, description = "`STARTING`", body = ErrorBody),
+    )
+)]
+pub(super) async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, Failure> {
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, content_type)], app.metrics.render(&count(&app).await?)))
+}
+
+/// Sandboxes by state.
+async fn count(app: &App) -> Result<BTreeMap<&'static str, i64>, Failure> {
+    let engine = app.engine().await?;
+    let mut counts = BTreeMap::new();
+    let mut query = ListSandboxes { limit: Some(PAGE_ENTRIES), ..ListSandboxes::default() };
+    loop {
+        let page = engine.list(&query).await?;
+        for sandbox in &page.sandboxes {
+            *counts.entry(state_name(sandbox.state)).or_insert(0) += 1;
+        }
+        let Some(cursor) = page.next_cursor else { return Ok(counts) };
+        query.cursor = Some(cursor);
+    }
+}

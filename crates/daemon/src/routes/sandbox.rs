@@ -1,0 +1,103 @@
+//! Sandboxes: create, find, list, destroy.
+
+use api::{
+    error::ErrorBody,
+    sandbox::{CreateSandbox, ListSandboxes, Sandbox, SandboxList},
+};
+use axum::extract::State;
+use http::StatusCode;
+
+use crate::{
+    app::App,
+    extract::{Json, Query, SandboxPath},
+    metrics::Lifecycle,
+    reply::Failure,
+};
+
+/// Create a sandbox.
+///
+/// Creating an id that exists with the same settings returns it (200); a new one is 201. Most callers
+/// never need this: the first request to `/v1/sandboxes/{id}/...` creates the sandbox with the node's
+/// defaults.
+#[utoipa::path(
+    post, path = "/v1/sandboxes", operation_id = "createSandbox", tag = "sandbox",
+    request_body = CreateSandbox,
+    responses(
+        (status = 201, description = "Created", body = Sandbox),
+        (status = 200, description = "It existed already, with these settings", body = Sandbox),
+        (status = 400, description = "`VALIDATION_FAILED`", body = ErrorBody),
+        (status = 404, description = "`IMAGE_NOT_FOUND`", body = ErrorBody),
+        (status = 409, description = "`SANDBOX_EXISTS`: with other settings", body = ErrorBody),
+        (status = 503, description = "`CAPACITY_EXCEEDED`", body = ErrorBody),
+    )
+)]
+pub(super) async fn create(
+    State(app): State<App>,
+    Json(request): Json<CreateSandbox>,
+) -> Result<(StatusCode, axum::Json<Sandbox>), Failure> {
+    let created = app.engine().await?.create(request).await;
+    app.metrics.lifecycle(Lifecycle::Create, created.is_ok());
+    let (sandbox, is_new) = created?;
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, axum::Json(sandbox)))
+}
+
+/// List sandboxes.
+///
+/// Sorted by id, in pages: pass `nextCursor` of one page as `cursor` of the next.
+#[utoipa::path(
+    get, path = "/v1/sandboxes", operation_id = "listSandboxes", tag = "sandbox",
+    params(ListSandboxes),
+    responses(
+        (status = 200, description = "One page", body = SandboxList),
+        (status = 400, description = "`VALIDATION_FAILED`", body = ErrorBody),
+    )
+)]
+pub(super) async fn list(
+    State(app): State<App>,
+    Query(query): Query<ListSandboxes>,
+) -> Result<axum::Json<SandboxList>, Failure> {
+    Ok(axum::Json(app.engine().await?.list(&query).await?))
+}
+
+/// Inspect a sandbox.
+///
+/// Its settings, its state, and what it uses now. Never creates it.
+#[utoipa::path(
+    get, path = "/v1/sandboxes/{id}", operation_id = "getSandbox", tag = "sandbox",
+    params(("id" = String, Path, description = "The sandbox", example = "my-sandbox")),
+    responses(
+        (status = 200, description = "The sandbox", body = Sandbox),
+        (status = 400, description = "`INVALID_SANDBOX_ID`", body = ErrorBody),
+        (status = 404, description = "`SANDBOX_NOT_FOUND`", body = ErrorBody),
+    )
+)]
+pub(super) async fn get(
+    State(app): State<App>,
+    SandboxPath(id): SandboxPath,
+) -> Result<axum::Json<Sandbox>, Failure> {
+    Ok(axum::Json(app.engine().await?.get(&id).await?))
+}
+
+/// Destroy a sandbox.
+///
+/// Ends its processes and forgets its files and settings. Final; the id can be used again, for a new
+/// sandbox.
+#[utoipa::path(
+    delete, path = "/v1/sandboxes/{id}", operation_id = "destroySandbox", tag = "sandbox",
+    params(("id" = String, Path, description = "The sandbox", example = "my-sandbox")),
+    responses(
+        (status = 204, description = "It is gone"),
+        (status = 400, description = "`INVALID_SANDBOX_ID`", body = ErrorBody),
+        (status = 404, description = "`SANDBOX_NOT_FOUND`", body = ErrorBody),
+    )
+)]
+pub(super) async fn destroy(
+    State(app): State<App>,
+    SandboxPath(id): SandboxPath,
+) -> Result<StatusCode, Failure> {
+    let destroyed = app.engine().await?.destroy(&id).await;
+    app.metrics.lifecycle(Lifecycle::Destroy, destroyed.is_ok());
+    destroyed?;
+    Ok(StatusCode::NO_CONTENT)
+}

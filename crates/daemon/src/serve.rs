@@ -1,0 +1,343 @@
+//! From a configuration to a running server and back to nothing.
+//!
+//! ```text
+//! check ─► name, port, key ─► launchers ─► threads ─► network ─► engine ─► endpoint file ─► serve ─► stop
+//! ```
+//!
+//! The order is the point. Name and port are taken before anything is made, so a second start fails
+//! before it can touch the first one's sandboxes. Launchers are forked while the process has one thread.
+//! The network's rules exist before the first link.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use api::{error::ApiError, limit::PAGE_ENTRIES, node::ShutdownSandboxes, sandbox::ListSandboxes};
+use engine::{Engine, EngineConfig};
+use jail::{JailError, Launcher, NodeSpec};
+use link::Links;
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{Semaphore, mpsc, oneshot, watch},
+};
+
+use crate::{
+    app::{App, Parts, REQUESTS_AT_ONCE},
+    claim::{self, Claim, ClaimError},
+    config::Config,
+    docs::Docs,
+    endpoint,
+    hosts::Hosts,
+    key::{Key, KeyError},
+    log,
+    metrics::Metrics,
+    middleware,
+    preflight::{self, PreflightError},
+    routes, server,
+};
+
+/// Time for the runtime's last tasks once the engine has ended: there should be none.
+const RUNTIME_GRACE: Duration = Duration::from_secs(5);
+
+/// Why the server did not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The machine or the configuration does not allow a start.
+    #[error(transparent)]
+    Preflight(#[from] PreflightError),
+    /// The node's name is another's.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    /// The key could not be established.
+    #[error("the API key could not be established")]
+    Key(#[from] KeyError),
+    /// A launcher or the network could not be started.
+    #[error("{attempt}")]
+    Jail {
+        /// What was being done.
+        attempt: &'static str,
+        /// Why it failed.
+        #[source]
+        source: JailError,
+    },
+    /// The state could not be opened, or sandboxes could not be ended.
+    #[error("{attempt}")]
+    Engine {
+        /// What was being done.
+        attempt: &'static str,
+        /// Why it failed.
+        #[source]
+        source: ApiError,
+    },
+    /// A call to the operating system failed.
+    #[error("{attempt}")]
+    System {
+        /// What was being done.
+        attempt: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What [`down`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DownReport {
+    /// Sandboxes there were.
+    pub sandboxes: usize,
+    /// Their files and settings are gone too.
+    pub are_destroyed: bool,
+}
+
+/// Runs the server until SIGTERM, SIGINT or `POST /v1/node:shutdown`. To be called while the process
+/// has one thread.
+///
+/// # Errors
+/// [`ServeError`]; nothing is left behind by a start that failed.
+pub fn serve(config: Config) -> Result<(), ServeError> {
+    log::start(&config.log);
+    preflight::preflight(&config)?;
+    preflight::state_dir(&config.node.state_dir)?;
+    let claim = claim(&config)?;
+    let listener = preflight::listen(config.api.listen)?;
+    let key = Key::establish(&config.node.state_dir, config.api.key.as_ref())?;
+    let node = Node::start(config, claim)?;
+    let outcome = node.runtime.block_on(running(&node.config, node.launchers, listener, key));
+    node.ground.end(node.runtime, outcome)
+}
+
+/// Ends all sandboxes of a node whose server does not run, and takes its network down. To be called
+/// while the process has one thread.
+///
+/// # Errors
+/// [`ServeError`], also when a server does run.
+pub fn down(config: Config, destroy: bool) -> Result<DownReport, ServeError> {
+    preflight::preflight(&config)?;
+    preflight::state_dir(&config.node.state_dir)?;
+    let claim = claim(&config)?;
+    let node = Node::start(config, claim)?;
+    let outcome = node.runtime.block_on(ending(&node.config, node.launchers, destroy));
+    node.ground.end(node.runtime, outcome)
+}
+
+/// The processes and threads that everything else runs on.
+struct Node {
+    config: Config,
+    launchers: Vec<Launcher>,
+    ground: Ground,
+    runtime: Runtime,
+}
+
+impl Node {
+    fn start(config: Config, claim: Claim) -> Result<Self, ServeError> {
+        let spec = node_spec(&config);
+        let launcher = || {
+            Launcher::start(&spec)
+                .map_err(|source| ServeError::Jail { attempt: "starting a launcher", source })
+        };
+        // One more removes files, which can take long; and one keeps the ground.
+        let launchers = (0..=config.node.launchers).map(|_| launcher());
+        let launchers = launchers.collect::<Result<Vec<_>, _>>()?;
+        let mut ground =
+            Ground { launcher: launcher()?, claim, has_network: spec.network.is_some() };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .thread_name("daemon")
+            .build()
+            .map_err(|source| ServeError::System { attempt: "starting threads", source })?;
+        ground.begin(&config.node.name)?;
+        Ok(Self { config, launchers, ground, runtime })
+    }
+}
+
+/// What the node's sandboxes stand on: its name and its network.
+struct Ground {
+    launcher: Launcher,
+    claim: Claim,
+    has_network: bool,
+}
+
+impl Ground {
+    fn begin(&mut self, name: &str) -> Result<(), ServeError> {
+        let failed = |attempt| move |source| ServeError::Jail { attempt, source };
+        let jails = self.launcher.jails().map_err(failed("looking for running sandboxes"))?;
+        self.claim.settle(name, !jails.is_empty())?;
+        if self.has_network {
+            self.launcher.set_up_network().map_err(failed("setting up the network"))?;
+        }
+        Ok(())
+    }
+
+    /// Ends the threads and, if no sandbox is left to need it, the network, whatever the outcome: a
+    /// start that failed leaves nothing behind either.
+    fn end<T>(self, runtime: Runtime, outcome: Result<T, ServeError>) -> Result<T, ServeError> {
+        runtime.shutdown_timeout(RUNTIME_GRACE);
+        let cleared = self.clear();
+        outcome.and_then(|value| cleared.map(|()| value))
+    }
+
+    fn clear(mut self) -> Result<(), ServeError> {
+        let failed = |source| ServeError::Jail { attempt: "taking the network down", source };
+        if !self.launcher.jails().map_err(failed)?.is_empty() {
+            return Ok(());
+        }
+        if self.has_network {
+            self.launcher.tear_down_network().map_err(failed)?;
+        }
+        Ok(self.claim.release()?)
+    }
+}
+
+fn claim(config: &Config) -> Result<Claim, ServeError> {
+    Ok(Claim::take(Path::new(claim::DIR), &config.node.name, &config.node.state_dir)?)
+}
+
+fn node_spec(config: &Config) -> NodeSpec {
+    NodeSpec {
+        state_dir: config.node.state_dir.clone(),
+        name: config.node.name.clone(),
+        network: config.node.network,
+    }
+}
+
+fn engine_config(config: &Config) -> EngineConfig {
+    EngineConfig {
+        node: node_spec(config),
+        default_image: config.node.default_image.clone(),
+        default_limits: config.limits.default,
+        max_limits: config.limits.max,
+        max_sandboxes: config.node.max_sandboxes,
+        uid_base: config.node.uid_base,
+    }
+}
+
+fn links(config: &Config) -> Links {
+    Links::new(config.node.state_dir.join("run"))
+}
+
+async fn open(config: &Config, launchers: Vec<Launcher>) -> Result<Engine, ServeError> {
+    Engine::open(engine_config(config), launchers, links(config))
+        .await
+        .map_err(|source| ServeError::Engine { attempt: "opening the state directory", source })
+}
+
+/// Answers requests from the moment the threads run; they wait for the engine to be open.
+async fn running(
+    config: &Config,
+    launchers: Vec<Launcher>,
+    listener: TcpListener,
+    key: Key,
+) -> Result<(), ServeError> {
+    let failed = |source| ServeError::System { attempt: "listening on the port", source };
+    let address = listener.local_addr().map_err(failed)?;
+    let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+    let (opened, engine) = watch::channel(None);
+    let (shutdown, asked) = mpsc::channel(1);
+    let (table, document) = routes::table();
+    let app = App::new(Parts {
+        engine,
+        links: links(config),
+        key,
+        hosts: Hosts::new(address, config.api.allowed_hosts.clone()),
+        metrics: Metrics::new(),
+        docs: Docs::new(&document, &endpoint::url(address)),
+        requests: Arc::new(Semaphore::new(REQUESTS_AT_ONCE)),
+        shutdown,
+    });
+    let (stop, stopped) = oneshot::channel::<()>();
+    let stopped = async move { drop(stopped.await) };
+    let serving = tokio::spawn(server::run(listener, middleware::around(table, &app), stopped));
+    let outcome = until_asked(config, launchers, address, opened, asked).await;
+    drop(stop);
+    if let Err(error) = serving.await {
+        tracing::error!(%error, "the server's task failed");
+    }
+    let (engine, sandboxes) = outcome?;
+    shut_down(&engine, sandboxes).await
+}
+
+/// Opens the engine, tells that the server is there, and waits for the end: what becomes of the
+/// sandboxes then.
+///
+/// Drops `opened` when the engine cannot be opened, which answers the requests that wait for it.
+async fn until_asked(
+    config: &Config,
+    launchers: Vec<Launcher>,
+    address: SocketAddr,
+    opened: watch::Sender<Option<Engine>>,
+    mut asked: mpsc::Receiver<ShutdownSandboxes>,
+) -> Result<(Engine, ShutdownSandboxes), ServeError> {
+    let mut signals = Signals::new()
+        .map_err(|source| ServeError::System { attempt: "waiting for signals", source })?;
+    let engine = open(config, launchers).await?;
+    opened.send_replace(Some(engine.clone()));
+    let endpoint = endpoint::publish(&config.node.state_dir, address)
+        .map_err(|source| ServeError::System { attempt: "writing the endpoint file", source })?;
+    tracing::info!(url = endpoint.url(), "serving");
+    let sandboxes = tokio::select! {
+        sandboxes = asked.recv() => sandboxes.unwrap_or_default(),
+        () = signals.next() => ShutdownSandboxes::Keep,
+    };
+    tracing::info!(?sandboxes, "stopping");
+    Ok((engine, sandboxes))
+}
+
+async fn ending(
+    config: &Config,
+    launchers: Vec<Launcher>,
+    destroy: bool,
+) -> Result<DownReport, ServeError> {
+    let engine = open(config, launchers).await?;
+    let sandboxes = count(&engine).await?;
+    let fate = if destroy { ShutdownSandboxes::Destroy } else { ShutdownSandboxes::Stop };
+    shut_down(&engine, fate).await?;
+    Ok(DownReport { sandboxes, are_destroyed: destroy })
+}
+
+async fn shut_down(engine: &Engine, sandboxes: ShutdownSandboxes) -> Result<(), ServeError> {
+    engine
+        .shut_down(sandboxes)
+        .await
+        .map_err(|source| ServeError::Engine { attempt: "ending the sandboxes", source })
+}
+
+async fn count(engine: &Engine) -> Result<usize, ServeError> {
+    let mut query = ListSandboxes { limit: Some(PAGE_ENTRIES), ..ListSandboxes::default() };
+    let mut sandboxes = 0;
+    loop {
+        let page = engine
+            .list(&query)
+            .await
+            .map_err(|source| ServeError::Engine { attempt: "counting the sandboxes", source })?;
+        sandboxes += page.sandboxes.len();
+        let Some(cursor) = page.next_cursor else { return Ok(sandboxes) };
+        query.cursor = Some(cursor);
+    }
+}
+
+/// The signals that ask for the end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The HTTP server: accepts connections, bounds their number and their heads, ends them kindly.
+
+#[cfg(test)]
+mod tests;
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tokio_util::task::TaskTracker;
+
+use crate::app::REQUESTS_AT_ONCE;
+
+/// Connections at once: one per request in work, and as many idle ones in clients' pools.
+const CONNECTIONS: usize = 2 * REQUESTS_AT_ONCE;
+
+/// Time for a request's whole head, counted on a kept connection from the end of the last answer, so
+/// it is also how long an idle one is kept (R34).
+const HEAD_DEADLINE: Duration = Duration::from_secs(75);
+
+/// Bytes of a request's head. The longest path (4095 bytes, each as `%XX`) takes 12 KiB.
+const HEAD_BYTES: usize = 32 * 1024;
+
+/// Header lines of a request; hyper's own default, written down.
+const HEADERS: usize = 100;
+
+/// Bytes of one connection's read and write buffer, which is also what a slow reader can hold.
+const BUFFER_BYTES: usize = 128 * 1024;
+
+/// Time for requests under way when the server stops. Longer ones are cut off; their commands end
+/// with the connection.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Pause after a failed accept: nearly always no descriptor is free, and one will be.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves until `stop` ends, then gives requests under way [`DRAIN`] and cuts off the rest. At return
+/// no connection is left.
+pub(crate) async fn run(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let graceful = GracefulShutdown::new();
+    let connections = TaskTracker::new();
+    let cut_off = tokio_util::sync::CancellationToken::new();
+    let mut stop = pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept(&listener, &places) => accepted,
+            () = &mut stop => break,
+        };
+        let Some((stream, place)) = accepted else { continue };
+        let service = TowerToHyperService::new(router.clone());
+        let connection = builder().serve_connection(TokioIo::new(stream), service);
+        let connection = graceful.watch(connection);
+        let cut_off = cut_off.clone();
+        connections.spawn(async move {
+            let _place = place;
+            tokio::select! {
+                ended = connection => if let Err(error) = ended {
+                    // A caller that left, or an answer that broke off: the request's line says it.
+                    tracing::debug!(%error, "a connection broke");
+                },
+                () = cut_off.cancelled() => {}
+            }
+        });
+    }
+    drop(listener);
+    connections.close();
+    if timeout(DRAIN, graceful.shutdown()).await.is_err() {
+        tracing::warn!(after_secs = DRAIN.as_secs(), "requests under way were cut off");
+    }
+    cut_off.cancel();
+    connections.wait().await;
+}
+
+/// The next connection and its place; none when there was an error to wait out.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => {
+            // Answers are small and whole: Nagle's wait would cost a delayed ACK each.
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "TCP_NODELAY was refused");
+            }
+            Some((stream, place))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a connection could not be accepted");
+            sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+/// `half_close` stays off: a caller that closes its side is gone, and what it asked for is dropped.
+fn builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_DEADLINE)
+        .max_header_size(HEAD_BYTES)
+        .max_headers(HEADERS)
+        .max_buf_size(BUFFER_BYTES)
+        .half_close(false)
+        .keep_alive(true);
+    builder
+}

@@ -1,0 +1,114 @@
+use std::net::SocketAddr;
+
+use axum::{body::Body, routing::get};
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+
+use super::*;
+
+struct Running {
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<()>,
+}
+
+async fn start(router: Router) -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let serving = tokio::spawn(run(listener, router, async move { drop(stopped.await) }));
+    Running { address, stop, serving }
+}
+
+/// Writes `request` and reads until the server closes.
+async fn exchange(address: SocketAddr, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // The server may answer and close before it has read everything.
+    drop(stream.write_all(request).await);
+    let mut answer = Vec::new();
+    drop(stream.read_to_end(&mut answer).await);
+    String::from_utf8(answer).unwrap()
+}
+
+/// A route that streams what the sender gives.
+fn streaming() -> (Router, mpsc::Sender<Bytes>) {
+    let (send, chunks) = mpsc::channel::<Bytes>(1);
+    let chunks = Arc::new(std::sync::Mutex::new(Some(chunks)));
+    let handler = move || {
+        let chunks = chunks.lock().unwrap().take().unwrap();
+        let stream = ReceiverStream::new(chunks).map(Ok::<_, std::io::Error>);
+        async move { Body::from_stream(stream) }
+    };
+    (Router::new().route("/", get(handler)), send)
+}
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+
+#[tokio::test]
+async fn a_head_over_its_limits_is_refused() {
+    let server = start(Router::new()).await;
+    let line = [b"GET / HTTP/1.1\r\nx: ".to_vec(), vec![b'a'; 2 * HEAD_BYTES]].concat();
+    let many = [b"GET / HTTP/1.1\r\n".to_vec(), b"a: b\r\n".repeat(HEADERS + 1), b"\r\n".to_vec()];
+
+    for head in [line, many.concat()] {
+        let answer = exchange(server.address, &head).await;
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_does_not_end_is_not_waited_for() {
+    let server = start(Router::new()).await;
+    let begun = tokio::time::Instant::now();
+
+    exchange(server.address, b"GET / HTTP/1.1\r\nhost:").await;
+
+    assert!(begun.elapsed() >= HEAD_DEADLINE);
+}
+
+#[tokio::test]
+async fn requests_under_way_are_finished_and_no_new_ones_taken() {
+    let (router, send) = streaming();
+    let server = start(router).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(GET).await.unwrap();
+    send.send(Bytes::from_static(b"one")).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"one\r\n") {
+        assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0);
+    }
+
+    server.stop.send(()).unwrap();
+    while TcpStream::connect(server.address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    send.send(Bytes::from_static(b"two")).await.unwrap();
+    drop(send);
+
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.ends_with(b"3\r\ntwo\r\n0\r\n\r\n"), "{:?}", String::from_utf8_lossy(&answer));
+    server.serving.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_outlast_the_drain_are_cut_off() {
+    let (router, send) = streaming();
+    let server = start(router).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(GET).await.unwrap();
+    send.send(Bytes::from_static(b"one")).await.unwrap();
+
+    server.stop.send(()).unwrap();
+    server.serving.await.unwrap();
+
+    // Cut off, not ended: the closing chunk is missing, and what was streamed was dropped.
+    let mut answer = Vec::new();
+    drop(stream.read_to_end(&mut answer).await);
+    assert!(!answer.ends_with(b"0\r\n\r\n"));
+    assert!(send.is_closed());
+}

@@ -1,0 +1,138 @@
+//! Images: lists those of the store, and has it build new ones, each RUN of a recipe carried out
+//! in a sandbox of its own.
+//!
+//! Owns: what ties a build to its listener, and its events to their order. The steps and layers are
+//! the image crate's; a RUN is `build/step.rs`.
+
+mod lines;
+mod step;
+
+use std::sync::Arc;
+
+use api::{
+    image::{BuildEvent, BuildImage, Image},
+    limit::RECIPE_BYTES,
+};
+use image::{Build, Cancel, Downloads, ImageError, Recipe};
+use jail::JailId;
+use tokio::{runtime::Handle, sync::mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::{EngineError, error, node::Node};
+
+/// Events that may wait for the listener. Behind it, the build waits.
+const EVENTS: usize = 256;
+
+/// The image that every store has and does not list, see [`image::Store::get`].
+const HOST: &str = "host";
+
+/// The images of the store, and `host`, sorted by name.
+pub(crate) async fn images(node: &Arc<Node>) -> Result<Vec<Image>, EngineError> {
+    let images = Arc::clone(&node.images);
+    let listed = tokio::task::spawn_blocking(move || {
+        let mut all = images.list()?;
+        let host = HOST.parse().ok().and_then(|name| images.get(&name).ok());
+        // A machine that cannot have it has the others.
+        all.extend(host.map(|(host, _)| host));
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(all)
+    });
+    listed
+        .await
+        .map_err(|_panicked| error::internal("listing the images"))?
+        .map_err(|error: ImageError| error::of_store(&error))
+}
+
+/// Begins a build; the receiver gets its events.
+pub(crate) fn build(
+    node: &Arc<Node>,
+    request: BuildImage,
+) -> Result<mpsc::Receiver<BuildEvent>, EngineError> {
+    node.check_open()?;
+    if request.recipe.len() > RECIPE_BYTES {
+        return Err(error::too_large("recipe", RECIPE_BYTES));
+    }
+    let recipe = Recipe::parse(&request.recipe)
+        .map_err(|faults| error::invalid("recipe", &faults.to_string()))?;
+    let (events, receiver) = mpsc::channel(EVENTS);
+    let owner = Arc::clone(node);
+    node.work.spawn(async move {
+        let stop = CancellationToken::new();
+        let carried_out = {
+            let (owner, stop, events) = (Arc::clone(&owner), stop.clone(), events.clone());
+            let runtime = Handle::current();
+            tokio::task::spawn_blocking(move || {
+                carry_out(&owner, &request, &recipe, &Listener { events, stop, runtime })
+            })
+        };
+        let watch = async {
+            tokio::select! {
+                () = events.closed() => {}
+                () = owner.closing.cancelled() => {}
+            }
+            stop.cancel();
+            std::future::pending::<()>().await;
+        };
+        let built = tokio::select! {
+            built = carried_out => built,
+            () = watch => return,
+        };
+        let last = match built {
+            Ok(Ok(image)) => BuildEvent::Done { image },
+            Ok(Err(error)) => BuildEvent::Failed { message: error::chain(&error) },
+            Err(_) => BuildEvent::Failed { message: "the build ended unexpectedly".to_owned() },
+        };
+        // Nobody listens any more: the build was cancelled.
+        drop(events.send(last).await);
+    });
+    Ok(receiver)
+}
+
+/// Who hears of a build, and how it is told to stop.
+struct Listener {
+    events: mpsc::Sender<BuildEvent>,
+    stop: CancellationToken,
+    runtime: Handle,
+}
+
+/// Builds, on a thread that may block.
+fn carry_out(
+    node: &Arc<Node>,
+    request: &BuildImage,
+    recipe: &Recipe,
+    listener: &Listener,
+) -> Result<Image, ImageError> {
+    let Listener { events, stop, runtime } = listener;
+    let cancel = Cancel::default();
+    // Ends with the build: the token is cancelled below.
+    let bridge = {
+        let (cancel, stop) = (cancel.clone(), stop.clone());
+        runtime.spawn(async move {
+            stop.cancelled().await;
+            cancel.cancel();
+        })
+    };
+    let downloads = Downloads::of_machine(node.config.proxies.clone());
+    let build = Build {
+        store: &node.images,
+        name: &request.name,
+        recipe,
+        downloads: &downloads,
+        cancel: &cancel,
+    };
+    let mut used: Vec<JailId> = Vec::new();
+    let built = build.run(
+        &mut |run, line| runtime.block_on(step::run(node, run, stop, line, &mut used)),
+        &mut |event| {
+            if events.blocking_send(event).is_err() {
+                cancel.cancel();
+            }
+        },
+    );
+    bridge.abort();
+    // The store has taken the layers; the rest goes.
+    for jail in used {
+        runtime.block_on(node.remover.remove(jail));
+    }
+    built
+}

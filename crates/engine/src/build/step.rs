@@ -1,0 +1,182 @@
+//! One RUN of a recipe, in a sandbox that exists for nothing else.
+//!
+//! Its jail is on record as one to be buried from before it is made: whenever the engine ends, the
+//! next start removes what is left of it.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use api::exec::{Command, Ending, ExecEvent, ExecRequest};
+use http::{Request, header};
+use http_body_util::{BodyExt, Full};
+use image::{ImageError, Rootfs, RunStep};
+use jail::{Hostname, JailId, JailSpec};
+use link::{AgentConfig, Body};
+use tokio_util::sync::CancellationToken;
+
+use super::lines::{Events, Lines};
+use crate::{
+    EngineError, create,
+    error::{self, Publish},
+    node::{Guest, Node},
+    record::Change,
+    slot::UIDS_PER_SLOT,
+};
+
+/// How long one RUN may take: compiling something large on a small machine.
+const RUN_TIMEOUT: Duration = Duration::from_secs(4 * 60 * 60);
+
+/// How long the agent may say nothing; it sends a heartbeat four times as often.
+const SILENCE: Duration = Duration::from_secs(4 * api::limit::HEARTBEAT_SECS);
+
+/// Why a RUN gave no layer.
+enum NoLayer {
+    Cancelled,
+    /// The command ended like this.
+    Ended(Ending),
+    Engine(EngineError),
+}
+
+impl From<EngineError> for NoLayer {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(error)
+    }
+}
+
+/// Carries out `run` and returns the sandbox's upper layer. Its jail is added to `used`: the
+/// caller has its files removed once the layer has been taken.
+pub(super) async fn run(
+    node: &Arc<Node>,
+    run: &RunStep<'_>,
+    stop: &CancellationToken,
+    line: &mut dyn FnMut(&str),
+    used: &mut Vec<JailId>,
+) -> Result<PathBuf, ImageError> {
+    let ended = match node.acquire_guest() {
+        Ok(guest) => {
+            let ended = in_guest(node, run, stop, line, (&guest, used)).await;
+            node.release_guest(&guest);
+            ended.map(|()| {
+                let jail =
+                    node.config.node.state_dir.join("sandboxes").join(guest.jail.to_string());
+                jail.join("upper")
+            })
+        }
+        Err(error) => Err(error.into()),
+    };
+    let at = run.line;
+    ended.map_err(|why| match why {
+        NoLayer::Cancelled => ImageError::Cancelled,
+        NoLayer::Ended(ending) => ImageError::StepFailed { line: at, ending: describe(ending) },
+        NoLayer::Engine(error) => ImageError::Sandbox { line: at, source: Box::new(error) },
+    })
+}
+
+async fn in_guest(
+    node: &Arc<Node>,
+    run: &RunStep<'_>,
+    stop: &CancellationToken,
+    line: &mut dyn FnMut(&str),
+    (guest, used): (&Guest, &mut Vec<JailId>),
+) -> Result<(), NoLayer> {
+    let attempt = "making a sandbox for the step";
+    let recorded = node.records.write(Change::Bury(guest.jail)).await;
+    recorded.map_err(|error| error.publish(attempt))?;
+    used.push(guest.jail);
+    let rootfs = Rootfs { binds: run.binds.clone(), ..run.rootfs.clone() };
+    let config = AgentConfig { env: run.env.clone(), workdir: run.workdir.to_owned() };
+    let prepared = create::prepare(node, guest.jail, rootfs, config).await?;
+    let launched = create::launch(node, spec(node, guest), prepared).await;
+    let ended = match launched {
+        Ok(_) => {
+            tokio::select! {
+                () = stop.cancelled() => Err(NoLayer::Cancelled),
+                ended = follow(node, guest.jail, run, line) => ended,
+            }
+        }
+        Err(error) => Err(error.publish(attempt).into()),
+    };
+    let killed = node.launchers.kill(guest.jail).await;
+    if let Err(error) = link::socket::unlink(node.links.run_dir(), guest.jail.0) {
+        tracing::warn!(jail = %guest.jail, %error, "a socket cannot be removed");
+    }
+    killed.map_err(|error| error.publish("ending the step's sandbox"))?;
+    ended
+}
+
+/// Everything the node gives to one sandbox, and a network: a build is the operator's.
+fn spec(node: &Node, guest: &Guest) -> JailSpec {
+    JailSpec {
+        jail: guest.jail,
+        uid_base: node.config.uid_base + guest.slot * UIDS_PER_SLOT,
+        address: node.config.node.network.and_then(|network| network.address(guest.slot)),
+        limits: node.config.max_limits,
+        hostname: Hostname::of("build"),
+        binds: Vec::new(),
+    }
+}
+
+/// Runs the command, passes on its lines and waits for its end.
+async fn follow(
+    node: &Node,
+    jail: JailId,
+    run: &RunStep<'_>,
+    line: &mut dyn FnMut(&str),
+) -> Result<(), NoLayer> {
+    let unreachable = || error::internal("talking to the step's sandbox");
+    let response = node.links.send(jail.0, request(run)?).await.map_err(|error| {
+        tracing::warn!(%jail, error = &error as &dyn std::error::Error, "a build step");
+        unreachable()
+    })?;
+    if !response.status().is_success() {
+        tracing::warn!(%jail, status = %response.status(), "a build step was refused");
+        return Err(unreachable().into());
+    }
+    let mut body = response.into_body();
+    let (mut events, mut stdout, mut stderr) =
+        (Events::default(), Lines::default(), Lines::default());
+    loop {
+        let frame = tokio::time::timeout(SILENCE, body.frame()).await;
+        let Ok(Some(Ok(frame))) = frame else { return Err(unreachable().into()) };
+        let Ok(data) = frame.into_data() else { continue };
+        for event in events.push(&data).map_err(|_not_events| unreachable())? {
+            match event {
+                ExecEvent::Start { .. } => {}
+                ExecEvent::Stdout { data } => stdout.push(&data, line),
+                ExecEvent::Stderr { data } => stderr.push(&data, line),
+                ExecEvent::Exit { success, ending, .. } => {
+                    stdout.finish(line);
+                    stderr.finish(line);
+                    return if success { Ok(()) } else { Err(NoLayer::Ended(ending)) };
+                }
+            }
+        }
+    }
+}
+
+fn request(run: &RunStep<'_>) -> Result<Request<Body>, EngineError> {
+    let program = ["/bin/sh", "-e", "-c", run.command].map(str::to_owned).to_vec();
+    let mut exec = ExecRequest::new(Command::Program(program));
+    exec.cwd = Some(run.workdir.to_owned());
+    exec.timeout_ms = u64::try_from(RUN_TIMEOUT.as_millis()).ok();
+    let failed = "writing the step's request";
+    let json = serde_json::to_vec(&exec).map_err(|_unfit| error::internal(failed))?;
+    Request::post("/exec")
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::ACCEPT, "text/event-stream")
+        .body(Body::new(Full::from(json).map_err(|never| match never {})))
+        .map_err(|_unfit| error::internal(failed))
+}
+
+/// As in "the command …".
+fn describe(ending: Ending) -> String {
+    match ending {
+        Ending::Exited { code } => format!("exited with code {code}"),
+        Ending::Signaled { signal } => format!("was ended by signal {signal}"),
+        Ending::Timeout => format!("took longer than {} s", RUN_TIMEOUT.as_secs()),
+        Ending::OutOfMemory => "ran out of memory".to_owned(),
+        Ending::PidsLimit => "ran out of processes".to_owned(),
+        Ending::DiskFull => "filled the disk".to_owned(),
+        Ending::Killed => "was killed".to_owned(),
+        Ending::Lost => "was lost with its sandbox".to_owned(),
+    }
+}

@@ -1,0 +1,25 @@
+//! What an operator decides about the node, already checked.
+
+use std::collections::BTreeMap;
+
+use api::id::ImageRef;
+use jail::{Limits, NodeSpec};
+
+/// What an operator decides about the node.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// State directory, name and network.
+    pub node: NodeSpec,
+    /// Image of sandboxes that name none.
+    pub default_image: ImageRef,
+    /// Limits of sandboxes that ask for none.
+    pub default_limits: Limits,
+    /// The most a sandbox may ask for.
+    pub max_limits: Limits,
+    /// Sandboxes that may exist at once.
+    pub max_sandboxes: usize,
+    /// First host user id of the sandboxes' ranges; slot n gets 65,536 ids from `uid_base + n * 65536`.
+    pub uid_base: u32,
+    /// Proxy variables (`http_proxy`, `https_proxy`, `no_proxy`) for the commands of image builds.
+    pub proxies: BTreeMap<String, String>,
+}

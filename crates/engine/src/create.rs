@@ -1,0 +1,367 @@
+//! Makes sandboxes, and starts those that are stopped.
+//!
+//! ```text
+//! check ─▶ take an id, a jail number and a slot ─▶ record the intent ─┬▶ launch ─▶ running ─▶ record it
+//!                                                  prepare descriptors┘
+//! ```
+//!
+//! The work is a task of the node, not of the request that asked for it: a caller that goes away
+//! leaves a whole sandbox or none, and those who ask for the same id meanwhile wait for the same
+//! task. That the sandbox runs is recorded behind the reply: until it is, recovery finds the agent
+//! by the jail's number.
+
+use std::{
+    fs::File,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use api::{
+    error::ErrorCode,
+    id::{ImageRef, SandboxId},
+    sandbox::{CreateSandbox, NetworkPolicy},
+};
+use image::{ImageError, Rootfs, Store};
+use jail::{Bind, Hostname, JailFiles, JailId, JailSpec, Launched};
+use link::AgentConfig;
+
+use crate::{
+    EngineError,
+    error::{self, Publish},
+    launch::LaunchError,
+    node::Node,
+    record::{Change, Phase, SandboxRecord},
+    sandbox::Sandbox,
+    settings::Settings,
+    slot::UIDS_PER_SLOT,
+    state::{Admission, AgentIdentity, Failure, Operation, State},
+    watch,
+};
+
+/// Random bytes of a generated id: enough that two never meet.
+const ID_BYTES: usize = 10;
+
+/// How often a request starts a sandbox that stops, or looks an id up whose sandbox goes, before it
+/// gives up: somebody else is ending it as fast.
+const ATTEMPTS: usize = 4;
+
+/// Creates a sandbox, or finds the one that has the id and the same settings, and has it run.
+/// `true`: it is new.
+pub(crate) async fn create(
+    node: &Arc<Node>,
+    request: CreateSandbox,
+) -> Result<(Arc<Sandbox>, bool), EngineError> {
+    let id = match &request.id {
+        Some(id) => id.clone(),
+        None => generate_id()?,
+    };
+    let settings = Settings::of(request, &node.config)?;
+    for _ in 0..ATTEMPTS {
+        let (sandbox, is_new) = add(node, &id, &settings).await?;
+        if sandbox.state() == State::Destroying {
+            sandbox.settled().await?;
+            continue;
+        }
+        let differences = settings.differences(&sandbox.settings);
+        if !differences.is_empty() {
+            return Err(error::exists(&id, &differences));
+        }
+        if bring_up(node, &sandbox).await? {
+            return Ok((sandbox, is_new));
+        }
+    }
+    Err(error::ended_at_once(&id))
+}
+
+/// Has the sandbox with this id run: finds it, starts it, or creates it with the node's defaults.
+pub(crate) async fn activate(node: &Arc<Node>, id: &SandboxId) -> Result<JailId, EngineError> {
+    for _ in 0..ATTEMPTS {
+        let sandbox = match node.find(id) {
+            Some(sandbox) => sandbox,
+            None => {
+                let settings = Settings::of(CreateSandbox::default(), &node.config)?;
+                add(node, id, &settings).await?.0
+            }
+        };
+        if bring_up(node, &sandbox).await? {
+            return Ok(sandbox.jail);
+        }
+    }
+    Err(error::ended_at_once(id))
+}
+
+/// Adds the sandbox and begins to make it, if the id is free.
+async fn add(
+    node: &Arc<Node>,
+    id: &SandboxId,
+    settings: &Settings,
+) -> Result<(Arc<Sandbox>, bool), EngineError> {
+    if let Some(sandbox) = node.find(id) {
+        return Ok((sandbox, false));
+    }
+    // Before anything is taken: an unknown image leaves no sandbox behind.
+    let name = settings.image.clone();
+    let (image, rootfs) =
+        read_image(node, &settings.image, move |images| images.get(&name)).await?;
+    let (sandbox, is_new) = node.add(id, settings, &image.digest)?;
+    if is_new {
+        spawn_start(node, &sandbox, Some(rootfs));
+    }
+    Ok((sandbox, is_new))
+}
+
+/// Starts the sandbox unless it runs, and waits. False: it has gone, look the id up again.
+async fn bring_up(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Result<bool, EngineError> {
+    if sandbox.is_running() {
+        return Ok(true);
+    }
+    for _ in 0..ATTEMPTS {
+        // A sandbox that fails while we wait has failed for us; one that had failed before is
+        // tried again.
+        let (admission, before) = sandbox.begin(Operation::Use);
+        if admission == Admission::Begin {
+            if let Err(error) = node.check_open() {
+                sandbox.set(before);
+                return Err(error);
+            }
+            spawn_start(node, sandbox, None);
+        }
+        match sandbox.settled().await? {
+            State::Running(_) => return Ok(true),
+            State::Failed(failure) | State::Doomed(failure) => return Err(failure.to_error()),
+            State::Gone(Some(error)) => return Err(*error),
+            State::Gone(None) => return Ok(false),
+            State::Stopped | State::Creating | State::Stopping | State::Destroying => {}
+        }
+    }
+    Err(error::ended_at_once(&sandbox.id))
+}
+
+/// Begins to start a sandbox that is [`State::Creating`]. `rootfs` is given for a new one.
+fn spawn_start(node: &Arc<Node>, sandbox: &Arc<Sandbox>, rootfs: Option<Rootfs>) {
+    let (owner, sandbox) = (Arc::clone(node), Arc::clone(sandbox));
+    node.work.spawn(async move {
+        let is_new = rootfs.is_some();
+        match start(&owner, &sandbox, rootfs).await {
+            Ok((agent, pidfd)) => {
+                let running = Phase::Running(agent.clone());
+                owner.records.submit(Change::Phase(sandbox.jail, running)).await;
+                sandbox.set(State::Running(agent.clone()));
+                tracing::info!(sandbox_id = %sandbox.id, jail = %sandbox.jail, is_new, "sandbox started");
+                watch::spawn(&owner, sandbox, agent, pidfd);
+            }
+            Err(error) => fail(&owner, &sandbox, error, is_new).await,
+        }
+    });
+}
+
+async fn start(
+    node: &Arc<Node>,
+    sandbox: &Sandbox,
+    rootfs: Option<Rootfs>,
+) -> Result<(AgentIdentity, OwnedFd), NotStarted> {
+    let intent = if rootfs.is_some() {
+        Change::Create(Box::new(SandboxRecord {
+            id: sandbox.id.clone(),
+            jail: sandbox.jail,
+            slot: sandbox.slot,
+            settings: sandbox.settings.clone(),
+            image_digest: sandbox.image_digest.clone(),
+            created_at_ms: sandbox.created_at_ms,
+            phase: Phase::Creating,
+        }))
+    } else {
+        Change::Phase(sandbox.jail, Phase::Starting)
+    };
+    let prepared = async {
+        let rootfs = match rootfs {
+            Some(rootfs) => rootfs,
+            None => {
+                let digest = sandbox.image_digest.clone();
+                let read = move |images: &Store| images.by_digest(&digest);
+                read_image(node, &sandbox.settings.image, read).await?
+            }
+        };
+        let config = agent_config(&rootfs, &sandbox.settings);
+        prepare(node, sandbox.jail, rootfs, config).await
+    };
+    let (recorded, prepared) = tokio::join!(node.records.write(intent), prepared);
+    recorded.map_err(|error| {
+        tracing::warn!(sandbox_id = %sandbox.id, error = &error as &dyn std::error::Error,
+            "a sandbox is not started because that could not be recorded");
+        NotStarted { error: error.publish("recording the sandbox"), is_recorded: false }
+    })?;
+    let failed = |error| NotStarted { error, is_recorded: true };
+    let prepared = prepared.map_err(failed)?;
+    let spec = spec(node, sandbox);
+    let launched = launch(node, spec, prepared).await.map_err(|error| {
+        tracing::warn!(sandbox_id = %sandbox.id, jail = %sandbox.jail,
+            error = &error as &dyn std::error::Error, "a sandbox cannot be started");
+        failed(error.publish("starting the sandbox"))
+    })?;
+    let Launched { pid, start_time, pidfd } = launched;
+    Ok((AgentIdentity { pid, start_time, boot_id: node.boot_id.clone() }, pidfd))
+}
+
+/// Why a sandbox was not started, and whether the intent is on disk.
+struct NotStarted {
+    error: EngineError,
+    is_recorded: bool,
+}
+
+/// Undoes an attempt to start. A new sandbox for which there was no room, or which could not be
+/// recorded, has never been; any other stays, as failed, and the next request tries again.
+async fn fail(node: &Arc<Node>, sandbox: &Arc<Sandbox>, failed: NotStarted, is_new: bool) {
+    let NotStarted { error, is_recorded } = failed;
+    // Best effort: a socket nobody listens on is removed by the next start at the latest.
+    drop(link::socket::unlink(node.links.run_dir(), sandbox.jail.0));
+    if is_new && (!is_recorded || error.code == ErrorCode::NoSpace) {
+        // Also when nothing was recorded: a write that came late is taken back by this one.
+        let buried = node.records.write(Change::Bury(sandbox.jail)).await;
+        node.forget(sandbox, Some(error));
+        if buried.is_ok() {
+            node.remover.remove(sandbox.jail).await;
+        }
+        return;
+    }
+    let failure = Failure::of(&error);
+    node.records.submit(Change::Phase(sandbox.jail, Phase::Failed(failure.clone()))).await;
+    sandbox.set(State::Failed(failure));
+}
+
+/// Reads the image called `name` from the store.
+async fn read_image<T: Send + 'static>(
+    node: &Node,
+    name: &ImageRef,
+    read: impl FnOnce(&Store) -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, EngineError> {
+    let images = Arc::clone(&node.images);
+    let found = tokio::task::spawn_blocking(move || read(&images)).await;
+    found
+        .map_err(|_panicked| error::internal("reading the image"))?
+        .map_err(|error| error::of_image(name, &error))
+}
+
+fn agent_config(rootfs: &Rootfs, settings: &Settings) -> AgentConfig {
+    let mut env = rootfs.env.clone();
+    env.extend(settings.env.clone());
+    AgentConfig { env, workdir: rootfs.workdir.clone() }
+}
+
+fn spec(node: &Node, sandbox: &Sandbox) -> JailSpec {
+    let address = match sandbox.settings.network {
+        NetworkPolicy::Internet => {
+            node.config.node.network.and_then(|network| network.address(sandbox.slot))
+        }
+        NetworkPolicy::None => None,
+    };
+    JailSpec {
+        jail: sandbox.jail,
+        uid_base: node.config.uid_base + sandbox.slot * UIDS_PER_SLOT,
+        address,
+        limits: sandbox.settings.limits(),
+        hostname: Hostname::of(sandbox.id.as_str()),
+        // Filled in with the descriptors, see `launch`.
+        binds: Vec::new(),
+    }
+}
+
+/// The descriptors that go with a jail's spec.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    listener: OwnedFd,
+    config: File,
+    layers: Vec<File>,
+    binds: Vec<(File, String)>,
+}
+
+/// Opens everything that a launch needs.
+pub(crate) async fn prepare(
+    node: &Arc<Node>,
+    jail: JailId,
+    rootfs: Rootfs,
+    config: AgentConfig,
+) -> Result<Prepared, EngineError> {
+    let run_dir = node.links.run_dir().to_owned();
+    let opened = tokio::task::spawn_blocking(move || {
+        let open = |path: PathBuf| File::open(path);
+        Ok(Prepared {
+            listener: link::socket::listen(&run_dir, jail.0)?,
+            config: config.seal()?,
+            layers: rootfs.layers.into_iter().map(open).collect::<Result<_, _>>()?,
+            binds: rootfs
+                .binds
+                .into_iter()
+                .map(|(source, target)| Ok((open(source)?, target)))
+                .collect::<std::io::Result<_>>()?,
+        })
+    });
+    let failed = |error: std::io::Error| error::state_dir("preparing the sandbox", &error);
+    opened.await.map_err(|_panicked| error::internal("preparing the sandbox"))?.map_err(failed)
+}
+
+/// Has a launcher build the jail. The descriptors are closed on return: from then on the agent
+/// alone listens.
+pub(crate) async fn launch(
+    node: &Arc<Node>,
+    mut spec: JailSpec,
+    prepared: Prepared,
+) -> Result<Launched, LaunchError> {
+    let jail = spec.jail;
+    let Prepared { listener, config, layers, binds } = prepared;
+    spec.binds = binds.iter().map(|(_, target)| Bind { target: target.clone() }).collect();
+    let build = move |launcher: &mut jail::Launcher| {
+        let layers: Vec<BorrowedFd<'_>> = layers.iter().map(AsFd::as_fd).collect();
+        let binds: Vec<BorrowedFd<'_>> = binds.iter().map(|(source, _)| source.as_fd()).collect();
+        let files = JailFiles {
+            listener: listener.as_fd(),
+            config: config.as_fd(),
+            layers: &layers,
+            binds: &binds,
+        };
+        launcher.launch(&spec, &files)
+    };
+    let undo = move |launcher: &mut jail::Launcher, _: Launched| {
+        if let Err(error) = launcher.kill(jail) {
+            tracing::error!(%jail, error = &error as &dyn std::error::Error,
+                "a jail that came too late cannot be ended; the next start ends it");
+        }
+    };
+    node.launchers.call(build, undo).await
+}
+
+fn generate_id() -> Result<SandboxId, EngineError> {
+    let mut bytes = [0; ID_BYTES];
+    getrandom::fill(&mut bytes).map_err(|_errno| error::internal("generating an id"))?;
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("sb-{digits}").parse().expect("letters, digits and a dash inside are an id"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_ids_differ() {
+        assert_ne!(generate_id().unwrap(), generate_id().unwrap());
+    }
+
+    #[test]
+    fn a_sandboxs_variables_go_over_its_images() {
+        let pairs = |list: &[(&str, &str)]| {
+            list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let rootfs = Rootfs {
+            layers: vec![],
+            binds: vec![],
+            env: pairs(&[("A", "image"), ("B", "image")]),
+            workdir: "/w".to_owned(),
+        };
+        let mut settings = crate::record::tests::record("a", 1).settings;
+        settings.env = pairs(&[("B", "sandbox")]);
+        let config = agent_config(&rootfs, &settings);
+        assert_eq!(config.env, pairs(&[("A", "image"), ("B", "sandbox")]));
+        assert_eq!(config.workdir, "/w");
+    }
+}

@@ -1,0 +1,127 @@
+//! Ends sandboxes: stops them, or destroys them for good.
+//!
+//! ```text
+//! stop:    kill ─▶ stopped ─▶ record it
+//! destroy: record the burial ─▶ kill ─▶ forget, reply ─▶ remove the files ─▶ record that it is done
+//! ```
+//!
+//! Needs no help of the agent. As in `create.rs`, the work is a task of the node: a caller that
+//! goes away does not leave a sandbox half destroyed.
+
+use std::sync::Arc;
+
+use api::id::SandboxId;
+
+use crate::{
+    EngineError,
+    error::{self, Publish},
+    node::Node,
+    record::{Change, Phase},
+    sandbox::Sandbox,
+    state::{Admission, Failure, Operation, State},
+};
+
+/// Times a destroy is tried on a sandbox that others start or stop meanwhile.
+const ATTEMPTS: usize = 8;
+
+/// Destroys the sandbox with this id. Of several at once, all return when it is gone.
+pub(crate) async fn destroy(node: &Arc<Node>, id: &SandboxId) -> Result<(), EngineError> {
+    let sandbox = node.find(id).ok_or_else(|| error::not_found(id))?;
+    end(node, &sandbox, Operation::Destroy).await
+}
+
+/// Carries out [`Operation::Stop`] or [`Operation::Destroy`], or waits for whoever does.
+pub(crate) async fn end(
+    node: &Arc<Node>,
+    sandbox: &Arc<Sandbox>,
+    operation: Operation,
+) -> Result<(), EngineError> {
+    for _ in 0..ATTEMPTS {
+        let (admission, before) = sandbox.begin(operation);
+        match admission {
+            Admission::Done | Admission::Refuse => return Ok(()),
+            Admission::Begin => {
+                let work = carry_out(Arc::clone(node), Arc::clone(sandbox), operation, before);
+                let ended = node.work.spawn(work).await;
+                return ended.map_err(|_panicked| error::internal("ending the sandbox"))?;
+            }
+            Admission::Wait => match (sandbox.settled().await?, operation) {
+                (State::Doomed(failure), Operation::Destroy) => return Err(failure.to_error()),
+                (State::Gone(_), _) => return Ok(()),
+                // Somebody else's work has ended; now it is our turn.
+                _ => {}
+            },
+        }
+    }
+    Err(error::ended_at_once(&sandbox.id))
+}
+
+async fn carry_out(
+    node: Arc<Node>,
+    sandbox: Arc<Sandbox>,
+    operation: Operation,
+    before: State,
+) -> Result<(), EngineError> {
+    match operation {
+        Operation::Destroy => carry_out_destroy(&node, &sandbox, before).await,
+        Operation::Stop | Operation::Use => carry_out_stop(&node, &sandbox).await,
+    }
+}
+
+/// Ends the processes of a sandbox that is [`State::Stopping`].
+pub(crate) async fn carry_out_stop(node: &Node, sandbox: &Sandbox) -> Result<(), EngineError> {
+    match kill(node, sandbox, "stopping the sandbox").await {
+        Ok(()) => {
+            node.records.submit(Change::Phase(sandbox.jail, Phase::Stopped)).await;
+            sandbox.set(State::Stopped);
+            Ok(())
+        }
+        Err(failure) => {
+            let failed = Phase::Failed(failure.clone());
+            node.records.submit(Change::Phase(sandbox.jail, failed)).await;
+            sandbox.set(State::Failed(failure.clone()));
+            Err(failure.to_error())
+        }
+    }
+}
+
+/// Ends and forgets a sandbox that is [`State::Destroying`].
+async fn carry_out_destroy(
+    node: &Node,
+    sandbox: &Sandbox,
+    before: State,
+) -> Result<(), EngineError> {
+    if let Err(error) = node.records.write(Change::Bury(sandbox.jail)).await {
+        tracing::warn!(sandbox_id = %sandbox.id, error = &error as &dyn std::error::Error,
+            "a sandbox is not destroyed because that could not be recorded");
+        // A write that comes late makes this a doomed sandbox in the records alone: the next start
+        // buries what the caller meant to destroy.
+        sandbox.set(before);
+        return Err(error.publish("recording that the sandbox goes"));
+    }
+    if let Err(failure) = kill(node, sandbox, "destroying the sandbox").await {
+        sandbox.set(State::Doomed(failure.clone()));
+        return Err(failure.to_error());
+    }
+    // Before the reply: when files pile up faster than they go, destroying slows down.
+    let removal = node.remover.reserve().await;
+    node.forget(sandbox, None);
+    tracing::info!(sandbox_id = %sandbox.id, jail = %sandbox.jail, "sandbox destroyed");
+    if let Some(removal) = removal {
+        removal.send(sandbox.jail);
+    }
+    Ok(())
+}
+
+/// Leaves no process, no cgroup, no link and no socket of the sandbox.
+async fn kill(node: &Node, sandbox: &Sandbox, attempt: &str) -> Result<(), Failure> {
+    let killed = node.launchers.kill(sandbox.jail).await.map_err(|error| {
+        tracing::error!(sandbox_id = %sandbox.id, jail = %sandbox.jail,
+            error = &error as &dyn std::error::Error, "a sandbox cannot be ended");
+        Failure::of(&error.publish(attempt))
+    });
+    if let Err(error) = link::socket::unlink(node.links.run_dir(), sandbox.jail.0) {
+        tracing::warn!(jail = %sandbox.jail, %error, "a socket cannot be removed");
+    }
+    killed
+}

@@ -1,0 +1,268 @@
+//! What the daemon can ask of a node. Each answer is one call of the file that has it.
+
+use std::{
+    fs::{DirBuilder, File, Permissions, TryLockError},
+    io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+};
+
+use api::{
+    id::SandboxId,
+    image::{BuildEvent, BuildImage, Image},
+    node::ShutdownSandboxes,
+    sandbox::{CreateSandbox, ListSandboxes, Sandbox, SandboxList, SandboxUsage},
+};
+use jail::{JailId, Launcher};
+use link::Links;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    EngineConfig, EngineError, build, create, destroy,
+    error::{self, Publish},
+    launch::{Launchers, Remover},
+    list::Page,
+    node::{Node, Parts},
+    record::{Loaded, Records},
+    recover, resolver, shutdown,
+};
+
+/// Launchers that an engine needs: one that builds jails, one that removes files.
+const MIN_LAUNCHERS: usize = 2;
+
+/// The sandboxes of one node. Cheap to clone.
+///
+/// The state directory is free for another engine when the last clone is dropped. The engine works
+/// on the runtime it was opened on.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    node: Arc<Node>,
+    /// The database's thread; taken by the shutdown.
+    records: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+/// A running sandbox, as one request needs it.
+#[derive(Debug)]
+pub struct Active {
+    /// Where its agent is reached, see [`Links::send`].
+    pub jail: JailId,
+}
+
+impl Engine {
+    /// Opens the state directory (one engine at a time, by a lock), and recovers: adopts running
+    /// sandboxes, finishes or buries what was under way. `launchers`, at least two, were started
+    /// before any thread; the last one only removes files.
+    ///
+    /// # Errors
+    /// `RESOURCE_BUSY` when the directory is in use, `NO_SPACE` when its disk is full,
+    /// `INTERNAL_ERROR` when it is damaged, `SANDBOX_FAILED` when the kernel or the network could not
+    /// be brought into order. Nothing was changed that another start would miss.
+    pub async fn open(
+        config: EngineConfig,
+        launchers: Vec<Launcher>,
+        links: Links,
+    ) -> Result<Self, EngineError> {
+        let opened = tokio::task::spawn_blocking(move || assemble(config, launchers, links)).await;
+        let (node, loaded, records) =
+            opened.map_err(|_panicked| error::internal("opening the node"))??;
+        let node = Arc::new(node);
+        if let Some(network) = node.config.node.network {
+            node.launchers
+                .call(Launcher::set_up_network, |_, ()| {})
+                .await
+                .map_err(|error| error.publish("setting up the network"))?;
+            resolver::spawn(&node, network.gateway()).await;
+        }
+        recover::recover(&node, loaded).await?;
+        Ok(Self { node, records: Arc::new(Mutex::new(Some(records))) })
+    }
+
+    /// Creates a sandbox, or returns the existing one when the settings agree; either runs at
+    /// return. `true`: it is new.
+    ///
+    /// # Cancel safety
+    /// A creation that has begun goes on without its caller.
+    ///
+    /// # Errors
+    /// `SANDBOX_EXISTS`, `IMAGE_NOT_FOUND`, `VALIDATION_FAILED`, `CAPACITY_EXCEEDED`,
+    /// `SANDBOX_FAILED` with `details.step`, `NO_SPACE`, `SHUTTING_DOWN`.
+    pub async fn create(&self, request: CreateSandbox) -> Result<(Sandbox, bool), EngineError> {
+        let (sandbox, is_new) = create::create(&self.node, request).await?;
+        let description = sandbox.describe(None).ok_or_else(|| error::not_found(&sandbox.id))?;
+        Ok((description, is_new))
+    }
+
+    /// One sandbox, with its usage.
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND`.
+    pub async fn get(&self, id: &SandboxId) -> Result<Sandbox, EngineError> {
+        let sandbox = self.node.find(id).ok_or_else(|| error::not_found(id))?;
+        let usage = if sandbox.is_running() { usage(&self.node, sandbox.jail).await } else { None };
+        sandbox.describe(usage).ok_or_else(|| error::not_found(id))
+    }
+
+    /// A page of sandboxes.
+    ///
+    /// # Errors
+    /// `VALIDATION_FAILED` for a bad cursor or label filter.
+    #[expect(clippy::unused_async, reason = "the list of a cluster is not in memory")]
+    pub async fn list(&self, query: &ListSandboxes) -> Result<SandboxList, EngineError> {
+        let page = Page::of(query)?;
+        Ok(self.node.survey(|all| page.take(all)))
+    }
+
+    /// Finds, creates (with the node's defaults) or starts the sandbox, for one request to it.
+    /// The one function that knows where a sandbox lives. For one that runs, it takes no lock
+    /// across an await and touches no disk.
+    ///
+    /// # Cancel safety
+    /// As [`Engine::create`].
+    ///
+    /// # Errors
+    /// As [`Engine::create`].
+    pub async fn activate(&self, id: &SandboxId) -> Result<Active, EngineError> {
+        self.node.check_open()?;
+        create::activate(&self.node, id).await.map(|jail| Active { jail })
+    }
+
+    /// Ends the sandbox and forgets it. At return no process of it is left and the id is free;
+    /// its files go in the background. Needs no help of the agent.
+    ///
+    /// # Cancel safety
+    /// A destroy that has begun goes on without its caller.
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND`; `SANDBOX_FAILED` when processes cannot be ended: it can then only be
+    /// destroyed again.
+    pub async fn destroy(&self, id: &SandboxId) -> Result<(), EngineError> {
+        destroy::destroy(&self.node, id).await
+    }
+
+    /// Images in the store.
+    ///
+    /// # Errors
+    /// `INTERNAL_ERROR` when the store cannot be read.
+    pub async fn images(&self) -> Result<Vec<Image>, EngineError> {
+        build::images(&self.node).await
+    }
+
+    /// Builds an image; the events end with `done` or `failed`. Dropping the receiver cancels.
+    ///
+    /// # Errors
+    /// `VALIDATION_FAILED` for a recipe that does not parse, `PAYLOAD_TOO_LARGE`, `SHUTTING_DOWN`.
+    #[expect(clippy::unused_async, reason = "a build may be another node's")]
+    pub async fn build_image(
+        &self,
+        request: BuildImage,
+    ) -> Result<mpsc::Receiver<BuildEvent>, EngineError> {
+        build::build(&self.node, request)
+    }
+
+    /// Refuses new work, waits for what is under way, ends what `sandboxes` says. Only the first
+    /// call does anything.
+    ///
+    /// # Errors
+    /// `INTERNAL_ERROR` naming what could not be ended, `TIMEOUT`.
+    pub async fn shut_down(&self, sandboxes: ShutdownSandboxes) -> Result<(), EngineError> {
+        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match records {
+            Some(records) => shutdown::shut_down(&self.node, sandboxes, records).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Takes hold of the state directory and starts the engine's threads.
+fn assemble(
+    config: EngineConfig,
+    mut launchers: Vec<Launcher>,
+    links: Links,
+) -> Result<(Node, Loaded, JoinHandle<()>), EngineError> {
+    if launchers.len() < MIN_LAUNCHERS {
+        let message = format!("an engine needs {MIN_LAUNCHERS} launchers or more");
+        return Err(error::invalid("launchers", &message));
+    }
+    let state_dir = &config.node.state_dir;
+    let refused = |attempt: &'static str| move |cause| error::state_dir(attempt, &cause);
+    for dir in [state_dir, &state_dir.join("sandboxes"), &links.run_dir().to_owned()] {
+        make_private_dir(dir).map_err(refused("making the state directory"))?;
+    }
+    let lock = lock(&state_dir.join("lock"))?;
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_err(refused("reading the machine's boot id"))?
+        .trim()
+        .to_owned();
+    let images =
+        image::Store::open(state_dir.join("images")).map_err(|error| error::of_store(&error))?;
+    let (records, loaded, thread) = Records::open(&state_dir.join("sandbar.db"))
+        .map_err(|error| error.publish("opening the database"))?;
+    let threads = refused("starting a thread");
+    let remover = launchers.pop().ok_or_else(|| error::internal("starting the launchers"))?;
+    let remover = Remover::start(remover, records.clone()).map_err(threads)?;
+    let launchers = Launchers::start(launchers).map_err(threads)?;
+    let closing = CancellationToken::new();
+    let parts =
+        Parts { config, links, images, records, launchers, remover, boot_id, closing, lock };
+    Ok((Node::new(parts), loaded, thread))
+}
+
+fn make_private_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    // Also one that was there: it holds keys and the files of tenants.
+    std::fs::set_permissions(dir, Permissions::from_mode(0o700))
+}
+
+/// Locks the state directory until the file is closed, by whatever end of this process.
+fn lock(path: &Path) -> Result<File, EngineError> {
+    let refused = |cause: &io::Error| error::state_dir("locking the state directory", cause);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(|error| refused(&error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(error::in_use()),
+        Err(TryLockError::Error(error)) => Err(refused(&error)),
+    }
+}
+
+/// None: it has stopped, or its cgroups cannot be read.
+async fn usage(node: &Node, jail: JailId) -> Option<SandboxUsage> {
+    let name = node.config.node.name.clone();
+    let read = tokio::task::spawn_blocking(move || jail::usage(&name, jail)).await;
+    let jail::Usage { memory_bytes, pids, cpu_ms, oom_kills } = read.ok()?.ok()?;
+    Some(SandboxUsage { memory_bytes, pids, cpu_ms, oom_kills })
+}
+
+#[cfg(test)]
+mod tests {
+    use api::error::ErrorCode;
+
+    use super::*;
+
+    #[test]
+    fn a_state_directory_admits_one_engine_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let first = lock(&path).unwrap();
+        assert_eq!(lock(&path).unwrap_err().code, ErrorCode::ResourceBusy);
+        drop(first);
+        lock(&path).unwrap();
+    }
+
+    #[test]
+    fn a_state_directory_is_private_also_when_it_was_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("a/b");
+        std::fs::create_dir_all(&state).unwrap();
+        std::fs::set_permissions(&state, Permissions::from_mode(0o755)).unwrap();
+        make_private_dir(&state).unwrap();
+        assert_eq!(std::fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+}

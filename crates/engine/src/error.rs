@@ -1,0 +1,226 @@
+//! The only place that gives failures inside the engine their public codes.
+//!
+//! Two texts: what is said here goes to callers and names no host paths; the chain of causes is
+//! logged where the failure becomes a decision.
+
+use std::{io, time::Duration};
+
+use api::{
+    error::{ApiError, ErrorCode},
+    id::{ImageRef, SandboxId},
+};
+use image::ImageError;
+use jail::JailError;
+
+use crate::{EngineError, launch::LaunchError, record::RecordError, state::Failure};
+
+/// Seconds after which a caller may try again when the node was busy or full.
+const RETRY_AFTER_SECS: u64 = 1;
+
+pub(crate) fn invalid(field: &str, message: &str) -> EngineError {
+    ApiError::new(ErrorCode::ValidationFailed, message).with("field", field)
+}
+
+pub(crate) fn too_large(field: &str, limit: usize) -> EngineError {
+    let message = format!("{field} has more than {limit} bytes");
+    ApiError::new(ErrorCode::PayloadTooLarge, message).with("field", field).with("limit", limit)
+}
+
+/// The message of an error with those of its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+pub(crate) fn not_found(id: &SandboxId) -> EngineError {
+    let message = format!("there is no sandbox with the id {id}");
+    ApiError::new(ErrorCode::SandboxNotFound, message).with("id", id.as_str())
+}
+
+pub(crate) fn exists(id: &SandboxId, differences: &[&str]) -> EngineError {
+    let fields = differences.join(", ");
+    let message = format!(
+        "the sandbox {id} exists with other settings ({fields}); destroy it first, or use another id"
+    );
+    ApiError::new(ErrorCode::SandboxExists, message).with("id", id.as_str()).with("fields", fields)
+}
+
+pub(crate) fn capacity(limit: usize) -> EngineError {
+    let message =
+        format!("this node already has its {limit} sandboxes; destroy one or raise its limit");
+    ApiError::new(ErrorCode::CapacityExceeded, message)
+        .with("limit", limit)
+        .with("retryAfterSecs", RETRY_AFTER_SECS)
+}
+
+pub(crate) fn shutting_down() -> EngineError {
+    ApiError::new(ErrorCode::ShuttingDown, "the node is stopping and takes no new work")
+}
+
+pub(crate) fn late(attempt: &str, limit: Duration) -> EngineError {
+    let message = format!("{attempt} took longer than {} s", limit.as_secs());
+    ApiError::new(ErrorCode::Timeout, message)
+}
+
+pub(crate) fn ended_at_once(id: &SandboxId) -> EngineError {
+    let message = format!("the sandbox {id} was stopped as often as it was started");
+    ApiError::new(ErrorCode::SandboxFailed, message).with("step", "agent")
+}
+
+pub(crate) fn not_ended(failures: &[String]) -> EngineError {
+    let message = format!("{} sandboxes could not be ended", failures.len());
+    ApiError::new(ErrorCode::InternalError, message).with("failures", failures.to_vec())
+}
+
+pub(crate) fn internal(attempt: &str) -> EngineError {
+    let message = format!("{attempt} failed; the server's log says why");
+    ApiError::new(ErrorCode::InternalError, message)
+}
+
+pub(crate) fn state_dir(attempt: &str, error: &io::Error) -> EngineError {
+    if is_full(error) {
+        return no_space();
+    }
+    ApiError::new(ErrorCode::InternalError, format!("{attempt} failed: {error}"))
+}
+
+pub(crate) fn in_use() -> EngineError {
+    let message = "the state directory is in use by another sandbar server; stop it first, or \
+                   choose another directory";
+    ApiError::new(ErrorCode::ResourceBusy, message)
+}
+
+fn no_space() -> EngineError {
+    let message = "the disk of the node's state directory is full; destroy sandboxes or images, \
+                   or make room";
+    ApiError::new(ErrorCode::NoSpace, message)
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+impl Failure {
+    pub(crate) fn of(error: &EngineError) -> Self {
+        let step = error.details.get("step").and_then(|step| step.as_str()).map(str::to_owned);
+        Self { code: error.code, step, reason: error.message.clone() }
+    }
+
+    pub(crate) fn to_error(&self) -> EngineError {
+        let error = ApiError::new(self.code, &self.reason);
+        match &self.step {
+            Some(step) => error.with("step", step.as_str()),
+            None => error,
+        }
+    }
+}
+
+/// The public error of a failure, with what was attempted for the failures that do not say.
+pub(crate) trait Publish {
+    fn publish(&self, attempt: &str) -> EngineError;
+}
+
+impl Publish for RecordError {
+    fn publish(&self, attempt: &str) -> EngineError {
+        match self {
+            Self::Full(_) => no_space(),
+            Self::Damaged(_) | Self::Newer { .. } | Self::BadRow(_) => {
+                let message = format!(
+                    "{self}; nothing was changed. Move it away to start without the sandboxes it \
+                     records, or use the version of sandbar that wrote it"
+                );
+                ApiError::new(ErrorCode::InternalError, message)
+            }
+            Self::Failed(_) | Self::Closed => internal(attempt),
+            Self::Late => ApiError::new(ErrorCode::Timeout, self.to_string()),
+        }
+    }
+}
+
+impl Publish for JailError {
+    fn publish(&self, attempt: &str) -> EngineError {
+        match self {
+            Self::Step { errno, .. } if is_full(&io::Error::from_raw_os_error(*errno)) => {
+                no_space().with("errno", *errno)
+            }
+            Self::Step { step, errno, .. } => {
+                let cause = io::Error::from_raw_os_error(*errno);
+                let message = format!("{attempt} failed at the step {step}: {cause}");
+                ApiError::new(ErrorCode::SandboxFailed, message)
+                    .with("step", step.as_str())
+                    .with("errno", *errno)
+            }
+            Self::Refused(why) => {
+                let message = format!("{attempt} was refused: {why}");
+                ApiError::new(ErrorCode::SandboxFailed, message).with("step", "check")
+            }
+            Self::Lost(_) => {
+                let message = format!("{attempt} failed: the launcher process ended under it");
+                ApiError::new(ErrorCode::SandboxFailed, message).with("step", "launcher")
+            }
+        }
+    }
+}
+
+impl Publish for LaunchError {
+    fn publish(&self, attempt: &str) -> EngineError {
+        match self {
+            Self::Jail(error) => error.publish(attempt),
+            Self::Busy => {
+                let message = format!("{attempt} waited too long for its turn; try again later");
+                ApiError::new(ErrorCode::TooManyRequests, message)
+                    .with("retryAfterSecs", RETRY_AFTER_SECS)
+            }
+            Self::Late(limit) => late(attempt, *limit),
+            Self::Closed => {
+                let message = format!(
+                    "{attempt} failed: no launcher process is left; restart the server (running \
+                     sandboxes stay as they are)"
+                );
+                ApiError::new(ErrorCode::InternalError, message)
+            }
+        }
+    }
+}
+
+pub(crate) fn of_store(error: &ImageError) -> EngineError {
+    match error {
+        ImageError::Io { source, .. } if is_full(source) => no_space(),
+        other => {
+            tracing::warn!(
+                error = other as &dyn std::error::Error,
+                "the image store is not usable"
+            );
+            internal("reading the image store")
+        }
+    }
+}
+
+pub(crate) fn of_image(name: &ImageRef, error: &ImageError) -> EngineError {
+    match error {
+        ImageError::NotFound(name) => {
+            let message = format!(
+                "there is no image called {name}; `sandbar image ls` lists those there are, \
+                 `sandbar image build` makes one"
+            );
+            ApiError::new(ErrorCode::ImageNotFound, message).with("image", name.to_string())
+        }
+        ImageError::DigestNotFound(digest) => {
+            let message = format!(
+                "the image {name} that the sandbox was made from is gone from the store; build it \
+                 again from the same recipe, or destroy the sandbox"
+            );
+            ApiError::new(ErrorCode::ImageNotFound, message).with("digest", digest.as_str())
+        }
+        ImageError::HostNotMerged { .. } => {
+            ApiError::new(ErrorCode::SandboxFailed, error.to_string()).with("step", "image")
+        }
+        other => of_store(other),
+    }
+}

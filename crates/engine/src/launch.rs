@@ -1,0 +1,215 @@
+//! The launchers at work: each is owned by one thread and does one thing at a time, so requests in
+//! flight are at most as many as launchers. The rest wait in one queue, because more creations at
+//! once than processors only make each of them slower.
+//!
+//! One launcher is kept apart for removing files, which takes long and nobody waits for.
+//!
+//! Invariant: a launch whose caller has gone is undone by the thread that made it.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{Builder, JoinHandle},
+    time::Duration,
+};
+
+use jail::{JailError, JailId, Launcher};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::record::{Change, Records};
+
+/// Requests that may wait for a launcher: at 200 a second, what is served in five seconds.
+const QUEUED_JOBS: usize = 1024;
+
+/// How long a request may wait to get into the queue and then for its end: ten seconds that a
+/// kill may take (see [`Launcher::kill`]), behind a queue that was full of launches.
+const JOB_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Destroyed sandboxes whose files may wait to be removed. Past it, destroying waits for the
+/// remover: files must not pile up faster than they go.
+const QUEUED_REMOVALS: usize = 1024;
+
+/// Why a launcher did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LaunchError {
+    #[error(transparent)]
+    Jail(JailError),
+    #[error("no launcher was free in time")]
+    Busy,
+    #[error("the launcher took longer than {} s", .0.as_secs())]
+    Late(Duration),
+    /// All of them are lost, or the engine is closed.
+    #[error("no launcher is left")]
+    Closed,
+}
+
+/// What a job leaves to be known: that its launcher is of no more use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    Ready,
+    Lost,
+}
+
+type Job = Box<dyn FnOnce(&mut Launcher) -> After + Send>;
+
+/// The launchers that build and end jails.
+#[derive(Debug)]
+pub(crate) struct Launchers {
+    queue: Mutex<Option<mpsc::Sender<Job>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Launchers {
+    /// Gives each launcher a thread.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub(crate) fn start(launchers: Vec<Launcher>) -> std::io::Result<Self> {
+        let (queue, jobs) = mpsc::channel::<Job>(QUEUED_JOBS);
+        let jobs = Arc::new(Mutex::new(jobs));
+        let threads = launchers
+            .into_iter()
+            .map(|launcher| {
+                let jobs = Arc::clone(&jobs);
+                Builder::new().name("launcher".to_owned()).spawn(move || work(launcher, &jobs))
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { queue: Mutex::new(Some(queue)), threads: Mutex::new(threads) })
+    }
+
+    /// Has a launcher do `work`. If the caller is gone by then, `undo` takes back what it made.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves nothing behind that `undo` does not remove.
+    ///
+    /// # Errors
+    /// See [`LaunchError`].
+    pub(crate) async fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Launcher) -> Result<T, JailError> + Send + 'static,
+        undo: impl FnOnce(&mut Launcher, T) + Send + 'static,
+    ) -> Result<T, LaunchError> {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |launcher| {
+            let result = work(launcher);
+            let after =
+                if matches!(result, Err(JailError::Lost(_))) { After::Lost } else { After::Ready };
+            if let Err(Ok(unwanted)) = reply.send(result) {
+                undo(launcher, unwanted);
+            }
+            after
+        });
+        let queue = lock(&self.queue).clone().ok_or(LaunchError::Closed)?;
+        queue.send_timeout(job, JOB_TIMEOUT).await.map_err(|error| match error {
+            mpsc::error::SendTimeoutError::Timeout(_) => LaunchError::Busy,
+            mpsc::error::SendTimeoutError::Closed(_) => LaunchError::Closed,
+        })?;
+        match tokio::time::timeout(JOB_TIMEOUT, answer).await {
+            Ok(Ok(result)) => result.map_err(LaunchError::Jail),
+            Ok(Err(_)) => Err(LaunchError::Closed),
+            Err(_) => Err(LaunchError::Late(JOB_TIMEOUT)),
+        }
+    }
+
+    /// Ends every process of a jail and removes what the kernel holds of it.
+    ///
+    /// # Errors
+    /// See [`LaunchError`].
+    pub(crate) async fn kill(&self, jail: JailId) -> Result<(), LaunchError> {
+        self.call(move |launcher| launcher.kill(jail), |_, ()| {}).await
+    }
+
+    /// Takes no more work and returns the threads, which end after what was queued.
+    pub(crate) fn close(&self) -> Vec<JoinHandle<()>> {
+        drop(lock(&self.queue).take());
+        std::mem::take(&mut *lock(&self.threads))
+    }
+}
+
+/// Works until there is nothing more to do, or the launcher is lost: another one cannot be started
+/// safely, because by now the process has threads.
+fn work(mut launcher: Launcher, jobs: &Mutex<mpsc::Receiver<Job>>) {
+    loop {
+        // Threads that find the queue empty wait for the lock instead of the queue.
+        let Some(job) = lock(jobs).blocking_recv() else { return };
+        if job(&mut launcher) == After::Lost {
+            tracing::error!("a launcher process has ended; restart the server to have it back");
+            return;
+        }
+    }
+}
+
+/// Whoever panicked under one of these locks did so between whole states.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The launcher that removes files, and the jails that wait for it.
+#[derive(Debug)]
+pub(crate) struct Remover {
+    queue: Mutex<Option<mpsc::Sender<JailId>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// What is queued is left to the next start.
+    is_hasty: Arc<AtomicBool>,
+}
+
+impl Remover {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub(crate) fn start(launcher: Launcher, records: Records) -> std::io::Result<Self> {
+        let (queue, jails) = mpsc::channel(QUEUED_REMOVALS);
+        let is_hasty = Arc::new(AtomicBool::new(false));
+        let hasty = Arc::clone(&is_hasty);
+        let thread = Builder::new()
+            .name("remover".to_owned())
+            .spawn(move || remove_all(launcher, jails, &records, &hasty))?;
+        Ok(Self { queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)), is_hasty })
+    }
+
+    /// Waits for room for one jail. None: the node is stopping, and the burial on record resumes
+    /// the removal.
+    pub(crate) async fn reserve(&self) -> Option<mpsc::OwnedPermit<JailId>> {
+        let queue = lock(&self.queue).clone()?;
+        queue.reserve_owned().await.ok()
+    }
+
+    /// Leaves the files of a jail, which has a burial on record, to be removed.
+    pub(crate) async fn remove(&self, jail: JailId) {
+        if let Some(room) = self.reserve().await {
+            room.send(jail);
+        }
+    }
+
+    /// Takes no more jails and returns the thread, which ends after those that are queued, or with
+    /// `leave_queued` after the one at hand.
+    pub(crate) fn close(&self, leave_queued: bool) -> Option<JoinHandle<()>> {
+        self.is_hasty.store(leave_queued, Ordering::Relaxed);
+        drop(lock(&self.queue).take());
+        lock(&self.thread).take()
+    }
+}
+
+fn remove_all(
+    mut launcher: Launcher,
+    mut jails: mpsc::Receiver<JailId>,
+    records: &Records,
+    is_hasty: &AtomicBool,
+) {
+    while let Some(jail) = jails.blocking_recv() {
+        if is_hasty.load(Ordering::Relaxed) {
+            return;
+        }
+        match launcher.remove_files(jail) {
+            Ok(()) => records.submit_blocking(Change::Buried(jail)),
+            Err(error) => tracing::error!(
+                %jail,
+                error = &error as &dyn std::error::Error,
+                "the files of a destroyed sandbox cannot be removed; the next start tries again"
+            ),
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The sandboxes of this node: the only place that adds one or forgets one.
+//!
+//! Owns: ids, jail numbers, slots, and who waits for whom at the end. Knows nothing of how a jail
+//! is made.
+//!
+//! Invariant: an id in the map, its slot and its jail number are taken and given back together.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use api::id::SandboxId;
+use jail::JailId;
+use link::Links;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    EngineError,
+    config::EngineConfig,
+    error,
+    launch::{Launchers, Remover},
+    record::{Phase, Records, SandboxRecord},
+    sandbox::Sandbox,
+    settings::Settings,
+    slot::Slots,
+    state::State,
+};
+
+/// Everything that the parts of the engine share.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) config: EngineConfig,
+    pub(crate) links: Links,
+    pub(crate) images: Arc<image::Store>,
+    pub(crate) records: Records,
+    pub(crate) launchers: Launchers,
+    pub(crate) remover: Remover,
+    /// This boot of the machine: a process of another boot is not running.
+    pub(crate) boot_id: String,
+    /// Work that must be finished: creations, stops, destroys, builds.
+    pub(crate) work: TaskTracker,
+    /// Work that only ends: watchers of agents, the resolver.
+    pub(crate) watchers: TaskTracker,
+    /// No new work from now on.
+    pub(crate) closing: CancellationToken,
+    /// Watchers end now.
+    pub(crate) ending: CancellationToken,
+    /// Never held across an await.
+    residents: RwLock<Residents>,
+    /// Keeps every other engine out of the state directory while it is open.
+    _lock: File,
+}
+
+/// What a node is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) config: EngineConfig,
+    pub(crate) links: Links,
+    pub(crate) images: image::Store,
+    pub(crate) records: Records,
+    pub(crate) launchers: Launchers,
+    pub(crate) remover: Remover,
+    pub(crate) boot_id: String,
+    pub(crate) closing: CancellationToken,
+    pub(crate) lock: File,
+}
+
+#[derive(Debug)]
+struct Residents {
+    by_id: BTreeMap<SandboxId, Arc<Sandbox>>,
+    slots: Slots,
+    next_jail: u64,
+}
+
+/// A jail number and a slot without a sandbox, for one RUN of a recipe.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    pub(crate) jail: JailId,
+    pub(crate) slot: u32,
+}
+
+impl Node {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { config, links, images, records, launchers, remover, boot_id, closing, lock } =
+            parts;
+        let slots = Slots::new(&config.node, config.uid_base);
+        let residents = Residents { by_id: BTreeMap::new(), slots, next_jail: 1 };
+        Self {
+            config,
+            links,
+            images: Arc::new(images),
+            records,
+            launchers,
+            remover,
+            boot_id,
+            work: TaskTracker::new(),
+            watchers: TaskTracker::new(),
+            closing,
+            ending: CancellationToken::new(),
+            residents: RwLock::new(residents),
+            _lock: lock,
+        }
+    }
+
+    /// The sandbox with this id.
+    pub(crate) fn find(&self, id: &SandboxId) -> Option<Arc<Sandbox>> {
+        self.read().by_id.get(id).cloned()
+    }
+
+    /// Calls `look` with all sandboxes, under the lock.
+    pub(crate) fn survey<T>(
+        &self,
+        look: impl FnOnce(&BTreeMap<SandboxId, Arc<Sandbox>>) -> T,
+    ) -> T {
+        look(&self.read().by_id)
+    }
+
+    /// Every sandbox there is now.
+    pub(crate) fn all(&self) -> Vec<Arc<Sandbox>> {
+        self.survey(|all| all.values().cloned().collect())
+    }
+
+    /// Adds a sandbox in the state [`State::Creating`], which is the caller's to settle, or returns
+    /// the one that has the id. `true`: it is new.
+    ///
+    /// # Errors
+    /// `CAPACITY_EXCEEDED`, `SHUTTING_DOWN`.
+    pub(crate) fn add(
+        &self,
+        id: &SandboxId,
+        settings: &Settings,
+        image_digest: &str,
+    ) -> Result<(Arc<Sandbox>, bool), EngineError> {
+        let mut residents = self.write();
+        if let Some(sandbox) = residents.by_id.get(id) {
+            return Ok((Arc::clone(sandbox), false));
+        }
+        self.check_open()?;
+        if residents.by_id.len() >= self.config.max_sandboxes {
+            return Err(error::capacity(self.config.max_sandboxes));
+        }
+        let Guest { jail, slot } = residents.admit(self.config.max_sandboxes)?;
+        let record = SandboxRecord {
+            id: id.clone(),
+            jail,
+            slot,
+            settings: settings.clone(),
+            image_digest: image_digest.to_owned(),
+            created_at_ms: now_ms(),
+            phase: Phase::Creating,
+        };
+        let sandbox = Arc::new(Sandbox::new(record, State::Creating));
+        residents.by_id.insert(id.clone(), Arc::clone(&sandbox));
+        Ok((sandbox, true))
+    }
+
+    /// Puts a recorded sandbox back. None: its id or slot is taken, or its slot is out of range.
+    pub(crate) fn restore(&self, record: SandboxRecord) -> Option<Arc<Sandbox>> {
+        let mut residents = self.write();
+        if residents.by_id.contains_key(&record.id) || !residents.slots.reserve(record.slot) {
+            return None;
+        }
+        let id = record.id.clone();
+        let sandbox = Arc::new(Sandbox::new(record, State::Creating));
+        residents.by_id.insert(id, Arc::clone(&sandbox));
+        Some(sandbox)
+    }
+
+    /// Jail numbers below `number` are not given out any more.
+    pub(crate) fn skip_jails(&self, number: u64) {
+        let mut residents = self.write();
+        residents.next_jail = residents.next_jail.max(number);
+    }
+
+    /// Forgets a sandbox of which nothing runs. Those who wait for it look its id up again, or fail
+    /// with `error`.
+    pub(crate) fn forget(&self, sandbox: &Sandbox, error: Option<EngineError>) {
+        let mut residents = self.write();
+        residents.by_id.remove(&sandbox.id);
+        residents.slots.release(sandbox.slot);
+        drop(residents);
+        sandbox.set(State::Gone(error.map(Box::new)));
+    }
+
+    /// Takes a jail number and a slot that no sandbox owns.
+    ///
+    /// # Errors
+    /// `CAPACITY_EXCEEDED`, `SHUTTING_DOWN`.
+    pub(crate) fn acquire_guest(&self) -> Result<Guest, EngineError> {
+        self.check_open()?;
+        self.write().admit(self.config.max_sandboxes)
+    }
+
+    /// Gives the slot back.
+    pub(crate) fn release_guest(&self, guest: &Guest) {
+        self.write().slots.release(guest.slot);
+    }
+
+    /// # Errors
+    /// `SHUTTING_DOWN`.
+    pub(crate) fn check_open(&self) -> Result<(), EngineError> {
+        if self.closing.is_cancelled() { Err(error::shutting_down()) } else { Ok(()) }
+    }
+
+    /// Nothing that can panic happens under the lock, so a poisoned one holds whole data.
+    fn read(&self) -> RwLockReadGuard<'_, Residents> {
+        self.residents.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Residents> {
+        self.residents.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Residents {
+    fn admit(&mut self, limit: usize) -> Result<Guest, EngineError> {
+        let slot = self.slots.acquire().ok_or_else(|| error::capacity(limit))?;
+        let jail = JailId(self.next_jail);
+        self.next_jail += 1;
+        Ok(Guest { jail, slot })
+    }
+}
+
+/// Milliseconds since 1970-01-01 UTC, for people to read.
+fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}

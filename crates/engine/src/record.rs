@@ -1,0 +1,189 @@
+//! What is written to disk about sandboxes: `sandbar.db` in the state directory.
+//!
+//! Owns: the database file, its schema, and the one thread that writes it. Everything is read once,
+//! at the start; from then on memory is the truth and the file follows it.
+//!
+//! ```text
+//! sandbox: one row per sandbox that exists     burial: one row per jail that must not
+//! ```
+//!
+//! Invariants:
+//! - The row of a sandbox or a burial is on disk before the first kernel object of its jail is made,
+//!   and every kernel object carries the jail's number; so after any crash, whatever exists is
+//!   either a sandbox's, or to be buried.
+//! - Destroying a sandbox is one transaction that turns its row into a burial.
+//! - A jail's number is never given out twice: the highest is kept with each of them.
+//!
+//! Does not: know which process really runs (see `recover.rs`).
+
+mod reserve;
+mod schema;
+mod writer;
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use api::id::SandboxId;
+use jail::JailId;
+use tokio::sync::{mpsc, oneshot};
+
+use self::reserve::Reserve;
+use crate::{
+    settings::Settings,
+    state::{AgentIdentity, Failure},
+};
+
+/// Changes that may wait for the writer. It takes them in groups, so a queue this long is written
+/// in a few milliseconds; past it, those who write wait.
+const QUEUED_CHANGES: usize = 1024;
+
+/// How long a change may take to reach the disk before the caller is told that it did not.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What is known of a sandbox across restarts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SandboxRecord {
+    pub(crate) id: SandboxId,
+    pub(crate) jail: JailId,
+    pub(crate) slot: u32,
+    pub(crate) settings: Settings,
+    /// Of the image at the creation: the sandbox's files fit no other, whatever its name means now.
+    pub(crate) image_digest: String,
+    pub(crate) created_at_ms: i64,
+    pub(crate) phase: Phase,
+}
+
+/// The last thing known to have begun or happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// It is being made; nobody has been told that it exists.
+    Creating,
+    /// It is being started again, with the files it has.
+    Starting,
+    Running(AgentIdentity),
+    Stopped,
+    Failed(Failure),
+}
+
+/// One change of the database, whole or not at all.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// A new sandbox, in its first phase.
+    Create(Box<SandboxRecord>),
+    /// The phase of a sandbox. Nothing happens when it is gone.
+    Phase(JailId, Phase),
+    /// The jail must not exist: its sandbox, if it has one, is forgotten.
+    Bury(JailId),
+    /// Nothing is left of the jail.
+    Buried(JailId),
+}
+
+/// Why a change is not on disk, or the database cannot be used.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum RecordError {
+    #[error("the disk of the state directory is full")]
+    Full(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    #[error("the database sandbar.db is damaged or not Sandbar's")]
+    Damaged(#[source] Option<Arc<rusqlite::Error>>),
+    #[error("the database sandbar.db has version {found}, this program knows up to {known}")]
+    Newer { found: i64, known: i64 },
+    #[error("the database sandbar.db cannot be used")]
+    Failed(#[source] Arc<rusqlite::Error>),
+    #[error("a row of the database sandbar.db cannot be read: {0}")]
+    BadRow(String),
+    #[error("the database did not answer within {} s", WRITE_TIMEOUT.as_secs())]
+    Late,
+    #[error("the database is closed")]
+    Closed,
+}
+
+/// Everything the database holds at the start.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Loaded {
+    pub(crate) sandboxes: Vec<SandboxRecord>,
+    pub(crate) burials: Vec<JailId>,
+    /// No jail of this number or a higher one was ever recorded.
+    pub(crate) next_jail: u64,
+}
+
+/// The way to the writer. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Records {
+    /// None once closed.
+    queue: Arc<Mutex<Option<mpsc::Sender<Write>>>>,
+}
+
+/// A change on its way, and who waits for it. Without anybody, the writer logs a failure.
+#[derive(Debug)]
+struct Write {
+    change: Change,
+    reply: Option<oneshot::Sender<Result<(), RecordError>>>,
+}
+
+impl Records {
+    /// Opens or makes the database and reads it. The thread ends, with everything written, after
+    /// [`Records::close`] or when all [`Records`] are dropped. Blocks.
+    ///
+    /// # Errors
+    /// When the file cannot be used; it is then as it was.
+    pub(crate) fn open(
+        path: &Path,
+    ) -> Result<(Self, Loaded, std::thread::JoinHandle<()>), RecordError> {
+        let database = schema::open(path)?;
+        let loaded = schema::load(&database)?;
+        let reserve = Reserve::beside(path);
+        let (queue, changes) = mpsc::channel(QUEUED_CHANGES);
+        let thread = std::thread::Builder::new()
+            .name("records".to_owned())
+            .spawn(move || writer::write_all(database, &reserve, changes))
+            .map_err(|error| RecordError::BadRow(error.to_string()))?;
+        Ok((Self { queue: Arc::new(Mutex::new(Some(queue))) }, loaded, thread))
+    }
+
+    /// Writes a change. At return it has survived a power cut.
+    ///
+    /// # Errors
+    /// When it did not reach the disk; after [`RecordError::Late`] it still may.
+    pub(crate) async fn write(&self, change: Change) -> Result<(), RecordError> {
+        let (reply, answer) = oneshot::channel();
+        let written = async {
+            let write = Write { change, reply: Some(reply) };
+            let queue = self.queue().ok_or(RecordError::Closed)?;
+            queue.send(write).await.map_err(|_closed| RecordError::Closed)?;
+            drop(queue);
+            answer.await.map_err(|_closed| RecordError::Closed)?
+        };
+        tokio::time::timeout(WRITE_TIMEOUT, written).await.unwrap_or(Err(RecordError::Late))
+    }
+
+    /// Leaves a change that recovery could make up for with the writer. Changes are written in the
+    /// order in which they were left.
+    pub(crate) async fn submit(&self, change: Change) {
+        // Without a writer, the next start finds out what is true.
+        if let Some(queue) = self.queue() {
+            drop(queue.send(Write { change, reply: None }).await);
+        }
+    }
+
+    /// As [`Records::submit`], from a thread.
+    pub(crate) fn submit_blocking(&self, change: Change) {
+        if let Some(queue) = self.queue() {
+            drop(queue.blocking_send(Write { change, reply: None }));
+        }
+    }
+
+    /// Takes no more changes; the writer ends after those it has.
+    pub(crate) fn close(&self) {
+        drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    fn queue(&self) -> Option<mpsc::Sender<Write>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

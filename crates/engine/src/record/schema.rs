@@ -1,0 +1,206 @@
+//! The tables of the database: made, checked, read and changed.
+
+use std::{path::Path, sync::Arc};
+
+use jail::JailId;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
+
+use super::{Change, Loaded, Phase, RecordError, SandboxRecord};
+use crate::state::{AgentIdentity, Failure};
+
+/// Version of the schema, in `user_version`. A program refuses a higher one than its own.
+pub(super) const VERSION: i64 = 1;
+
+/// Marks the file as ours, in `application_id`: "SBAR".
+const APPLICATION_ID: i64 = 0x5342_4152;
+
+/// Pages of 4 KiB in the log after which it is folded into the database. Few, so that a full disk
+/// finds a short log.
+const CHECKPOINT_PAGES: i64 = 32;
+
+const TABLES: &str = "
+    CREATE TABLE sandbox (
+        id            TEXT PRIMARY KEY,
+        jail          INTEGER NOT NULL UNIQUE,
+        slot          INTEGER NOT NULL UNIQUE,
+        settings      TEXT NOT NULL,              -- JSON
+        image_digest  TEXT NOT NULL,
+        created_at_ms INTEGER NOT NULL,
+        phase         TEXT NOT NULL CHECK (phase IN
+                      ('creating', 'starting', 'running', 'stopped', 'failed')),
+        failure       TEXT CHECK ((failure IS NOT NULL) = (phase = 'failed')),   -- JSON
+        pid           INTEGER CHECK ((pid IS NOT NULL) = (phase = 'running')),
+        start_time    INTEGER CHECK ((start_time IS NOT NULL) = (phase = 'running')),
+        boot_id       TEXT CHECK ((boot_id IS NOT NULL) = (phase = 'running'))
+    ) STRICT;
+    CREATE TABLE burial (jail INTEGER PRIMARY KEY) STRICT;
+    CREATE TABLE last_jail (number INTEGER NOT NULL) STRICT;
+    INSERT INTO last_jail VALUES (0);
+";
+
+/// Opens the file, or makes it.
+pub(super) fn open(path: &Path) -> Result<Connection, RecordError> {
+    let database = Connection::open(path)?;
+    // Exclusive before the log is first used: then its index lives in our memory, not in a mapped
+    // file whose growth on a full disk would be a SIGBUS. One process has the database anyway.
+    database.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    database.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    database.pragma_update(None, "synchronous", "FULL")?;
+    database.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    let check: String = database.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if check != "ok" {
+        return Err(RecordError::Damaged(None));
+    }
+    let number = |pragma: &str| database.pragma_query_value(None, pragma, |row| row.get(0));
+    let (version, application): (i64, i64) = (number("user_version")?, number("application_id")?);
+    let tables: i64 =
+        database.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    match (application, version, tables) {
+        (0, 0, 0) => make(&database)?,
+        (APPLICATION_ID, VERSION, _) => {}
+        (APPLICATION_ID, found, _) if found > VERSION => {
+            return Err(RecordError::Newer { found, known: VERSION });
+        }
+        _ => return Err(RecordError::Damaged(None)),
+    }
+    Ok(database)
+}
+
+fn make(database: &Connection) -> Result<(), RecordError> {
+    let transaction = database.unchecked_transaction()?;
+    transaction.execute_batch(TABLES)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    Ok(transaction.commit()?)
+}
+
+/// Reads everything.
+pub(super) fn load(database: &Connection) -> Result<Loaded, RecordError> {
+    let sandboxes = database
+        .prepare("SELECT * FROM sandbox ORDER BY jail")?
+        .query_map([], |row| Ok(sandbox(row)))?
+        .map(|row| row?)
+        .collect::<Result<_, RecordError>>()?;
+    let burials = database
+        .prepare("SELECT jail FROM burial ORDER BY jail")?
+        .query_map([], |row| row.get(0).map(JailId))?
+        .collect::<Result<_, _>>()?;
+    let last: Option<u64> =
+        database.query_row("SELECT number FROM last_jail", [], |row| row.get(0)).optional()?;
+    let last = last.ok_or_else(|| RecordError::BadRow("last_jail is empty".to_owned()))?;
+    Ok(Loaded { sandboxes, burials, next_jail: last + 1 })
+}
+
+fn sandbox(row: &Row<'_>) -> Result<SandboxRecord, RecordError> {
+    let id: String = row.get("id")?;
+    let bad = |what: &dyn std::fmt::Display| RecordError::BadRow(format!("sandbox {id}: {what}"));
+    let settings: String = row.get("settings")?;
+    let phase: String = row.get("phase")?;
+    let phase = match phase.as_str() {
+        "creating" => Phase::Creating,
+        "starting" => Phase::Starting,
+        "stopped" => Phase::Stopped,
+        "running" => Phase::Running(AgentIdentity {
+            pid: row.get("pid")?,
+            start_time: row.get("start_time")?,
+            boot_id: row.get("boot_id")?,
+        }),
+        "failed" => {
+            let failure: String = row.get("failure")?;
+            let failure: Failure = serde_json::from_str(&failure).map_err(|error| bad(&error))?;
+            Phase::Failed(failure)
+        }
+        other => return Err(bad(&format!("unknown phase {other}"))),
+    };
+    Ok(SandboxRecord {
+        jail: JailId(row.get("jail")?),
+        slot: row.get("slot")?,
+        settings: serde_json::from_str(&settings).map_err(|error| bad(&error))?,
+        image_digest: row.get("image_digest")?,
+        created_at_ms: row.get("created_at_ms")?,
+        phase,
+        id: id.parse().map_err(|error| bad(&error))?,
+    })
+}
+
+/// Makes one change inside a transaction.
+pub(super) fn apply(database: &Connection, change: &Change) -> Result<(), RecordError> {
+    match change {
+        Change::Create(record) => {
+            database.prepare_cached(
+                "INSERT INTO sandbox (id, jail, slot, settings, image_digest, created_at_ms, phase)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'creating')",
+            )?
+            .execute(params![
+                record.id.as_str(),
+                record.jail.0,
+                record.slot,
+                json(&record.settings)?,
+                record.image_digest,
+                record.created_at_ms,
+            ])?;
+            set_phase(database, record.jail, &record.phase)?;
+            note_jail(database, record.jail)
+        }
+        Change::Phase(jail, phase) => set_phase(database, *jail, phase),
+        Change::Bury(jail) => {
+            database
+                .prepare_cached("INSERT OR IGNORE INTO burial VALUES (?1)")?
+                .execute([jail.0])?;
+            database.prepare_cached("DELETE FROM sandbox WHERE jail = ?1")?.execute([jail.0])?;
+            note_jail(database, *jail)
+        }
+        Change::Buried(jail) => {
+            database.prepare_cached("DELETE FROM burial WHERE jail = ?1")?.execute([jail.0])?;
+            Ok(())
+        }
+    }
+}
+
+fn set_phase(database: &Connection, jail: JailId, phase: &Phase) -> Result<(), RecordError> {
+    let (name, failure, agent) = match phase {
+        Phase::Creating => ("creating", None, None),
+        Phase::Starting => ("starting", None, None),
+        Phase::Running(agent) => ("running", None, Some(agent)),
+        Phase::Stopped => ("stopped", None, None),
+        Phase::Failed(failure) => ("failed", Some(json(failure)?), None),
+    };
+    database
+        .prepare_cached(
+            "UPDATE sandbox SET phase = ?2, failure = ?3, pid = ?4, start_time = ?5, boot_id = ?6
+         WHERE jail = ?1",
+        )?
+        .execute(params![
+            jail.0,
+            name,
+            failure,
+            agent.map(|agent| agent.pid),
+            agent.map(|agent| agent.start_time),
+            agent.map(|agent| &agent.boot_id),
+        ])?;
+    Ok(())
+}
+
+fn note_jail(database: &Connection, jail: JailId) -> Result<(), RecordError> {
+    database.prepare_cached("UPDATE last_jail SET number = max(number, ?1)")?.execute([jail.0])?;
+    Ok(())
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, RecordError> {
+    serde_json::to_string(value).map_err(|error| RecordError::BadRow(error.to_string()))
+}
+
+impl From<rusqlite::Error> for RecordError {
+    /// The attempted action is always the same: to use the database.
+    fn from(error: rusqlite::Error) -> Self {
+        let code = error.sqlite_error_code();
+        let error = Arc::new(error);
+        match code {
+            Some(ErrorCode::DiskFull) => Self::Full(error),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Damaged(Some(error))
+            }
+            _ => Self::Failed(error),
+        }
+    }
+}

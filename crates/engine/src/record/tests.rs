@@ -1,0 +1,252 @@
+use std::{path::PathBuf, process::Command};
+
+use super::*;
+use crate::settings::tests::config;
+
+pub(crate) fn record(id: &str, jail: u64) -> SandboxRecord {
+    SandboxRecord {
+        id: id.parse().unwrap(),
+        jail: JailId(jail),
+        slot: u32::try_from(jail).unwrap(),
+        settings: Settings::of(
+            api::sandbox::CreateSandbox {
+                env: [("A".to_owned(), "ä'\"\n".to_owned())].into(),
+                ..Default::default()
+            },
+            &config("/".as_ref()),
+        )
+        .unwrap(),
+        image_digest: "host".to_owned(),
+        created_at_ms: 5,
+        phase: Phase::Creating,
+    }
+}
+
+fn agent() -> AgentIdentity {
+    AgentIdentity { pid: 10, start_time: u64::from(u32::MAX) + 1, boot_id: "b".to_owned() }
+}
+
+fn failure() -> Failure {
+    Failure {
+        code: api::error::ErrorCode::SandboxFailed,
+        step: Some("mount".to_owned()),
+        reason: "no".to_owned(),
+    }
+}
+
+async fn create(records: &Records, record: &SandboxRecord) -> Result<(), RecordError> {
+    records.write(Change::Create(Box::new(record.clone()))).await
+}
+
+fn close(records: Records, thread: std::thread::JoinHandle<()>) {
+    drop(records);
+    thread.join().unwrap();
+}
+
+#[tokio::test]
+async fn every_phase_reads_as_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let (records, loaded, thread) = Records::open(&path).unwrap();
+    assert_eq!(loaded, Loaded { sandboxes: vec![], burials: vec![], next_jail: 1 });
+    let phases = [
+        Phase::Creating,
+        Phase::Starting,
+        Phase::Running(agent()),
+        Phase::Stopped,
+        Phase::Failed(failure()),
+    ];
+    let mut expected = Vec::new();
+    for (number, phase) in (1..).zip(phases) {
+        let mut one = record(&format!("s{number}"), number);
+        create(&records, &one).await.unwrap();
+        records.write(Change::Phase(JailId(number), phase.clone())).await.unwrap();
+        one.phase = phase;
+        expected.push(one);
+    }
+    close(records, thread);
+    let (_records, loaded, _thread) = Records::open(&path).unwrap();
+    assert_eq!(loaded, Loaded { sandboxes: expected, burials: vec![], next_jail: 6 });
+}
+
+#[tokio::test]
+async fn a_burial_takes_the_place_of_a_sandbox_and_its_number_is_not_used_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let (records, _, thread) = Records::open(&path).unwrap();
+    create(&records, &record("a", 7)).await.unwrap();
+    records.write(Change::Bury(JailId(7))).await.unwrap();
+    records.write(Change::Bury(JailId(7))).await.unwrap();
+    // A late word about a sandbox that is gone does not bring it back.
+    records.submit(Change::Phase(JailId(7), Phase::Running(agent()))).await;
+    close(records, thread);
+
+    let (records, loaded, thread) = Records::open(&path).unwrap();
+    assert_eq!(loaded, Loaded { sandboxes: vec![], burials: vec![JailId(7)], next_jail: 8 });
+    records.write(Change::Buried(JailId(7))).await.unwrap();
+    close(records, thread);
+    let (_records, loaded, _thread) = Records::open(&path).unwrap();
+    assert_eq!(loaded, Loaded { sandboxes: vec![], burials: vec![], next_jail: 8 });
+}
+
+#[tokio::test]
+async fn a_refused_change_does_not_take_its_group_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let (records, _, thread) = Records::open(&dir.path().join("db")).unwrap();
+    let records_of = [record("a", 1), record("a", 2), record("b", 1), record("c", 3)];
+    let writes = records_of.iter().map(|one| create(&records, one));
+    let results = futures_util::future::join_all(writes).await;
+    let ok: Vec<_> = results.iter().map(Result::is_ok).collect();
+    assert_eq!(ok, [true, false, false, true]);
+    close(records, thread);
+    let (_records, loaded, _thread) = Records::open(&dir.path().join("db")).unwrap();
+    assert_eq!(loaded.sandboxes.len(), 2);
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_outlives_the_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let (records, _, _thread) = Records::open(&path).unwrap();
+    create(&records, &record("a", 1)).await.unwrap();
+    // As after kill -9: the files as they are now, without the writer's farewell.
+    let copy = dir.path().join("copy");
+    std::fs::copy(&path, &copy).unwrap();
+    std::fs::copy(dir.path().join("db-wal"), dir.path().join("copy-wal")).unwrap();
+    let (_records, loaded, _thread) = Records::open(&copy).unwrap();
+    assert_eq!(loaded.sandboxes, [record("a", 1)]);
+}
+
+#[test]
+fn a_newer_schema_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let (records, _, thread) = Records::open(&path).unwrap();
+    close(records, thread);
+    let set = |version: i64| {
+        let database = rusqlite::Connection::open(&path).unwrap();
+        database.pragma_update(None, "user_version", version).unwrap();
+    };
+    set(2);
+    let error = Records::open(&path).unwrap_err();
+    assert!(matches!(error, RecordError::Newer { found: 2, known: 1 }), "{error}");
+    set(1);
+    assert!(Records::open(&path).is_ok());
+}
+
+#[test]
+fn a_damaged_or_foreign_file_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    for content in [vec![b'x'; 100], b"SQLite format 3\0".repeat(512)] {
+        std::fs::write(&path, &content).unwrap();
+        let error = Records::open(&path).unwrap_err();
+        assert!(matches!(error, RecordError::Damaged(_)), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), content);
+        std::fs::remove_file(&path).unwrap();
+    }
+    let foreign = rusqlite::Connection::open(&path).unwrap();
+    foreign.execute_batch("CREATE TABLE t (x)").unwrap();
+    drop(foreign);
+    assert!(matches!(Records::open(&path).unwrap_err(), RecordError::Damaged(None)));
+}
+
+#[tokio::test]
+async fn a_row_that_makes_no_sense_is_an_error_that_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let (records, _, thread) = Records::open(&path).unwrap();
+    create(&records, &record("a", 1)).await.unwrap();
+    close(records, thread);
+    let database = rusqlite::Connection::open(&path).unwrap();
+    database.execute("UPDATE sandbox SET settings = '{}'", []).unwrap();
+    drop(database);
+    let error = Records::open(&path).unwrap_err().to_string();
+    assert!(error.contains("sandbox a"), "{error}");
+}
+
+/// A file system of 1 MiB, unmounted at the end.
+struct TinyDisk(PathBuf);
+
+impl TinyDisk {
+    fn mount(on: PathBuf) -> Self {
+        std::fs::create_dir(&on).unwrap();
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m", "tiny"])
+            .arg(&on)
+            .status()
+            .unwrap();
+        assert!(mount.success(), "needs root");
+        Self(on)
+    }
+
+    /// Uses up every byte.
+    fn fill(&self) -> PathBuf {
+        let path = self.0.join("filler");
+        let mut file = std::fs::File::create(&path).unwrap();
+        let error = std::io::copy(&mut std::io::repeat(0), &mut file).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+        path
+    }
+}
+
+impl Drop for TinyDisk {
+    fn drop(&mut self) {
+        let unmount = Command::new("umount").arg("-l").arg(&self.0).status();
+        assert!(unmount.is_ok_and(|status| status.success()));
+    }
+}
+
+#[tokio::test]
+async fn on_a_full_disk_nothing_is_acknowledged_that_is_not_stored_and_destroying_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = TinyDisk::mount(dir.path().join("disk"));
+    let path = disk.0.join("db");
+    let (records, _, thread) = Records::open(&path).unwrap();
+    let mut stored = Vec::new();
+    for one in [record("first", 1), record("second", 2), record("third", 3)] {
+        create(&records, &one).await.unwrap();
+        stored.push(one);
+    }
+    let filler = disk.fill();
+    let mut number = 4;
+    for _ in 0..3 {
+        // As many new ones as there is room for, then room has to be made.
+        let refusal = loop {
+            let mut one = record(&format!("s{number}"), number);
+            one.settings.env.insert("B".to_owned(), "x".repeat(8 * 1024));
+            match create(&records, &one).await {
+                Ok(()) => stored.push(one),
+                Err(error) => break error,
+            }
+            number += 1;
+            assert!(number < 1000, "the disk never fills up");
+        };
+        assert!(matches!(refusal, RecordError::Full(_)), "{refusal}");
+        let gone = stored.pop().unwrap();
+        records.write(Change::Bury(gone.jail)).await.unwrap();
+        records.write(Change::Buried(gone.jail)).await.unwrap();
+    }
+    std::fs::remove_file(filler).unwrap();
+    create(&records, &record("after", 2000)).await.unwrap();
+    stored.push(record("after", 2000));
+    close(records, thread);
+
+    let (records, loaded, thread) = Records::open(&path).unwrap();
+    assert_eq!(loaded.sandboxes, stored);
+    close(records, thread);
+}
+
+#[tokio::test]
+async fn a_full_disk_does_not_keep_a_node_from_starting() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = TinyDisk::mount(dir.path().join("disk"));
+    let path = disk.0.join("db");
+    let (records, _, thread) = Records::open(&path).unwrap();
+    create(&records, &record("a", 1)).await.unwrap();
+    close(records, thread);
+    disk.fill();
+    let (records, loaded, thread) = Records::open(&path).unwrap();
+    assert_eq!(loaded.sandboxes, [record("a", 1)]);
+    close(records, thread);
+}

@@ -1,0 +1,333 @@
+//! Compares what is on record with what exists, once, at the start: every sandbox is adopted or
+//! found stopped, and everything without one is buried.
+//!
+//! | on record      | its agent runs, is the recorded one, and answers | anything else             |
+//! |----------------|--------------------------------------------------|---------------------------|
+//! | running        | running                                          | killed, stopped           |
+//! | starting       | running                                          | killed, stopped           |
+//! | stopped        | running (a settled start that was not recorded)  | killed, stopped           |
+//! | creating       | running                                          | killed, failed            |
+//! | failed         | killed, failed                                   | killed, failed            |
+//! | burial or none | killed, files removed                            | killed, files removed     |
+//!
+//! The kernel is asked first and by jail number, because every object of a jail carries it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+    sync::Arc,
+};
+
+use api::error::ErrorCode;
+use futures_util::{StreamExt, stream};
+use jail::JailId;
+
+use crate::{
+    EngineError, error,
+    error::Publish,
+    node::Node,
+    record::{Change, Loaded, Phase, SandboxRecord},
+    sandbox::Sandbox,
+    state::{AgentIdentity, Failure, State},
+    watch,
+};
+
+/// Sandboxes looked at together. Looking is waiting for an agent's answer, so this is more than
+/// there are processors; kills queue at the launchers anyway.
+const AT_ONCE: usize = 64;
+
+/// Jails with a cgroup, and the agent's pid where it is alive.
+type Jails = BTreeMap<JailId, Option<i32>>;
+
+/// What becomes of a recorded sandbox.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It runs, if its agent answers.
+    Adopt,
+    /// It does not run. What is left of it in the kernel is removed.
+    Settle,
+}
+
+/// Brings memory, records and kernel into agreement.
+pub(crate) async fn recover(node: &Arc<Node>, loaded: Loaded) -> Result<(), EngineError> {
+    let jails: Jails = node
+        .launchers
+        .call(jail::Launcher::jails, |_, _| {})
+        .await
+        .map_err(|error| error.publish("looking for running sandboxes"))?
+        .into_iter()
+        .collect();
+    let directories = numbered(&node.config.node.state_dir.join("sandboxes"), |name| {
+        let number = name.parse().ok()?;
+        (JailId(number).to_string() == name).then_some(number)
+    })?;
+    let sockets = numbered(node.links.run_dir(), link::socket::jail_of)?;
+
+    // The highest number in use counts even when the records have been lost.
+    let kernel = jails.keys().map(|jail| jail.0);
+    let highest = kernel.chain(directories.iter().chain(&sockets).copied()).max().unwrap_or(0);
+    node.skip_jails(loaded.next_jail.max(highest + 1));
+
+    let recorded: BTreeSet<JailId> = loaded.sandboxes.iter().map(|record| record.jail).collect();
+    let count = recorded.len();
+    stream::iter(loaded.sandboxes)
+        .for_each_concurrent(AT_ONCE, |record| restore(node, record, &jails))
+        .await;
+
+    let without = |jail: &JailId| !recorded.contains(jail);
+    let buried: BTreeSet<JailId> = (jails.keys().copied())
+        .chain(directories.into_iter().map(JailId))
+        .chain(loaded.burials)
+        .filter(without)
+        .collect();
+    for socket in sockets.into_iter().filter(|socket| without(&JailId(*socket))) {
+        link::socket::unlink(node.links.run_dir(), socket)
+            .map_err(|error| error::state_dir("removing a stale socket", &error))?;
+    }
+    tracing::info!(sandboxes = count, remains = buried.len(), "recovered");
+    bury(node, buried, &jails).await;
+    Ok(())
+}
+
+/// Numbers that `parse` finds in the names of a directory.
+fn numbered(dir: &Path, parse: impl Fn(&str) -> Option<u64>) -> Result<Vec<u64>, EngineError> {
+    let read = || -> std::io::Result<Vec<u64>> {
+        let mut numbers = Vec::new();
+        for entry in std::fs::read_dir(dir)? {
+            numbers.extend(entry?.file_name().to_str().and_then(&parse));
+        }
+        Ok(numbers)
+    };
+    read().map_err(|error| error::state_dir("reading the state directory", &error))
+}
+
+async fn restore(node: &Arc<Node>, record: SandboxRecord, jails: &Jails) {
+    let found = jails.get(&record.jail).copied();
+    let phase = record.phase.clone();
+    let jail = record.jail;
+    let Some(sandbox) = node.restore(record) else {
+        // Its slot is out of range since the node's network or user ids were changed. Its record
+        // stays, so that changing them back brings it back; nothing of it runs meanwhile.
+        tracing::error!(%jail, "a sandbox has no place in the node's address or user id range");
+        if found.is_some()
+            && let Err(error) = node.launchers.kill(jail).await
+        {
+            tracing::error!(%jail, error = &error as &dyn std::error::Error, "it cannot be ended");
+        }
+        return;
+    };
+    let agent = found.flatten().and_then(|pid| identify(pid, &node.boot_id));
+    if let Some((agent, pidfd)) = agent
+        && judge(&phase, Some(&agent)) == Verdict::Adopt
+        && answers(node, jail).await
+    {
+        adopt(node, sandbox, agent, pidfd, &phase).await;
+    } else {
+        settle(node, &sandbox, phase, found.is_some()).await;
+    }
+}
+
+fn judge(phase: &Phase, agent: Option<&AgentIdentity>) -> Verdict {
+    match (phase, agent) {
+        (Phase::Running(recorded), Some(agent)) if recorded == agent => Verdict::Adopt,
+        (Phase::Creating | Phase::Starting | Phase::Stopped, Some(_)) => Verdict::Adopt,
+        (Phase::Running(_) | Phase::Failed(_), Some(_)) | (_, None) => Verdict::Settle,
+    }
+}
+
+async fn answers(node: &Node, jail: JailId) -> bool {
+    match node.links.health(jail.0).await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(%jail, error = &error as &dyn std::error::Error,
+                "an agent runs but does not answer; its sandbox is stopped");
+            false
+        }
+    }
+}
+
+async fn adopt(
+    node: &Arc<Node>,
+    sandbox: Arc<Sandbox>,
+    agent: AgentIdentity,
+    pidfd: OwnedFd,
+    phase: &Phase,
+) {
+    let running = Phase::Running(agent.clone());
+    if *phase != running {
+        node.records.submit(Change::Phase(sandbox.jail, running)).await;
+    }
+    sandbox.set(State::Running(agent.clone()));
+    watch::spawn(node, sandbox, agent, pidfd);
+}
+
+/// Removes what is left in the kernel and gives a sandbox that does not run its state.
+async fn settle(node: &Node, sandbox: &Sandbox, phase: Phase, has_remains: bool) {
+    let mut settled = rest(&phase);
+    if has_remains && let Err(error) = node.launchers.kill(sandbox.jail).await {
+        tracing::error!(sandbox_id = %sandbox.id, jail = %sandbox.jail,
+            error = &error as &dyn std::error::Error, "a sandbox cannot be ended");
+        settled = Phase::Failed(Failure::of(&error.publish("ending the sandbox")));
+    }
+    if let Err(error) = link::socket::unlink(node.links.run_dir(), sandbox.jail.0) {
+        tracing::warn!(jail = %sandbox.jail, %error, "a socket cannot be removed");
+    }
+    if settled != phase {
+        node.records.submit(Change::Phase(sandbox.jail, settled.clone())).await;
+    }
+    sandbox.set(match settled {
+        Phase::Failed(failure) => State::Failed(failure),
+        Phase::Creating | Phase::Starting | Phase::Running(_) | Phase::Stopped => State::Stopped,
+    });
+}
+
+/// What a sandbox of this phase is once nothing of it runs.
+fn rest(phase: &Phase) -> Phase {
+    match phase {
+        Phase::Running(_) | Phase::Starting | Phase::Stopped => Phase::Stopped,
+        Phase::Failed(failure) => Phase::Failed(failure.clone()),
+        Phase::Creating => Phase::Failed(Failure {
+            code: ErrorCode::SandboxFailed,
+            step: Some("recover".to_owned()),
+            reason: "the server ended while the sandbox was being created".to_owned(),
+        }),
+    }
+}
+
+/// Ends what runs of these jails, and leaves their files to the remover.
+async fn bury(node: &Arc<Node>, buried: BTreeSet<JailId>, jails: &Jails) {
+    let ended: Vec<Option<JailId>> = stream::iter(buried)
+        .map(|jail| async move {
+            let recorded = node.records.write(Change::Bury(jail)).await;
+            if let Err(error) = &recorded {
+                tracing::warn!(%jail, error = error as &dyn std::error::Error,
+                    "remains are not recorded; the next start finds them again");
+            }
+            if jails.contains_key(&jail)
+                && let Err(error) = node.launchers.kill(jail).await
+            {
+                tracing::error!(%jail, error = &error as &dyn std::error::Error,
+                    "remains of a sandbox cannot be ended; the next start tries again");
+                return None;
+            }
+            Some(jail)
+        })
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    let owner = Arc::clone(node);
+    // Behind the start: there may be more than the remover's queue holds.
+    node.watchers.spawn(async move {
+        let all = async {
+            for jail in ended.into_iter().flatten() {
+                owner.remover.remove(jail).await;
+            }
+        };
+        tokio::select! {
+            () = owner.ending.cancelled() => {}
+            () = all => {}
+        }
+    });
+}
+
+/// The process `pid` as it is named for ever, and a descriptor of it. None: it has ended.
+fn identify(pid: i32, boot_id: &str) -> Option<(AgentIdentity, OwnedFd)> {
+    // The descriptor first: if the process is still alive after its start time has been read, the
+    // start time was its.
+    let pidfd = sys::process::open(pid).ok()?;
+    let start_time = start_time(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+    let has_ended = sys::fd::wait_readable(pidfd.as_fd(), 0).ok()?;
+    (!has_ended).then(|| (AgentIdentity { pid, start_time, boot_id: boot_id.to_owned() }, pidfd))
+}
+
+/// Field 22 of /proc/PID/stat, proc(5). The second field is the program's name in parentheses, in
+/// which anything can stand, so counting begins after the last `)`.
+fn start_time(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent(pid: i32, start_time: u64, boot_id: &str) -> AgentIdentity {
+        AgentIdentity { pid, start_time, boot_id: boot_id.to_owned() }
+    }
+
+    fn failed() -> Phase {
+        Phase::Failed(Failure {
+            code: ErrorCode::SandboxFailed,
+            step: None,
+            reason: "x".to_owned(),
+        })
+    }
+
+    #[test]
+    fn only_the_recorded_agent_is_adopted() {
+        let found = agent(5, 100, "now");
+        let table = [
+            (Phase::Running(agent(5, 100, "now")), Verdict::Adopt),
+            (Phase::Running(agent(6, 100, "now")), Verdict::Settle),
+            (Phase::Running(agent(5, 101, "now")), Verdict::Settle),
+            (Phase::Running(agent(5, 100, "before")), Verdict::Settle),
+            (Phase::Creating, Verdict::Adopt),
+            (Phase::Starting, Verdict::Adopt),
+            (Phase::Stopped, Verdict::Adopt),
+            (failed(), Verdict::Settle),
+        ];
+        for (phase, verdict) in table {
+            assert_eq!(judge(&phase, Some(&found)), verdict, "{phase:?}");
+            assert_eq!(judge(&phase, None), Verdict::Settle, "{phase:?} without an agent");
+        }
+    }
+
+    #[test]
+    fn what_does_not_run_keeps_its_files_or_its_reason() {
+        assert_eq!(rest(&Phase::Running(agent(1, 1, "b"))), Phase::Stopped);
+        assert_eq!(rest(&Phase::Starting), Phase::Stopped);
+        assert_eq!(rest(&Phase::Stopped), Phase::Stopped);
+        assert_eq!(rest(&failed()), failed());
+        assert!(matches!(rest(&Phase::Creating), Phase::Failed(_)));
+    }
+
+    #[test]
+    fn a_program_cannot_forge_its_start_time_by_its_name() {
+        let after_name = "S 1 1 1 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 777 0 0";
+        for name in ["agent", "a) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 5 0 (", ") ("] {
+            assert_eq!(start_time(&format!("12 ({name}) {after_name}")), Some(777), "{name}");
+        }
+        assert_eq!(start_time("12 (agent"), None);
+        assert_eq!(start_time("12 (agent) S 1"), None);
+    }
+
+    #[test]
+    fn a_process_is_identified_while_it_lives() {
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let (first, _) = identify(pid, "boot").unwrap();
+        assert_eq!(identify(pid, "boot").unwrap().0, first);
+        assert!(first.start_time > 0);
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(identify(pid, "boot").is_none());
+    }
+
+    #[test]
+    fn only_numbers_as_we_print_them_are_directories_of_jails() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["7", "08", "x", "7.tmp", "12"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let parse = |name: &str| {
+            let number: u64 = name.parse().ok()?;
+            (number.to_string() == name).then_some(number)
+        };
+        let mut found = numbered(dir.path(), parse).unwrap();
+        found.sort_unstable();
+        assert_eq!(found, [7, 12]);
+        assert!(numbered(&dir.path().join("none"), parse).is_err());
+    }
+}

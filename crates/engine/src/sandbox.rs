@@ -1,0 +1,161 @@
+//! A handle to one sandbox: who it is, and where it is in its life. What is done to it is in
+//! `create.rs` and `destroy.rs`.
+
+use std::time::Duration;
+
+use api::{
+    id::SandboxId,
+    sandbox::{Sandbox as Description, SandboxUsage},
+};
+use jail::JailId;
+use tokio::sync::watch;
+
+use crate::{
+    EngineError, error,
+    record::SandboxRecord,
+    settings::Settings,
+    state::{Admission, AgentIdentity, Operation, State, admit},
+};
+
+/// How long anybody waits for somebody else's work on a sandbox: the longest of it (a launch that
+/// queued, then a kill) with room to spare.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// One sandbox.
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    pub(crate) id: SandboxId,
+    pub(crate) jail: JailId,
+    pub(crate) slot: u32,
+    pub(crate) settings: Settings,
+    pub(crate) image_digest: String,
+    pub(crate) created_at_ms: i64,
+    /// Assigned by whoever was admitted, see [`crate::state`]. Its lock is never held across an
+    /// await and nothing is called under it.
+    state: watch::Sender<State>,
+}
+
+impl Sandbox {
+    /// The sandbox of a record.
+    pub(crate) fn new(record: SandboxRecord, state: State) -> Self {
+        let SandboxRecord { id, jail, slot, settings, image_digest, created_at_ms, phase: _ } =
+            record;
+        let state = watch::Sender::new(state);
+        Self { id, jail, slot, settings, image_digest, created_at_ms, state }
+    }
+
+    /// Where it is now.
+    pub(crate) fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(*self.state.borrow(), State::Running(_))
+    }
+
+    /// Asks for `operation`, and with [`Admission::Begin`] has taken on the work: the state passes
+    /// and is the caller's to settle. Returns the state before.
+    pub(crate) fn begin(&self, operation: Operation) -> (Admission, State) {
+        let mut answer = (Admission::Wait, State::Creating);
+        self.state.send_if_modified(|state| {
+            answer = (admit(state, operation), state.clone());
+            let begins = answer.0 == Admission::Begin;
+            if begins {
+                *state = operation.passing();
+            }
+            begins
+        });
+        answer
+    }
+
+    /// As [`Sandbox::begin`] of a stop, if it is still this agent that runs.
+    pub(crate) fn begin_end_of(&self, agent: &AgentIdentity) -> bool {
+        self.state.send_if_modified(|state| {
+            let is_it = matches!(state, State::Running(running) if running == agent);
+            if is_it {
+                *state = Operation::Stop.passing();
+            }
+            is_it
+        })
+    }
+
+    /// Assigns a state: for whoever was admitted.
+    pub(crate) fn set(&self, state: State) {
+        self.state.send_replace(state);
+    }
+
+    /// Waits until nobody works on it.
+    ///
+    /// # Errors
+    /// `TIMEOUT` after two minutes.
+    pub(crate) async fn settled(&self) -> Result<State, EngineError> {
+        let mut receiver = self.state.subscribe();
+        let settled = receiver.wait_for(|state| !state.is_passing());
+        match tokio::time::timeout(SETTLE_TIMEOUT, settled).await {
+            Ok(Ok(state)) => Ok(state.clone()),
+            // The sender is `self`, so the channel cannot have closed.
+            Ok(Err(_)) | Err(_) => Err(error::late("waiting for the sandbox", SETTLE_TIMEOUT)),
+        }
+    }
+
+    /// Waits until the agent is no longer the one that runs.
+    pub(crate) async fn outlived(&self, agent: &AgentIdentity) {
+        let mut receiver = self.state.subscribe();
+        let over = |state: &State| !matches!(state, State::Running(running) if running == agent);
+        // An error means that the sandbox is dropped, which cannot be while `self` is borrowed.
+        drop(receiver.wait_for(over).await);
+    }
+
+    /// The sandbox as callers see it; none while it is being destroyed.
+    pub(crate) fn describe(&self, usage: Option<SandboxUsage>) -> Option<Description> {
+        let (state, failure) = self.state.borrow().public()?;
+        let Settings { image, resources, network, env, labels } = self.settings.clone();
+        let (id, created_at_ms) = (self.id.clone(), self.created_at_ms);
+        Some(Description {
+            id,
+            state,
+            failure,
+            image,
+            resources,
+            network,
+            env,
+            labels,
+            created_at_ms,
+            usage,
+        })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::record::tests::record;
+
+    pub(crate) fn sandbox(id: &str, state: State) -> Sandbox {
+        Sandbox::new(record(id, 1), state)
+    }
+
+    #[tokio::test]
+    async fn of_many_that_begin_at_once_one_begins_and_the_others_wait_for_it() {
+        let sandbox = sandbox("a", State::Stopped);
+        assert_eq!(sandbox.begin(Operation::Use), (Admission::Begin, State::Stopped));
+        assert_eq!(sandbox.begin(Operation::Use), (Admission::Wait, State::Creating));
+        assert_eq!(sandbox.begin(Operation::Destroy).0, Admission::Wait);
+        let agent = AgentIdentity { pid: 1, start_time: 1, boot_id: String::new() };
+        let (settled, ()) = tokio::join!(sandbox.settled(), async {
+            sandbox.set(State::Running(agent.clone()));
+        });
+        assert_eq!(settled.unwrap(), State::Running(agent));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_an_earlier_agent_does_not_stop_a_later_one() {
+        let agent = |pid| AgentIdentity { pid, start_time: 1, boot_id: String::new() };
+        let sandbox = sandbox("a", State::Running(agent(2)));
+        assert!(!sandbox.begin_end_of(&agent(1)));
+        sandbox.outlived(&agent(1)).await;
+        assert!(sandbox.is_running());
+        assert!(sandbox.begin_end_of(&agent(2)));
+        assert_eq!(sandbox.state(), State::Stopping);
+    }
+}

@@ -1,0 +1,223 @@
+//! What a sandbox was asked to be, with everything filled in.
+
+use std::collections::BTreeMap;
+
+use api::{
+    id::ImageRef,
+    limit::{ENV_VAR_BYTES, ENV_VARS, LABEL_BYTES, LABELS},
+    sandbox::{CreateSandbox, EffectiveResources, NetworkPolicy},
+};
+use jail::Limits;
+use serde::{Deserialize, Serialize};
+
+use crate::{EngineError, config::EngineConfig, error};
+
+/// Least bytes of memory: below this not even a shell and its libraries fit.
+const MIN_MEMORY_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Least processes and threads: a shell with a short pipeline.
+const MIN_PIDS: u32 = 8;
+
+/// Least thousandths of a CPU: the kernel's shortest quota (1 ms per 100 ms period).
+const MIN_CPU_MILLIS: u32 = 10;
+
+/// What a sandbox was asked to be, with everything filled in. Does not change during its life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    pub(crate) image: ImageRef,
+    pub(crate) resources: EffectiveResources,
+    pub(crate) network: NetworkPolicy,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+impl Settings {
+    /// Fills in the node's defaults and checks everything against the limits.
+    ///
+    /// # Errors
+    /// `VALIDATION_FAILED` naming the field.
+    pub(crate) fn of(request: CreateSandbox, config: &EngineConfig) -> Result<Self, EngineError> {
+        let (asked, default, most) = (request.resources, config.default_limits, config.max_limits);
+        let resources = EffectiveResources {
+            memory_bytes: within(
+                "resources.memoryBytes",
+                asked.memory_bytes.unwrap_or(default.memory_bytes),
+                MIN_MEMORY_BYTES,
+                most.memory_bytes,
+            )?,
+            pids: within(
+                "resources.pids",
+                asked.pids.unwrap_or(default.pids),
+                MIN_PIDS,
+                most.pids,
+            )?,
+            cpu_millis: within(
+                "resources.cpuMillis",
+                asked.cpu_millis.unwrap_or(default.cpu_millis),
+                MIN_CPU_MILLIS,
+                most.cpu_millis,
+            )?,
+        };
+        check_env(&request.env)?;
+        check_labels(&request.labels)?;
+        Ok(Self {
+            image: request.image.unwrap_or_else(|| config.default_image.clone()),
+            resources,
+            network: request.network,
+            env: request.env,
+            labels: request.labels,
+        })
+    }
+
+    /// Names of the fields that differ, as they are written on the wire.
+    pub(crate) fn differences(&self, other: &Self) -> Vec<&'static str> {
+        [
+            ("image", self.image != other.image),
+            ("resources", self.resources != other.resources),
+            ("network", self.network != other.network),
+            ("env", self.env != other.env),
+            ("labels", self.labels != other.labels),
+        ]
+        .into_iter()
+        .filter_map(|(field, differs)| differs.then_some(field))
+        .collect()
+    }
+
+    /// The limits for the jail.
+    pub(crate) fn limits(&self) -> Limits {
+        let EffectiveResources { memory_bytes, pids, cpu_millis } = self.resources;
+        Limits { memory_bytes, pids, cpu_millis }
+    }
+}
+
+fn within<T>(field: &str, value: T, least: T, most: T) -> Result<T, EngineError>
+where
+    T: PartialOrd + Copy + std::fmt::Display + Into<u64>,
+{
+    if least <= value && value <= most {
+        return Ok(value);
+    }
+    Err(error::invalid(field, &format!("{field} is {value}; this node allows {least} to {most}"))
+        .with("minimum", least.into())
+        .with("maximum", most.into()))
+}
+
+fn check_env(env: &BTreeMap<String, String>) -> Result<(), EngineError> {
+    if env.len() > ENV_VARS {
+        return Err(error::invalid("env", &format!("env has more than {ENV_VARS} variables")));
+    }
+    for (name, value) in env {
+        if name.is_empty() || name.contains(['=', '\0']) {
+            let message = "env has a variable whose name is empty or holds '=' or NUL";
+            return Err(error::invalid("env", message));
+        }
+        if value.contains('\0') {
+            return Err(error::invalid("env", &format!("the value of {name} in env holds NUL")));
+        }
+        if name.len() + value.len() > ENV_VAR_BYTES {
+            let message = format!("a variable in env is longer than {ENV_VAR_BYTES} bytes");
+            return Err(error::invalid("env", &message));
+        }
+    }
+    Ok(())
+}
+
+fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), EngineError> {
+    if labels.len() > LABELS {
+        return Err(error::invalid("labels", &format!("more than {LABELS} labels")));
+    }
+    for (name, value) in labels {
+        // A filter is written `name=value`, so a name with '=' could not be asked for.
+        if name.is_empty() || name.contains('=') {
+            return Err(error::invalid("labels", "a label's name is empty or holds '='"));
+        }
+        if name.len() > LABEL_BYTES || value.len() > LABEL_BYTES {
+            let message = format!("a label's name or value is longer than {LABEL_BYTES} bytes");
+            return Err(error::invalid("labels", &message));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use api::{error::ErrorCode, sandbox::Resources};
+    use jail::NodeSpec;
+
+    use super::*;
+
+    pub(crate) fn config(state_dir: &std::path::Path) -> EngineConfig {
+        let limits = Limits { memory_bytes: 1 << 30, pids: 100, cpu_millis: 1000 };
+        EngineConfig {
+            node: NodeSpec {
+                state_dir: state_dir.to_owned(),
+                name: "test".to_owned(),
+                network: None,
+            },
+            default_image: "default".parse().unwrap(),
+            default_limits: limits,
+            max_limits: Limits { pids: 200, ..limits },
+            max_sandboxes: 10,
+            uid_base: 1 << 20,
+            proxies: BTreeMap::new(),
+        }
+    }
+
+    fn settings(request: CreateSandbox) -> Result<Settings, EngineError> {
+        Settings::of(request, &config("/".as_ref()))
+    }
+
+    #[test]
+    fn absent_values_are_the_nodes() {
+        let settings = settings(CreateSandbox::default()).unwrap();
+        assert_eq!(settings.image, "default".parse().unwrap());
+        assert_eq!(settings.limits(), config("/".as_ref()).default_limits);
+    }
+
+    #[test]
+    fn limits_hold_at_their_edges() {
+        let asking = |pids| CreateSandbox {
+            resources: Resources { pids: Some(pids), ..Resources::default() },
+            ..CreateSandbox::default()
+        };
+        for good in [8, 200] {
+            assert_eq!(settings(asking(good)).unwrap().resources.pids, good);
+        }
+        for bad in [0, 7, 201, u32::MAX] {
+            let error = settings(asking(bad)).unwrap_err();
+            assert_eq!(error.code, ErrorCode::ValidationFailed);
+            assert_eq!(error.details["field"], "resources.pids");
+        }
+    }
+
+    #[test]
+    fn env_and_labels_are_bounded() {
+        let pair = |name: &str, value: &str| [(name.to_owned(), value.to_owned())].into();
+        let env = |env| settings(CreateSandbox { env, ..CreateSandbox::default() });
+        let labels = |labels| settings(CreateSandbox { labels, ..CreateSandbox::default() });
+
+        assert!(env(pair("A", &"x".repeat(ENV_VAR_BYTES - 1))).is_ok());
+        assert!(env(pair("A", &"x".repeat(ENV_VAR_BYTES))).is_err());
+        assert!(labels(pair("a", &"x".repeat(LABEL_BYTES))).is_ok());
+        assert!(labels(pair("a", &"x".repeat(LABEL_BYTES + 1))).is_err());
+        for (name, value) in [("", "x"), ("A=B", "x"), ("A\0", "x"), ("A", "\0")] {
+            assert!(env(pair(name, value)).is_err(), "{name:?}={value:?}");
+        }
+        for name in ["", "a=b"] {
+            assert!(labels(pair(name, "x")).is_err(), "{name:?}");
+        }
+        let many = |count: usize| (0..count).map(|n| (format!("n{n}"), String::new())).collect();
+        assert!(env(many(ENV_VARS)).is_ok() && labels(many(LABELS)).is_ok());
+        assert!(env(many(ENV_VARS + 1)).is_err() && labels(many(LABELS + 1)).is_err());
+    }
+
+    #[test]
+    fn differences_are_named() {
+        let one = settings(CreateSandbox::default()).unwrap();
+        let mut other = one.clone();
+        assert!(one.differences(&other).is_empty());
+        other.labels.insert("a".to_owned(), "b".to_owned());
+        other.image = "host".parse().unwrap();
+        assert_eq!(one.differences(&other), ["image", "labels"]);
+    }
+}

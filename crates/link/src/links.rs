@@ -1,0 +1,254 @@
+//! Sends requests to agents over kept-alive connections.
+//!
+//! ```text
+//! send ─▶ a waiting connection, else a new one ─▶ response head ─▶ body read to its end ─▶ waits again
+//!                                                              └─▶ body dropped ─▶ closed
+//! ```
+
+use std::{
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header::HOST};
+use http_body_util::{BodyExt, Empty};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::UnixStream,
+};
+
+use crate::{
+    Body, LinkError,
+    idle::{Connection, IdleConnections, SWEEP_EVERY},
+    socket::Address,
+};
+
+/// Bytes of an agent's response head. Ours have a few hundred; an agent taken over by its tenant
+/// may send anything.
+const RESPONSE_HEAD_BYTES: usize = 16 * 1024;
+
+/// Header fields of an agent's response.
+const RESPONSE_HEADERS: usize = 64;
+
+/// Bytes read ahead of one connection at most, so that a reader that is slower than the agent
+/// holds the agent back instead of filling memory.
+const READ_AHEAD_BYTES: usize = 64 * 1024;
+
+/// Dead connections tried before a new one is made.
+const RETRIES: usize = 4;
+
+/// How long an agent may take to answer a health check. It does so in well under a millisecond
+/// unless its sandbox has no CPU left.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Connections to the agents of one node, kept alive and reused. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Links {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    run_dir: PathBuf,
+    idle: IdleConnections,
+    /// Set by the first connection, which starts the task that closes unused ones.
+    is_swept: AtomicBool,
+}
+
+impl Links {
+    /// Links to the agents whose sockets are in `run_dir`.
+    #[must_use]
+    pub fn new(run_dir: PathBuf) -> Self {
+        let (idle, is_swept) = (IdleConnections::default(), AtomicBool::new(false));
+        Self { shared: Arc::new(Shared { run_dir, idle, is_swept }) }
+    }
+
+    /// The directory of the sockets.
+    #[must_use]
+    pub fn run_dir(&self) -> &Path {
+        &self.shared.run_dir
+    }
+
+    /// Sends one request to the agent of jail `jail` and returns its response head; the body
+    /// streams. The request's URI is a path and query, without a host.
+    ///
+    /// Sends at most once: a connection found dead before anything was written is replaced
+    /// silently, one that breaks later is an error.
+    ///
+    /// # Cancel safety
+    /// Dropping the future or the response body closes the connection, which tells the agent.
+    ///
+    /// # Errors
+    /// [`LinkError::Unreachable`].
+    pub async fn send(
+        &self,
+        jail: u64,
+        mut request: Request<Body>,
+    ) -> Result<Response<Incoming>, LinkError> {
+        // RFC 9112, section 3.2: a request has a Host; on this socket it means nothing.
+        request.headers_mut().insert(HOST, HeaderValue::from_static("agent"));
+        for _ in 0..RETRIES {
+            let Some(connection) = self.shared.idle.take(jail) else { break };
+            match self.exchange(jail, connection, request).await {
+                Ok(response) => return Ok(response),
+                Err((_, Some(unsent))) => request = *unsent,
+                Err((error, None)) => return Err(unreachable(error)),
+            }
+        }
+        let connection = self.connect(jail).await?;
+        self.exchange(jail, connection, request).await.map_err(|(error, _)| unreachable(error))
+    }
+
+    /// Asks the agent of jail `jail` whether it is there. That it answers at all is what counts:
+    /// what it says about itself is worth nothing once its tenant has taken it over.
+    ///
+    /// # Errors
+    /// [`LinkError::Unreachable`], also after 2 s without an answer.
+    pub async fn health(&self, jail: u64) -> Result<(), LinkError> {
+        let body = Body::new(Empty::<Bytes>::new().map_err(|never| match never {}));
+        let mut request = Request::new(body);
+        *request.uri_mut() = http::Uri::from_static("/healthz");
+        match tokio::time::timeout(HEALTH_TIMEOUT, self.send(jail, request)).await {
+            Ok(answer) => answer.map(drop),
+            Err(elapsed) => Err(unreachable(elapsed)),
+        }
+    }
+
+    /// One request on one connection, which waits for the next one after the response's body. An
+    /// error comes with the request when nothing of it was sent.
+    async fn exchange(
+        &self,
+        jail: u64,
+        mut connection: Connection,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, (hyper::Error, Option<Box<Request<Body>>>)> {
+        let response = connection.sender.try_send_request(request).await.map_err(|mut error| {
+            let unsent = error.take_message().map(Box::new);
+            (error.into_error(), unsent)
+        })?;
+        if connection.sender.is_ready() {
+            self.shared.idle.put(jail, connection);
+        } else {
+            // Ends with the response's body, which its reader owns.
+            tokio::spawn(keep(Arc::downgrade(&self.shared), jail, connection));
+        }
+        Ok(response)
+    }
+
+    async fn connect(&self, jail: u64) -> Result<Connection, LinkError> {
+        // A full queue of connections is an error at once (EAGAIN), so this does not wait.
+        let dir = Address::open(&self.shared.run_dir).map_err(unreachable)?;
+        let stream = UnixStream::connect(dir.of(jail)).await.map_err(unreachable)?;
+        let stream = Arc::new(stream);
+        let (sender, connection): (SendRequest<Body>, _) = http1::Builder::new()
+            .max_buf_size(READ_AHEAD_BYTES)
+            .max_header_size(RESPONSE_HEAD_BYTES)
+            .max_headers(RESPONSE_HEADERS)
+            .handshake(TokioIo::new(SharedStream(Arc::clone(&stream))))
+            .await
+            .map_err(unreachable)?;
+        // Ends with its sender or its peer. Its error reaches whoever waits for a response.
+        tokio::spawn(async move { drop(connection.await) });
+        if !self.shared.is_swept.swap(true, Ordering::Relaxed) {
+            // Ends with the last `Links`.
+            tokio::spawn(sweep(Arc::downgrade(&self.shared)));
+        }
+        Ok(Connection { sender, stream })
+    }
+}
+
+/// Waits for the end of the response, then keeps the connection.
+async fn keep(shared: Weak<Shared>, jail: u64, mut connection: Connection) {
+    if connection.sender.ready().await.is_ok()
+        && let Some(shared) = shared.upgrade()
+    {
+        shared.idle.put(jail, connection);
+    }
+}
+
+async fn sweep(shared: Weak<Shared>) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        let Some(shared) = shared.upgrade() else { return };
+        shared.idle.sweep();
+    }
+}
+
+fn unreachable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> LinkError {
+    LinkError::Unreachable(error.into())
+}
+
+/// A unix stream that hyper drives while [`Connection`] keeps a look at its descriptor.
+#[derive(Debug)]
+struct SharedStream(Arc<UnixStream>);
+
+impl AsyncRead for SharedStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        loop {
+            ready!(self.0.poll_read_ready(cx))?;
+            match self.0.try_read_buf(buf) {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done.map(drop)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for SharedStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        loop {
+            ready!(self.0.poll_write_ready(cx))?;
+            match self.0.try_write(buf) {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        loop {
+            ready!(self.0.poll_write_ready(cx))?;
+            match self.0.try_write_vectored(bufs) {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        // Dropping the stream closes it.
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,90 @@
+//! Raw calls of the HTTP API, for what a typed client would not let a test say.
+
+use reqwest::{Method, RequestBuilder, Response};
+use serde_json::Value;
+
+use crate::Server;
+
+/// A finished response.
+#[derive(Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// The body as JSON; null if it is not JSON.
+    pub json: Value,
+    /// The body.
+    pub text: String,
+}
+
+impl Answer {
+    /// The stable code of an error body; empty for anything else.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        self.json["error"]["code"].as_str().unwrap_or_default()
+    }
+}
+
+impl Server {
+    /// A request with the key, to be completed and sent.
+    #[must_use]
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let url = format!("{}{path}", self.url());
+        reqwest::Client::new().request(method, url).bearer_auth(self.key())
+    }
+
+    /// GET.
+    ///
+    /// # Panics
+    /// When no response comes.
+    pub async fn get(&self, path: &str) -> Answer {
+        answer(self.request(Method::GET, path).send().await.expect("a response comes")).await
+    }
+
+    /// DELETE.
+    ///
+    /// # Panics
+    /// When no response comes.
+    pub async fn delete(&self, path: &str) -> Answer {
+        answer(self.request(Method::DELETE, path).send().await.expect("a response comes")).await
+    }
+
+    /// POST of JSON.
+    ///
+    /// # Panics
+    /// When no response comes.
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        let request = self.request(Method::POST, path).json(body);
+        answer(request.send().await.expect("a response comes")).await
+    }
+
+    /// PUT of bytes.
+    ///
+    /// # Panics
+    /// When no response comes.
+    pub async fn put(&self, path: &str, body: impl Into<reqwest::Body>) -> Answer {
+        let request = self.request(Method::PUT, path).body(body);
+        answer(request.send().await.expect("a response comes")).await
+    }
+
+    /// Runs a shell text in sandbox `id` and returns its stdout.
+    ///
+    /// # Panics
+    /// When the call fails or the command does.
+    pub async fn shell(&self, id: &str, command: &str) -> String {
+        let body = serde_json::json!({ "command": command });
+        let answer = self.post(&format!("/v1/sandboxes/{id}/exec"), &body).await;
+        assert_eq!(answer.status, 200, "{command:?}: {}", answer.text);
+        assert_eq!(answer.json["exitCode"], 0, "{command:?}: {}", answer.text);
+        answer.json["stdout"].as_str().expect("stdout is text").to_owned()
+    }
+}
+
+/// Reads a response to its end.
+///
+/// # Panics
+/// When it breaks off.
+pub async fn answer(response: Response) -> Answer {
+    let status = response.status().as_u16();
+    let text = response.text().await.expect("the response is whole");
+    Answer { status, json: serde_json::from_str(&text).unwrap_or_default(), text }
+}

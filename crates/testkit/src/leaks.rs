@@ -1,0 +1,121 @@
+//! What a server has outside its state directory: after its end, nothing.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+/// How long the kernel may take to collect network namespaces after their last process.
+const COLLECTION: Duration = Duration::from_secs(10);
+
+/// Kernel objects that carry a server's name or state directory. Two that are equal tell that what
+/// happened between left nothing behind and took nothing away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaks {
+    mounts: BTreeSet<String>,
+    cgroups: BTreeSet<String>,
+    links: BTreeSet<String>,
+    tables: BTreeSet<String>,
+    processes: BTreeSet<String>,
+    loop_devices: BTreeSet<String>,
+    network_namespaces: BTreeSet<String>,
+    files: BTreeSet<String>,
+}
+
+impl Leaks {
+    /// Looks at the machine now.
+    #[must_use]
+    pub fn look(name: &str, state_dir: &Path) -> Self {
+        let state = state_dir.to_string_lossy().into_owned();
+        Self {
+            mounts: lines_with("/proc/self/mounts", &state),
+            cgroups: cgroups(&format!("sandbar-{name}")),
+            links: names_in("/sys/class/net", |link| link.starts_with(&format!("{name}-"))),
+            tables: tables(&format!("sandbar_{name}")),
+            processes: processes(&state),
+            loop_devices: loop_devices(&state),
+            network_namespaces: names_in("/run/netns", |_| true),
+            files: ["sandboxes", "run"]
+                .iter()
+                .flat_map(|part| {
+                    names_in(state_dir.join(part), |_| true)
+                        .into_iter()
+                        .map(move |file| format!("{part}/{file}"))
+                })
+                .collect(),
+        }
+    }
+
+    /// Waits until the machine looks like `self` again: links vanish, and files are removed, behind
+    /// the reply.
+    ///
+    /// # Panics
+    /// When it does not within ten seconds; the message tells the difference.
+    pub fn expect_again(&self, name: &str, state_dir: &Path) {
+        let deadline = Instant::now() + COLLECTION;
+        loop {
+            let now = Self::look(name, state_dir);
+            if now == *self {
+                return;
+            }
+            assert!(Instant::now() < deadline, "left behind: {now:#?}, instead of {self:#?}");
+            // There is no event for "the kernel has collected a namespace".
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn lines_with(path: &str, text: &str) -> BTreeSet<String> {
+    let content = fs::read_to_string(path).unwrap_or_default();
+    content.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
+}
+
+fn names_in(dir: impl AsRef<Path>, wanted: impl Fn(&str) -> bool) -> BTreeSet<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| wanted(name)).collect()
+}
+
+/// Groups below the node's directory, in every tree.
+fn cgroups(node_dir: &str) -> BTreeSet<String> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let trees = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let path = fields.next()?;
+        fields.next()?.starts_with("cgroup").then(|| path.to_owned())
+    });
+    trees
+        .flat_map(|tree| {
+            let node = Path::new(&tree).join(node_dir);
+            let jails = names_in(&node, |name| name.parse::<u64>().is_ok());
+            jails.into_iter().map(move |jail| format!("{}/{jail}", node.display()))
+        })
+        .collect()
+}
+
+fn tables(name: &str) -> BTreeSet<String> {
+    let output = Command::new("nft").args(["list", "tables"]).output().expect("nft runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines().filter(|line| line.ends_with(name)).map(str::to_owned).collect()
+}
+
+/// Launchers and agents of this state directory, and anything that has a file of it open.
+fn processes(state: &str) -> BTreeSet<String> {
+    names_in("/proc", |name| name.parse::<u32>().is_ok())
+        .into_iter()
+        .filter(|pid| {
+            let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.contains("__launcher") && line.contains(state)
+        })
+        .collect()
+}
+
+fn loop_devices(state: &str) -> BTreeSet<String> {
+    names_in("/sys/block", |device| {
+        let backing = format!("/sys/block/{device}/loop/backing_file");
+        fs::read_to_string(backing).is_ok_and(|file| file.contains(state))
+    })
+}

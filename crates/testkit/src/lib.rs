@@ -1,0 +1,22 @@
+//! The test bench: a real server from the real binary, on a port, a state directory and a name of
+//! its own, and the check that it leaves nothing behind.
+//!
+//! Many servers run at once on one machine; each takes a [`Slot`], which sets its cgroups, links,
+//! firewall table, addresses and user ids apart from the others'.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::panic, clippy::missing_panics_doc, reason = "a test bench fails by panicking")]
+
+mod http;
+mod leaks;
+mod server;
+mod slot;
+
+pub use http::{Answer, answer};
+pub use leaks::Leaks;
+pub use server::{Server, Settings};
+pub use slot::Slot;
+
+pub use api;
+pub use client;
+pub use reqwest;

@@ -1,0 +1,270 @@
+//! A server under test.
+
+use std::{
+    ffi::OsStr,
+    io::{BufRead, BufReader},
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    process::{Child, ChildStderr, Command, Stdio},
+    sync::{Arc, Mutex},
+    thread::JoinHandle,
+};
+
+use client::Client;
+use tempfile::TempDir;
+
+use crate::{Leaks, Slot, slot::SANDBOXES};
+
+/// Settings on top of the test bench's own: names as in the environment, without `SANDBAR_`.
+pub type Settings<'a> = &'a [(&'a str, &'a str)];
+
+/// A real server, started from the real binary.
+///
+/// Dropping it ends it and everything it made, and fails the test if anything is left.
+#[derive(Debug)]
+pub struct Server {
+    binary: PathBuf,
+    slot: Slot,
+    state: PathBuf,
+    temporary: Option<TempDir>,
+    before: Leaks,
+    settings: Vec<(String, String)>,
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    process: Child,
+    log: Arc<Mutex<Vec<String>>>,
+    reader: JoinHandle<()>,
+}
+
+impl Server {
+    /// Starts a server whose sandboxes use the image `host`.
+    ///
+    /// # Panics
+    /// When it does not get ready; the message holds its log.
+    #[must_use]
+    pub fn start(binary: &str) -> Self {
+        Self::start_with(binary, &[])
+    }
+
+    /// Starts a server with further settings.
+    ///
+    /// # Panics
+    /// As [`Server::start`].
+    #[must_use]
+    pub fn start_with(binary: &str, settings: Settings<'_>) -> Self {
+        let state = tempfile::Builder::new()
+            .prefix("sandbar-test-")
+            .tempdir_in("/var/tmp")
+            .expect("a state directory can be made");
+        let path = state.path().to_owned();
+        let mut server = Self::start_in(binary, &path, settings);
+        server.temporary = Some(state);
+        server
+    }
+
+    /// Starts a server that keeps its state in `state`, which the caller removes.
+    ///
+    /// # Panics
+    /// As [`Server::start`].
+    #[must_use]
+    pub fn start_in(binary: &str, state: &Path, settings: Settings<'_>) -> Self {
+        let slot = Slot::take();
+        let before = Leaks::look(&slot.name(), state);
+        let settings =
+            settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let mut server = Self {
+            binary: binary.into(),
+            before,
+            settings: settings.collect(),
+            slot,
+            state: state.to_owned(),
+            temporary: None,
+            running: None,
+        };
+        server.restart();
+        server
+    }
+
+    /// Starts the server again, after [`Server::kill`] or [`Server::stop`].
+    ///
+    /// # Panics
+    /// As [`Server::start`].
+    pub fn restart(&mut self) {
+        let mut process = self
+            .command(["serve"])
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the binary starts");
+        let stderr = process.stderr.take().expect("stderr is piped");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (ready_to, ready) = std::sync::mpsc::sync_channel(1);
+        let reader = std::thread::spawn({
+            let log = Arc::clone(&log);
+            move || read_log(stderr, &log, &ready_to)
+        });
+        self.running = Some(Running { process, log, reader });
+        if ready.recv().is_err() {
+            panic!("the server did not get ready:\n{}", self.log());
+        }
+    }
+
+    /// A command line of the product, set up to find this server.
+    #[must_use]
+    pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(&self.binary);
+        command
+            .args(args)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("SANDBAR_STATE_DIR", &self.state)
+            .env("SANDBAR_LISTEN", "127.0.0.1:0")
+            .env("SANDBAR_NAME", self.slot.name())
+            .env("SANDBAR_NETWORK_SUBNET", self.slot.subnet())
+            .env("SANDBAR_UID_BASE", self.slot.uid_base().to_string())
+            .env("SANDBAR_MAX_SANDBOXES", SANDBOXES.to_string())
+            .env("SANDBAR_DEFAULT_IMAGE", "host")
+            .envs(self.settings.iter().map(|(name, value)| (format!("SANDBAR_{name}"), value)));
+        command
+    }
+
+    /// A client of this server.
+    ///
+    /// # Panics
+    /// When the server has left no endpoint or key.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::from_state_dir(&self.state).expect("the server has an endpoint and a key")
+    }
+
+    /// Its base URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.client().url().trim_end_matches('/').to_owned()
+    }
+
+    /// Its key.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let key = std::fs::read_to_string(self.state.join("key")).expect("there is a key");
+        key.trim().to_owned()
+    }
+
+    /// Its state directory.
+    #[must_use]
+    pub fn state_dir(&self) -> &Path {
+        &self.state
+    }
+
+    /// The slot that sets it apart.
+    #[must_use]
+    pub fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    /// What it has logged since it was last started.
+    #[must_use]
+    pub fn log(&self) -> String {
+        let lines = self.running.as_ref().map(|running| running.log.lock().map(|l| l.join("\n")));
+        lines.and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// The daemon's process id.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.running.as_ref().expect("the server runs").process.id()
+    }
+
+    /// What it has now outside its state directory, see [`Leaks`].
+    #[must_use]
+    pub fn look(&self) -> Leaks {
+        Leaks::look(&self.slot.name(), &self.state)
+    }
+
+    /// Fails unless the machine soon looks as it did at `before`.
+    pub fn expect_again(&self, before: &Leaks) {
+        before.expect_again(&self.slot.name(), &self.state);
+    }
+
+    /// Kills the daemon as a crash would: no warning, no clean-up.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn kill(&mut self) {
+        self.signal(sys::process::SIGKILL);
+        self.wait();
+    }
+
+    /// Ends the daemon as an operator would; its sandboxes keep running.
+    ///
+    /// # Panics
+    /// When it does not run, or ends with an error.
+    pub fn stop(&mut self) {
+        self.signal(sys::process::SIGTERM);
+        self.wait_for_end();
+    }
+
+    fn signal(&self, signal: i32) {
+        let pid = i32::try_from(self.pid()).expect("a process id is a positive i32");
+        let pidfd = sys::process::open(pid).expect("the server runs");
+        sys::process::signal(pidfd.as_fd(), signal).expect("the server can be signalled");
+    }
+
+    /// Waits until a daemon that was told to end has ended.
+    ///
+    /// # Panics
+    /// When it ends with an error.
+    pub fn wait_for_end(&mut self) {
+        let log = self.log();
+        assert!(self.wait(), "the server did not end well:\n{log}");
+    }
+
+    /// Waits for the daemon's end; true when it ended well.
+    fn wait(&mut self) -> bool {
+        let Some(mut running) = self.running.take() else { return true };
+        let status = running.process.wait().expect("the server can be waited for");
+        drop(running.reader.join());
+        status.success()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let down = self.command(["down", "--destroy"]).output().expect("the binary starts");
+        let log = self.log();
+        self.wait();
+        if std::thread::panicking() {
+            return;
+        }
+        let complaint = String::from_utf8_lossy(&down.stderr).into_owned();
+        assert!(down.status.success(), "`sandbar down` failed: {complaint}\n{log}");
+        self.before.expect_again(&self.slot.name(), &self.state);
+    }
+}
+
+/// Collects the log; tells when the line comes that says that requests are served.
+fn read_log(
+    stderr: ChildStderr,
+    log: &Mutex<Vec<String>>,
+    ready: &std::sync::mpsc::SyncSender<()>,
+) {
+    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        let is_ready = line.contains("serving");
+        if let Ok(mut log) = log.lock() {
+            log.push(line);
+        }
+        if is_ready {
+            // Only the first one is waited for.
+            ready.try_send(()).unwrap_or_default();
+        }
+    }
+}

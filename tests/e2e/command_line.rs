@@ -1,0 +1,157 @@
+//! The command line: what people type.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    os::fd::AsFd,
+    process::{Output, Stdio},
+};
+
+use serde_json::Value;
+use testkit::Server;
+
+use crate::server;
+
+fn sandbar(server: &Server, args: &[&str]) -> Output {
+    server.command(args).output().expect("the binary starts")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn run_is_one_command_in_a_sandbox_that_is_gone_afterwards() {
+    let server = server();
+
+    let output = sandbar(&server, &["run", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
+
+    assert_eq!(output.status.code(), Some(7), "{}", stderr(&output));
+    assert_eq!(stdout(&output), "out\n");
+    assert!(stderr(&output).starts_with("err\n"), "{}", stderr(&output));
+    let listed = sandbar(&server, &["ps", "--json"]);
+    assert!(!stdout(&listed).contains("\"id\""), "{}", stdout(&listed));
+}
+
+#[test]
+fn exec_ps_inspect_and_rm_work_on_a_sandbox() {
+    let server = server();
+
+    assert_eq!(stdout(&sandbar(&server, &["exec", "s", "echo a; pwd"])), "a\n/workspace\n");
+    assert_eq!(sandbar(&server, &["exec", "s", "exit 9"]).status.code(), Some(9));
+    assert!(stdout(&sandbar(&server, &["ps"])).contains("running"));
+    let inspected: Value =
+        serde_json::from_slice(&sandbar(&server, &["inspect", "s", "--json"]).stdout).unwrap();
+    assert_eq!(inspected["id"], "s");
+    assert!(sandbar(&server, &["rm", "s"]).status.success());
+    let missing = sandbar(&server, &["inspect", "s"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(stderr(&missing).contains('s'), "{}", stderr(&missing));
+}
+
+#[test]
+fn cp_goes_both_ways_with_directories_and_modes() {
+    let server = server();
+    let from = server.state_dir().join("from");
+    fs::create_dir_all(from.join("sub")).unwrap();
+    fs::write(from.join("sub/data"), [0, 255, 10]).unwrap();
+    fs::write(from.join("script"), "#!/bin/sh\necho ran\n").unwrap();
+    fs::set_permissions(from.join("script"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .unwrap();
+    let back = server.state_dir().join("back");
+
+    let up = sandbar(&server, &["cp", &from.to_string_lossy(), "s:/workspace/tree"]);
+    assert!(up.status.success(), "{}", stderr(&up));
+    assert_eq!(stdout(&sandbar(&server, &["exec", "s", "tree/script"])), "ran\n");
+    let down = sandbar(&server, &["cp", "s:/workspace/tree", &back.to_string_lossy()]);
+    assert!(down.status.success(), "{}", stderr(&down));
+
+    assert_eq!(fs::read(back.join("sub/data")).unwrap(), [0, 255, 10]);
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &fs::metadata(back.join("script")).unwrap().permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o755);
+}
+
+#[test]
+fn ctrl_c_ends_the_command_inside() {
+    let server = server();
+    let mut process = server
+        .command(["exec", "s", "echo $$; sleep 1000"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut lines = BufReader::new(process.stdout.take().expect("stdout is piped"));
+    let mut pid = String::new();
+    lines.read_line(&mut pid).unwrap();
+
+    let pidfd = sys::process::open(i32::try_from(process.id()).unwrap()).unwrap();
+    sys::process::signal(pidfd.as_fd(), 2).unwrap();
+
+    assert_eq!(process.wait().unwrap().code(), Some(130));
+    let pid = pid.trim();
+    let gone =
+        format!("for i in $(seq 500); do [ -e /proc/{pid} ] || exit 0; sleep 0.01; done; exit 1");
+    assert!(sandbar(&server, &["exec", "s", &gone]).status.success());
+}
+
+#[test]
+fn stdin_is_passed_on_request() {
+    let server = server();
+    let mut process = server
+        .command(["exec", "-i", "s", "tr a-z A-Z"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    std::io::Write::write_all(&mut process.stdin.take().unwrap(), b"typed").unwrap();
+
+    let mut output = String::new();
+    process.stdout.take().unwrap().read_to_string(&mut output).unwrap();
+
+    assert!(process.wait().unwrap().success());
+    assert_eq!(output, "TYPED");
+}
+
+#[test]
+fn endings_are_explained_and_failures_have_their_own_code() {
+    let server = server();
+
+    let late = sandbar(&server, &["exec", "--timeout", "300ms", "s", "sleep 1000"]);
+    assert_eq!(late.status.code(), Some(124));
+    assert!(stderr(&late).contains("time"), "{}", stderr(&late));
+    let missing = sandbar(&server, &["run", "--image", "no-such-image", "--", "true"]);
+    assert_eq!(missing.status.code(), Some(125));
+    assert!(stderr(&missing).contains("no-such-image"), "{}", stderr(&missing));
+    assert_eq!(sandbar(&server, &["exec"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_server_that_does_not_run_is_told_with_what_to_do() {
+    let mut server = server();
+    server.stop();
+
+    let output = sandbar(&server, &["ps"]);
+
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("sandbar serve"), "{}", stderr(&output));
+    server.restart();
+}
+
+#[test]
+fn doctor_finds_this_machine_fit_and_completions_are_scripts() {
+    let server = server();
+
+    let doctor = sandbar(&server, &["doctor"]);
+    assert!(doctor.status.success(), "{}", stdout(&doctor));
+    let features: Value =
+        serde_json::from_slice(&sandbar(&server, &["doctor", "--json"]).stdout).unwrap();
+    assert!(features.to_string().contains("required"));
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(stdout(&sandbar(&server, &["completions", shell])).contains("sandbar"));
+    }
+}

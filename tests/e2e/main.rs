@@ -1,0 +1,16 @@
+//! The product through its public interface: a real server, real sandboxes, one file per noun.
+
+mod api;
+mod command_line;
+mod exec;
+mod file;
+mod image;
+mod network;
+mod node;
+mod sandbox;
+mod small_disk;
+
+/// A server for one test.
+fn server() -> testkit::Server {
+    testkit::Server::start(env!("CARGO_BIN_EXE_sandbar"))
+}

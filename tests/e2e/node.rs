@@ -1,0 +1,148 @@
+//! The node: health, metrics, configuration, start and stop.
+
+use std::fs;
+
+use serde_json::json;
+use testkit::Server;
+
+use crate::server;
+
+#[tokio::test]
+async fn health_and_metrics_tell_what_happens() {
+    let server = server();
+    server.shell("s", "true").await;
+
+    assert_eq!(server.get("/healthz").await.json["status"], "ok");
+
+    let metrics = server.get("/metrics").await;
+    assert_eq!(metrics.status, 200);
+    assert!(metrics.text.contains("sandbar_"), "{}", metrics.text);
+    assert!(metrics.text.ends_with("# EOF\n"), "not OpenMetrics");
+}
+
+#[test]
+fn every_fault_of_the_configuration_is_reported_at_once_with_its_place() {
+    let server = server();
+    let file = server.state_dir().join("bad.toml");
+    fs::write(&file, "listen = 7\ncolour = \"red\"\n\n[limits.default]\nmemory = \"much\"\n")
+        .unwrap();
+
+    let mut command = server.command(["serve", "--config"]);
+    let output = command.arg(&file).env("SANDBAR_UID_BASE", "5").output().unwrap();
+
+    assert!(!output.status.success());
+    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+    for fault in ["bad.toml:1", "bad.toml:2", "bad.toml:5", "SANDBAR_UID_BASE"] {
+        assert!(complaint.contains(fault), "{fault} is missing in:\n{complaint}");
+    }
+}
+
+#[test]
+fn an_occupied_port_is_told_and_nothing_is_touched() {
+    let server = server();
+    let other = Server::start(env!("CARGO_BIN_EXE_sandbar"));
+    let address = other.url().trim_start_matches("http://").to_owned();
+    let before = server.look();
+
+    let mut command = server.command(["serve"]);
+    let output = command
+        .env("SANDBAR_STATE_DIR", server.state_dir().join("second"))
+        .env("SANDBAR_LISTEN", &address)
+        .output()
+        .unwrap();
+
+    assert!(!output.status.success());
+    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(complaint.contains(&address), "{complaint}");
+    assert_eq!(server.look(), before);
+}
+
+#[test]
+fn one_state_directory_admits_one_server() {
+    let server = server();
+
+    let output = server.command(["serve"]).output().unwrap();
+
+    assert!(!output.status.success());
+    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(complaint.contains("in use") || complaint.contains("lock"), "{complaint}");
+}
+
+#[test]
+fn a_public_address_needs_a_key_on_purpose() {
+    let server = server();
+
+    let mut command = server.command(["serve"]);
+    let output = command
+        .env("SANDBAR_STATE_DIR", server.state_dir().join("second"))
+        .env("SANDBAR_LISTEN", "0.0.0.0:0")
+        .output()
+        .unwrap();
+
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("key"));
+}
+
+#[tokio::test]
+async fn a_graceful_stop_leaves_sandboxes_running_and_a_start_finds_them() {
+    let mut server = server();
+    server.shell("s", "echo kept > file; sleep 1000 & echo $! > pid").await;
+
+    server.stop();
+    server.restart();
+
+    assert_eq!(server.get("/v1/sandboxes/s").await.json["state"], "running");
+    assert_eq!(server.shell("s", "cat file; cat /proc/$(cat pid)/comm").await, "kept\nsleep\n");
+}
+
+#[tokio::test]
+async fn down_ends_processes_and_keeps_files() {
+    let mut server = server();
+    server.shell("s", "echo kept > file; sleep 1000 &").await;
+
+    let down = server.command(["down"]).output().unwrap();
+    assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));
+    server.wait_for_end();
+    server.restart();
+
+    assert_eq!(server.get("/v1/sandboxes/s").await.json["state"], "stopped");
+    assert_eq!(
+        server.shell("s", "cat file; cat /proc/[0-9]*/comm | grep -c '^sleep$' || true").await,
+        "kept\n0\n"
+    );
+}
+
+#[test]
+fn the_key_is_made_once_and_is_private() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let mut server = server();
+    let key = server.key();
+    let mode = fs::metadata(server.state_dir().join("key")).unwrap().permissions().mode();
+
+    server.stop();
+    server.restart();
+
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(server.key(), key);
+    let log = server.log();
+    assert!(!log.contains(&key), "the key is in the log");
+}
+
+#[tokio::test]
+async fn a_full_state_disk_is_told_and_loses_nothing() {
+    let disk = crate::small_disk::SmallDisk::mount(64);
+    let server =
+        Server::start_in(env!("CARGO_BIN_EXE_sandbar"), disk.path(), &[("NETWORK_SUBNET", "none")]);
+    server.shell("kept", "echo kept > file").await;
+
+    disk.fill();
+    let refused = server.post("/v1/sandboxes", &json!({"id": "refused"})).await;
+    assert_eq!(refused.code(), "NO_SPACE", "{}", refused.text);
+    assert_eq!(server.shell("kept", "cat file").await, "kept\n");
+    let written = server.put("/v1/sandboxes/kept/files/workspace/more", vec![0; 1 << 20]).await;
+    assert_eq!(written.code(), "NO_SPACE", "{}", written.text);
+
+    disk.empty();
+    assert_eq!(server.shell("refused", "echo made").await, "made\n");
+}

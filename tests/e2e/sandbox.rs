@@ -1,0 +1,131 @@
+//! Sandboxes: created, found, listed, destroyed.
+
+use serde_json::json;
+
+use crate::server;
+
+#[tokio::test]
+async fn a_sandbox_is_created_found_listed_and_destroyed() {
+    let server = server();
+
+    let created = server.post("/v1/sandboxes", &json!({"id": "one", "labels": {"a": "b"}})).await;
+    assert_eq!(created.status, 201, "{}", created.text);
+    assert_eq!(created.json["state"], "running");
+    assert_eq!(created.json["image"], "host");
+
+    let found = server.get("/v1/sandboxes/one").await;
+    assert_eq!(found.status, 200);
+    assert!(found.json["usage"]["memoryBytes"].is_u64(), "{}", found.text);
+
+    let listed = server.get("/v1/sandboxes?label=a%3Db").await;
+    assert_eq!(listed.json["sandboxes"][0]["id"], "one");
+    assert_eq!(server.get("/v1/sandboxes?label=c").await.json["sandboxes"], json!([]));
+
+    assert_eq!(server.delete("/v1/sandboxes/one").await.status, 204);
+    assert_eq!(server.get("/v1/sandboxes/one").await.code(), "SANDBOX_NOT_FOUND");
+    assert_eq!(server.delete("/v1/sandboxes/one").await.code(), "SANDBOX_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn the_same_id_is_the_same_sandbox_and_other_settings_are_a_conflict() {
+    let server = server();
+
+    let first = server.post("/v1/sandboxes", &json!({"id": "one", "env": {"A": "1"}})).await;
+    let again = server.post("/v1/sandboxes", &json!({"id": "one", "env": {"A": "1"}})).await;
+    let other = server.post("/v1/sandboxes", &json!({"id": "one", "env": {"A": "2"}})).await;
+
+    assert_eq!((first.status, again.status), (201, 200));
+    assert_eq!(other.code(), "SANDBOX_EXISTS");
+    assert_eq!(other.status, 409);
+}
+
+#[tokio::test]
+async fn first_use_creates_and_racing_first_uses_make_one() {
+    let server = server();
+
+    let calls = (0..8).map(|_| server.shell("fresh", "echo x >> /workspace/log; echo $HOSTNAME"));
+    let names = futures_util::future::join_all(calls).await;
+
+    assert!(names.iter().all(|name| name == "fresh\n"), "{names:?}");
+    assert_eq!(server.shell("fresh", "wc -l < /workspace/log").await, "8\n");
+}
+
+#[tokio::test]
+async fn an_id_used_again_finds_nothing_of_the_past() {
+    let server = server();
+    server.shell("one", "echo secret > /workspace/file; echo s > /tmp/x; echo s > /root/y").await;
+
+    server.delete("/v1/sandboxes/one").await;
+
+    assert_eq!(
+        server.shell("one", "ls -A /workspace /tmp /root | grep -cE '^(file|x|y)$' || true").await,
+        "0\n"
+    );
+}
+
+#[tokio::test]
+async fn sandboxes_are_listed_in_pages() {
+    let server = server();
+    for id in ["a", "b", "c"] {
+        server.post("/v1/sandboxes", &json!({"id": id})).await;
+    }
+
+    let first = server.get("/v1/sandboxes?limit=2").await;
+    let cursor = first.json["nextCursor"].as_str().expect("there is a next page").to_owned();
+    let second = server.get(&format!("/v1/sandboxes?limit=2&cursor={cursor}")).await;
+
+    let ids = |page: &testkit::Answer| -> Vec<String> {
+        let sandboxes = page.json["sandboxes"].as_array().cloned().unwrap_or_default();
+        sandboxes.iter().map(|s| s["id"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(ids(&first), ["a", "b"]);
+    assert_eq!(ids(&second), ["c"]);
+    assert!(second.json["nextCursor"].is_null());
+}
+
+#[tokio::test]
+async fn limits_are_enforced_and_told() {
+    let server = server();
+    let limits = json!({"memoryBytes": 64 << 20, "pids": 32, "cpuMillis": 500});
+    let body = json!({"id": "small", "resources": limits});
+
+    let created = server.post("/v1/sandboxes", &body).await;
+    assert_eq!(created.json["resources"], limits, "{}", created.text);
+
+    let hog = json!({"command": "head -c 300M /dev/zero | tail"});
+    let ended = server.post("/v1/sandboxes/small/exec", &hog).await;
+    assert_eq!(ended.json["ending"]["type"], "outOfMemory", "{}", ended.text);
+
+    let bomb =
+        json!({"command": "for i in $(seq 100); do sleep 100 & done; wait", "timeoutMs": 20000});
+    let ended = server.post("/v1/sandboxes/small/exec", &bomb).await;
+    assert_ne!(ended.json["ending"], json!({"type": "exited", "code": 0}), "{}", ended.text);
+    assert_eq!(server.shell("small", "echo still here").await, "still here\n");
+}
+
+#[tokio::test]
+async fn limits_over_the_node_s_ceiling_are_refused() {
+    let server = testkit::Server::start_with(
+        env!("CARGO_BIN_EXE_sandbar"),
+        &[("LIMITS_MAX_MEMORY", "1GiB"), ("LIMITS_DEFAULT_MEMORY", "512MiB")],
+    );
+
+    let over = json!({"id": "big", "resources": {"memoryBytes": 2_u64 << 30}});
+    let answer = server.post("/v1/sandboxes", &over).await;
+
+    assert_eq!(answer.code(), "VALIDATION_FAILED", "{}", answer.text);
+    assert_eq!(server.get("/v1/sandboxes/big").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_full_node_refuses_more_and_keeps_what_it_has() {
+    let server =
+        testkit::Server::start_with(env!("CARGO_BIN_EXE_sandbar"), &[("MAX_SANDBOXES", "1")]);
+    server.shell("one", "true").await;
+
+    let refused = server.post("/v1/sandboxes", &json!({"id": "two"})).await;
+
+    assert_eq!(refused.code(), "CAPACITY_EXCEEDED", "{}", refused.text);
+    assert_eq!(refused.status, 503);
+    assert_eq!(server.shell("one", "echo ok").await, "ok\n");
+}

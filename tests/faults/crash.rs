@@ -1,0 +1,147 @@
+//! Processes of the product are killed with -9.
+
+use std::{fs, os::fd::AsFd};
+
+use serde_json::json;
+use testkit::Server;
+
+use crate::server;
+
+fn kill(pid: i32) {
+    let pidfd = sys::process::open(pid).expect("the process runs");
+    sys::process::signal(pidfd.as_fd(), sys::process::SIGKILL).expect("it can be killed");
+    assert!(sys::fd::wait_readable(pidfd.as_fd(), 10_000).expect("it can be waited for"));
+}
+
+/// Process ids of the children of process `parent`.
+fn children(parent: u32) -> Vec<i32> {
+    let path = format!("/proc/{parent}/task/{parent}/children");
+    let text = fs::read_to_string(path).expect("the kernel lists children");
+    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// The host's process id of the only sandbox's agent.
+fn agent_pid(server: &Server) -> i32 {
+    let tree = "/sys/fs/cgroup/memory";
+    let tree = if fs::metadata(tree).is_ok() { tree } else { "/sys/fs/cgroup" };
+    let node = format!("{tree}/sandbar-{}", server.slot().name());
+    let jails = fs::read_dir(node).expect("the node has cgroups").flatten();
+    let jail = jails.map(|entry| entry.path()).find(|path| path.join("agent").exists());
+    let procs = jail.expect("there is a jail").join("agent/cgroup.procs");
+    let text = fs::read_to_string(procs).expect("the agent's group can be read");
+    text.trim().parse().expect("one process is in it")
+}
+
+#[tokio::test]
+async fn a_killed_daemon_leaves_commands_running_and_the_next_one_adopts_them() {
+    let mut server = server();
+    for id in ["a", "b", "c"] {
+        server.shell(id, "(while [ ! -e stop ]; do echo tick >> ticks; sleep 0.02; done; echo ended > end) & echo $! > pid").await;
+    }
+    let before = server.look();
+
+    server.kill();
+    server.restart();
+
+    for id in ["a", "b", "c"] {
+        assert_eq!(server.get(&format!("/v1/sandboxes/{id}")).await.json["state"], "running");
+        let went_on = "n=$(wc -l < ticks); for i in $(seq 500); do [ $(wc -l < ticks) -gt $n ] && exit 0; sleep 0.01; done; exit 1";
+        server.shell(id, went_on).await;
+        let ends =
+            "touch stop; for i in $(seq 500); do [ -e end ] && exit 0; sleep 0.01; done; exit 1";
+        server.shell(id, ends).await;
+    }
+    assert_eq!(server.look(), before);
+}
+
+#[tokio::test]
+async fn everything_acknowledged_survives_a_killed_daemon() {
+    let mut server = server();
+    let body =
+        json!({"id": "s", "env": {"A": "1"}, "labels": {"l": "v"}, "resources": {"pids": 99}});
+    let created = server.post("/v1/sandboxes", &body).await;
+    server.put("/v1/sandboxes/s/files/workspace/f", "kept").await;
+    assert_eq!(server.delete("/v1/sandboxes/never").await.status, 404);
+    server.post("/v1/sandboxes", &json!({"id": "gone"})).await;
+    assert_eq!(server.delete("/v1/sandboxes/gone").await.status, 204);
+
+    server.kill();
+    server.restart();
+
+    let mut found = server.get("/v1/sandboxes/s").await.json;
+    let mut expected = created.json;
+    for sandbox in [&mut found, &mut expected] {
+        sandbox.as_object_mut().expect("a sandbox is an object").remove("usage");
+    }
+    assert_eq!(found, expected);
+    assert_eq!(server.get("/v1/sandboxes/s/files/workspace/f").await.text, "kept");
+    assert_eq!(server.get("/v1/sandboxes/gone").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_daemon_killed_in_the_middle_of_creations_leaves_a_consistent_node() {
+    let mut server = server();
+    for round in 0..5_u64 {
+        let calls: Vec<_> = (0..6)
+            .map(|i| {
+                let path = format!("/v1/sandboxes/r{round}-{i}/exec");
+                let request = server.request(testkit::reqwest::Method::POST, &path);
+                tokio::spawn(request.json(&json!({"command": "echo made > file"})).send())
+            })
+            .collect();
+        // A different moment of the creations each round; none of them matters.
+        tokio::time::sleep(std::time::Duration::from_millis(round * 7)).await;
+        server.kill();
+        for call in calls {
+            drop(call.await);
+        }
+        server.restart();
+    }
+
+    for sandbox in
+        server.get("/v1/sandboxes").await.json["sandboxes"].as_array().into_iter().flatten()
+    {
+        let id = sandbox["id"].as_str().expect("an id is text");
+        assert_eq!(server.shell(id, "echo works").await, "works\n");
+    }
+}
+
+#[tokio::test]
+async fn a_killed_agent_costs_its_sandbox_its_processes_and_nothing_else() {
+    let server = server();
+    server.shell("s", "echo kept > file; sleep 1000 &").await;
+
+    kill(agent_pid(&server));
+
+    assert_eq!(server.shell("s", "cat file").await, "kept\n");
+    assert_eq!(server.shell("s", "cat /proc/[0-9]*/comm | grep -c '^sleep$' || true").await, "0\n");
+}
+
+#[tokio::test]
+async fn a_command_whose_sandbox_dies_ends_with_an_error_at_once() {
+    let server = server();
+    server.shell("s", "true").await;
+    let agent = agent_pid(&server);
+    let request = server.request(testkit::reqwest::Method::POST, "/v1/sandboxes/s/exec");
+    let call = tokio::spawn(request.json(&json!({"command": "touch began; sleep 1000"})).send());
+    let began = "for i in $(seq 500); do [ -e began ] && exit 0; sleep 0.01; done; exit 1";
+    server.shell("s", began).await;
+
+    kill(agent);
+
+    let answer = testkit::answer(call.await.unwrap().unwrap()).await;
+    assert_eq!(answer.code(), "AGENT_UNREACHABLE", "{}", answer.text);
+}
+
+#[tokio::test]
+async fn killed_launchers_are_replaced() {
+    let server = server();
+    server.shell("before", "true").await;
+
+    for launcher in children(server.pid()) {
+        kill(launcher);
+    }
+
+    assert_eq!(server.shell("after", "echo made").await, "made\n");
+    assert_eq!(server.shell("before", "echo kept").await, "kept\n");
+}

@@ -1,0 +1,10 @@
+//! What must not work, tried from inside a sandbox. Names of tests are denials; the ids behind
+//! them are those of the attack list.
+
+mod escape;
+mod leak;
+
+/// A server for one test.
+fn server() -> testkit::Server {
+    testkit::Server::start(env!("CARGO_BIN_EXE_sandbar"))
+}
