@@ -11,6 +11,7 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    os::fd::AsFd,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -136,10 +137,9 @@ struct Node {
 impl Node {
     fn start(config: Config, claim: Claim) -> Result<Self, ServeError> {
         let spec = node_spec(&config);
-        let launcher = || {
-            Launcher::start(&spec)
-                .map_err(|source| ServeError::Jail { attempt: "starting a launcher", source })
-        };
+        let failed = |source| ServeError::Jail { attempt: "starting a launcher", source };
+        let program = jail::sealed_program().map_err(failed)?;
+        let launcher = || Launcher::start(&spec, program.as_fd()).map_err(failed);
         // One more removes files, which can take long; and one keeps the ground.
         let launchers = (0..=config.node.launchers).map(|_| launcher());
         let launchers = launchers.collect::<Result<Vec<_>, _>>()?;
@@ -182,13 +182,11 @@ impl Ground {
     }
 
     fn clear(mut self) -> Result<(), ServeError> {
-        let failed = |source| ServeError::Jail { attempt: "taking the network down", source };
+        let failed = |source| ServeError::Jail { attempt: "taking the node down", source };
         if !self.launcher.jails().map_err(failed)?.is_empty() {
             return Ok(());
         }
-        if self.has_network {
-            self.launcher.tear_down_network().map_err(failed)?;
-        }
+        self.launcher.tear_down().map_err(failed)?;
         Ok(self.claim.release()?)
     }
 }
@@ -213,6 +211,7 @@ fn engine_config(config: &Config) -> EngineConfig {
         max_limits: config.limits.max,
         max_sandboxes: config.node.max_sandboxes,
         uid_base: config.node.uid_base,
+        proxies: std::collections::BTreeMap::new(),
     }
 }
 
