@@ -103,8 +103,8 @@ impl Store {
         Ok(store)
     }
 
-    /// The store in `dir` for looking at images while another process keeps it: nothing is made
-    /// and nothing is swept. Not for building.
+    /// The store in `dir`, for looking at images while another process keeps it: nothing is swept,
+    /// and nothing made but what [`Store::get`] makes for `host`. Not for building.
     #[must_use]
     pub fn look(dir: PathBuf) -> Self {
         Self { dir, temporaries: AtomicU64::new(0), changes: Mutex::new(()) }

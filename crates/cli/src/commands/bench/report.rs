@@ -135,7 +135,8 @@ impl fmt::Display for Report {
 }
 
 fn table(heading: &str, measures: &[Samples]) -> Table<7> {
-    let mut table = Table::new([heading, "     p50", "     p90", "     p99", "     max", "runs", "failed"]);
+    let mut table =
+        Table::new([heading, "     p50", "     p90", "     p99", "     max", "runs", "failed"]);
     for samples in measures {
         let number = |value: f64| format!("{value:8.2}");
         let [p50, p90, p99, max] = match samples.summary() {
