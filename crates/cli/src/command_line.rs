@@ -33,8 +33,8 @@ Getting started:
   sudo sandbar rm my-box
 
 The server is found by itself on its own machine. To reach another, set SANDBAR_URL and SANDBAR_KEY.
-Exit codes: run and exec end with the command's own, or 125 when Sandbar itself failed; other
-commands with 0, 1 (failed) or 2 (wrong usage).";
+Exit codes: run and exec end with the command's own; with 127 when there is no such program, and 125
+when Sandbar itself failed. Other commands end with 0, 1 (failed) or 2 (wrong usage).";
 
 /// The commands.
 #[derive(Debug, Subcommand)]

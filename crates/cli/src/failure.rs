@@ -1,7 +1,8 @@
 //! Failures for people and for programs, and the exit codes that go with them.
 //!
 //! ```text
-//! 0 done │ 1 failed │ 2 wrong usage │ 125 Sandbar failed in run or exec │ 128 + n ended by signal n
+//! 0 done │ 1 failed │ 2 wrong usage │ 128 + n ended by signal n
+//! run and exec: the command's own │ 125 Sandbar failed │ 126 cannot be started │ 127 no such program
 //! ```
 
 use std::{
@@ -9,7 +10,7 @@ use std::{
     process::ExitCode,
 };
 
-use api::error::ApiError;
+use api::error::{ApiError, ErrorCode};
 use client::ClientError;
 use owo_colors::{OwoColorize as _, Stream};
 use serde_json::{Value, json};
@@ -24,6 +25,12 @@ pub(crate) const USAGE: u8 = 2;
 
 /// Exit code of `run` and `exec` when the command did not get to run, as docker has it.
 pub(crate) const NOT_RUN: u8 = 125;
+
+/// Exit code of `run` and `exec` when the program is there and cannot be started, as shells have it.
+const NOT_STARTED: u8 = 126;
+
+/// Exit code of `run` and `exec` when there is no such program, as shells have it.
+const NO_PROGRAM: u8 = 127;
 
 /// Ends a command for a reason that is not an error of the server.
 #[derive(Debug, thiserror::Error)]
@@ -51,12 +58,21 @@ pub(crate) fn report(error: &anyhow::Error, json: bool, failed: u8) -> ExitCode 
         Some(Stop::StdoutClosed) => return ExitCode::from(141),
         Some(Stop::Reported) => return ExitCode::from(failed),
         Some(Stop::Usage(_)) => USAGE,
+        None if failed == NOT_RUN => not_run(error),
         None => failed,
     };
     let text = if json { wire(error).to_string() } else { sentence(error) };
     // With stderr gone there is nobody left to tell.
     drop(writeln!(io::stderr().lock(), "{text}"));
     ExitCode::from(code)
+}
+
+fn not_run(error: &anyhow::Error) -> u8 {
+    match api_error(error).map(|error| error.code) {
+        Some(ErrorCode::CommandNotFound) => NO_PROGRAM,
+        Some(ErrorCode::CommandExecutionError) => NOT_STARTED,
+        _ => NOT_RUN,
+    }
 }
 
 /// What was attempted, what went wrong, what to do: the chain of causes, outermost first.
@@ -115,8 +131,6 @@ fn wire(error: &anyhow::Error) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use api::error::ErrorCode;
-
     use super::*;
 
     fn refusal() -> anyhow::Error {

@@ -118,13 +118,14 @@ async fn an_unusual_end_is_explained() {
 }
 
 #[tokio::test]
-async fn failures_of_sandbar_itself_are_125() {
+async fn a_command_that_does_not_run_has_a_code_of_its_own() {
     let server = Server::start().await;
-    for (program, reason) in
-        [("missing-program", "no program is called that"), ("cut", "before its final event")]
-    {
+    for (program, code, reason) in [
+        ("missing-program", 127, "no program is called that"),
+        ("cut", 125, "before its final event"),
+    ] {
         let output = output(&server, &["exec", "box", program]).await;
-        assert_eq!(output.status.code(), Some(125), "{program}");
+        assert_eq!(output.status.code(), Some(code), "{program}");
         assert!(text(&output.stderr).contains(reason), "{}", text(&output.stderr));
     }
 }

@@ -80,6 +80,11 @@ impl Config {
         Ok(Self { api, node, limits, log, effective })
     }
 
+    /// The values in force, keys hidden: the setting, its value, where that came from.
+    pub fn values(&self) -> impl Iterator<Item = (&'static str, &str, &Origin)> {
+        self.effective.iter().map(|value| (value.setting, value.shown.as_str(), &value.origin))
+    }
+
     /// The values in force and where each came from, one a line, keys hidden.
     #[must_use]
     pub fn print(&self) -> String {

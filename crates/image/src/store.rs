@@ -103,6 +103,13 @@ impl Store {
         Ok(store)
     }
 
+    /// The store in `dir`, for looking at images while another process keeps it: nothing is swept,
+    /// and nothing made but what [`Store::get`] makes for `host`. Not for building.
+    #[must_use]
+    pub fn look(dir: PathBuf) -> Self {
+        Self { dir, temporaries: AtomicU64::new(0), changes: Mutex::new(()) }
+    }
+
     /// The image called `name`; `host` always exists, and is made anew when the machine changed.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     commands::serve::ConfigurationArguments,
@@ -37,11 +37,17 @@ pub(crate) fn run(arguments: &Arguments, out: Output) -> anyhow::Result<ExitCode
             }
         }
         Command::Print(configuration) => {
-            let page = configuration.load(&[])?.print();
+            let config = configuration.load(&[])?;
             if out.json {
-                print_json(&json!({"settings": page.lines().collect::<Vec<_>>()}))?;
+                let settings: Vec<Value> = config
+                    .values()
+                    .map(|(name, value, origin)| {
+                        json!({"name": name, "value": value, "origin": origin.to_string()})
+                    })
+                    .collect();
+                print_json(&json!({"settings": settings}))?;
             } else {
-                print_text(page)?;
+                print_text(config.print())?;
             }
         }
     }

@@ -33,8 +33,8 @@ const FILE_BYTES: usize = 1024;
 /// some of it only after a grace period.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Looks until the memory counts as settled anyway: ten seconds.
-const SETTLE_LOOKS: usize = 20;
+/// Looks until the memory counts as settled anyway: five seconds.
+const SETTLE_LOOKS: usize = 10;
 
 /// Bytes by which two looks at a settled machine may differ.
 const SETTLED_BYTES: u64 = 1024 * 1024;

@@ -135,12 +135,13 @@ impl fmt::Display for Report {
 }
 
 fn table(heading: &str, measures: &[Samples]) -> Table<7> {
-    let mut table = Table::new([heading, "p50", "p90", "p99", "max", "runs", "failed"]);
+    let mut table =
+        Table::new([heading, "     p50", "     p90", "     p99", "     max", "runs", "failed"]);
     for samples in measures {
         let number = |value: f64| format!("{value:8.2}");
         let [p50, p90, p99, max] = match samples.summary() {
             Some(s) => [s.p50, s.p90, s.p99, s.max].map(number),
-            None => std::array::from_fn(|_| "-".to_owned()),
+            None => std::array::from_fn(|_| format!("{:>8}", "-")),
         };
         let runs = samples.milliseconds().len() + samples.failures();
         let failed = samples.failures().to_string();

@@ -25,7 +25,8 @@ pub(super) struct MountedRootfs {
 impl MountedRootfs {
     /// Mounts the image `name` of the server whose state is in `state_dir`.
     pub(super) fn mount(state_dir: &Path, name: &ImageRef) -> anyhow::Result<Self> {
-        let store = Store::open(state_dir.join("images")).context("could not open the images")?;
+        // The server keeps the store; opening it here would sweep what a build is making.
+        let store = Store::look(state_dir.join("images"));
         let (_image, rootfs) = store.get(name)?;
         let base = std::env::temp_dir().join(format!("sandbar-bench-{}", random_name()?));
         fs::create_dir(&base).with_context(|| format!("could not make {}", base.display()))?;

@@ -174,8 +174,7 @@ struct Walk {
 
 impl Walk {
     fn new(source: &Path, target: &str) -> Self {
-        // The first is a directory also when the path is a link to one.
-        Self { pending: vec![(source.join("."), target.to_owned())], open: None }
+        Self { pending: vec![(source.to_owned(), target.to_owned())], open: None }
     }
 
     fn next_entry(&mut self) -> anyhow::Result<Option<Entry>> {
