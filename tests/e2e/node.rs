@@ -132,8 +132,11 @@ fn the_key_is_made_once_and_is_private() {
 #[tokio::test]
 async fn a_full_state_disk_is_told_and_loses_nothing() {
     let disk = crate::small_disk::SmallDisk::mount(64);
-    let server =
-        Server::start_in(env!("CARGO_BIN_EXE_sandbar"), disk.path(), &[("NETWORK_SUBNET", "none")]);
+    let server = Server::start_in(
+        env!("CARGO_BIN_EXE_sandbar"),
+        &disk.path(),
+        &[("NETWORK_SUBNET", "none")],
+    );
     server.shell("kept", "echo kept > file").await;
 
     disk.fill();

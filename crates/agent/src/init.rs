@@ -123,7 +123,7 @@ fn report(error: &dyn std::error::Error) {
 }
 
 fn run(handoff: &str) -> Result<std::convert::Infallible, InitError> {
-    sys::malloc::use_one_arena();
+    sys::malloc::stay_small();
     let handoff: Handoff = handoff.parse().map_err(InitError::Handoff)?;
     protect().map_err(InitError::Protect)?;
     let listener = StdListener::from(adopt(handoff.listen)?);

@@ -70,10 +70,6 @@ impl Engine {
             opened.map_err(|_panicked| error::internal("opening the node"))??;
         let node = Arc::new(node);
         if let Some(network) = node.config.node.network {
-            node.launchers
-                .call(Launcher::set_up_network, |_, ()| {})
-                .await
-                .map_err(|error| error.publish("setting up the network"))?;
             resolver::spawn(&node, network.gateway()).await;
         }
         recover::recover(&node, loaded).await?;

@@ -160,6 +160,10 @@ impl Publish for JailError {
                 let message = format!("{attempt} was refused: {why}");
                 ApiError::new(ErrorCode::SandboxFailed, message).with("step", "check")
             }
+            Self::Entry(why) => {
+                let message = format!("{attempt} failed: {why}");
+                ApiError::new(ErrorCode::SandboxFailed, message).with("step", "enter")
+            }
             Self::Lost(_) => {
                 let message = format!("{attempt} failed: the launcher process ended under it");
                 ApiError::new(ErrorCode::SandboxFailed, message).with("step", "launcher")

@@ -40,19 +40,12 @@ pub(crate) enum LaunchError {
     Busy,
     #[error("the launcher took longer than {} s", .0.as_secs())]
     Late(Duration),
-    /// All of them are lost, or the engine is closed.
-    #[error("no launcher is left")]
+    /// The engine is closed.
+    #[error("the launchers take no more work")]
     Closed,
 }
 
-/// What a job leaves to be known: that its launcher is of no more use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum After {
-    Ready,
-    Lost,
-}
-
-type Job = Box<dyn FnOnce(&mut Launcher) -> After + Send>;
+type Job = Box<dyn FnOnce(&mut Launcher) + Send>;
 
 /// The launchers that build and end jails.
 #[derive(Debug)]
@@ -93,13 +86,9 @@ impl Launchers {
     ) -> Result<T, LaunchError> {
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |launcher| {
-            let result = work(launcher);
-            let after =
-                if matches!(result, Err(JailError::Lost(_))) { After::Lost } else { After::Ready };
-            if let Err(Ok(unwanted)) = reply.send(result) {
+            if let Err(Ok(unwanted)) = reply.send(work(launcher)) {
                 undo(launcher, unwanted);
             }
-            after
         });
         let queue = lock(&self.queue).clone().ok_or(LaunchError::Closed)?;
         queue.send_timeout(job, JOB_TIMEOUT).await.map_err(|error| match error {
@@ -128,16 +117,12 @@ impl Launchers {
     }
 }
 
-/// Works until there is nothing more to do, or the launcher is lost: another one cannot be started
-/// safely, because by now the process has threads.
+/// Works until there is nothing more to do. A launcher process that ends is replaced by its handle.
 fn work(mut launcher: Launcher, jobs: &Mutex<mpsc::Receiver<Job>>) {
     loop {
         // Threads that find the queue empty wait for the lock instead of the queue.
         let Some(job) = lock(jobs).blocking_recv() else { return };
-        if job(&mut launcher) == After::Lost {
-            tracing::error!("a launcher process has ended; restart the server to have it back");
-            return;
-        }
+        job(&mut launcher);
     }
 }
 

@@ -6,12 +6,7 @@ use std::{sync::Arc, thread::JoinHandle, time::Duration};
 use api::node::ShutdownSandboxes;
 use futures_util::{StreamExt, stream};
 
-use crate::{
-    EngineError, destroy,
-    error::{self, Publish},
-    node::Node,
-    state::Operation,
-};
+use crate::{EngineError, destroy, error, node::Node, state::Operation};
 
 /// How long work under way may take to end: longer than any launch or kill.
 const WORK_TIMEOUT: Duration = Duration::from_secs(90);
@@ -41,12 +36,6 @@ pub(crate) async fn shut_down(
     node.watchers.close();
     let ended = tokio::time::timeout(WORK_TIMEOUT, node.watchers.wait()).await;
     ended.map_err(|_elapsed| error::late("ending what watches the sandboxes", WORK_TIMEOUT))?;
-    if left.is_ok() && sandboxes != ShutdownSandboxes::Keep {
-        node.launchers
-            .call(jail::Launcher::tear_down, |_, ()| {})
-            .await
-            .map_err(|error| error.publish("removing the node's network and cgroups"))?;
-    }
     let removed = node.remover.close(sandboxes != ShutdownSandboxes::Destroy);
     join(removed.into_iter().collect(), "the removal of files").await?;
     join(node.launchers.close(), "the launchers").await?;

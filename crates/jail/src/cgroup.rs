@@ -275,8 +275,13 @@ impl NodeCgroups {
         let mut jails: Vec<JailId> = Vec::new();
         for tree in self.layout.trees() {
             let dir = tree.join(node_dir(&self.name));
-            let entries = fs::read_dir(&dir)
-                .map_err(|error| JailError::io(STEP, format!("read {}", dir.display()), &error))?;
+            let entries = match fs::read_dir(&dir) {
+                // The node was torn down.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(|error| {
+                    JailError::io(STEP, format!("read {}", dir.display()), &error)
+                })?,
+            };
             jails.extend(
                 entries
                     .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok().map(JailId))

@@ -100,7 +100,8 @@ mod tests {
 
     #[test]
     fn each_fault_is_refused() {
-        let cases: [(&str, fn(&mut JailSpec)); 10] = [
+        type Spoil = fn(&mut JailSpec);
+        let cases: [(&str, Spoil); 10] = [
             ("uid zero", |s| s.uid_base = 0),
             ("uid unaligned", |s| s.uid_base = 65_537),
             ("uid at the end", |s| s.uid_base = 0xFFFF_0000),

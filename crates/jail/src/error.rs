@@ -20,6 +20,9 @@ pub enum JailError {
     /// The spec was refused before anything was touched.
     #[error("the specification was refused: {0}")]
     Refused(String),
+    /// A process of the new jail died, hung or spoke out of turn; everything has been undone.
+    #[error("entering the jail failed: {0}")]
+    Entry(String),
     /// The launcher process is gone or answered nonsense.
     #[error("the launcher process is lost: {0}")]
     Lost(String),

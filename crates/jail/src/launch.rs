@@ -178,7 +178,7 @@ fn start_time(pid: i32) -> Result<u64, JailError> {
     // The second field is the program's name in parentheses, which may hold anything.
     let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
     let ticks = fields.split(' ').nth(19).and_then(|ticks| ticks.parse().ok());
-    ticks.ok_or_else(|| JailError::Lost(format!("{path} has no start time")))
+    ticks.ok_or_else(|| JailError::Entry(format!("{path} has no start time")))
 }
 
 /// The launcher's end of the channel to a jail's first processes.
@@ -199,8 +199,8 @@ impl Entry {
                 let number = packet.get(1..).and_then(|rest| rest.first_chunk::<4>());
                 Ok(number.map_or(0, |bytes| i32::from_ne_bytes(*bytes)))
             }
-            Some(_) => Err(JailError::Lost("a jail's process spoke out of turn".to_owned())),
-            None => Err(JailError::Lost("a jail's process died early".to_owned())),
+            Some(_) => Err(JailError::Entry("a jail's process spoke out of turn".to_owned())),
+            None => Err(JailError::Entry("a jail's process died early".to_owned())),
         }
     }
 
@@ -208,7 +208,7 @@ impl Entry {
     fn hear_exec(&self) -> Result<(), JailError> {
         match self.packet()? {
             None => Ok(()),
-            Some(_) => Err(JailError::Lost("a jail's process spoke out of turn".to_owned())),
+            Some(_) => Err(JailError::Entry("a jail's process spoke out of turn".to_owned())),
         }
     }
 
@@ -229,7 +229,7 @@ impl Entry {
         loop {
             let left = self.deadline.saturating_duration_since(Instant::now()).as_millis();
             if left == 0 {
-                return Err(JailError::Lost("a jail's process did not get ready".to_owned()));
+                return Err(JailError::Entry("a jail's process did not get ready".to_owned()));
             }
             let left = i32::try_from(left).unwrap_or(i32::MAX);
             if fd::wait_readable(fd, left).in_step("channel")? {

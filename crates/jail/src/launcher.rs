@@ -46,6 +46,8 @@ pub struct Launched {
 /// [`Launcher::kill`].
 #[derive(Debug)]
 pub struct Launcher {
+    node: NodeSpec,
+    program: OwnedFd,
     socket: OwnedFd,
     process: Child,
 }
@@ -73,31 +75,34 @@ pub fn sealed_program() -> Result<OwnedFd, JailError> {
 }
 
 impl Launcher {
-    /// Starts a launcher process for the node. `program` is a [`sealed_program`]; call this before
-    /// the process has a second thread.
+    /// Starts a launcher process for the node. `program` is a [`sealed_program`].
     ///
     /// # Errors
     /// When the process cannot be started or refuses `node`.
     pub fn start(node: &NodeSpec, program: BorrowedFd<'_>) -> Result<Self, JailError> {
-        const STEP: &str = "start a launcher";
-        let (ours, theirs) = socket::message_pair().in_step(STEP)?;
-        let (network, prefix) = match node.network {
-            Some(network) => (network.base.to_string(), network.prefix.to_string()),
-            None => ("none".to_owned(), "0".to_owned()),
-        };
-        let process = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
-            .arg("__launcher")
-            .arg(&node.state_dir)
-            .args([&node.name, &network, &prefix])
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
-            .spawn()
-            .map_err(|error| JailError::io(STEP, "exec", &error))?;
-        let mut launcher = Self { socket: ours, process };
-        match launcher.answer()? {
-            (Reply::Done, _) => Ok(launcher),
+        let program = program
+            .try_clone_to_owned()
+            .map_err(|error| JailError::io(START, "duplicate the program", &error))?;
+        let (socket, process) = spawn(node, program.as_fd())?;
+        let mut launcher = Self { node: node.clone(), program, socket, process };
+        launcher.greet()?;
+        Ok(launcher)
+    }
+
+    /// Starts another process in the place of one that is gone.
+    fn replace(&mut self) -> Result<(), JailError> {
+        let (socket, process) = spawn(&self.node, self.program.as_fd())?;
+        self.socket = socket;
+        let mut gone = std::mem::replace(&mut self.process, process);
+        // It closed its socket, so it has ended or is about to.
+        gone.wait().map_err(|error| JailError::io(START, "wait for the one before", &error))?;
+        self.greet()
+    }
+
+    /// Waits until the process is ready.
+    fn greet(&mut self) -> Result<(), JailError> {
+        match self.answer()? {
+            (Reply::Done, _) => Ok(()),
             (other, _) => Err(unexpected(&other)),
         }
     }
@@ -198,9 +203,12 @@ impl Launcher {
         request: &Request,
         fds: &[BorrowedFd<'_>],
     ) -> Result<(Reply, Option<OwnedFd>), JailError> {
-        socket::send(self.socket.as_fd(), &request.encode(), fds).map_err(|error| {
-            JailError::Lost(format!("it does not take requests any more ({error})"))
-        })?;
+        let message = request.encode();
+        if socket::send(self.socket.as_fd(), &message, fds).is_err() {
+            // It was gone before it could hear: nothing was begun, so another one may do it.
+            self.replace()?;
+            socket::send(self.socket.as_fd(), &message, fds).in_step("ask a launcher")?;
+        }
         self.answer()
     }
 
@@ -221,6 +229,29 @@ impl Launcher {
             Err(_malformed) => Err(JailError::Lost("its answer is malformed".to_owned())),
         }
     }
+}
+
+/// The step in which a launcher process is started.
+const START: &str = "start a launcher";
+
+/// Starts a launcher process; its end of the socket is its standard input.
+fn spawn(node: &NodeSpec, program: BorrowedFd<'_>) -> Result<(OwnedFd, Child), JailError> {
+    let (ours, theirs) = socket::message_pair().in_step(START)?;
+    let (network, prefix) = match node.network {
+        Some(network) => (network.base.to_string(), network.prefix.to_string()),
+        None => ("none".to_owned(), "0".to_owned()),
+    };
+    let process = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
+        .arg("__launcher")
+        .arg(&node.state_dir)
+        .args([&node.name, &network, &prefix])
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .spawn()
+        .map_err(|error| JailError::io(START, "exec", &error))?;
+    Ok((ours, process))
 }
 
 impl Drop for Launcher {

@@ -135,6 +135,10 @@ impl Reply {
                 w.u8(5);
                 w.text(why);
             }
+            Self::Failed(JailError::Entry(why)) => {
+                w.u8(6);
+                w.text(why);
+            }
         }
         w.0
     }
@@ -157,6 +161,7 @@ impl Reply {
             }),
             4 => Self::Failed(JailError::Refused(r.text()?)),
             5 => Self::Failed(JailError::Lost(r.text()?)),
+            6 => Self::Failed(JailError::Entry(r.text()?)),
             _ => return Err(Malformed),
         };
         r.end(reply)
@@ -277,6 +282,7 @@ mod tests {
             Reply::Failed(JailError::Step { step: "a".into(), call: "b".into(), errno: 13 }),
             Reply::Failed(JailError::Refused("c".into())),
             Reply::Failed(JailError::Lost("d".into())),
+            Reply::Failed(JailError::Entry("e".into())),
         ]
     }
 

@@ -1,29 +1,33 @@
 //! The C library's allocator.
 
-/// Makes all threads allocate from one arena, for a small process: by default each thread that
-/// allocates gets an arena of its own, whose pages stay. Call it before threads exist.
+/// Bytes from which an allocation is a mapping of its own, given back whole when it is freed.
+#[cfg(target_env = "gnu")]
+const OWN_MAPPING_BYTES: libc::c_int = 1024 * 1024;
+
+/// Free bytes at the end of the heap that are kept for the next allocation.
+#[cfg(target_env = "gnu")]
+const KEPT_BYTES: libc::c_int = 512 * 1024;
+
+/// Sets the allocator up for a process that must be small when it is idle: one arena for all
+/// threads (by default each thread gets one, whose pages stay), and free memory goes back (by
+/// default a freed large block makes the allocator keep blocks of that size from then on).
+///
+/// Call it before threads exist.
 ///
 /// Source: `mallopt(3)`.
 #[cfg(target_env = "gnu")]
-pub fn use_one_arena() {
-    // SAFETY: two integers; the call changes a parameter of the allocator under its own lock.
-    let done = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
-    debug_assert_eq!(done, 1, "the parameter is known to every glibc since 2.10");
+pub fn stay_small() {
+    for (parameter, value) in [
+        (libc::M_ARENA_MAX, 1),
+        (libc::M_MMAP_THRESHOLD, OWN_MAPPING_BYTES),
+        (libc::M_TRIM_THRESHOLD, KEPT_BYTES),
+    ] {
+        // SAFETY: two integers; the call changes a parameter of the allocator under its own lock.
+        let done = unsafe { libc::mallopt(parameter, value) };
+        debug_assert_eq!(done, 1, "the parameters are known to every glibc since 2.10");
+    }
 }
 
-/// Does nothing: other C libraries have one arena.
+/// Does nothing: other C libraries have no such parameters.
 #[cfg(not(target_env = "gnu"))]
-pub fn use_one_arena() {}
-
-/// Gives free memory at the top and in the middle of the heap back to the kernel.
-///
-/// Source: `malloc_trim(3)`.
-#[cfg(target_env = "gnu")]
-pub fn trim() {
-    // SAFETY: an integer; the call takes the allocator's own locks and frees only what is free.
-    unsafe { libc::malloc_trim(0) };
-}
-
-/// Does nothing: there is no such call.
-#[cfg(not(target_env = "gnu"))]
-pub fn trim() {}
+pub fn stay_small() {}

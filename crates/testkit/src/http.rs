@@ -26,7 +26,6 @@ impl Answer {
 
 impl Server {
     /// A request with the key, to be completed and sent.
-    #[must_use]
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let url = format!("{}{path}", self.url());
         reqwest::Client::new().request(method, url).bearer_auth(self.key())

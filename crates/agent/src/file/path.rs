@@ -59,6 +59,23 @@ impl FilePath {
         String::from_utf8_lossy(self.as_bytes()).into_owned()
     }
 
+    /// The same for a path from the root, without empty components and `.`, which mean nothing but
+    /// at the end: there they say that the path is a directory.
+    fn from_root(bytes: Vec<u8>) -> Result<Self, ApiError> {
+        let path = Self::new(bytes)?;
+        let mut clean = Vec::with_capacity(path.as_bytes().len());
+        for component in path.as_bytes().split(|byte| *byte == b'/') {
+            if !matches!(component, b"" | b".") {
+                clean.push(b'/');
+                clean.extend_from_slice(component);
+            }
+        }
+        if clean.is_empty() || path.as_bytes().ends_with(b"/") || path.as_bytes().ends_with(b"/.") {
+            clean.push(b'/');
+        }
+        Self::new(clean)
+    }
+
     /// Without slashes at its end.
     pub(super) fn trimmed(&self) -> Self {
         let mut bytes = self.as_bytes();
@@ -98,7 +115,7 @@ pub(super) fn of_url(url_path: &str) -> Result<FilePath, ApiError> {
         };
         bytes.push(high << 4 | low);
     }
-    FilePath::new(bytes)
+    FilePath::from_root(bytes)
 }
 
 fn hex(digit: u8) -> Option<u8> {
@@ -111,9 +128,9 @@ pub(super) fn absolute(workdir: &str, text: &str) -> Result<FilePath, ApiError> 
         return Err(ApiError::new(ErrorCode::InvalidPath, "the path is empty"));
     }
     if text.starts_with('/') {
-        return FilePath::new(text.as_bytes().to_vec());
+        return FilePath::from_root(text.as_bytes().to_vec());
     }
-    FilePath::new(format!("{}/{text}", workdir.trim_end_matches('/')).into_bytes())
+    FilePath::from_root(format!("{workdir}/{text}").into_bytes())
 }
 
 /// Opens `path`, below `dir` if it is relative. Nothing in it waits, becomes a terminal of ours,
@@ -123,7 +140,9 @@ pub(super) fn open(
     path: &CStr,
     flags: i32,
 ) -> Result<OwnedFd, SysError> {
-    let flags = flags | dir::O_NONBLOCK | dir::O_NOCTTY;
+    // O_PATH opens nothing, so openat2(2) refuses it together with flags about opening.
+    let never_wait = if flags & dir::O_PATH == 0 { dir::O_NONBLOCK | dir::O_NOCTTY } else { 0 };
+    let flags = flags | never_wait;
     let how = How { flags, mode: 0, resolve: dir::RESOLVE_NO_MAGICLINKS };
     let fd = dir::open(dir, path, how)?;
     if dir::file_system(fd.as_fd())?.is_proc && is_own(fd.as_fd()) {
@@ -236,7 +255,9 @@ mod tests {
         for (url, path) in [
             ("/files/a/b", Ok("/a/b")),
             ("/files/a%20b%2Fc", Ok("/a b/c")),
-            ("/files/%2Fa/../b", Ok("//a/../b")),
+            ("/files/%2Fa/../b", Ok("/a/../b")),
+            ("/files/./a//b/.", Ok("/a/b/")),
+            ("/files/.", Ok("/")),
             ("/files/a+b", Ok("/a+b")),
             ("/files/%25", Ok("/%")),
             ("/files/%2525", Ok("/%25")),
@@ -270,7 +291,7 @@ mod tests {
             let (found, last) = absolute("/", path).unwrap().split();
             assert_eq!((&*found.shown(), &*last), (parent, name), "{path}");
         }
-        assert_eq!(absolute("/", "/a//").unwrap().trimmed().shown(), "/a");
+        assert_eq!(absolute("/", "/a/").unwrap().trimmed().shown(), "/a");
         assert_eq!(absolute("/", "//").unwrap().trimmed().shown(), "/");
     }
 

@@ -158,6 +158,8 @@ pub(super) async fn follow(agent: Arc<Agent>, mut running: Running, events: mpsc
     drop(running.place);
     drop(events.send(Event::Ended(end)).await);
     drop(events);
+    // What may follow can take as long as a server in the background lives.
+    drop((running.tree.pidfd, running.report));
     if cause.is_none() {
         discard(&agent, running.stdout, running.stderr).await;
     }
