@@ -24,6 +24,8 @@ pub(crate) struct Claim {
     path: PathBuf,
     state_dir: PathBuf,
     earlier: PathBuf,
+    /// The file says whose name it is, and so has to stay.
+    is_settled: bool,
 }
 
 /// Why a name cannot be claimed.
@@ -85,7 +87,8 @@ impl Claim {
             // The file may have been released, and so unlinked, between opening and locking it; a
             // lock on a file that nobody else can find is none.
             if is_at(&file, &path) {
-                return Ok(Self { file, path, state_dir: state_dir.to_owned(), earlier });
+                let (state_dir, is_settled) = (state_dir.to_owned(), earlier != Path::new(""));
+                return Ok(Self { file, path, state_dir, earlier, is_settled });
             }
         }
     }
@@ -102,13 +105,25 @@ impl Claim {
             self.file.rewind()?;
             writeln!(self.file, "{}", self.state_dir.display())
         };
-        write().map_err(|source| ClaimError::Io { path: self.path.clone(), source })
+        write().map_err(|source| ClaimError::Io { path: self.path.clone(), source })?;
+        self.is_settled = true;
+        Ok(())
     }
 
     /// Gives the name free: nothing runs under it.
-    pub(crate) fn release(self) -> Result<(), ClaimError> {
-        fs::remove_file(&self.path)
-            .map_err(|source| ClaimError::Io { path: self.path.clone(), source })
+    pub(crate) fn release(mut self) {
+        self.is_settled = false;
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // While it is locked: after that the file may be another server's.
+        if !self.is_settled
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::warn!(%error, path = %self.path.display(), "a claim could not be removed");
+        }
     }
 }
 
@@ -163,12 +178,21 @@ mod tests {
     }
 
     #[test]
+    fn a_start_that_fails_leaves_no_trace() {
+        let dir = tempfile::tempdir().unwrap();
+
+        drop(take(dir.path(), ONE).unwrap());
+
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
     fn a_released_name_leaves_no_trace() {
         let dir = tempfile::tempdir().unwrap();
         let mut claim = take(dir.path(), ONE).unwrap();
         claim.settle("n", false).unwrap();
 
-        claim.release().unwrap();
+        claim.release();
 
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         assert!(take(dir.path(), "/two").unwrap().settle("n", true).is_ok());

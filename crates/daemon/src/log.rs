@@ -1,6 +1,10 @@
 //! Structured logs on standard error.
 
-use std::{error::Error, fmt::Write, io};
+use std::{
+    error::Error,
+    fmt::Write,
+    io::{self, IsTerminal},
+};
 
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -13,7 +17,10 @@ pub(crate) fn start(config: &LogConfig) {
     let filter = EnvFilter::try_new(&config.level).unwrap_or_else(|_| EnvFilter::new("info"));
     let registry = tracing_subscriber::registry().with(filter);
     let started = match config.format {
-        LogFormat::Text => registry.with(fmt::layer().with_writer(io::stderr)).try_init(),
+        LogFormat::Text => {
+            let has_colours = io::stderr().is_terminal();
+            registry.with(fmt::layer().with_ansi(has_colours).with_writer(io::stderr)).try_init()
+        }
         LogFormat::Json => registry
             .with(fmt::layer().json().flatten_event(true).with_writer(io::stderr))
             .try_init(),

@@ -26,7 +26,7 @@ const PUBLIC: [&str; 3] = ["/", "/healthz", "/openapi.json"];
 /// The routes, and the document that describes them with the agent's.
 #[rustfmt::skip]
 pub(crate) fn table() -> (Router<App>, OpenApi) {
-    let agent = agent::api();
+    let agent = forward::table::published();
     let (own, described) = OpenApiRouter::with_openapi(document::head())
         .routes(routes!(sandbox::create, sandbox::list))
         .routes(routes!(sandbox::get, sandbox::destroy))

@@ -1,12 +1,11 @@
 //! From a configuration to a running server and back to nothing.
 //!
 //! ```text
-//! check ─► name, port, key ─► launchers ─► threads ─► network ─► engine ─► endpoint file ─► serve ─► stop
+//! check ─► name, port, key ─► launchers ─► threads ─► engine ─► endpoint file ─► serve ─► stop
 //! ```
 //!
 //! The order is the point. Name and port are taken before anything is made, so a second start fails
-//! before it can touch the first one's sandboxes. Launchers are forked while the process has one thread.
-//! The network's rules exist before the first link.
+//! before it can touch the first one's sandboxes. Launchers are started while the process has one thread.
 
 use std::{
     io,
@@ -143,8 +142,7 @@ impl Node {
         // One more removes files, which can take long; and one keeps the ground.
         let launchers = (0..=config.node.launchers).map(|_| launcher());
         let launchers = launchers.collect::<Result<Vec<_>, _>>()?;
-        let mut ground =
-            Ground { launcher: launcher()?, claim, has_network: spec.network.is_some() };
+        let mut ground = Ground { launcher: launcher()?, claim };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .thread_name("daemon")
@@ -155,26 +153,22 @@ impl Node {
     }
 }
 
-/// What the node's sandboxes stand on: its name and its network.
+/// What the node's sandboxes stand on: its name, and what the engine made for all of them.
 struct Ground {
     launcher: Launcher,
     claim: Claim,
-    has_network: bool,
 }
 
 impl Ground {
     fn begin(&mut self, name: &str) -> Result<(), ServeError> {
-        let failed = |attempt| move |source| ServeError::Jail { attempt, source };
-        let jails = self.launcher.jails().map_err(failed("looking for running sandboxes"))?;
+        let failed = |source| ServeError::Jail { attempt: "looking for running sandboxes", source };
+        let jails = self.launcher.jails().map_err(failed)?;
         self.claim.settle(name, !jails.is_empty())?;
-        if self.has_network {
-            self.launcher.set_up_network().map_err(failed("setting up the network"))?;
-        }
         Ok(())
     }
 
-    /// Ends the threads and, if no sandbox is left to need it, the network, whatever the outcome: a
-    /// start that failed leaves nothing behind either.
+    /// Ends the threads and, if no sandbox is left to need them, the node's network and cgroups,
+    /// whatever the outcome: a start that failed leaves nothing behind either.
     fn end<T>(self, runtime: Runtime, outcome: Result<T, ServeError>) -> Result<T, ServeError> {
         runtime.shutdown_timeout(RUNTIME_GRACE);
         let cleared = self.clear();
@@ -187,7 +181,8 @@ impl Ground {
             return Ok(());
         }
         self.launcher.tear_down().map_err(failed)?;
-        Ok(self.claim.release()?)
+        self.claim.release();
+        Ok(())
     }
 }
 
@@ -211,7 +206,7 @@ fn engine_config(config: &Config) -> EngineConfig {
         max_limits: config.limits.max,
         max_sandboxes: config.node.max_sandboxes,
         uid_base: config.node.uid_base,
-        proxies: std::collections::BTreeMap::new(),
+        proxies: config.node.proxies.clone(),
     }
 }
 

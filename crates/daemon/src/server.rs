@@ -1,5 +1,7 @@
 //! The HTTP server: accepts connections, bounds their number and their heads, ends them kindly.
 
+mod linger;
+
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +21,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
+use self::linger::Lingering;
 use crate::app::REQUESTS_AT_ONCE;
 
 /// Connections at once: one per request in work, and as many idle ones in clients' pools.
@@ -59,7 +62,7 @@ pub(crate) async fn run(listener: TcpListener, router: Router, stop: impl Future
         };
         let Some((stream, place)) = accepted else { continue };
         let service = TowerToHyperService::new(router.clone());
-        let connection = builder().serve_connection(TokioIo::new(stream), service);
+        let connection = builder().serve_connection(TokioIo::new(Lingering::new(stream)), service);
         let connection = graceful.watch(connection);
         let cut_off = cut_off.clone();
         connections.spawn(async move {

@@ -190,6 +190,24 @@ fn unreachable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Li
     LinkError::Unreachable(error.into())
 }
 
+/// The outcome of a write. An agent that refuses a body answers and closes before it has read all of
+/// it; the answer is then in our buffer, but hyper would give up at the failed write without looking.
+/// So what the agent does not hear any more counts as written, and the end, if there is no answer,
+/// shows when it is read.
+fn unheard(done: std::io::Result<usize>, offered: usize) -> std::io::Result<usize> {
+    match done {
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset
+            ) =>
+        {
+            Ok(offered)
+        }
+        done => done,
+    }
+}
+
 /// A unix stream that hyper drives while [`Connection`] keeps a look at its descriptor.
 #[derive(Debug)]
 struct SharedStream(Arc<UnixStream>);
@@ -220,7 +238,7 @@ impl AsyncWrite for SharedStream {
             ready!(self.0.poll_write_ready(cx))?;
             match self.0.try_write(buf) {
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                done => return Poll::Ready(done),
+                done => return Poll::Ready(unheard(done, buf.len())),
             }
         }
     }
@@ -234,7 +252,10 @@ impl AsyncWrite for SharedStream {
             ready!(self.0.poll_write_ready(cx))?;
             match self.0.try_write_vectored(bufs) {
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                done => return Poll::Ready(done),
+                done => {
+                    let offered = bufs.iter().map(|buf| buf.len()).sum();
+                    return Poll::Ready(unheard(done, offered));
+                }
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What the node is: its place, its name, how much of everything it hands out.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     thread,
 };
@@ -50,6 +51,8 @@ pub struct NodeConfig {
     pub launchers: usize,
     /// Address range of the sandboxes; none means that no sandbox has a network.
     pub network: Option<NodeNetwork>,
+    /// The machine's proxy variables, by their lower-case names: for image builds, which download.
+    pub proxies: BTreeMap<String, String>,
 }
 
 impl NodeConfig {
@@ -74,7 +77,17 @@ impl NodeConfig {
         );
         let network = network::read(reader);
         let max_sandboxes = max_sandboxes(reader, uid_base, network.as_ref());
-        Self { state_dir, name, default_image, max_sandboxes, uid_base, launchers, network }
+        let proxies = reader.proxies.clone();
+        Self {
+            state_dir,
+            name,
+            default_image,
+            max_sandboxes,
+            uid_base,
+            launchers,
+            network,
+            proxies,
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Asks the given values what they mean, one setting at a time, and keeps every fault.
 
+use std::collections::BTreeMap;
+
 use super::{
     fault::Fault,
     source::{Given, Origin, Raw, Sources},
@@ -17,6 +19,8 @@ pub(super) struct Effective {
 #[derive(Debug)]
 pub(super) struct Reader {
     given: Vec<Given>,
+    /// What the environment says about proxies, see [`Sources::proxies`].
+    pub(super) proxies: BTreeMap<String, String>,
     pub(super) faults: Vec<Fault>,
     pub(super) effective: Vec<Effective>,
 }
@@ -25,7 +29,7 @@ impl Reader {
     pub(super) fn new(sources: &Sources) -> Self {
         let mut faults = Vec::new();
         let given = sources.collect(&mut faults);
-        Self { given, faults, effective: Vec::new() }
+        Self { given, proxies: sources.proxies(), faults, effective: Vec::new() }
     }
 
     /// The setting's value: the last of its given ones, or `default`.

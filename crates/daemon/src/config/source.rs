@@ -28,6 +28,9 @@ const DEFAULT_FILE: &str = "/etc/sandbar/sandbar.toml";
 /// What every variable of ours begins with.
 const PREFIX: &str = "SANDBAR_";
 
+/// Variables that name a proxy, by the convention of curl and most programs.
+const PROXIES: [&str; 3] = ["http_proxy", "https_proxy", "no_proxy"];
+
 /// Variables of the prefix that are not settings of the server: the client's URL, and the name of
 /// the configuration file.
 const NOT_SETTINGS: [&str; 2] = ["SANDBAR_URL", "SANDBAR_CONFIG"];
@@ -96,6 +99,17 @@ impl Sources {
         self.read_environment(&mut given, faults);
         self.read_flags(&mut given, faults);
         given
+    }
+
+    /// The proxy variables, by their lower-case names; where both spellings are set the lower-case
+    /// one counts, as it does for curl.
+    pub(super) fn proxies(&self) -> BTreeMap<String, String> {
+        let value = |name: &str| {
+            let lower = self.environment.get(name);
+            lower.or_else(|| self.environment.get(&name.to_ascii_uppercase()))
+        };
+        let set = |name: &str| Some((name.to_owned(), value(name)?.clone()));
+        PROXIES.iter().filter_map(|name| set(name)).filter(|(_, value)| !value.is_empty()).collect()
     }
 
     fn read_file(&self, given: &mut Vec<Given>, faults: &mut Vec<Fault>) {

@@ -212,6 +212,16 @@ fn a_default_limit_over_its_ceiling_is_a_fault_unless_it_is_the_products() {
 }
 
 #[test]
+fn proxies_come_from_the_machines_environment() {
+    let environment =
+        [("HTTP_PROXY", "upper"), ("http_proxy", "lower"), ("NO_PROXY", "x"), ("https_proxy", "")];
+    let config = load("", &environment, &[]).unwrap();
+
+    let expected = [("http_proxy", "lower"), ("no_proxy", "x")];
+    assert_eq!(config.node.proxies, pairs(&expected).into_iter().collect());
+}
+
+#[test]
 fn wrong_shapes_are_named() {
     for (file, expected) in [
         ("name = [\"a\"]", "name is a list; write one value"),

@@ -13,6 +13,8 @@ use utoipa::{
     },
 };
 
+use crate::forward::table::documented;
+
 /// What one sandbox's routes begin with, in the document.
 const SANDBOX: &str = "/v1/sandboxes/{id}";
 
@@ -61,12 +63,19 @@ pub(crate) fn head() -> OpenApi {
 /// The daemon's document and the agent's as one. The agent's operations get the sandbox's id and the
 /// errors that the way to it adds; every operation gets the error body for what can always happen.
 pub(crate) fn assemble(own: OpenApi, mut agent: OpenApi) -> OpenApi {
+    // HEAD belongs to GET (RFC 9110, section 9.3.2); described again it would be a second operation
+    // of the same name.
+    for item in agent.paths.paths.values_mut().filter(|item| item.get.is_some()) {
+        item.head = None;
+    }
     for (path, operation) in operations(&mut agent) {
         operation.parameters.get_or_insert_default().insert(0, id_parameter());
         // Tags of the agent's handlers are its own affair; here the noun is the path's first word.
         operation.tags = Some(vec![noun(&path).to_owned()]);
     }
-    let mut document = own.nest(SANDBOX, agent);
+    let mut document = own.nest_with_path_composer(SANDBOX, agent, |base, path| {
+        format!("{base}{}", documented(path))
+    });
     for (_, operation) in operations(&mut document) {
         let errors = operation.responses.responses.entry("default".to_owned());
         errors.or_insert_with(|| RefOr::T(error_response()));

@@ -227,3 +227,59 @@ impl<G> HttpBody for Download<G> {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use futures_util::{StreamExt, stream};
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    fn upload(body: Body, limit: u64) -> Upload {
+        Upload::new(body, limit, Metrics::new().bytes_to_agents())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_may_wait_for_a_busy_agent_but_not_the_other_way_round() {
+        let chunks = stream::iter([Ok::<_, io::Error>("chunk")]).chain(stream::pending());
+        let mut body = upload(Body::from_stream(chunks), 9);
+        let begun = Instant::now();
+
+        // The agent is busy for long; then the caller keeps silent.
+        sleep(UPLOAD_IDLE * 10).await;
+        let chunk = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        sleep(UPLOAD_IDLE * 10).await;
+        let awaited = Instant::now();
+        let error = body.frame().await.unwrap().unwrap_err();
+
+        assert_eq!(chunk, "chunk");
+        assert_eq!(error.to_string(), "the caller stopped sending");
+        assert_eq!(body.fault(), Some(UploadFault::Stalled));
+        assert_eq!(awaited - begun, UPLOAD_IDLE * 20);
+        assert!((UPLOAD_IDLE..UPLOAD_IDLE * 2).contains(&awaited.elapsed()));
+    }
+
+    #[tokio::test]
+    async fn a_body_is_as_long_as_its_limit_and_no_longer() {
+        let whole = upload(Body::from("12345"), 5).collect().await.unwrap().to_bytes();
+        assert_eq!(whole, "12345");
+
+        let over = upload(Body::from("123456"), 5);
+        assert!(over.lend().collect().await.is_err());
+        assert_eq!(over.fault(), Some(UploadFault::TooLarge));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_was_asked_for_is_touched() {
+        let body = upload(Body::from_stream(stream::pending::<Result<Bytes, io::Error>>()), 9);
+        assert!(body.is_untouched() && !body.is_empty());
+
+        let mut lent = body.lend();
+        poll_fn(|context| Poll::Ready(Pin::new(&mut lent).poll_frame(context).is_pending())).await;
+
+        assert!(!body.is_untouched());
+    }
+}

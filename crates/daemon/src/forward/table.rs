@@ -12,6 +12,16 @@ use crate::{app::App, extract::SANDBOXES};
 /// Routes whose answer takes as long as the work they ask for.
 const ENDLESS: [&str; 1] = ["/exec"];
 
+/// Routes of the agent that are the engine's, not the caller's.
+const INTERNAL: [&str; 1] = ["/health"];
+
+/// The part of the agent's document that is public.
+pub(crate) fn published() -> OpenApi {
+    let mut agent = agent::api();
+    agent.paths.paths.retain(|path, _| !INTERNAL.contains(&path.as_str()));
+    agent
+}
+
 /// A route for every operation of the agent's document, below `/v1/sandboxes/{id}`.
 pub(crate) fn routes(agent: &OpenApi) -> Router<App> {
     agent.paths.paths.iter().fold(Router::new(), |router, (path, item)| {
@@ -19,13 +29,18 @@ pub(crate) fn routes(agent: &OpenApi) -> Router<App> {
     })
 }
 
-/// The router's spelling of a documented path. OpenAPI has no parameter that spans slashes; by our
-/// convention a last segment `{path}` is one.
+/// The router's spelling of a path. OpenAPI has no parameter that spans slashes; by our convention a
+/// last segment `{path}` is one.
 fn pattern(path: &str) -> String {
-    match path.strip_suffix("/{path}") {
+    match documented(path).strip_suffix("/{path}") {
         Some(start) => format!("{start}/{{*path}}"),
         None => path.to_owned(),
     }
+}
+
+/// OpenAPI's spelling of a path: the agent's document has the router's.
+pub(crate) fn documented(path: &str) -> String {
+    path.replace("{*", "{")
 }
 
 fn methods(path: &str, item: &PathItem) -> MethodRouter<App> {

@@ -551,3 +551,23 @@ async fn a_command_that_may_have_run_is_not_run_again() {
     assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
     assert_eq!(daemon.activations.load(Ordering::SeqCst), 1);
 }
+
+#[tokio::test]
+async fn an_upload_that_the_agent_refuses_halfway_gets_to_read_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let refusal = b"HTTP/1.1 404 No\r\nconnection: close\r\ncontent-length: 4\r\n\r\nnope";
+    let _agent = raw_agent(dir.path(), refusal.to_vec(), hang_up);
+    let daemon = Daemon::start(dir.path(), file(), |_| {}).await;
+    // More often than once: who is first, the refusal or the failed write, is a race.
+    for _ in 0..50 {
+        let request = Request::put("/v1/sandboxes/a/files/x")
+            .header("host", "x")
+            .body(Full::new(Bytes::from(vec![0; 4 * 1024 * 1024])))
+            .unwrap();
+
+        let response = daemon.send(request).await.unwrap();
+
+        assert_eq!(response.status(), StatusCode::NOT_FOUND);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "nope");
+    }
+}

@@ -29,6 +29,8 @@ pub(super) async fn observe(State(app): State<App>, request: Request, next: Next
     let mut response = next.run(request).await;
     let error = reply::render(&mut response, &record.request_id);
     record.answered(response.status(), error);
+    // An empty body is never asked for.
+    record.is_whole = response.body().is_end_stream();
     response.map(|body| Body::new(Observed { body, record }))
 }
 
@@ -98,7 +100,7 @@ impl Drop for Record {
             sandbox_id = self.sandbox.as_ref().map(SandboxId::as_str),
             status = self.status.map(|status| status.as_u16()),
             code = self.code.map(tracing::field::debug),
-            duration_ms = self.begun.elapsed().as_secs_f64() * 1000.0,
+            duration_us = self.begun.elapsed().as_micros(),
             bytes = self.bytes,
             outcome = outcome(self.status, self.is_whole),
             "request"

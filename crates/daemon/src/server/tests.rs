@@ -112,3 +112,20 @@ async fn requests_that_outlast_the_drain_are_cut_off() {
     assert!(!answer.ends_with(b"0\r\n\r\n"));
     assert!(send.is_closed());
 }
+
+#[tokio::test]
+async fn an_upload_that_is_refused_gets_to_read_why() {
+    let refuse = || async { (http::StatusCode::UNAUTHORIZED, "no") };
+    let server = start(Router::new().route("/", axum::routing::put(refuse))).await;
+    let body = vec![0; 32 * 1024 * 1024];
+    let head = format!("PUT / HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+
+    // Sends everything before it reads, as simple clients do.
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&body).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+}
