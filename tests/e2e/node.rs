@@ -44,9 +44,13 @@ fn an_occupied_port_is_told_and_nothing_is_touched() {
     let address = other.url().trim_start_matches("http://").to_owned();
     let before = server.look();
 
+    let free = testkit::Slot::take();
+
     let mut command = server.command(["serve"]);
     let output = command
         .env("SANDBAR_STATE_DIR", server.state_dir().join("second"))
+        .env("SANDBAR_NAME", free.name())
+        .env("SANDBAR_NETWORK_SUBNET", free.subnet())
         .env("SANDBAR_LISTEN", &address)
         .output()
         .unwrap();
@@ -66,6 +70,35 @@ fn one_state_directory_admits_one_server() {
     assert!(!output.status.success());
     let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(complaint.contains("in use") || complaint.contains("lock"), "{complaint}");
+}
+
+#[test]
+fn a_start_without_root_says_what_is_needed() {
+    use std::os::unix::process::CommandExt;
+
+    let server = server();
+    // The build directory may be closed to other users.
+    let dir = tempfile::Builder::new().prefix("sandbar-test-").tempdir_in("/var/tmp").unwrap();
+    let binary = dir.path().join("sandbar");
+    fs::copy(env!("CARGO_BIN_EXE_sandbar"), &binary).unwrap();
+    fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let nobody = 65_534;
+
+    let mut command = std::process::Command::new(&binary);
+    let output = command
+        .args(["serve"])
+        .current_dir("/")
+        .env("SANDBAR_STATE_DIR", dir.path().join("state"))
+        .env("SANDBAR_LISTEN", "127.0.0.1:0")
+        .uid(nobody)
+        .gid(nobody)
+        .output()
+        .unwrap();
+
+    assert!(!output.status.success());
+    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(complaint.contains("root") && complaint.contains("sudo"), "{complaint}");
+    drop(server);
 }
 
 #[test]

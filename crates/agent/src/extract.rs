@@ -28,6 +28,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
             return Err(ApiError::new(ErrorCode::UnsupportedMediaType, text).into());
         }
         let body = collect(request.into_body()).await?;
+        api::require_object(&body)?;
         let mut json = serde_json::Deserializer::from_slice(&body);
         let value = serde_path_to_error::deserialize(&mut json).map_err(|fault| {
             let field = fault.path().to_string();

@@ -19,11 +19,14 @@ fn table() -> OpenApiRouter<Arc<Agent>> {
 
 /// The routes as an OpenAPI document, for the daemon to forward and to publish.
 ///
-/// Paths are written as the router takes them: `{*path}` matches the rest of the path, slashes
-/// included. OpenAPI itself knows only `{path}`.
+/// OpenAPI has no parameter that spans slashes: what the router calls `{*path}` is `{path}` here.
 #[must_use]
 pub fn api() -> utoipa::openapi::OpenApi {
-    table().into_openapi()
+    let mut document = table().into_openapi();
+    let paths = std::mem::take(&mut document.paths.paths);
+    document.paths.paths =
+        paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
+    document
 }
 
 /// The table with its state and what surrounds every route.
@@ -72,14 +75,14 @@ mod tests {
         assert_eq!(
             seen,
             [
-                "delete /files/{*path}",
-                "get /files/{*path}",
+                "delete /files/{path}",
+                "get /files/{path}",
                 "get /files:list",
                 "get /health",
-                "head /files/{*path}",
+                "head /files/{path}",
                 "post /exec",
                 "post /files:mkdir",
-                "put /files/{*path}",
+                "put /files/{path}",
             ]
         );
     }

@@ -162,6 +162,20 @@ impl ApiError {
     }
 }
 
+/// Refuses a JSON body that is not an object. Deserializers would take a list for an object whose
+/// fields all have defaults, and what a client meant by one cannot be known.
+///
+/// # Errors
+/// `VALIDATION_FAILED`.
+pub fn require_object(body: &[u8]) -> Result<(), ApiError> {
+    let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
+    if matches!(first, None | Some(b'{')) {
+        // An empty body is left to the deserializer, which says so better.
+        return Ok(());
+    }
+    Err(ApiError::new(ErrorCode::ValidationFailed, "the body must be a JSON object, `{...}`"))
+}
+
 /// The body of every error response: `{"error": {"code", "message", "details", "requestId"}}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {

@@ -16,3 +16,5 @@ pub mod image;
 pub mod limit;
 pub mod node;
 pub mod sandbox;
+
+pub use error::require_object;

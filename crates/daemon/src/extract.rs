@@ -59,6 +59,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
         require_json(request.headers())?;
         let bytes = collect(request.into_body()).await?;
+        api::require_object(&bytes)?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
             let api = ApiError::new(ErrorCode::ValidationFailed, format!("the body: {error}"))
                 .with("line", error.line())

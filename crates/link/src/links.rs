@@ -119,7 +119,7 @@ impl Links {
     pub async fn health(&self, jail: u64) -> Result<(), LinkError> {
         let body = Body::new(Empty::<Bytes>::new().map_err(|never| match never {}));
         let mut request = Request::new(body);
-        *request.uri_mut() = http::Uri::from_static("/healthz");
+        *request.uri_mut() = http::Uri::from_static("/health");
         match tokio::time::timeout(HEALTH_TIMEOUT, self.send(jail, request)).await {
             Ok(answer) => answer.map(drop),
             Err(elapsed) => Err(unreachable(elapsed)),

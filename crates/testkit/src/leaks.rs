@@ -19,7 +19,7 @@ pub struct Leaks {
     cgroups: BTreeSet<String>,
     links: BTreeSet<String>,
     tables: BTreeSet<String>,
-    processes: BTreeSet<String>,
+    launchers: usize,
     loop_devices: BTreeSet<String>,
     network_namespaces: BTreeSet<String>,
     files: BTreeSet<String>,
@@ -35,7 +35,7 @@ impl Leaks {
             cgroups: cgroups(&format!("sandbar-{name}")),
             links: names_in("/sys/class/net", |link| link.starts_with(&format!("{name}-"))),
             tables: tables(&format!("sandbar_{name}")),
-            processes: processes(&state),
+            launchers: launchers(&state),
             loop_devices: loop_devices(&state),
             network_namespaces: names_in("/run/netns", |_| true),
             files: ["sandboxes", "run"]
@@ -102,15 +102,12 @@ fn tables(name: &str) -> BTreeSet<String> {
     text.lines().filter(|line| line.ends_with(name)).map(str::to_owned).collect()
 }
 
-/// Launchers and agents of this state directory, and anything that has a file of it open.
-fn processes(state: &str) -> BTreeSet<String> {
-    names_in("/proc", |name| name.parse::<u32>().is_ok())
-        .into_iter()
-        .filter(|pid| {
-            let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.contains("__launcher") && line.contains(state)
-        })
-        .collect()
+/// How many launchers of this state directory run.
+fn launchers(state: &str) -> usize {
+    let pids = names_in("/proc", |name| name.parse::<u32>().is_ok());
+    let lines = pids.iter().filter_map(|pid| fs::read(format!("/proc/{pid}/cmdline")).ok());
+    let lines = lines.map(|line| String::from_utf8_lossy(&line).into_owned());
+    lines.filter(|line| line.contains("__launcher") && line.contains(state)).count()
 }
 
 fn loop_devices(state: &str) -> BTreeSet<String> {
