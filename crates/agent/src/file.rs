@@ -63,7 +63,7 @@ pub(crate) fn is_disk_full(workdir: &str) -> bool {
 /// The body is the content, byte for byte; `{path}` is the absolute path without its leading slash,
 /// percent-encoded. `Range: bytes=a-b`, `a-` or `-n` gives a part. A file that shrinks while it is
 /// sent ends the connection before the promised length; one that grows is sent as long as it was.
-#[utoipa::path(method(get, head), path = "/files/{*path}", tag = "files",
+#[utoipa::path(method(get, head), path = "/files/{*path}", operation_id = "readFile", tag = "files",
     params(("path" = String, Path, description = "Absolute path, without the leading slash"),
         ("range" = Option<String>, Header, description = "One range of bytes, RFC 9110 section 14.2")),
     responses(
@@ -94,7 +94,7 @@ pub(crate) async fn read(
 /// content or the new, and a broken upload changes nothing. Missing parent directories are made. An
 /// existing file keeps its permission bits and its owner; a symbolic link is followed; of a file
 /// with several names only this name changes.
-#[utoipa::path(put, path = "/files/{*path}", tag = "files",
+#[utoipa::path(put, path = "/files/{*path}", operation_id = "writeFile", tag = "files",
     params(("path" = String, Path, description = "Absolute path, without the leading slash"), WriteFile),
     request_body(content = [u8], content_type = "application/octet-stream"),
     responses(
@@ -115,7 +115,7 @@ pub(crate) async fn write(
 }
 
 /// Deletes a file, a symbolic link or a directory.
-#[utoipa::path(delete, path = "/files/{*path}", tag = "files",
+#[utoipa::path(delete, path = "/files/{*path}", operation_id = "deleteFile", tag = "files",
     params(("path" = String, Path, description = "Absolute path, without the leading slash"), DeleteFile),
     responses(
         (status = 204, description = "Deleted"),
@@ -139,7 +139,7 @@ pub(crate) async fn delete(
 /// Entries are sorted by path; a directory comes right before its content. Names that are not UTF-8
 /// are shown with U+FFFD and have `encodedPath`. A page is a look at the directory at that moment:
 /// what is made or removed between two pages may or may not appear.
-#[utoipa::path(get, path = "/files:list", tag = "files", params(ListFiles),
+#[utoipa::path(get, path = "/files:list", operation_id = "listFiles", tag = "files", params(ListFiles),
     responses(
         (status = 200, description = "One page", body = FileList),
         (status = 400, description = "VALIDATION_FAILED, INVALID_PATH, NOT_DIRECTORY, NAME_TOO_LONG", body = ErrorBody),
@@ -156,7 +156,7 @@ pub(crate) async fn list(
 }
 
 /// Makes a directory.
-#[utoipa::path(post, path = "/files:mkdir", tag = "files", request_body = MakeDirectory,
+#[utoipa::path(post, path = "/files:mkdir", operation_id = "makeDirectory", tag = "files", request_body = MakeDirectory,
     responses(
         (status = 200, description = "Made, or with `recursive` there already", body = FileEntry),
         (status = 400, description = "VALIDATION_FAILED, INVALID_PATH, NOT_DIRECTORY, NAME_TOO_LONG", body = ErrorBody),

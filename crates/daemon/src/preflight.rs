@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use jail::features::{self, Status};
+
 use crate::{config::Config, port_owner};
 
 /// Why the server was not started.
@@ -52,14 +54,21 @@ pub enum PreflightError {
 ///
 /// # Errors
 /// [`PreflightError::NotRoot`], [`PreflightError::Kernel`].
-pub(crate) fn preflight(_config: &Config) -> Result<(), PreflightError> {
+pub(crate) fn preflight(config: &Config) -> Result<(), PreflightError> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
     // Real, effective, saved, file system (proc(5)).
     if ids.split_whitespace().nth(1) != Some("0") {
         return Err(PreflightError::NotRoot);
     }
-    Ok(())
+    let missing: Vec<String> = features::probe(&config.node.state_dir)
+        .into_iter()
+        .filter(|feature| feature.required && feature.status == Status::Missing)
+        // A node without a network needs no firewall.
+        .filter(|feature| config.node.network.is_some() || !feature.name.starts_with("nf"))
+        .map(|feature| format!("{}: {} ({})", feature.name, feature.detail, feature.remedy))
+        .collect();
+    if missing.is_empty() { Ok(()) } else { Err(PreflightError::Kernel(missing.join("; "))) }
 }
 
 /// Makes the state directory, for root alone, or checks the one that is there.

@@ -102,6 +102,11 @@ pub struct DownReport {
 pub fn serve(config: Config) -> Result<(), ServeError> {
     log::start(&config.log);
     preflight::preflight(&config)?;
+    // Connections, sockets to agents and a handle to each sandbox: one descriptor each.
+    sys::limits::raise_open_files().map_err(|error| ServeError::System {
+        attempt: "raising the limit of open files",
+        source: error.into(),
+    })?;
     preflight::state_dir(&config.node.state_dir)?;
     let claim = claim(&config)?;
     let listener = preflight::listen(config.api.listen)?;

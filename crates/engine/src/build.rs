@@ -23,21 +23,10 @@ use crate::{EngineError, error, node::Node};
 /// Events that may wait for the listener. Behind it, the build waits.
 const EVENTS: usize = 256;
 
-/// The image that every store has and does not list, see [`image::Store::get`].
-const HOST: &str = "host";
-
-/// The images of the store, and `host`, sorted by name.
+/// The images of the store, sorted by name.
 pub(crate) async fn images(node: &Arc<Node>) -> Result<Vec<Image>, EngineError> {
     let images = Arc::clone(&node.images);
-    let listed = tokio::task::spawn_blocking(move || {
-        let mut all = images.list()?;
-        let host = HOST.parse().ok().and_then(|name| images.get(&name).ok());
-        // A machine that cannot have it has the others.
-        all.extend(host.map(|(host, _)| host));
-        all.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(all)
-    });
-    listed
+    tokio::task::spawn_blocking(move || images.list())
         .await
         .map_err(|_panicked| error::internal("listing the images"))?
         .map_err(|error: ImageError| error::of_store(&error))

@@ -74,7 +74,12 @@ impl HostNetwork {
         let forwarding = fs::read_to_string(FORWARDING)
             .map_err(|error| JailError::io(STEP, format!("read {FORWARDING}"), &error))?;
         if forwarding.trim() == "0" {
-            fs::write(&self.forwarding_marker, "")
+            let mut private = fs::OpenOptions::new();
+            std::os::unix::fs::OpenOptionsExt::mode(&mut private, 0o600);
+            private
+                .create(true)
+                .append(true)
+                .open(&self.forwarding_marker)
                 .map_err(|error| JailError::io(STEP, "note that forwarding was off", &error))?;
             set_forwarding("1")?;
         }

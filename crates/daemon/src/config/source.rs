@@ -158,7 +158,7 @@ impl Sources {
 
     fn read_flags(&self, given: &mut Vec<Given>, faults: &mut Vec<Fault>) {
         for (name, value) in self.flags.iter().filter(|(name, _)| name != "config") {
-            let origin = Origin::Flag(format!("--{}", name.replace(['.', '_'], "-")));
+            let origin = Origin::Flag(format!("--set {name}"));
             match SETTINGS.iter().find(|setting| setting.name == name) {
                 Some(setting) => given.push(Given {
                     setting: setting.name,

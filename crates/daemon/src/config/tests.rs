@@ -65,7 +65,7 @@ fn flags_go_over_environment_over_file_over_defaults() {
         let line = print.lines().find(|line| line.starts_with(start)).unwrap();
         line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
     };
-    assert_eq!(line("name "), ["name", "flag", "--name"]);
+    assert_eq!(line("name "), ["name", "flag", "--set", "name"]);
     assert_eq!(line("launchers "), ["launchers", "3", "SANDBAR_LAUNCHERS"]);
     assert!(line("max_sandboxes ")[2].ends_with("sandbar.toml:3"));
     assert_eq!(line("uid_base "), ["uid_base", "1073741824", "default"]);
@@ -88,12 +88,12 @@ fn every_fault_is_reported_at_once_with_its_place() {
         "sandbar.toml:2: no setting is called nmae; did you mean name?",
         "SANDBAR_STATE_DIRR: no such setting; did you mean SANDBAR_STATE_DIR?",
         "sandbar.toml:1: listen is \"8787\"",
-        "--state-dir: state_dir is \"relative\"; write an absolute path",
+        "--set state_dir: state_dir is \"relative\"; write an absolute path",
         "sandbar.toml:7: network.subnet is \"10.213.0.1/16\", whose address has bits outside",
         "SANDBAR_LIMITS_MAX_CPUS: limits.max.cpus is \"many\"; write a number of CPUs",
         "sandbar.toml:4: limits.default.memory is \"2 gigs\"; write a size from 16MiB",
         "sandbar.toml:5: limits.default.pids is \"4\"; write a whole number from 8",
-        "--log-format: log.format is \"xml\"; write text or json",
+        "--set log.format: log.format is \"xml\"; write text or json",
     ];
     assert_eq!(faults.len(), starts.len(), "{faults:#?}");
     for (fault, start) in faults.iter().zip(starts) {
@@ -117,7 +117,7 @@ fn a_broken_line_does_not_hide_the_other_faults() {
 
     assert!(faults[0].starts_with("sandbar.toml:1: not TOML: "), "{faults:#?}");
     assert!(faults.iter().any(|fault| fault.starts_with("sandbar.toml:3: no setting")));
-    assert!(faults.iter().any(|fault| fault.starts_with("--launchers: ")));
+    assert!(faults.iter().any(|fault| fault.starts_with("--set launchers: ")));
 }
 
 #[test]
@@ -125,7 +125,10 @@ fn an_address_others_can_reach_needs_a_key() {
     for listen in ["0.0.0.0:8787", "192.168.1.4:80", "[::]:8787"] {
         let found = faults("", &[], &[("listen", listen)]);
         assert_eq!(found.len(), 1);
-        assert!(found[0].starts_with(&format!("--listen: {listen} can be reached")), "{found:?}");
+        assert!(
+            found[0].starts_with(&format!("--set listen: {listen} can be reached")),
+            "{found:?}"
+        );
     }
     let key = "k".repeat(32);
     let config = load("", &[("SANDBAR_KEY", &key)], &[("listen", "0.0.0.0:8787")]).unwrap();
@@ -151,7 +154,7 @@ fn keys_are_checked_and_never_shown() {
     let config = load("", &[], &[("key_file", path)]).unwrap();
     assert!(config.api.key.unwrap().matches(key.as_bytes()));
     let both = faults("", &[("SANDBAR_KEY", &key)], &[("key_file", path)]);
-    assert_eq!(both, ["--key-file: key and key_file are both set; keep one of them"]);
+    assert_eq!(both, ["--set key_file: key and key_file are both set; keep one of them"]);
     let missing = faults("", &[], &[("key_file", "/nonexistent/key")]);
     assert!(missing[0].contains("/nonexistent/key, which cannot be read"), "{missing:?}");
 }
