@@ -13,7 +13,9 @@ demo: setup build  ## Build everything, run real code in a sandbox and show the 
 
 test: setup format lint doc  ## Everything that CI runs
 	cargo test --workspace --locked
+	@scripts/build
 	@scripts/demo
+	@scripts/test-image
 
 format:  ## Fail on formatting
 	cargo fmt --all -- --check
@@ -28,7 +30,7 @@ build:   ## Build the static release binary, target/release/sandbar
 	@scripts/build
 
 bench: setup build  ## Measure this machine against SPECIFICATION.md
-	@scripts/bench
+	@scripts/bench --compare
 
 clean:   ## Remove what was built, and the demo's image
 	cargo clean

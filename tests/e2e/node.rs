@@ -20,6 +20,38 @@ async fn health_and_metrics_tell_what_happens() {
     assert!(metrics.text.ends_with("# EOF\n"), "not OpenMetrics");
 }
 
+#[tokio::test]
+async fn the_log_has_one_structured_line_per_request() {
+    let server = Server::start_with(env!("CARGO_BIN_EXE_sandbar"), &[("LOG_FORMAT", "json")]);
+
+    let answer = server.get("/v1/sandboxes/none").await;
+
+    let id = answer.json["error"]["requestId"].as_str().expect("errors name their request");
+    let log = server.log_until(id);
+    let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let of_request: Vec<_> = lines.filter(|line| line["request_id"] == id).collect();
+    assert_eq!(of_request.len(), 1, "{log}");
+    assert_eq!(of_request[0]["status"], 404);
+}
+
+#[test]
+fn a_start_without_what_isolation_needs_is_refused() {
+    let server = server();
+    let free = testkit::Slot::take();
+
+    let mut command = server.command(["serve"]);
+    let output = command
+        .env("SANDBAR_STATE_DIR", server.state_dir().join("second"))
+        .env("SANDBAR_NAME", free.name())
+        .env("PATH", "/nonexistent")
+        .output()
+        .unwrap();
+
+    assert!(!output.status.success());
+    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(complaint.contains("nft") && complaint.contains("doctor"), "{complaint}");
+}
+
 #[test]
 fn every_fault_of_the_configuration_is_reported_at_once_with_its_place() {
     let server = server();

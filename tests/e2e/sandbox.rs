@@ -129,3 +129,21 @@ async fn a_full_node_refuses_more_and_keeps_what_it_has() {
     assert_eq!(refused.status, 503);
     assert_eq!(server.shell("one", "echo ok").await, "ok\n");
 }
+
+#[tokio::test]
+async fn the_cpu_limit_holds() {
+    let server = server();
+    let body = json!({"id": "slow", "resources": {"cpuMillis": 200}});
+    server.post("/v1/sandboxes", &body).await;
+
+    // Its share of the time that passes, which a busy machine can only lower.
+    let burn = "import time\n\
+                wall, cpu = time.monotonic(), time.process_time()\n\
+                while time.monotonic() - wall < 2: pass\n\
+                print((time.process_time() - cpu) / (time.monotonic() - wall))";
+    let burned =
+        server.post("/v1/sandboxes/slow/exec", &json!({"command": ["python3", "-c", burn]})).await;
+
+    let share: f64 = burned.json["stdout"].as_str().unwrap_or_default().trim().parse().unwrap();
+    assert!(share < 0.3, "it got {share} of a CPU instead of 0.2");
+}

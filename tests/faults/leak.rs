@@ -1,5 +1,7 @@
 //! Many creations and destructions leave nothing behind.
 
+use std::time::Duration;
+
 use futures_util::{StreamExt, stream};
 use serde_json::json;
 
@@ -10,6 +12,19 @@ const ROUNDS: usize = 1000;
 
 /// Rounds at the same time.
 const IN_FLIGHT: usize = 8;
+
+#[tokio::test]
+async fn a_second_after_a_destroy_nothing_is_left() {
+    let server = server();
+    server.shell("warm", "true").await;
+    let before = server.look();
+    server.shell("s", "echo x > file; sleep 1000 &").await;
+
+    assert_eq!(server.delete("/v1/sandboxes/s").await.status, 204);
+
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(server.look(), before);
+}
 
 #[tokio::test]
 async fn a_thousand_sandboxes_leave_nothing_behind() {

@@ -3,6 +3,7 @@
 
 mod escape;
 mod leak;
+mod network;
 
 /// A server for one test.
 fn server() -> testkit::Server {

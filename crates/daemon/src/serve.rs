@@ -153,7 +153,11 @@ impl Node {
             .thread_name("daemon")
             .build()
             .map_err(|source| ServeError::System { attempt: "starting threads", source })?;
-        ground.begin(&config.node.name)?;
+        if let Err(error) = ground.begin(&config.node.name) {
+            // The first error is the one to tell; what half a start made goes with it.
+            drop(ground.clear());
+            return Err(error);
+        }
         Ok(Self { config, launchers, ground, runtime })
     }
 }
@@ -166,10 +170,10 @@ struct Ground {
 
 impl Ground {
     fn begin(&mut self, name: &str) -> Result<(), ServeError> {
-        let failed = |source| ServeError::Jail { attempt: "looking for running sandboxes", source };
-        let jails = self.launcher.jails().map_err(failed)?;
+        let failed = |attempt| move |source| ServeError::Jail { attempt, source };
+        let jails = self.launcher.jails().map_err(failed("looking for running sandboxes"))?;
         self.claim.settle(name, !jails.is_empty())?;
-        Ok(())
+        self.launcher.set_up_network().map_err(failed("setting up the network"))
     }
 
     /// Ends the threads and, if no sandbox is left to need them, the node's network and cgroups,

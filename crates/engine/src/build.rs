@@ -7,7 +7,7 @@
 mod lines;
 mod step;
 
-use std::sync::Arc;
+use std::{panic::resume_unwind, sync::Arc, thread};
 
 use api::{
     image::{BuildEvent, BuildImage, Image},
@@ -18,6 +18,7 @@ use jail::JailId;
 use tokio::{runtime::Handle, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
+use self::{lines::Lines, step::Output};
 use crate::{EngineError, error, node::Node};
 
 /// Events that may wait for the listener. Behind it, the build waits.
@@ -84,6 +85,19 @@ struct Listener {
     runtime: Handle,
 }
 
+/// Passes on what a step writes, line by line, until it has ended. May block.
+fn pass_on(mut heard: mpsc::Receiver<Output>, line: &mut dyn FnMut(&str)) {
+    let (mut stdout, mut stderr) = (Lines::default(), Lines::default());
+    while let Some(piece) = heard.blocking_recv() {
+        match piece {
+            Output::Stdout(text) => stdout.push(&text, line),
+            Output::Stderr(text) => stderr.push(&text, line),
+        }
+    }
+    stdout.finish(line);
+    stderr.finish(line);
+}
+
 /// Builds, on a thread that may block.
 fn carry_out(
     node: &Arc<Node>,
@@ -111,7 +125,16 @@ fn carry_out(
     };
     let mut used: Vec<JailId> = Vec::new();
     let built = build.run(
-        &mut |run, line| runtime.block_on(step::run(node, run, stop, line, &mut used)),
+        &mut |run, line| {
+            let used = &mut used;
+            thread::scope(|scope| {
+                let (output, heard) = mpsc::channel(EVENTS);
+                let step = step::run(node, run, stop, output, used);
+                let step = scope.spawn(move || runtime.block_on(step));
+                pass_on(heard, line);
+                step.join().unwrap_or_else(|panic| resume_unwind(panic))
+            })
+        },
         &mut |event| {
             if events.blocking_send(event).is_err() {
                 cancel.cancel();

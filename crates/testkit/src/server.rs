@@ -6,7 +6,7 @@ use std::{
     os::fd::AsFd,
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::{Arc, Condvar, Mutex},
     thread::JoinHandle,
 };
 
@@ -26,17 +26,28 @@ pub struct Server {
     binary: PathBuf,
     slot: Slot,
     state: PathBuf,
+    /// Removed last.
+    #[expect(dead_code, reason = "held for its Drop")]
     temporary: Option<TempDir>,
     before: Leaks,
     settings: Vec<(String, String)>,
+    /// Network namespace that the server, and commands for it, run in.
+    namespace: Option<String>,
     running: Option<Running>,
 }
 
 #[derive(Debug)]
 struct Running {
     process: Child,
-    log: Arc<Mutex<Vec<String>>>,
+    log: Arc<Log>,
     reader: JoinHandle<()>,
+}
+
+/// Lines of a server's standard error, as they come.
+#[derive(Debug, Default)]
+struct Log {
+    lines: Mutex<Vec<String>>,
+    grown: Condvar,
 }
 
 impl Server {
@@ -59,10 +70,21 @@ impl Server {
             .prefix("sandbar-test-")
             .tempdir_in("/var/tmp")
             .expect("a state directory can be made");
-        let path = state.path().to_owned();
-        let mut server = Self::start_in(binary, &path, settings);
-        server.temporary = Some(state);
-        server
+        Self::start_on(binary, (state.path().to_owned(), Some(state)), None, settings)
+    }
+
+    /// Starts a server whose host network is the network namespace `namespace`, as ip-netns(8)
+    /// names it. Its API is reached from there only: through [`Server::command`].
+    ///
+    /// # Panics
+    /// As [`Server::start`].
+    #[must_use]
+    pub fn start_in_namespace(binary: &str, namespace: &str) -> Self {
+        let state = tempfile::Builder::new()
+            .prefix("sandbar-test-")
+            .tempdir_in("/var/tmp")
+            .expect("a state directory can be made");
+        Self::start_on(binary, (state.path().to_owned(), Some(state)), Some(namespace), &[])
     }
 
     /// Starts a server that keeps its state in `state`, which the caller removes.
@@ -71,8 +93,17 @@ impl Server {
     /// As [`Server::start`].
     #[must_use]
     pub fn start_in(binary: &str, state: &Path, settings: Settings<'_>) -> Self {
+        Self::start_on(binary, (state.to_owned(), None), None, settings)
+    }
+
+    fn start_on(
+        binary: &str,
+        (state, temporary): (PathBuf, Option<TempDir>),
+        namespace: Option<&str>,
+        settings: Settings<'_>,
+    ) -> Self {
         let slot = Slot::take();
-        let before = Leaks::look(&slot.name(), state);
+        let before = Leaks::look(&slot.name(), &state);
         let settings =
             settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let mut server = Self {
@@ -80,8 +111,9 @@ impl Server {
             before,
             settings: settings.collect(),
             slot,
-            state: state.to_owned(),
-            temporary: None,
+            state,
+            temporary,
+            namespace: namespace.map(str::to_owned),
             running: None,
         };
         server.restart();
@@ -100,7 +132,7 @@ impl Server {
             .spawn()
             .expect("the binary starts");
         let stderr = process.stderr.take().expect("stderr is piped");
-        let log = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::new(Log::default());
         let (ready_to, ready) = std::sync::mpsc::sync_channel(1);
         let reader = std::thread::spawn({
             let log = Arc::clone(&log);
@@ -115,7 +147,14 @@ impl Server {
     /// A command line of the product, set up to find this server.
     #[must_use]
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(&self.binary);
+        let mut command = match &self.namespace {
+            None => Command::new(&self.binary),
+            Some(namespace) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net=/run/netns/{namespace}")).arg(&self.binary);
+                command
+            }
+        };
         command
             .args(args)
             .env_clear()
@@ -171,8 +210,24 @@ impl Server {
     /// What it has logged since it was last started.
     #[must_use]
     pub fn log(&self) -> String {
-        let lines = self.running.as_ref().map(|running| running.log.lock().map(|l| l.join("\n")));
+        let lines =
+            self.running.as_ref().map(|running| running.log.lines.lock().map(|l| l.join("\n")));
         lines.and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// Its log, once a line with `text` is in it.
+    ///
+    /// # Panics
+    /// When the server ends without writing one.
+    #[must_use]
+    pub fn log_until(&self, text: &str) -> String {
+        let running = self.running.as_ref().expect("the server runs");
+        let mut lines = running.log.lines.lock().expect("no reader has panicked");
+        while !lines.iter().any(|line| line.contains(text)) {
+            assert!(!running.reader.is_finished(), "{text:?} was not logged: {lines:#?}");
+            lines = running.log.grown.wait(lines).expect("no reader has panicked");
+        }
+        lines.join("\n")
     }
 
     /// The daemon's process id.
@@ -252,19 +307,17 @@ impl Drop for Server {
 }
 
 /// Collects the log; tells when the line comes that says that requests are served.
-fn read_log(
-    stderr: ChildStderr,
-    log: &Mutex<Vec<String>>,
-    ready: &std::sync::mpsc::SyncSender<()>,
-) {
+fn read_log(stderr: ChildStderr, log: &Log, ready: &std::sync::mpsc::SyncSender<()>) {
     for line in BufReader::new(stderr).lines().map_while(Result::ok) {
         let is_ready = line.contains("serving");
-        if let Ok(mut log) = log.lock() {
-            log.push(line);
+        if let Ok(mut lines) = log.lines.lock() {
+            lines.push(line);
         }
+        log.grown.notify_all();
         if is_ready {
             // Only the first one is waited for.
             ready.try_send(()).unwrap_or_default();
         }
     }
+    log.grown.notify_all();
 }

@@ -11,9 +11,10 @@ use http_body_util::{BodyExt, Full};
 use image::{ImageError, Rootfs, RunStep};
 use jail::{Hostname, JailId, JailSpec};
 use link::{AgentConfig, Body};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::lines::{Events, Lines};
+use super::lines::Events;
 use crate::{
     EngineError, create,
     error::{self, Publish},
@@ -27,6 +28,12 @@ const RUN_TIMEOUT: Duration = Duration::from_secs(4 * 60 * 60);
 
 /// How long the agent may say nothing; it sends a heartbeat four times as often.
 const SILENCE: Duration = Duration::from_secs(4 * api::limit::HEARTBEAT_SECS);
+
+/// A piece of what a RUN writes.
+pub(super) enum Output {
+    Stdout(String),
+    Stderr(String),
+}
 
 /// Why a RUN gave no layer.
 enum NoLayer {
@@ -42,18 +49,19 @@ impl From<EngineError> for NoLayer {
     }
 }
 
-/// Carries out `run` and returns the sandbox's upper layer. Its jail is added to `used`: the
-/// caller has its files removed once the layer has been taken.
+/// Carries out `run` and returns the sandbox's upper layer. What the command writes goes to
+/// `output`; behind it, the command waits. Its jail is added to `used`: the caller has its files
+/// removed once the layer has been taken.
 pub(super) async fn run(
     node: &Arc<Node>,
     run: &RunStep<'_>,
     stop: &CancellationToken,
-    line: &mut dyn FnMut(&str),
+    output: mpsc::Sender<Output>,
     used: &mut Vec<JailId>,
 ) -> Result<PathBuf, ImageError> {
     let ended = match node.acquire_guest() {
         Ok(guest) => {
-            let ended = in_guest(node, run, stop, line, (&guest, used)).await;
+            let ended = in_guest(node, run, stop, output, (&guest, used)).await;
             node.release_guest(&guest);
             ended.map(|()| {
                 let jail =
@@ -75,7 +83,7 @@ async fn in_guest(
     node: &Arc<Node>,
     run: &RunStep<'_>,
     stop: &CancellationToken,
-    line: &mut dyn FnMut(&str),
+    output: mpsc::Sender<Output>,
     (guest, used): (&Guest, &mut Vec<JailId>),
 ) -> Result<(), NoLayer> {
     let attempt = "making a sandbox for the step";
@@ -90,7 +98,7 @@ async fn in_guest(
         Ok(_) => {
             tokio::select! {
                 () = stop.cancelled() => Err(NoLayer::Cancelled),
-                ended = follow(node, guest.jail, run, line) => ended,
+                ended = follow(node, guest.jail, run, output) => ended,
             }
         }
         Err(error) => Err(error.publish(attempt).into()),
@@ -120,7 +128,7 @@ async fn follow(
     node: &Node,
     jail: JailId,
     run: &RunStep<'_>,
-    line: &mut dyn FnMut(&str),
+    output: mpsc::Sender<Output>,
 ) -> Result<(), NoLayer> {
     let unreachable = || error::internal("talking to the step's sandbox");
     let response = node.links.send(jail.0, request(run)?).await.map_err(|error| {
@@ -132,23 +140,21 @@ async fn follow(
         return Err(unreachable().into());
     }
     let mut body = response.into_body();
-    let (mut events, mut stdout, mut stderr) =
-        (Events::default(), Lines::default(), Lines::default());
+    let mut events = Events::default();
     loop {
         let frame = tokio::time::timeout(SILENCE, body.frame()).await;
         let Ok(Some(Ok(frame))) = frame else { return Err(unreachable().into()) };
         let Ok(data) = frame.into_data() else { continue };
         for event in events.push(&data).map_err(|_not_events| unreachable())? {
-            match event {
-                ExecEvent::Start { .. } => {}
-                ExecEvent::Stdout { data } => stdout.push(&data, line),
-                ExecEvent::Stderr { data } => stderr.push(&data, line),
-                ExecEvent::Exit { success, ending, .. } => {
-                    stdout.finish(line);
-                    stderr.finish(line);
-                    return if success { Ok(()) } else { Err(NoLayer::Ended(ending)) };
-                }
-            }
+            let piece = match event {
+                ExecEvent::Start { .. } => continue,
+                ExecEvent::Stdout { data } => Output::Stdout(data),
+                ExecEvent::Stderr { data } => Output::Stderr(data),
+                ExecEvent::Exit { success: true, .. } => return Ok(()),
+                ExecEvent::Exit { ending, .. } => return Err(NoLayer::Ended(ending)),
+            };
+            // Nobody listens any more: the build is being cancelled, which ends this future.
+            drop(output.send(piece).await);
         }
     }
 }
