@@ -42,8 +42,8 @@ fn ip(arguments: &str) {
 impl Network {
     fn new() -> Self {
         let slot = Slot::take();
-        let node = format!("sandbar-{}-node", slot.name());
-        let router = format!("sandbar-{}-router", slot.name());
+        let node = format!("test-{}-node", slot.name());
+        let router = format!("test-{}-router", slot.name());
         let mut network = Self { node, router, service: None, _slot: slot };
         network.build();
         network
