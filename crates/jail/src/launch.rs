@@ -21,6 +21,7 @@ use crate::{
     handoff::Handoff,
     launcher::Launched,
     network,
+    rootfs::JailMounts,
     server::Server,
     spec::JailSpec,
 };
@@ -35,13 +36,16 @@ const FIXED_FDS: usize = 2;
 /// Above every number at which the agent inherits something.
 const CHANNEL_ABOVE: i32 = 64;
 
+/// A jail that has been built, and what is to be closed when nobody waits; see [`JailMounts`].
+pub(crate) type Built = (Launched, Vec<OwnedFd>);
+
 /// Builds the jail of `spec`. `fds` are the agent's socket, its configuration, the layers topmost
 /// first, and one tree per bind.
 pub(crate) fn launch(
     server: &Server,
     spec: &JailSpec,
     mut fds: Vec<OwnedFd>,
-) -> Result<Launched, JailError> {
+) -> Result<Built, JailError> {
     let layers = fds.len().saturating_sub(FIXED_FDS + spec.binds.len());
     check(spec, layers, &server.node)?;
     let binds = fds.split_off(FIXED_FDS + layers);
@@ -63,7 +67,7 @@ fn build(
     cgroups: &JailCgroups,
     fixed: &[OwnedFd],
     trees: (&[OwnedFd], &[OwnedFd]),
-) -> Result<Launched, JailError> {
+) -> Result<Built, JailError> {
     let (ours, theirs) = socket::message_pair().in_step("channel")?;
     let jail_end = Channel(fd::duplicate_above(theirs.as_fd(), CHANNEL_ABOVE).in_step("channel")?);
     drop(theirs);
@@ -76,7 +80,7 @@ fn build(
     let user = write_maps(first.pid, spec.uid_base)?;
     entry.tell(channel::MAPS, &[])?;
     // Made while the first process makes its namespaces.
-    let mounts = server.files.mounts(spec.jail, spec.uid_base, user.as_fd(), trees)?;
+    let mounts: JailMounts = server.files.mounts(spec.jail, spec.uid_base, user.as_fd(), trees)?;
 
     let pid = entry.hear(channel::PID)?;
     let pidfd = sys::process::open(pid).in_step("agent")?;
@@ -90,7 +94,7 @@ fn build(
     entry.tell(channel::MOUNTS, &fds)?;
 
     entry.hear_exec()?;
-    Ok(Launched { pid, start_time: start_time(pid)?, pidfd })
+    Ok((Launched { pid, start_time: start_time(pid)?, pidfd }, mounts.spent))
 }
 
 /// A process just started.

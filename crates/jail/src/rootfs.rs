@@ -74,6 +74,10 @@ pub(crate) struct JailMounts {
     pub(crate) dev: OwnedFd,
     /// Trees of the host, read-only.
     pub(crate) binds: Vec<OwnedFd>,
+    /// The views of the layers that the root is made of: not needed any more, but closing a mount
+    /// that is attached nowhere waits for an RCU grace period, so whoever has them closes them
+    /// when nobody waits.
+    pub(crate) spent: Vec<OwnedFd>,
 }
 
 impl NodeFiles {
@@ -130,7 +134,8 @@ impl NodeFiles {
         let root = overlay(&own, &lower).in_step(STEP);
         let dev = device_directory().in_step("dev");
         identity.resume().in_step(STEP)?;
-        Ok(JailMounts { root: root?, dev: dev?, binds })
+        lower.push(own);
+        Ok(JailMounts { root: root?, dev: dev?, binds, spent: lower })
     }
 }
 

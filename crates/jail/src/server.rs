@@ -18,6 +18,7 @@ use crate::{
     cgroup::NodeCgroups,
     error::{InStep, JailError},
     launch,
+    launcher::Launched,
     network::HostNetwork,
     policy, remove,
     rootfs::NodeFiles,
@@ -36,6 +37,21 @@ pub(crate) struct Server {
     pub(crate) filter: Vec<sys::seccomp::Instruction>,
     /// The executable that the agents run: this process's own, which is sealed.
     pub(crate) program: OwnedFd,
+}
+
+/// What came of a request.
+struct Done {
+    reply: Reply,
+    /// Goes with the reply.
+    pidfd: Option<OwnedFd>,
+    /// Closed when the reply is out, because that takes time.
+    spent: Vec<OwnedFd>,
+}
+
+impl From<Reply> for Done {
+    fn from(reply: Reply) -> Self {
+        Self { reply, pidfd: None, spent: Vec::new() }
+    }
 }
 
 /// Runs a launcher process: `sandbar __launcher STATE_DIR NAME BASE PREFIX`, with the daemon's
@@ -107,28 +123,28 @@ impl Server {
             };
             let fds = fds.into_iter().flatten().collect();
             match self.carry_out(request, fds) {
-                Ok((reply, pidfd)) => answer(socket, &reply, pidfd.as_ref().map(AsFd::as_fd)),
+                Ok(done) => {
+                    answer(socket, &done.reply, done.pidfd.as_ref().map(AsFd::as_fd));
+                    drop(done.spent);
+                }
                 Err(error) => answer(socket, &Reply::Failed(error), None),
             }
         }
     }
 
     /// Everything a launcher does.
-    fn carry_out(
-        &self,
-        request: Request,
-        fds: Vec<OwnedFd>,
-    ) -> Result<(Reply, Option<OwnedFd>), JailError> {
+    fn carry_out(&self, request: Request, fds: Vec<OwnedFd>) -> Result<Done, JailError> {
         match request {
             Request::Launch(spec) => {
-                let launched = launch::launch(self, &spec, fds)?;
-                let reply = Reply::Launched { pid: launched.pid, start_time: launched.start_time };
-                return Ok((reply, Some(launched.pidfd)));
+                let (launched, spent) = launch::launch(self, &spec, fds)?;
+                let Launched { pid, start_time, pidfd } = launched;
+                let reply = Reply::Launched { pid, start_time };
+                return Ok(Done { reply, pidfd: Some(pidfd), spent });
             }
             Request::Kill(jail) => self.cgroups.destroy(jail)?,
             Request::RemoveFiles(jail) => self.remove_files(jail)?,
             Request::Jails(from) => {
-                return Ok((Reply::Jails(self.cgroups.jails(from, JAILS_PER_REPLY)?), None));
+                return Ok(Reply::Jails(self.cgroups.jails(from, JAILS_PER_REPLY)?).into());
             }
             Request::SetUpNetwork => self.network.as_ref().map_or(Ok(()), HostNetwork::set_up)?,
             Request::TearDown => {
@@ -136,7 +152,7 @@ impl Server {
                 self.cgroups.remove_node()?;
             }
         }
-        Ok((Reply::Done, None))
+        Ok(Reply::Done.into())
     }
 
     fn remove_files(&self, jail: JailId) -> Result<(), JailError> {

@@ -119,18 +119,25 @@ fn mask() -> Result<(), SysError> {
     let empty = filesystem(c"tmpfs", &[(c"mode", c"555"), (c"size", c"4k")], QUIET)?;
     mount::add_flags(empty.as_fd(), MountFlags::READ_ONLY, false)?;
     for path in MASKED_DIRECTORIES {
-        let cover = mount::clone_mount(empty.as_fd(), c"", false)?;
-        if_present(mount::attach(cover.as_fd(), file::cwd(), path))?;
+        cover(path, &|| mount::clone_mount(empty.as_fd(), c"", false))?;
     }
     mount::attach(empty.as_fd(), file::cwd(), c"/sys")?;
     for path in MASKED_FILES {
-        let cover = mount::clone_mount(file::cwd(), c"/dev/null", false)?;
-        if_present(mount::attach(cover.as_fd(), file::cwd(), path))?;
+        cover(path, &|| mount::clone_mount(file::cwd(), c"/dev/null", false))?;
     }
     for path in READ_ONLY {
         let Some(part) = if_present(mount::clone_mount(file::cwd(), path, true))? else { continue };
         mount::add_flags(part.as_fd(), QUIET.and(MountFlags::READ_ONLY), true)?;
         mount::attach(part.as_fd(), file::cwd(), path)?;
+    }
+    Ok(())
+}
+
+/// Mounts what `make` makes over `path`, if there is something to cover. It looks first, because
+/// a mount made for nothing takes milliseconds to close.
+fn cover(path: &CStr, make: &dyn Fn() -> Result<OwnedFd, SysError>) -> Result<(), SysError> {
+    if if_present(file::open(file::cwd(), path, file::PATH_ONLY))?.is_some() {
+        mount::attach(make()?.as_fd(), file::cwd(), path)?;
     }
     Ok(())
 }
