@@ -51,8 +51,8 @@ fn empty_directory(dir: &Path, top: &Path, moved: &mut u64) -> io::Result<()> {
         let entry = entry?;
         let name = c_string(&entry.file_name())?;
         if !entry.file_type()?.is_dir() {
-            file::remove(opened.as_fd(), &name, false)?;
-        } else if file::remove(opened.as_fd(), &name, true).is_err_and(is_not_empty) {
+            file::remove(opened.as_fd(), &name)?;
+        } else if file::remove_dir(opened.as_fd(), &name).is_err_and(is_not_empty) {
             move_up(&entry.path(), top, moved)?;
         }
     }

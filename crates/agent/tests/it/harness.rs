@@ -62,9 +62,9 @@ impl Agent {
             .unwrap();
         let config = File::open(config).unwrap();
         let cgroup_dir = cgroup.as_ref().map(|cgroup| File::open(&cgroup.0).unwrap());
-        let number = |file: &File| sys::inherit::leave_open(file.as_fd()).unwrap();
+        let number = |file: &File| sys::fd::leave_open(file.as_fd()).unwrap();
         let handoff = Handoff {
-            listen: sys::inherit::leave_open(listener.as_fd()).unwrap(),
+            listen: sys::fd::leave_open(listener.as_fd()).unwrap(),
             config: number(&config),
             cgroup: cgroup_dir.as_ref().map(number),
             tasks: limits.tasks.iter().map(number).collect(),
