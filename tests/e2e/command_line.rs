@@ -89,8 +89,8 @@ fn ctrl_c_ends_the_command_inside() {
     let mut pid = String::new();
     lines.read_line(&mut pid).unwrap();
 
-    let pidfd = sys::process::open(i32::try_from(process.id()).unwrap()).unwrap();
-    sys::process::signal(pidfd.as_fd(), 2).unwrap();
+    let pidfd = sys::pidfd::open(i32::try_from(process.id()).unwrap()).unwrap();
+    sys::signal::send(pidfd.as_fd(), sys::signal::SIGINT).unwrap();
 
     assert_eq!(process.wait().unwrap().code(), Some(130));
     let pid = pid.trim();

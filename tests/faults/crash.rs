@@ -8,9 +8,9 @@ use testkit::Server;
 use crate::server;
 
 fn kill(pid: i32) {
-    let pidfd = sys::process::open(pid).expect("the process runs");
-    sys::process::signal(pidfd.as_fd(), sys::process::SIGKILL).expect("it can be killed");
-    assert!(sys::fd::wait_readable(pidfd.as_fd(), 10_000).expect("it can be waited for"));
+    let pidfd = sys::pidfd::open(pid).expect("the process runs");
+    sys::signal::send(pidfd.as_fd(), sys::signal::SIGKILL).expect("it can be killed");
+    assert!(sys::poll::wait_readable(pidfd.as_fd(), 10_000).expect("it can be waited for"));
 }
 
 /// Process ids of the children of process `parent`.

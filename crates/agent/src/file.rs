@@ -55,7 +55,7 @@ where
 /// True when the file system of `workdir` has no room; false also when that is not known.
 pub(crate) fn is_disk_full(workdir: &str) -> bool {
     let Ok(dir) = std::fs::File::open(workdir) else { return false };
-    sys::dir::file_system(dir.as_fd()).is_ok_and(|file_system| file_system.is_full)
+    sys::file_system::of(dir.as_fd()).is_ok_and(|file_system| file_system.is_full())
 }
 
 /// Reads a file.

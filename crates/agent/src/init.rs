@@ -141,15 +141,15 @@ fn run(handoff: &str) -> Result<std::convert::Infallible, InitError> {
 
 /// Closes the agent to the sandbox's own root, and takes the orphans also where it is not PID 1.
 fn protect() -> Result<(), SysError> {
-    sys::prctl::not_dumpable()?;
-    sys::prctl::no_new_privileges()?;
-    sys::prctl::adopt_orphans()?;
-    sys::prctl::set_umask(UMASK);
+    sys::process::not_dumpable()?;
+    sys::credentials::set_no_new_privileges()?;
+    sys::process::adopt_orphans()?;
+    sys::process::set_umask(UMASK);
     Ok(())
 }
 
 fn adopt(number: RawFd) -> Result<OwnedFd, InitError> {
-    sys::inherit::adopt(number).map_err(|source| InitError::Adopt { number, source })
+    sys::fd::adopt(number).map_err(|source| InitError::Adopt { number, source })
 }
 
 fn read_config(fd: OwnedFd) -> Result<AgentConfig, InitError> {

@@ -1,6 +1,6 @@
 //! The agent: PID 1 of every sandbox, an HTTP server on an inherited socket.
 //!
-//! All that a sandbox can do is on one page, [`routes`]; each noun behind it has one file. The
+//! All that a sandbox can do is on one page, `routes`; each noun behind it has one file. The
 //! agent owns commands, files and the reaping of orphans. It knows no lifecycle, no keys and no
 //! other sandbox, and nothing that is promised about isolation depends on it: after the first
 //! command it counts as hostile.

@@ -235,9 +235,9 @@ async fn bury(node: &Arc<Node>, buried: BTreeSet<JailId>, jails: &Jails) {
 fn identify(pid: i32, boot_id: &str) -> Option<(AgentIdentity, OwnedFd)> {
     // The descriptor first: if the process is still alive after its start time has been read, the
     // start time was its.
-    let pidfd = sys::process::open(pid).ok()?;
+    let pidfd = sys::pidfd::open(pid).ok()?;
     let start_time = start_time(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
-    let has_ended = sys::fd::wait_readable(pidfd.as_fd(), 0).ok()?;
+    let has_ended = sys::poll::wait_readable(pidfd.as_fd(), 0).ok()?;
     (!has_ended).then(|| (AgentIdentity { pid, start_time, boot_id: boot_id.to_owned() }, pidfd))
 }
 

@@ -17,7 +17,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sys::{fd, file};
+use sys::{
+    file, pidfd, poll,
+    signal::{self, SIGKILL},
+};
 
 use crate::{
     error::{InStep, JailError},
@@ -357,7 +360,7 @@ fn kill_group(dir: &Path, deadline: Instant) -> Result<(), JailError> {
     let Ok(watched) = fs::File::open(&events) else { return Ok(()) };
     set(&dir.join("cgroup.kill"), "1")?;
     while is_populated(&events) {
-        wait(|ms| fd::wait_priority(watched.as_fd(), ms), deadline, dir)?;
+        wait(|ms| poll::wait_priority(watched.as_fd(), ms), deadline, dir)?;
     }
     Ok(())
 }
@@ -368,12 +371,12 @@ fn is_populated(events: &Path) -> bool {
 
 /// Kills PID 1 of a jail, with which the kernel ends everything in its pid namespace.
 fn kill_process(pid: i32, deadline: Instant) -> Result<(), JailError> {
-    let Ok(pidfd) = sys::process::open(pid) else { return Ok(()) };
+    let Ok(pidfd) = pidfd::open(pid) else { return Ok(()) };
     // An error means that it is dead already.
-    sys::process::signal(pidfd.as_fd(), sys::process::SIGKILL).unwrap_or_default();
-    let dead = |pidfd: BorrowedFd<'_>| fd::wait_readable(pidfd, 0).in_step(STEP);
+    signal::send(pidfd.as_fd(), SIGKILL).unwrap_or_default();
+    let dead = |pidfd: BorrowedFd<'_>| poll::wait_readable(pidfd, 0).in_step(STEP);
     while !dead(pidfd.as_fd())? {
-        wait(|ms| fd::wait_readable(pidfd.as_fd(), ms), deadline, Path::new("its agent"))?;
+        wait(|ms| poll::wait_readable(pidfd.as_fd(), ms), deadline, Path::new("its agent"))?;
     }
     Ok(())
 }
@@ -407,7 +410,7 @@ fn remove_group(dir: &Path, deadline: Instant) -> Result<(), JailError> {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
                 let procs = fs::File::open(dir.join("cgroup.procs"));
                 let Ok(procs) = procs else { continue };
-                wait(|ms| fd::wait_priority(procs.as_fd(), ms.min(1)), deadline, dir)?;
+                wait(|ms| poll::wait_priority(procs.as_fd(), ms.min(1)), deadline, dir)?;
             }
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(JailError::io(STEP, format!("rmdir {}", dir.display()), &error));

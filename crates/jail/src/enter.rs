@@ -10,12 +10,17 @@
 //! and an exec, which closes the channel.
 
 use std::{
-    ffi::{CStr, c_char},
+    ffi::CStr,
     net::Ipv4Addr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use sys::{SysError, namespace::Namespaces, process::Fork};
+use sys::{
+    SysError,
+    namespace::Namespaces,
+    process::{Fork, Strings},
+    signal,
+};
 
 use crate::cgroup;
 
@@ -45,8 +50,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) inherited: &'a [BorrowedFd<'a>],
     pub(crate) filter: &'a [sys::seccomp::Instruction],
     pub(crate) program: BorrowedFd<'a>,
-    pub(crate) argv: &'a [*const c_char],
-    pub(crate) envp: &'a [*const c_char],
+    pub(crate) argv: &'a Strings<'a>,
+    pub(crate) envp: &'a Strings<'a>,
 }
 
 /// A step's name and what the kernel refused in it.
@@ -93,7 +98,7 @@ fn second_steps(plan: &Plan<'_>, channel: &Channel) -> Result<(), Failure> {
     // No terminal of the host can be reached or fed from here on.
     in_step("session", sys::process::new_session())?;
     // The launcher ignores its children's ends, and that would survive exec.
-    in_step("signals", sys::process::default_children())?;
+    in_step("signals", signal::default_action(signal::SIGCHLD))?;
     in_step("hostname", sys::namespace::set_hostname(plan.hostname))?;
     // The launcher has made the link and the mounts, and set the last limits, when this returns.
     let mounts = in_step("mounts", channel.wait_for_mounts())?;

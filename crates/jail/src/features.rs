@@ -1,7 +1,7 @@
 //! What a machine offers for isolation: each kernel feature, tool and setting, with what is lost
 //! without it and how to get it.
 //!
-//! Owns: looking ([`facts`], [`trial`]) and judging ([`judge`], a pure function of the facts).
+//! Owns: looking (`facts`, `trial`) and judging (`judge`, a pure function of the facts).
 //! Does not: change anything, or decide what a server does about what is missing.
 
 mod facts;

@@ -8,7 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sys::{fd, process::Fork, socket};
+use sys::{
+    fd, pidfd, poll,
+    process::{self, Fork, Strings},
+    socket,
+};
 
 use crate::{
     cgroup::JailCgroups,
@@ -83,7 +87,7 @@ fn build(
     let mounts: JailMounts = server.files.mounts(spec.jail, spec.uid_base, user.as_fd(), trees)?;
 
     let pid = entry.hear(channel::PID)?;
-    let pidfd = sys::process::open(pid).in_step("agent")?;
+    let pidfd = pidfd::open(pid).in_step("agent")?;
     if let (Some(network), Some(address)) = (&server.network, spec.address) {
         network.attach(spec.jail, pid, address)?;
     }
@@ -121,6 +125,7 @@ fn start_first(
     let targets = targets.collect::<Result<Vec<_>, _>>()?;
     let targets: Vec<&CStr> = targets.iter().map(CString::as_c_str).collect();
     let (messages, count) = network::jail_messages(&server.node, spec.address);
+    let argv = [c"sandbar", c"__agent", &handoff];
     let plan = Plan {
         uid_base: spec.uid_base,
         cgroups,
@@ -131,10 +136,10 @@ fn start_first(
         inherited: &inherited,
         filter: &server.filter,
         program: server.program.as_fd(),
-        argv: &sys::process::pointers(&[c"sandbar", c"__agent", &handoff]),
-        envp: &sys::process::pointers(&[]),
+        argv: &Strings::new(&argv),
+        envp: &Strings::new::<&CStr>(&[]),
     };
-    match sys::process::fork(cgroups.top.as_ref().map(AsFd::as_fd), false).in_step("fork")? {
+    match process::fork(cgroups.top.as_ref().map(AsFd::as_fd), false).in_step("fork")? {
         Fork::Child => enter::first(&plan, channel),
         Fork::Parent { pid, pidfd } => Ok(Started { pid, pidfd }),
     }
@@ -236,7 +241,7 @@ impl Entry {
                 return Err(JailError::Entry("a jail's process did not get ready".to_owned()));
             }
             let left = i32::try_from(left).unwrap_or(i32::MAX);
-            if fd::wait_readable(fd, left).in_step("channel")? {
+            if poll::wait_readable(fd, left).in_step("channel")? {
                 return Ok(());
             }
         }

@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use sys::{fd, memfd, socket};
+use sys::{memfd, poll, socket};
 
 use crate::{
     error::{InStep, JailError},
@@ -213,7 +213,7 @@ impl Launcher {
     }
 
     fn answer(&mut self) -> Result<(Reply, Option<OwnedFd>), JailError> {
-        if !fd::wait_readable(self.socket.as_fd(), ANSWER_MS).in_step("wait for a launcher")? {
+        if !poll::wait_readable(self.socket.as_fd(), ANSWER_MS).in_step("wait for a launcher")? {
             return Err(JailError::Lost("it has not answered in 15 minutes".to_owned()));
         }
         let mut buffer = vec![0; MESSAGE_BYTES];

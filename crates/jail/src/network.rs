@@ -18,7 +18,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use sys::{SysError, netlink};
+use sys::{SysError, netlink, signal};
 
 use crate::{
     error::{InStep, JailError},
@@ -169,9 +169,9 @@ fn set_forwarding(value: &str) -> Result<(), JailError> {
 /// Has `nft` carry out `script` as one transaction.
 fn nft(script: &str) -> Result<(), JailError> {
     // The launcher lets the kernel reap its children; this one is waited for.
-    sys::process::default_children().in_step(STEP)?;
+    signal::default_action(signal::SIGCHLD).in_step(STEP)?;
     let result = run_nft(script);
-    sys::process::ignore_children().in_step(STEP)?;
+    signal::ignore_children().in_step(STEP)?;
     result
 }
 

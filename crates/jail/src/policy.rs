@@ -5,7 +5,8 @@
 //!
 //! Two filters, because filters add up and can never be taken off again. The launcher loads
 //! [`agent_filter`] before it starts the agent, so that no process of the sandbox is ever without
-//! it; the agent loads [`user_filter`] in each command it starts.
+//! it. The agent loads the other, [`HIDE_CLONE3`], in each command it starts: the policy's tests
+//! hold it to what the policy says is the agent's alone.
 
 mod arch;
 mod compile;
@@ -16,7 +17,10 @@ mod program;
 mod tests;
 mod text;
 
-use sys::{SysError, seccomp::Instruction};
+use sys::{
+    SysError,
+    seccomp::{HIDE_CLONE3, Instruction},
+};
 
 pub use arch::Arch;
 use text::Policy;
@@ -42,15 +46,6 @@ pub fn compile(arch: Arch) -> Vec<Instruction> {
     compile::agent_filter(&policy(), arch)
 }
 
-/// The filter that a command of the user gets in addition: what is the agent's alone is absent.
-///
-/// # Panics
-/// As [`agent_filter`].
-#[must_use]
-pub fn user_filter() -> Vec<Instruction> {
-    compile::user_filter(&policy(), Arch::NATIVE)
-}
-
 /// Puts the calling thread, and all it starts from now on, under both filters and
 /// `no_new_privs`, for ever: as user code is in a sandbox.
 ///
@@ -59,7 +54,7 @@ pub fn user_filter() -> Vec<Instruction> {
 pub fn confine() -> Result<(), SysError> {
     sys::credentials::set_no_new_privileges()?;
     sys::seccomp::load(&agent_filter())?;
-    sys::seccomp::load(&user_filter())
+    sys::seccomp::load(&HIDE_CLONE3)
 }
 
 fn policy() -> Policy {

@@ -44,15 +44,15 @@ pub(crate) fn remove_tree(top: &Path) -> io::Result<()> {
 
 /// Removes the entries of `dir`, which lies in `top`; its non-empty directories move up to `top`.
 fn empty_directory(dir: &Path, top: &Path, moved: &mut u64) -> io::Result<()> {
-    /// open(2), `O_NOFOLLOW` and `O_DIRECTORY`: a link in the place of the directory is an error.
-    const FLAGS: i32 = 0o400_000 | 0o200_000;
+    /// A link in the place of the directory is an error.
+    const FLAGS: i32 = file::O_NOFOLLOW | file::O_DIRECTORY;
     let opened = fs::OpenOptions::new().read(true).custom_flags(FLAGS).open(dir)?;
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = c_string(&entry.file_name())?;
         if !entry.file_type()?.is_dir() {
-            file::remove(opened.as_fd(), &name, false)?;
-        } else if file::remove(opened.as_fd(), &name, true).is_err_and(is_not_empty) {
+            file::remove(opened.as_fd(), &name)?;
+        } else if file::remove_dir(opened.as_fd(), &name).is_err_and(is_not_empty) {
             move_up(&entry.path(), top, moved)?;
         }
     }

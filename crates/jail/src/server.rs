@@ -12,7 +12,11 @@ use std::{
     process::ExitCode,
 };
 
-use sys::{fd, socket};
+use sys::{
+    fd,
+    file::{self, How},
+    process, signal, socket,
+};
 
 use crate::{
     cgroup::NodeCgroups,
@@ -73,7 +77,7 @@ fn take_socket() -> Result<OwnedFd, sys::SysError> {
     /// Above the numbers that programs expect something at.
     const ABOVE: i32 = 10;
     let socket = fd::duplicate_above(std::io::stdin().as_fd(), ABOVE)?;
-    let null = sys::file::open(sys::file::cwd(), c"/dev/null", sys::file::READ_WRITE)?;
+    let null = file::open(file::cwd(), c"/dev/null", How::new(file::O_RDWR))?;
     fd::inherit_as(null.as_fd(), 0)?;
     Ok(socket)
 }
@@ -89,9 +93,9 @@ impl Server {
         let node = node_spec(args)
             .ok_or_else(|| JailError::Refused("the launcher's arguments are malformed".into()))?;
         // A terminal's Ctrl-C is for the daemon; this process ends when the daemon closes the socket.
-        sys::process::new_session().in_step(STEP)?;
-        sys::process::ignore_children().in_step(STEP)?;
-        sys::file::clear_umask();
+        process::new_session().in_step(STEP)?;
+        signal::ignore_children().in_step(STEP)?;
+        process::set_umask(0);
         sys::limits::raise_open_files().in_step(STEP)?;
         let program = fs::File::open("/proc/self/exe")
             .map_err(|error| JailError::io(STEP, "open /proc/self/exe", &error))?;

@@ -42,7 +42,7 @@ impl Connection {
     /// hyper learns of it only when its task gets to run.
     fn is_usable(&self) -> bool {
         self.sender.is_ready()
-            && sys::fd::wait_readable(self.stream.as_fd(), 0).is_ok_and(|heard| !heard)
+            && sys::poll::wait_readable(self.stream.as_fd(), 0).is_ok_and(|heard| !heard)
     }
 }
 

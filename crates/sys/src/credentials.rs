@@ -121,20 +121,16 @@ pub fn drop_from_bounding_set(capability: u32) -> Result<(), SysError> {
     }
 }
 
-/// No exec of this process or its children gains privileges any more. *After fork.*
+/// No exec of the calling thread and of what it starts ever gives privileges; cannot be undone.
+/// *After fork.*
 ///
 /// # Errors
-/// As prctl(2), `PR_SET_NO_NEW_PRIVS`.
+/// None on any supported kernel.
+///
+/// Source: `PR_SET_NO_NEW_PRIVS(2const)`, Linux 3.5.
 pub fn set_no_new_privileges() -> Result<(), SysError> {
     let (on, unused): (libc::c_ulong, libc::c_ulong) = (1, 0);
     // SAFETY: PR_SET_NO_NEW_PRIVS takes 1 and three zeros.
     let ret = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, on, unused, unused, unused) };
     check("prctl(PR_SET_NO_NEW_PRIVS)", ret).map(drop)
-}
-
-/// The calling process's effective user id.
-#[must_use]
-pub fn effective_uid() -> u32 {
-    // SAFETY: geteuid takes nothing and cannot fail.
-    unsafe { libc::geteuid() }
 }

@@ -1,28 +1,53 @@
-//! Descriptors.
+//! Descriptors: their numbers, and which of them cross an exec.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::error::{SysError, check, check_small};
 
 /// Takes ownership of a descriptor the kernel has just returned.
-pub(crate) fn own(raw: i32) -> OwnedFd {
+pub(crate) fn own(raw: RawFd) -> OwnedFd {
     // SAFETY: every caller passes the non-negative result of a call that makes a new descriptor,
     // which nothing else knows yet.
     unsafe { OwnedFd::from_raw_fd(raw) }
 }
 
-/// Takes ownership of a descriptor inherited across exec, by its number.
+/// Takes ownership of an inherited descriptor and makes it close-on-exec.
+///
+/// What crossed an exec is not close-on-exec, and everything that std and this crate open is; so
+/// a descriptor somebody in this process owns already, one adopted before included, is refused.
 ///
 /// # Errors
-/// `EBADF` when nothing is open under that number.
+/// `EBADF` when the number is not open, `EBUSY` when it was not inherited.
+pub fn adopt(fd: RawFd) -> Result<OwnedFd, SysError> {
+    if flags(fd)? & libc::FD_CLOEXEC != 0 {
+        return Err(SysError { call: "adopt", errno: libc::EBUSY });
+    }
+    set_flags(fd, libc::FD_CLOEXEC)?;
+    // SAFETY: the number is open (F_GETFD answered), and nobody in this process owns it: it was not
+    // close-on-exec until the line above, so it was neither opened here nor adopted before.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Lets `fd` cross the next exec, and returns its number.
 ///
-/// # Safety contract of the caller
-/// Called once per number, at process start, for numbers that the parent left open on purpose.
-pub fn adopt(raw: RawFd) -> Result<OwnedFd, SysError> {
-    // SAFETY: F_GETFD takes no pointer and changes nothing; a bad number is answered with EBADF.
-    let flags = unsafe { libc::fcntl(raw, libc::F_GETFD) };
-    check("fcntl(F_GETFD) on an inherited descriptor", flags)?;
-    Ok(own(raw))
+/// # Errors
+/// None that an open descriptor can cause.
+pub fn leave_open(fd: BorrowedFd<'_>) -> Result<RawFd, SysError> {
+    set_flags(fd.as_raw_fd(), 0)?;
+    Ok(fd.as_raw_fd())
+}
+
+fn flags(fd: RawFd) -> Result<i32, SysError> {
+    // SAFETY: F_GETFD takes no argument and reads the flags of a number; a number that is not open
+    // is answered with EBADF.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+    check("fcntl(F_GETFD)", flags)
+}
+
+fn set_flags(fd: RawFd, flags: i32) -> Result<(), SysError> {
+    // SAFETY: F_SETFD takes an integer and changes the flags of a number, no memory.
+    let ret = unsafe { libc::fcntl(fd, libc::F_SETFD, flags) };
+    check("fcntl(F_SETFD)", ret).map(drop)
 }
 
 /// Makes `target` refer to what `fd` refers to, open across exec. *After fork.*
@@ -58,29 +83,27 @@ pub fn close_on_exec_from(first: RawFd) -> Result<(), SysError> {
     check_small("close_range", ret).map(drop)
 }
 
-/// Waits until `fd` is readable (or its peer is gone) or `timeout_ms` have passed; true when it is.
-///
-/// # Errors
-/// As poll(2); an interruption counts as "not yet".
-pub fn wait_readable(fd: BorrowedFd<'_>, timeout_ms: i32) -> Result<bool, SysError> {
-    poll(fd, libc::POLLIN, timeout_ms)
-}
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, os::fd::AsFd, os::fd::IntoRawFd};
 
-/// Waits for a change of a cgroup's event file (`POLLPRI`), as [`wait_readable`] does for data.
-///
-/// # Errors
-/// As poll(2).
-pub fn wait_priority(fd: BorrowedFd<'_>, timeout_ms: i32) -> Result<bool, SysError> {
-    poll(fd, libc::POLLPRI, timeout_ms)
-}
+    use super::*;
 
-fn poll(fd: BorrowedFd<'_>, events: i16, timeout_ms: i32) -> Result<bool, SysError> {
-    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
-    // SAFETY: `entry` is one valid pollfd that lives through the call, and the count is 1.
-    let ret = unsafe { libc::poll(&raw mut entry, 1, timeout_ms) };
-    match check("poll", ret) {
-        Ok(ready) => Ok(ready > 0),
-        Err(error) if error.errno == libc::EINTR => Ok(false),
-        Err(error) => Err(error),
+    /// The kernel gives out the lowest free number, so no other test gets one this high.
+    const OUT_OF_THE_WAY: RawFd = 900;
+
+    #[test]
+    fn only_an_inherited_descriptor_is_adopted_and_only_once() {
+        let file = File::open("/dev/null").unwrap();
+        let fd = duplicate_above(file.as_fd(), OUT_OF_THE_WAY).unwrap();
+        assert_eq!(adopt(fd.as_raw_fd()).unwrap_err().errno, libc::EBUSY);
+
+        leave_open(fd.as_fd()).unwrap();
+        let number = fd.into_raw_fd();
+        let owned = adopt(number).unwrap();
+        assert_eq!(adopt(number).unwrap_err().errno, libc::EBUSY);
+
+        drop(owned);
+        assert_eq!(adopt(number).unwrap_err().errno, libc::EBADF);
     }
 }

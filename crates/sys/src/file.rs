@@ -1,14 +1,47 @@
-//! Files by descriptor and name, for trees in which a path must not be trusted.
+//! Files by name, relative to a directory's descriptor, for trees in which a path must not be
+//! trusted: std knows only paths from the root.
 
 use std::{
-    ffi::CStr,
-    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    ffi::{CStr, CString, OsString},
+    mem::MaybeUninit,
+    os::{
+        fd::{AsRawFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStringExt,
+    },
 };
 
 use crate::{
-    error::{SysError, check},
+    error::{SysError, check, check_small},
     fd::own,
 };
+
+mod names;
+
+pub use libc::{
+    O_CREAT, O_DIRECTORY, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, O_RDWR,
+    O_WRONLY, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV,
+    S_IFDIR, S_IFLNK, S_IFMT, S_IFREG,
+};
+pub use names::Names;
+
+/// How [`open`] opens.
+#[derive(Debug, Clone, Copy)]
+pub struct How {
+    /// `O_*` flags; `O_CLOEXEC` is added.
+    pub flags: i32,
+    /// Permission bits of a file made by `O_CREAT`, 0 without it.
+    pub mode: u32,
+    /// `RESOLVE_*` flags: what the path may go through.
+    pub resolve: u64,
+}
+
+impl How {
+    /// With these flags, making nothing, going through everything.
+    #[must_use]
+    pub const fn new(flags: i32) -> Self {
+        Self { flags, mode: 0, resolve: 0 }
+    }
+}
 
 /// The working directory, as a place for the `*at` calls to start from.
 #[must_use]
@@ -18,31 +51,25 @@ pub fn cwd() -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(libc::AT_FDCWD) }
 }
 
-/// Opens `name` below `dir` with `flags` (`O_CLOEXEC` is added). *After fork.*
+/// Opens `path` relative to `dir`. *After fork.*
 ///
 /// # Errors
-/// As openat(2).
-pub fn open(dir: BorrowedFd<'_>, name: &CStr, flags: i32) -> Result<OwnedFd, SysError> {
-    // SAFETY: `name` is a valid C string; no flag here makes the call read a mode argument.
-    let ret = unsafe {
-        libc::openat(
-            dir.as_raw_fd(),
-            name.as_ptr(),
-            (flags & !(libc::O_CREAT | libc::O_TMPFILE)) | libc::O_CLOEXEC,
-        )
-    };
-    check("openat", ret).map(own)
-}
-
-/// Creates or truncates `name` below `dir` for writing. *After fork.*
+/// Those of `openat2(2)`: `ELOOP` also for a link of /proc that `RESOLVE_NO_MAGICLINKS` refuses,
+/// `EXDEV` for a way out that `RESOLVE_BENEATH` refuses.
 ///
-/// # Errors
-/// As openat(2).
-pub fn create(dir: BorrowedFd<'_>, name: &CStr, mode: u32) -> Result<OwnedFd, SysError> {
-    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW | libc::O_CLOEXEC;
-    // SAFETY: `name` is a valid C string, and O_CREAT is given its mode.
-    let ret = unsafe { libc::openat(dir.as_raw_fd(), name.as_ptr(), flags, mode) };
-    check("openat(O_CREAT)", ret).map(own)
+/// Source: `openat2(2)`, Linux 5.6.
+pub fn open(dir: BorrowedFd<'_>, path: &CStr, how: How) -> Result<OwnedFd, SysError> {
+    // SAFETY: open_how is three integers, of which zero is a value, and must be zero where unused.
+    let mut open_how = unsafe { MaybeUninit::<libc::open_how>::zeroed().assume_init() };
+    open_how.flags = u64::from((how.flags | libc::O_CLOEXEC).cast_unsigned());
+    open_how.mode = u64::from(how.mode);
+    open_how.resolve = how.resolve;
+    let (how, bytes): (*const libc::open_how, _) = (&raw const open_how, size_of_val(&open_how));
+    // SAFETY: `path` is a valid C string, the structure has the size given, both live through the
+    // call and are only read; the directory is open while borrowed.
+    let ret =
+        unsafe { libc::syscall(libc::SYS_openat2, dir.as_raw_fd(), path.as_ptr(), how, bytes) };
+    check_small("openat2", ret).map(own)
 }
 
 /// Writes `bytes` in one call and expects the kernel to take all of them. *After fork.*
@@ -102,38 +129,147 @@ pub fn make_link(target: &CStr, dir: BorrowedFd<'_>, name: &CStr) -> Result<(), 
     check("symlinkat", ret).map(drop)
 }
 
-/// Gives `name` below `dir` (not what it links to) to a user and group.
+/// Removes the file `name` from `dir`; a symbolic link itself, not what it names.
 ///
 /// # Errors
-/// As fchownat(2).
-pub fn change_owner(dir: BorrowedFd<'_>, name: &CStr, uid: u32, gid: u32) -> Result<(), SysError> {
-    // SAFETY: `name` is a valid C string; the rest are numbers.
-    let ret = unsafe {
-        libc::fchownat(dir.as_raw_fd(), name.as_ptr(), uid, gid, libc::AT_SYMLINK_NOFOLLOW)
-    };
-    check("fchownat", ret).map(drop)
+/// As unlinkat(2); `EISDIR` for a directory.
+pub fn remove(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), SysError> {
+    unlink(dir, name, 0)
 }
 
-/// Removes a file, or with `directory` an empty directory, without following links.
+/// Removes the empty directory `name` from `dir`.
 ///
 /// # Errors
-/// As unlinkat(2).
-pub fn remove(dir: BorrowedFd<'_>, name: &CStr, directory: bool) -> Result<(), SysError> {
-    let flags = if directory { libc::AT_REMOVEDIR } else { 0 };
-    // SAFETY: `name` is a valid C string.
+/// As unlinkat(2); `ENOTEMPTY`, `ENOTDIR`; `EBUSY` for a cgroup with processes.
+pub fn remove_dir(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), SysError> {
+    unlink(dir, name, libc::AT_REMOVEDIR)
+}
+
+fn unlink(dir: BorrowedFd<'_>, name: &CStr, flags: i32) -> Result<(), SysError> {
+    // SAFETY: `name` is a valid C string; `dir` is open while borrowed.
     let ret = unsafe { libc::unlinkat(dir.as_raw_fd(), name.as_ptr(), flags) };
     check("unlinkat", ret).map(drop)
 }
 
-/// Sets the calling process's file mode mask to none, so that modes are what the code says.
-pub fn clear_umask() {
-    // SAFETY: umask takes a number, cannot fail, and affects only this process.
-    unsafe { libc::umask(0) };
+/// Renames `from` to `to` within `dir`, replacing a file that is there.
+///
+/// # Errors
+/// Those of `renameat(2)`.
+pub fn rename(dir: BorrowedFd<'_>, from: &CStr, to: &CStr) -> Result<(), SysError> {
+    let dir = dir.as_raw_fd();
+    // SAFETY: both names are valid C strings; `dir` is open while borrowed.
+    let done = unsafe { libc::renameat(dir, from.as_ptr(), dir, to.as_ptr()) };
+    check("renameat", done).map(drop)
 }
 
-/// open(2): for writing only.
-pub const WRITE_ONLY: i32 = libc::O_WRONLY;
-/// open(2): for reading and writing.
-pub const READ_WRITE: i32 = libc::O_RDWR;
-/// open(2): a place in the tree, not its content.
-pub const PATH_ONLY: i32 = libc::O_PATH;
+/// Where the symbolic link `name` in `dir` points.
+///
+/// # Errors
+/// Those of `readlinkat(2)`; `EINVAL` for something that is not a link.
+pub fn read_link(dir: BorrowedFd<'_>, name: &CStr) -> Result<OsString, SysError> {
+    let mut target = vec![0_u8; libc::PATH_MAX.cast_unsigned() as usize];
+    // SAFETY: the buffer is writable for the length given, the name ends in a zero, `dir` is open.
+    let length = unsafe {
+        libc::readlinkat(dir.as_raw_fd(), name.as_ptr(), target.as_mut_ptr().cast(), target.len())
+    };
+    let Ok(length) = usize::try_from(length) else {
+        return Err(SysError::last("readlinkat"));
+    };
+    target.truncate(length);
+    Ok(OsString::from_vec(target))
+}
+
+/// What `lstat(2)` says about a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// Type and permission bits.
+    pub mode: u32,
+    /// Bytes.
+    pub size: u64,
+    /// Milliseconds since 1970-01-01 UTC of the last change of the content.
+    pub modified_ms: i64,
+}
+
+/// Looks at `name` in `dir`; at a symbolic link itself.
+///
+/// # Errors
+/// Those of `fstatat(2)`.
+pub fn stat(dir: BorrowedFd<'_>, name: &CStr) -> Result<Stat, SysError> {
+    let mut stat = MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: the structure is writable, the name ends in a zero, `dir` is open while borrowed.
+    let done = unsafe {
+        libc::fstatat(dir.as_raw_fd(), name.as_ptr(), stat.as_mut_ptr(), libc::AT_SYMLINK_NOFOLLOW)
+    };
+    check("fstatat", done)?;
+    // SAFETY: integers only; zeroed, and filled in by the call that succeeded.
+    let stat = unsafe { stat.assume_init() };
+    Ok(Stat {
+        mode: stat.st_mode,
+        size: u64::try_from(stat.st_size).unwrap_or_default(),
+        modified_ms: stat.st_mtime * 1000 + stat.st_mtime_nsec / 1_000_000,
+    })
+}
+
+/// Sets an extended attribute of the file at `path`. setxattr(2).
+///
+/// # Errors
+/// `ENOTSUP` where the file system keeps none; `EPERM` for a name that needs more privilege.
+pub fn set_attribute(path: &CStr, name: &CStr, value: &[u8]) -> Result<(), SysError> {
+    let (start, bytes) = (value.as_ptr().cast(), value.len());
+    // SAFETY: both strings end with a zero byte and the kernel reads `bytes` bytes from the start
+    // of the borrowed `value`; it keeps no pointer.
+    let result = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), start, bytes, 0) };
+    check("setxattr", result).map(drop)
+}
+
+/// `name` as the kernel takes it.
+///
+/// # Errors
+/// `EINVAL` when it holds a zero byte.
+pub fn c_name(name: impl Into<Vec<u8>>) -> Result<CString, SysError> {
+    CString::new(name).map_err(|_zero| SysError { call: "path", errno: libc::EINVAL })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn files_are_made_looked_at_renamed_and_removed() {
+        let path = std::env::temp_dir().join(format!("sys-file-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        let dir = c_name(path.as_os_str().as_encoded_bytes()).unwrap();
+        let dir = open(cwd(), &dir, How::new(O_RDONLY | O_DIRECTORY)).unwrap();
+        let dir = dir.as_fd();
+        let new = How { flags: O_WRONLY | O_CREAT | O_EXCL, mode: 0o600, resolve: 0 };
+        open(dir, c"a", new).unwrap();
+        assert_eq!(open(dir, c"a", new).unwrap_err().errno, libc::EEXIST);
+        rename(dir, c"a", c"b").unwrap();
+        assert_eq!(stat(dir, c"b").unwrap().mode, S_IFREG | 0o600);
+        assert_eq!(stat(dir, c"a").unwrap_err().errno, libc::ENOENT);
+        make_dir(dir, c"d", 0o700).unwrap();
+        assert_eq!(remove(dir, c"d").unwrap_err().errno, libc::EISDIR);
+        assert_eq!(remove_dir(dir, c"b").unwrap_err().errno, libc::ENOTDIR);
+        remove_dir(dir, c"d").unwrap();
+        remove(dir, c"b").unwrap();
+        std::os::unix::fs::symlink("/nowhere", path.join("l")).unwrap();
+        assert_eq!(read_link(dir, c"l").unwrap(), "/nowhere");
+        assert_eq!(read_link(dir, c"b").unwrap_err().errno, libc::ENOENT);
+        std::fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn magic_links_are_refused() {
+        let how = How { resolve: RESOLVE_NO_MAGICLINKS, ..How::new(O_PATH) };
+        assert_eq!(open(cwd(), c"/proc/self/exe", how).unwrap_err().errno, libc::ELOOP);
+        open(cwd(), c"/proc/self/status", how).unwrap();
+    }
+
+    #[test]
+    fn attributes_are_refused_where_there_are_none() {
+        let answer = set_attribute(c"/proc/self/status", c"user.sandbar", b"1");
+        assert!(answer.is_err());
+    }
+}

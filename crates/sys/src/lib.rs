@@ -10,11 +10,10 @@
 #![expect(unsafe_code, reason = "the only crate that calls the kernel")]
 
 pub mod credentials;
-pub mod dir;
 pub mod error;
 pub mod fd;
 pub mod file;
-pub mod inherit;
+pub mod file_system;
 pub mod limits;
 pub mod malloc;
 pub mod memfd;
@@ -24,8 +23,6 @@ pub mod netlink;
 pub mod pidfd;
 pub mod pipe;
 pub mod poll;
-pub mod prctl;
-pub mod probe;
 pub mod process;
 pub mod seccomp;
 pub mod signal;
@@ -38,7 +35,7 @@ pub use error::SysError;
 /// Error numbers, errno(3), for callers that decide by them.
 pub mod errno {
     pub use libc::{
-        E2BIG, EACCES, EAGAIN, EBADF, EBUSY, EDQUOT, EEXIST, EFBIG, EINVAL, EIO, EISDIR, ELOOP,
+        E2BIG, EACCES, EAGAIN, EBADF, EBUSY, ECHILD, EDQUOT, EEXIST, EINVAL, EIO, EISDIR, ELOOP,
         EMFILE, ENAMETOOLONG, ENFILE, ENOBUFS, ENODEV, ENOENT, ENOEXEC, ENOMEM, ENOSPC, ENOSYS,
         ENOTDIR, ENOTEMPTY, ENXIO, EPERM, EROFS, ESRCH, ETXTBSY, EXDEV,
     };

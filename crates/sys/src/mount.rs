@@ -212,26 +212,6 @@ pub fn detach(path: &CStr) -> Result<(), SysError> {
     check("umount2", ret).map(drop)
 }
 
-/// Makes the directory behind `dir` the working directory. *After fork.*
-///
-/// # Errors
-/// As fchdir(2).
-pub fn enter(dir: BorrowedFd<'_>) -> Result<(), SysError> {
-    // SAFETY: fchdir takes a descriptor.
-    let ret = unsafe { libc::fchdir(dir.as_raw_fd()) };
-    check("fchdir", ret).map(drop)
-}
-
-/// Makes `path` the working directory. *After fork.*
-///
-/// # Errors
-/// As chdir(2).
-pub fn change_directory(path: &CStr) -> Result<(), SysError> {
-    // SAFETY: `path` is a valid C string.
-    let ret = unsafe { libc::chdir(path.as_ptr()) };
-    check("chdir", ret).map(drop)
-}
-
 // linux/mount.h
 const FSOPEN_CLOEXEC: libc::c_uint = 0x1;
 const FSMOUNT_CLOEXEC: libc::c_uint = 0x1;

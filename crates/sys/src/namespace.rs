@@ -22,8 +22,6 @@ impl Namespaces {
             | libc::CLONE_NEWPID
             | libc::CLONE_NEWTIME,
     );
-    /// Mounts.
-    pub const MOUNT: Self = Self(libc::CLONE_NEWNS);
 }
 
 /// Moves the calling process into new namespaces. *After fork.*

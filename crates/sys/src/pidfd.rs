@@ -1,8 +1,11 @@
 //! Descriptors of processes: unlike a number, they never come to mean another process.
 
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 
-use crate::SysError;
+use crate::{
+    error::{SysError, check_small},
+    fd::own,
+};
 
 /// Opens the process `pid`; the descriptor is readable once the process has ended.
 ///
@@ -12,14 +15,10 @@ use crate::SysError;
 ///
 /// Source: `pidfd_open(2)`, Linux 5.3.
 pub fn open(pid: i32) -> Result<OwnedFd, SysError> {
-    // SAFETY: the call takes two integers and touches no memory of ours; flags 0 is always valid.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    let Ok(fd @ 0..) = RawFd::try_from(fd) else {
-        return Err(SysError::last("pidfd_open"));
-    };
-    // SAFETY: the kernel has just returned this descriptor to us; nothing else owns it. It is
-    // close-on-exec by itself (man page, NOTES).
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    // SAFETY: the call takes two integers and touches no memory of ours; flags 0 is always valid,
+    // and the descriptor is close-on-exec by itself (man page, NOTES).
+    let ret = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    check_small("pidfd_open", ret).map(own)
 }
 
 #[cfg(test)]
@@ -27,16 +26,16 @@ mod tests {
     use std::{os::fd::AsFd, process::Command};
 
     use super::*;
-    use crate::poll;
+    use crate::poll::wait_readable;
 
     #[test]
     fn a_pidfd_turns_readable_when_its_process_ends() {
         let mut child = Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         let pidfd = open(i32::try_from(child.id()).unwrap()).unwrap();
-        assert!(poll::is_quiet(pidfd.as_fd()).unwrap());
+        assert!(!wait_readable(pidfd.as_fd(), 0).unwrap());
         drop(child.stdin.take());
         child.wait().unwrap();
-        assert!(!poll::is_quiet(pidfd.as_fd()).unwrap());
+        assert!(wait_readable(pidfd.as_fd(), 0).unwrap());
     }
 
     #[test]

@@ -1,24 +1,34 @@
-//! The state of a descriptor, now.
+//! Waiting until something happens to a descriptor.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use crate::SysError;
+use crate::error::{SysError, check};
 
-/// True when `fd` has nothing to read and its peer has not hung up. Does not wait.
+/// Waits until `fd` is readable (or its peer is gone) or `timeout_ms` have passed, 0 for not
+/// waiting and -1 for ever; true when it is.
 ///
 /// # Errors
-/// `ENOMEM`; `EINTR` cannot happen, because nothing is waited for.
+/// As poll(2); an interruption counts as "not yet".
+pub fn wait_readable(fd: BorrowedFd<'_>, timeout_ms: i32) -> Result<bool, SysError> {
+    poll(fd, libc::POLLIN, timeout_ms)
+}
+
+/// Waits for a change of a cgroup's event file (`POLLPRI`), as [`wait_readable`] does for data.
 ///
-/// Source: `poll(2)`.
-pub fn is_quiet(fd: BorrowedFd<'_>) -> Result<bool, SysError> {
-    let mut poll =
-        libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN | libc::POLLRDHUP, revents: 0 };
-    // SAFETY: the pointer is to exactly one pollfd that outlives the call, as the count says; the
-    // descriptor is open while borrowed.
-    match unsafe { libc::poll(&raw mut poll, 1, 0) } {
-        0 => Ok(true),
-        1.. => Ok(false),
-        _ => Err(SysError::last("poll")),
+/// # Errors
+/// As poll(2).
+pub fn wait_priority(fd: BorrowedFd<'_>, timeout_ms: i32) -> Result<bool, SysError> {
+    poll(fd, libc::POLLPRI, timeout_ms)
+}
+
+fn poll(fd: BorrowedFd<'_>, events: i16, timeout_ms: i32) -> Result<bool, SysError> {
+    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
+    // SAFETY: `entry` is one valid pollfd that lives through the call, and the count is 1.
+    let ret = unsafe { libc::poll(&raw mut entry, 1, timeout_ms) };
+    match check("poll", ret) {
+        Ok(ready) => Ok(ready > 0),
+        Err(error) if error.errno == libc::EINTR => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -29,14 +39,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn data_and_a_hang_up_both_end_the_quiet() {
+    fn data_and_a_hang_up_both_make_readable() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        assert!(is_quiet(ours.as_fd()).unwrap());
+        assert!(!wait_readable(ours.as_fd(), 0).unwrap());
         theirs.write_all(b"x").unwrap();
-        assert!(!is_quiet(ours.as_fd()).unwrap());
+        assert!(wait_readable(ours.as_fd(), 0).unwrap());
 
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(theirs);
-        assert!(!is_quiet(ours.as_fd()).unwrap());
+        assert!(wait_readable(ours.as_fd(), 0).unwrap());
     }
 }

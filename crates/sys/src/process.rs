@@ -1,8 +1,9 @@
-//! Making, naming, signalling and ending processes.
+//! Making processes, what they are, and how they end or become a program.
 
 use std::{
     ffi::CStr,
-    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    marker::PhantomData,
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 
 use crate::{
@@ -30,18 +31,27 @@ pub enum Fork {
 /// Only for single-threaded processes, or for a child that does nothing but *after fork* calls.
 ///
 /// # Errors
-/// As clone3(2) with `CLONE_PIDFD` and `CLONE_INTO_CGROUP` (Linux 5.7).
+/// As clone3(2) with `CLONE_PIDFD` and `CLONE_INTO_CGROUP` (Linux 5.7): `EAGAIN` at the pids limit,
+/// `EBADF`, `EACCES`, `EBUSY` or `EOPNOTSUPP` when the cgroup may not be joined.
 pub fn fork(cgroup: Option<BorrowedFd<'_>>, sibling: bool) -> Result<Fork, SysError> {
-    let mut pidfd: libc::c_int = -1;
-    let mut flags = libc::CLONE_PIDFD.cast_unsigned().into();
+    clone(if sibling { CLONE_PARENT } else { 0 }, cgroup)
+}
+
+/// As [`fork`] without `sibling`; every handler of this process is gone in the child, because one
+/// that ran there would act on what the two share, a runtime's signal pipe for instance.
+pub(crate) fn fork_without_handlers(cgroup: Option<BorrowedFd<'_>>) -> Result<Fork, SysError> {
+    clone(CLONE_CLEAR_SIGHAND, cgroup)
+}
+
+fn clone(how: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork, SysError> {
+    let mut pidfd: RawFd = -1;
+    let mut flags = CLONE_PIDFD | how;
     if cgroup.is_some() {
         flags |= CLONE_INTO_CGROUP;
     }
-    if sibling {
-        flags |= u64::from(libc::CLONE_PARENT.cast_unsigned());
-    }
     // With CLONE_PARENT the exit signal is the caller's own, and must be given as zero.
-    let exit_signal = if sibling { 0 } else { u64::from(libc::SIGCHLD.cast_unsigned()) };
+    let exit_signal =
+        if how & CLONE_PARENT == 0 { u64::from(libc::SIGCHLD.cast_unsigned()) } else { 0 };
     let args = CloneArgs {
         flags,
         pidfd: (&raw mut pidfd).expose_provenance() as u64,
@@ -59,7 +69,10 @@ pub fn fork(cgroup: Option<BorrowedFd<'_>>, sibling: bool) -> Result<Fork, SysEr
     }
 }
 
-/// clone3(2): start the child in the cgroup given by descriptor. Over 32 bits, so not an `int`.
+// linux/sched.h. The last two do not fit libc's `int`.
+const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_PARENT: u64 = 0x8000;
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// `struct clone_args`, linux/sched.h, as of Linux 5.7.
@@ -85,54 +98,6 @@ pub fn exit(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// A handle to the process `pid`; readable when it has ended.
-///
-/// # Errors
-/// `ESRCH` when there is none; else as `pidfd_open(2)`.
-pub fn open(pid: i32) -> Result<OwnedFd, SysError> {
-    // SAFETY: pidfd_open takes two numbers.
-    let ret = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    check_small("pidfd_open", ret).map(own)
-}
-
-/// Sends `signal` to the process behind `pidfd`.
-///
-/// # Errors
-/// `ESRCH` when it has ended; else as `pidfd_send_signal(2)`.
-pub fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), SysError> {
-    let no_info: *const libc::siginfo_t = std::ptr::null();
-    // SAFETY: a null siginfo is documented to mean "as kill(2)"; the rest are numbers.
-    let ret = unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, 0)
-    };
-    check_small("pidfd_send_signal", ret).map(drop)
-}
-
-/// `SIGKILL`, signal(7).
-pub const SIGKILL: i32 = libc::SIGKILL;
-/// `SIGTERM`, signal(7).
-pub const SIGTERM: i32 = libc::SIGTERM;
-
-/// Lets the kernel reap this process's children by itself.
-///
-/// # Errors
-/// As signal(2).
-pub fn ignore_children() -> Result<(), SysError> {
-    // SAFETY: SIG_IGN is a valid disposition and installs no handler code.
-    let old = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
-    if old == libc::SIG_ERR { Err(SysError::last("signal(SIGCHLD)")) } else { Ok(()) }
-}
-
-/// Gives SIGCHLD its default disposition again, so that children can be waited for. *After fork.*
-///
-/// # Errors
-/// As signal(2).
-pub fn default_children() -> Result<(), SysError> {
-    // SAFETY: SIG_DFL is a valid disposition and installs no handler code.
-    let old = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
-    if old == libc::SIG_ERR { Err(SysError::last("signal(SIGCHLD)")) } else { Ok(()) }
-}
-
 /// Starts a session of its own, away from the caller's terminal. *After fork.*
 ///
 /// # Errors
@@ -143,46 +108,99 @@ pub fn new_session() -> Result<(), SysError> {
     check("setsid", ret).map(drop)
 }
 
-/// Has the kernel kill this process when its parent ends.
+/// Makes the directory behind `dir` the working directory. *After fork.*
 ///
 /// # Errors
-/// As prctl(2), `PR_SET_PDEATHSIG`.
-pub fn die_with_parent() -> Result<(), SysError> {
-    // SAFETY: PR_SET_PDEATHSIG takes a number.
-    let ret = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-    check("prctl(PR_SET_PDEATHSIG)", ret).map(drop)
+/// As fchdir(2).
+pub fn enter(dir: BorrowedFd<'_>) -> Result<(), SysError> {
+    // SAFETY: fchdir takes a descriptor.
+    let ret = unsafe { libc::fchdir(dir.as_raw_fd()) };
+    check("fchdir", ret).map(drop)
+}
+
+/// Makes `path` the working directory. *After fork.*
+///
+/// # Errors
+/// As chdir(2).
+pub fn change_directory(path: &CStr) -> Result<(), SysError> {
+    // SAFETY: `path` is a valid C string.
+    let ret = unsafe { libc::chdir(path.as_ptr()) };
+    check("chdir", ret).map(drop)
+}
+
+/// Closes `/proc/PID/{mem,fd,environ,...}` of this process to others of the same user, and stops
+/// core dumps and ptrace.
+///
+/// # Errors
+/// None on any supported kernel.
+///
+/// Source: `PR_SET_DUMPABLE(2const)`.
+pub fn not_dumpable() -> Result<(), SysError> {
+    let off: libc::c_ulong = 0;
+    // SAFETY: PR_SET_DUMPABLE takes a number.
+    let ret = unsafe { libc::prctl(libc::PR_SET_DUMPABLE, off) };
+    check("prctl(PR_SET_DUMPABLE)", ret).map(drop)
+}
+
+/// Gives this process the orphans among its descendants, as PID 1 of a pid namespace has them
+/// anyway.
+///
+/// # Errors
+/// None on any supported kernel.
+///
+/// Source: `PR_SET_CHILD_SUBREAPER(2const)`, Linux 3.4.
+pub fn adopt_orphans() -> Result<(), SysError> {
+    let on: libc::c_ulong = 1;
+    // SAFETY: PR_SET_CHILD_SUBREAPER takes a number.
+    let ret = unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, on) };
+    check("prctl(PR_SET_CHILD_SUBREAPER)", ret).map(drop)
+}
+
+/// Sets which permission bits new files do not get.
+///
+/// Source: `umask(2)`; the call cannot fail.
+pub fn set_umask(mask: u32) {
+    // SAFETY: an integer in, an integer out, no memory.
+    unsafe { libc::umask(mask) };
+}
+
+/// Strings as an exec takes them: an array of pointers, with a null pointer at its end.
+#[derive(Debug)]
+pub struct Strings<'a> {
+    pointers: Vec<*const libc::c_char>,
+    strings: PhantomData<&'a CStr>,
+}
+
+impl<'a> Strings<'a> {
+    /// Allocates, so it is made before fork.
+    #[must_use]
+    pub fn new<S: AsRef<CStr>>(strings: &'a [S]) -> Self {
+        let pointers = strings.iter().map(|text| text.as_ref().as_ptr());
+        Self { pointers: pointers.chain([std::ptr::null()]).collect(), strings: PhantomData }
+    }
 }
 
 /// Replaces the process's program by the file behind `program`. Returns only on failure.
 /// *After fork.*
-///
-/// `argv` and `envp` are arrays of pointers to C strings that end with a null pointer, made by
-/// [`pointers`].
-pub fn exec(
-    program: BorrowedFd<'_>,
-    argv: &[*const libc::c_char],
-    envp: &[*const libc::c_char],
-) -> SysError {
-    debug_assert!(argv.last().is_some_and(|end| end.is_null()));
-    debug_assert!(envp.last().is_some_and(|end| end.is_null()));
-    // SAFETY: both arrays come from `pointers`, which borrows the strings they point to for as
-    // long as the arrays live and ends them with null; the empty path with AT_EMPTY_PATH names
-    // the descriptor itself.
+pub fn exec(program: BorrowedFd<'_>, argv: &Strings<'_>, envp: &Strings<'_>) -> SysError {
+    // SAFETY: both arrays end with null, and the strings they point to are borrowed for as long as
+    // the arrays live; the empty path with AT_EMPTY_PATH names the descriptor itself.
     unsafe {
         libc::syscall(
             libc::SYS_execveat,
             program.as_raw_fd(),
             c"".as_ptr(),
-            argv.as_ptr(),
-            envp.as_ptr(),
+            argv.pointers.as_ptr(),
+            envp.pointers.as_ptr(),
             libc::AT_EMPTY_PATH,
         )
     };
     SysError::last("execveat")
 }
 
-/// The null-terminated pointer array that [`exec`] takes. Allocates: call it before fork.
-#[must_use]
-pub fn pointers<'a>(strings: &'a [&'a CStr]) -> Vec<*const libc::c_char> {
-    strings.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
+/// As [`exec`], with the file at `path`.
+pub(crate) fn exec_path(path: &CStr, argv: &Strings<'_>, envp: &Strings<'_>) -> SysError {
+    // SAFETY: as for `exec`; `path` is a valid C string.
+    unsafe { libc::execve(path.as_ptr(), argv.pointers.as_ptr(), envp.pointers.as_ptr()) };
+    SysError::last("execve")
 }

@@ -1,6 +1,8 @@
-//! Seccomp filters: the instructions they are made of, and loading one.
+//! Seccomp filters: the instructions they are made of, loading one, and the one filter that needs
+//! no policy to be written.
 //!
-//! Owns: the shape of classic BPF as seccomp(2) takes it. Does not know what a filter should say.
+//! Owns: the shape of classic BPF as seccomp(2) takes it. Does not know what any other filter
+//! should say.
 
 use std::ptr;
 
@@ -53,10 +55,24 @@ pub const ANSWER_KILL_PROCESS: u32 = libc::SECCOMP_RET_KILL_PROCESS;
 /// Most instructions that the kernel takes in one filter (`BPF_MAXINSNS`).
 pub const MAX_INSTRUCTIONS: usize = 4096;
 
+/// Answers ENOSYS to clone3 and allows everything else.
+///
+/// Flags of clone3 lie in memory, where a filter cannot look, so a jail's filter must allow it
+/// whole to the process that starts commands, and what is started must not have it. C libraries
+/// fall back to clone, whose flags a filter does see. clone3 has one number on every architecture;
+/// calls of another ABI are the jail's filter's to kill.
+///
+/// A constant, so that it can be loaded between fork and exec, in a process without the policy.
+pub static HIDE_CLONE3: [Instruction; 4] = [
+    Instruction { code: LOAD, jt: 0, jf: 0, k: OFFSET_NUMBER },
+    Instruction { code: IF_EQUAL, jt: 0, jf: 1, k: 435 },
+    Instruction { code: RETURN, jt: 0, jf: 0, k: ANSWER_ERRNO | libc::ENOSYS.cast_unsigned() },
+    Instruction { code: RETURN, jt: 0, jf: 0, k: ANSWER_ALLOW },
+];
+
 /// Puts the calling thread, and all it starts from now on, under `program`, for ever.
 ///
-/// Filters add up: of several, the strictest answer counts. Allocates nothing, so it can be called
-/// between fork and exec.
+/// Filters add up: of several, the strictest answer counts. *After fork.*
 ///
 /// # Errors
 /// `EINVAL` for a program that is empty, too long or malformed; `EACCES` without
@@ -80,6 +96,7 @@ pub fn load(program: &[Instruction]) -> Result<(), SysError> {
 }
 
 const _: () = {
+    assert!(libc::SYS_clone3 == 435);
     assert!(size_of::<Instruction>() == size_of::<libc::sock_filter>());
     assert!(align_of::<Instruction>() == align_of::<libc::sock_filter>());
     assert!(

@@ -2,7 +2,7 @@
 
 use std::{mem::MaybeUninit, time::Duration};
 
-use crate::SysError;
+use crate::error::{SysError, check};
 
 /// How a child ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,19 +30,32 @@ pub struct Ended {
 ///
 /// # Errors
 /// None but those a wrong call would cause.
-///
-/// Source: `wait4(2)`.
 pub fn any() -> Result<Option<Ended>, SysError> {
+    match wait4(-1, libc::WNOHANG) {
+        Err(error) if error.errno == libc::ECHILD => Ok(None),
+        other => other,
+    }
+}
+
+/// Waits until the child `pid` has ended.
+///
+/// # Errors
+/// `ECHILD` for a process that is not, or no longer, a child of this one; `EINTR` when a handler of
+/// this process ran.
+pub fn child(pid: i32) -> Result<Ended, SysError> {
+    // Without WNOHANG, there is always an answer.
+    wait4(pid, 0)?.ok_or(SysError { call: "wait4", errno: libc::ECHILD })
+}
+
+/// Source: `wait4(2)`.
+fn wait4(pid: i32, options: i32) -> Result<Option<Ended>, SysError> {
     let mut status = 0;
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: both pointers are to writable places of the types the call fills, alive across it.
-    let pid = unsafe { libc::wait4(-1, &raw mut status, libc::WNOHANG, usage.as_mut_ptr()) };
+    let pid = unsafe { libc::wait4(pid, &raw mut status, options, usage.as_mut_ptr()) };
+    let pid = check("wait4", pid)?;
     if pid == 0 {
         return Ok(None);
-    }
-    if pid < 0 {
-        let error = SysError::last("wait4");
-        return if error.errno == libc::ECHILD { Ok(None) } else { Err(error) };
     }
     // SAFETY: rusage is integers only, so the zeroes it was made of are a value; the kernel has
     // overwritten them, since a child was waited for.
@@ -60,4 +73,22 @@ pub fn any() -> Result<Option<Ended>, SysError> {
 fn duration(time: libc::timeval) -> Duration {
     Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or_default())
         + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::{self, Fork};
+
+    #[test]
+    fn a_child_is_waited_for_once() {
+        match process::fork(None, false).unwrap() {
+            Fork::Child => process::exit(7),
+            Fork::Parent { pid, pidfd: _ } => {
+                let ended = child(pid).unwrap();
+                assert_eq!((ended.pid, ended.status), (pid, Status::Exited(7)));
+                assert_eq!(child(pid).unwrap_err().errno, libc::ECHILD);
+            }
+        }
+    }
 }

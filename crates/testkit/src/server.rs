@@ -255,7 +255,7 @@ impl Server {
     /// # Panics
     /// When it does not run.
     pub fn kill(&mut self) {
-        self.signal(sys::process::SIGKILL);
+        self.signal(sys::signal::SIGKILL);
         self.wait();
     }
 
@@ -264,14 +264,14 @@ impl Server {
     /// # Panics
     /// When it does not run, or ends with an error.
     pub fn stop(&mut self) {
-        self.signal(sys::process::SIGTERM);
+        self.signal(sys::signal::SIGTERM);
         self.wait_for_end();
     }
 
     fn signal(&self, signal: i32) {
         let pid = i32::try_from(self.pid()).expect("a process id is a positive i32");
-        let pidfd = sys::process::open(pid).expect("the server runs");
-        sys::process::signal(pidfd.as_fd(), signal).expect("the server can be signalled");
+        let pidfd = sys::pidfd::open(pid).expect("the server runs");
+        sys::signal::send(pidfd.as_fd(), signal).expect("the server can be signalled");
     }
 
     /// Waits until a daemon that was told to end has ended.

@@ -3,23 +3,23 @@
 use std::{ffi::CStr, fmt::Write, os::fd::BorrowedFd, os::unix::ffi::OsStrExt};
 
 use api::file::{FileEntry, FileType};
-use sys::{SysError, dir};
+use sys::{SysError, file};
 
 /// Permission bits of a mode, with set-user-id, set-group-id and sticky.
 const PERMISSIONS: u32 = 0o7777;
 
 /// Looks at `name` in `dir` and shows it under `path`.
 pub(super) fn entry(dir: BorrowedFd<'_>, name: &CStr, path: &[u8]) -> Result<FileEntry, SysError> {
-    let stat = dir::stat(dir, name)?;
-    let file_type = match stat.mode & dir::S_IFMT {
-        dir::S_IFREG => FileType::File,
-        dir::S_IFDIR => FileType::Directory,
-        dir::S_IFLNK => FileType::Symlink,
+    let stat = file::stat(dir, name)?;
+    let file_type = match stat.mode & file::S_IFMT {
+        file::S_IFREG => FileType::File,
+        file::S_IFDIR => FileType::Directory,
+        file::S_IFLNK => FileType::Symlink,
         _ => FileType::Other,
     };
     let link_target = match file_type {
         FileType::Symlink => {
-            let target = dir::read_link(dir, name)?;
+            let target = file::read_link(dir, name)?;
             Some(String::from_utf8_lossy(target.as_bytes()).into_owned())
         }
         FileType::File | FileType::Directory | FileType::Other => None,

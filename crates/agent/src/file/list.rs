@@ -25,9 +25,8 @@ use api::{
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use sys::{
-    SysError,
-    dir::{self, How, Names},
-    errno,
+    SysError, errno,
+    file::{self, How, Names},
 };
 
 use super::{
@@ -100,8 +99,8 @@ fn parse_cursor(cursor: &str) -> Option<Vec<CString>> {
 /// Makes the page.
 pub(super) fn list(page: &Page) -> Result<FileList, ApiError> {
     let refuse = |error| fault(LIST, &page.path, error);
-    let root =
-        path::open(None, page.path.as_c_str(), dir::O_RDONLY | dir::O_DIRECTORY).map_err(refuse)?;
+    let root = path::open(file::cwd(), page.path.as_c_str(), file::O_RDONLY | file::O_DIRECTORY)
+        .map_err(refuse)?;
     let mut walk = Walk::new(page, root).map_err(refuse)?;
     let mut entries: Vec<FileEntry> = Vec::new();
     let mut last = Vec::new();
@@ -223,7 +222,7 @@ impl<'a> Walk<'a> {
             relative.push(b'/');
         }
         relative.push(b'.');
-        self.dir = Self::passable(open_below(&self.root, &dir::c_name(relative)?))?;
+        self.dir = Self::passable(open_below(&self.root, &file::c_name(relative)?))?;
         Ok(())
     }
 
@@ -272,18 +271,18 @@ impl<'a> Walk<'a> {
 /// agent's.
 fn open_below(dir: &OwnedFd, path: &CStr) -> Result<OwnedFd, SysError> {
     let how = How {
-        flags: dir::O_PATH | dir::O_DIRECTORY,
+        flags: file::O_PATH | file::O_DIRECTORY,
         mode: 0,
-        resolve: dir::RESOLVE_BENEATH | dir::RESOLVE_NO_SYMLINKS,
+        resolve: file::RESOLVE_BENEATH | file::RESOLVE_NO_SYMLINKS,
     };
-    let found = dir::open(Some(dir.as_fd()), path, how)?;
-    path::open(Some(found.as_fd()), c".", dir::O_RDONLY | dir::O_DIRECTORY)
+    let found = file::open(dir.as_fd(), path, how)?;
+    path::open(found.as_fd(), c".", file::O_RDONLY | file::O_DIRECTORY)
 }
 
 /// Reads the directory and keeps the `wanted` smallest names after the level's position.
 fn fill(level: &mut Level, dir: &OwnedFd, hidden: bool, wanted: usize) -> Result<(), SysError> {
-    let flags = dir::O_RDONLY | dir::O_DIRECTORY;
-    let mut names = Names::new(path::open(Some(dir.as_fd()), c".", flags)?);
+    let flags = file::O_RDONLY | file::O_DIRECTORY;
+    let mut names = Names::new(path::open(dir.as_fd(), c".", flags)?);
     let mut smallest = BTreeSet::new();
     level.is_complete = true;
     let (at, is_complete) = (&level.at, &mut level.is_complete);

@@ -16,9 +16,9 @@ use api::{
     limit::PATH_BYTES,
 };
 use sys::{
-    SysError,
-    dir::{self, How},
-    errno,
+    SysError, errno,
+    file::{self, How},
+    file_system,
 };
 
 use super::{entry, fault::fault};
@@ -135,17 +135,13 @@ pub(super) fn absolute(workdir: &str, text: &str) -> Result<FilePath, ApiError> 
 
 /// Opens `path`, below `dir` if it is relative. Nothing in it waits, becomes a terminal of ours,
 /// goes through a link of /proc that is no path, or ends in a part of /proc that is the agent's.
-pub(super) fn open(
-    dir: Option<BorrowedFd<'_>>,
-    path: &CStr,
-    flags: i32,
-) -> Result<OwnedFd, SysError> {
+pub(super) fn open(dir: BorrowedFd<'_>, path: &CStr, flags: i32) -> Result<OwnedFd, SysError> {
     // O_PATH opens nothing, so openat2(2) refuses it together with flags about opening.
-    let never_wait = if flags & dir::O_PATH == 0 { dir::O_NONBLOCK | dir::O_NOCTTY } else { 0 };
+    let never_wait = if flags & file::O_PATH == 0 { file::O_NONBLOCK | file::O_NOCTTY } else { 0 };
     let flags = flags | never_wait;
-    let how = How { flags, mode: 0, resolve: dir::RESOLVE_NO_MAGICLINKS };
-    let fd = dir::open(dir, path, how)?;
-    if dir::file_system(fd.as_fd())?.is_proc && is_own(fd.as_fd()) {
+    let how = How { flags, mode: 0, resolve: file::RESOLVE_NO_MAGICLINKS };
+    let fd = file::open(dir, path, how)?;
+    if file_system::of(fd.as_fd())?.is_proc() && is_own(fd.as_fd()) {
         return Err(SysError { call: "open", errno: errno::EACCES });
     }
     Ok(fd)
@@ -165,7 +161,7 @@ fn is_own(fd: BorrowedFd<'_>) -> bool {
 /// Opens the working directory of a command.
 pub(crate) fn open_directory(workdir: &str, text: &str) -> Result<OwnedFd, ApiError> {
     let path = absolute(workdir, text)?;
-    open(None, path.as_c_str(), dir::O_PATH | dir::O_DIRECTORY)
+    open(file::cwd(), path.as_c_str(), file::O_PATH | file::O_DIRECTORY)
         .map_err(|error| fault("use the working directory", &path, error))
 }
 
@@ -181,7 +177,7 @@ impl Target {
     /// Opens the directory of `path`. The last component is not followed and need not exist.
     pub(super) fn open(attempt: &str, path: &FilePath) -> Result<Self, ApiError> {
         let (parent, name) = path.split();
-        let parent = open(None, parent.as_c_str(), dir::O_PATH | dir::O_DIRECTORY)
+        let parent = open(file::cwd(), parent.as_c_str(), file::O_PATH | file::O_DIRECTORY)
             .map_err(|error| fault(attempt, path, error))?;
         Ok(Self { parent, name, path: path.clone() })
     }
@@ -190,7 +186,7 @@ impl Target {
     pub(super) fn follow(attempt: &str, path: &FilePath) -> Result<Self, ApiError> {
         let mut target = Self::open(attempt, path)?;
         for _ in 0..LINKS {
-            let link = match dir::read_link(target.parent.as_fd(), &target.name) {
+            let link = match file::read_link(target.parent.as_fd(), &target.name) {
                 Ok(link) => link,
                 // Not a link, or nothing yet: this is it.
                 Err(SysError { errno: errno::EINVAL | errno::ENOENT, .. }) => {
@@ -213,8 +209,7 @@ impl Target {
             let name = CString::new(link).unwrap_or_else(|_zero| name.clone());
             (FilePath(c".".to_owned()), name)
         };
-        let opened =
-            open(Some(self.parent.as_fd()), parent.as_c_str(), dir::O_PATH | dir::O_DIRECTORY);
+        let opened = open(self.parent.as_fd(), parent.as_c_str(), file::O_PATH | file::O_DIRECTORY);
         let parent = opened.map_err(|error| fault(attempt, path, error))?;
         Ok(Self { parent, name, path: path.clone() })
     }
@@ -230,7 +225,7 @@ impl Target {
 pub(super) fn open_file(path: &FilePath) -> Result<File, ApiError> {
     const READ: &str = "read";
     let refuse = |errno| fault(READ, path, SysError { call: "open", errno });
-    let file = open(None, path.as_c_str(), dir::O_RDONLY)
+    let file = open(file::cwd(), path.as_c_str(), file::O_RDONLY)
         .map_err(|error| fault(READ, path, error))
         .map(File::from)?;
     let kind =
@@ -307,9 +302,9 @@ mod tests {
             &format!("/proc/{own}/root/etc"),
         ] {
             let path = absolute("/", path).unwrap();
-            let error = open(None, path.as_c_str(), dir::O_RDONLY).unwrap_err();
+            let error = open(file::cwd(), path.as_c_str(), file::O_RDONLY).unwrap_err();
             assert!(matches!(error.errno, errno::EACCES | errno::ELOOP), "{path:?} {error}");
         }
-        open(None, c"/proc/version", dir::O_RDONLY).unwrap();
+        open(file::cwd(), c"/proc/version", file::O_RDONLY).unwrap();
     }
 }

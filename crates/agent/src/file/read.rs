@@ -55,7 +55,7 @@ pub(super) fn open(path: &FilePath, range: Option<Range>) -> Result<Opened, ApiE
     let size = metadata.len();
     // Files of /proc say 0 and have content; the same file is not worth a range.
     let is_sizeless = size == 0
-        && sys::dir::file_system(file.as_fd()).is_ok_and(|file_system| file_system.is_proc);
+        && sys::file_system::of(file.as_fd()).is_ok_and(|file_system| file_system.is_proc());
     let part = match range {
         Some(range) if !is_sizeless => match range.within(size) {
             Some(part) => Some(part),

@@ -17,9 +17,8 @@ use std::{
 
 use api::error::ApiError;
 use sys::{
-    SysError,
-    dir::{self, How, Names},
-    errno,
+    SysError, errno,
+    file::{self, How, Names},
 };
 
 use super::{
@@ -47,7 +46,7 @@ pub(super) fn remove(path: &FilePath, recursive: bool) -> Result<(), ApiError> {
         return Err(refuse(SysError { call: "unlinkat", errno: errno::EBUSY }));
     }
     let parent = target.parent.as_fd();
-    match dir::unlink(parent, &target.name) {
+    match file::remove(parent, &target.name) {
         Err(SysError { errno: errno::EISDIR, .. }) if recursive => {}
         done => return done.map_err(refuse),
     }
@@ -86,7 +85,7 @@ impl Level {
                 found = true;
                 return;
             }
-            match dir::unlink(dir.as_fd(), name) {
+            match file::remove(dir.as_fd(), name) {
                 Ok(()) | Err(SysError { errno: errno::ENOENT, .. }) => found = true,
                 Err(SysError { errno: errno::EISDIR, .. }) => {
                     found = true;
@@ -100,9 +99,9 @@ impl Level {
 }
 
 fn open_directory(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, SysError> {
-    let flags = dir::O_RDONLY | dir::O_DIRECTORY | dir::O_NOFOLLOW;
-    let resolve = dir::RESOLVE_NO_SYMLINKS | dir::RESOLVE_NO_XDEV;
-    match dir::open(Some(parent), name, How { flags, mode: 0, resolve }) {
+    let flags = file::O_RDONLY | file::O_DIRECTORY | file::O_NOFOLLOW;
+    let resolve = file::RESOLVE_NO_SYMLINKS | file::RESOLVE_NO_XDEV;
+    match file::open(parent, name, How { flags, mode: 0, resolve }) {
         // What is mounted below is not part of the tree.
         Err(SysError { call, errno: errno::EXDEV }) => Err(SysError { call, errno: errno::EBUSY }),
         opened => opened,
@@ -141,7 +140,7 @@ fn remove_tree(top: BorrowedFd<'_>, name: &CStr) -> Result<(), SysError> {
         let Some(done) = levels.pop() else { break };
         climb(&mut levels, &done)?;
         let parent = levels.last().and_then(|level| level.dir.as_ref());
-        match dir::remove(parent.map_or(top, AsFd::as_fd), &done.name) {
+        match file::remove_dir(parent.map_or(top, AsFd::as_fd), &done.name) {
             Ok(()) | Err(SysError { errno: errno::ENOENT, .. }) => {}
             // Something was put in since it was read: the parent's next read finds it.
             Err(SysError { errno: errno::ENOTEMPTY, .. }) if parent.is_some() => {}

@@ -18,9 +18,8 @@ use api::{
 use axum::body::Body;
 use http_body_util::BodyExt;
 use sys::{
-    SysError,
-    dir::{self, How},
-    errno,
+    SysError, errno,
+    file::{self, How},
 };
 
 use super::{
@@ -153,7 +152,7 @@ impl Upload {
         }
         let mode = mode.or(self.old.map(|(mode, ..)| mode)).unwrap_or(FILE_MODE);
         self.file.set_permissions(Permissions::from_mode(mode))?;
-        dir::rename(self.target.parent.as_fd(), &self.temporary, &self.target.name)
+        file::rename(self.target.parent.as_fd(), &self.temporary, &self.target.name)
             .map_err(|error| io::Error::from_raw_os_error(error.errno))
     }
 }
@@ -162,7 +161,7 @@ impl Drop for Upload {
     fn drop(&mut self) {
         if !self.is_done {
             // Best effort: the directory may be gone, and with it the file.
-            dir::unlink(self.target.parent.as_fd(), &self.temporary).unwrap_or(());
+            file::remove(self.target.parent.as_fd(), &self.temporary).unwrap_or(());
         }
     }
 }
@@ -185,14 +184,14 @@ fn look_at(target: &Target) -> Result<Option<(u32, u32, u32)>, SysError> {
         call: "fstat",
         errno: error.raw_os_error().unwrap_or(errno::EIO),
     };
-    let flags = dir::O_WRONLY | dir::O_NOFOLLOW;
+    let flags = file::O_WRONLY | file::O_NOFOLLOW;
     // Opened for writing, because a rename asks only for rights on the directory.
-    let old = match open(Some(target.parent.as_fd()), &target.name, flags) {
+    let old = match open(target.parent.as_fd(), &target.name, flags) {
         Ok(old) => File::from(old),
         // A running program cannot be written, but its name can be given to another file.
         Err(SysError { errno: errno::ETXTBSY, .. }) => {
-            let flags = dir::O_PATH | dir::O_NOFOLLOW;
-            File::from(open(Some(target.parent.as_fd()), &target.name, flags)?)
+            let flags = file::O_PATH | file::O_NOFOLLOW;
+            File::from(open(target.parent.as_fd(), &target.name, flags)?)
         }
         Err(SysError { errno: errno::ENOENT, .. }) => return Ok(None),
         Err(error) => return Err(error),
@@ -206,15 +205,15 @@ fn look_at(target: &Target) -> Result<Option<(u32, u32, u32)>, SysError> {
 
 fn temporary(target: &Target) -> Result<(CString, OwnedFd), SysError> {
     let how = How {
-        flags: dir::O_WRONLY | dir::O_CREAT | dir::O_EXCL | dir::O_NOFOLLOW,
+        flags: file::O_WRONLY | file::O_CREAT | file::O_EXCL | file::O_NOFOLLOW,
         mode: 0o600,
-        resolve: dir::RESOLVE_NO_MAGICLINKS,
+        resolve: file::RESOLVE_NO_MAGICLINKS,
     };
     let mut taken = SysError { call: "openat2", errno: errno::EEXIST };
     for _ in 0..NAMES {
         let number = UPLOADS.fetch_add(1, Ordering::Relaxed);
-        let name = dir::c_name(format!(".sandbar-upload-{number}"))?;
-        match dir::open(Some(target.parent.as_fd()), &name, how) {
+        let name = file::c_name(format!(".sandbar-upload-{number}"))?;
+        match file::open(target.parent.as_fd(), &name, how) {
             Ok(file) => return Ok((name, file)),
             Err(error) if error.errno == errno::EEXIST => taken = error,
             Err(error) => return Err(error),

@@ -18,9 +18,9 @@ use std::{
 };
 
 use sys::{
-    SysError,
-    dir::{self, How},
-    errno, pidfd,
+    SysError, errno,
+    file::{self, How},
+    pidfd,
     signal::{self, SIGKILL, SIGSTOP},
 };
 
@@ -59,14 +59,14 @@ impl Forest {
         let Some(forest) = &self.dir else { return Ok(None) };
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
-            let name = dir::c_name(format!("exec-{number}"))?;
-            match dir::make(forest.as_fd(), &name, 0o755) {
+            let name = file::c_name(format!("exec-{number}"))?;
+            match file::make_dir(forest.as_fd(), &name, 0o755) {
                 // An earlier agent of the same cgroup left it.
                 Err(SysError { errno: errno::EEXIST, .. }) => continue,
                 made => made?,
             }
-            let how = How { flags: dir::O_RDONLY | dir::O_DIRECTORY, mode: 0, resolve: 0 };
-            let dir = dir::open(Some(forest.as_fd()), &name, how)?;
+            let how = How::new(file::O_RDONLY | file::O_DIRECTORY);
+            let dir = file::open(forest.as_fd(), &name, how)?;
             return Ok(Some(Cgroup { name, dir }));
         }
     }
@@ -94,7 +94,7 @@ impl Forest {
 
     fn remove(&self, name: &CString) -> bool {
         let Some(forest) = &self.dir else { return true };
-        match dir::remove(forest.as_fd(), name) {
+        match file::remove_dir(forest.as_fd(), name) {
             Ok(()) | Err(SysError { errno: errno::ENOENT, .. }) => true,
             Err(_) => false,
         }
@@ -124,8 +124,8 @@ impl Tree {
 
 /// Source: `cgroup.kill`, cgroups v2, Linux 5.14.
 fn kill_cgroup(cgroup: &Cgroup) -> std::io::Result<()> {
-    let how = How { flags: dir::O_WRONLY, mode: 0, resolve: 0 };
-    let kill = dir::open(Some(cgroup.dir.as_fd()), c"cgroup.kill", how)
+    let how = How::new(file::O_WRONLY);
+    let kill = file::open(cgroup.dir.as_fd(), c"cgroup.kill", how)
         .map_err(|error| std::io::Error::from_raw_os_error(error.errno))?;
     File::from(kill).write_all(b"1")
 }

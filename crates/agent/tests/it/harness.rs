@@ -2,10 +2,16 @@
 
 use std::{
     fs::{self, File},
-    os::{fd::AsFd, unix::net::UnixListener},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixListener,
+    },
     path::{Path, PathBuf},
     process::{Child, Command},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -24,6 +30,10 @@ use tempfile::TempDir;
 
 /// How long anything awaited may take before a test fails.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Held while descriptors of one agent are open to every program that this process starts, so
+/// that no agent inherits another's.
+static INHERITING: Mutex<()> = Mutex::new(());
 
 static CGROUPS: AtomicU32 = AtomicU32::new(0);
 
@@ -62,20 +72,29 @@ impl Agent {
             .unwrap();
         let config = File::open(config).unwrap();
         let cgroup_dir = cgroup.as_ref().map(|cgroup| File::open(&cgroup.0).unwrap());
-        let number = |file: &File| sys::inherit::leave_open(file.as_fd()).unwrap();
+        let inheriting = INHERITING.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut copies = Vec::new();
+        let mut number = |fd: BorrowedFd<'_>| {
+            let copy = fd.try_clone_to_owned().unwrap();
+            let number = sys::fd::leave_open(copy.as_fd()).unwrap();
+            copies.push(copy);
+            number
+        };
         let handoff = Handoff {
-            listen: sys::inherit::leave_open(listener.as_fd()).unwrap(),
-            config: number(&config),
-            cgroup: cgroup_dir.as_ref().map(number),
-            tasks: limits.tasks.iter().map(number).collect(),
-            memory_events: limits.memory_events.as_ref().map(number),
-            pids_events: limits.pids_events.as_ref().map(number),
+            listen: number(listener.as_fd()),
+            config: number(config.as_fd()),
+            cgroup: cgroup_dir.as_ref().map(|dir| number(dir.as_fd())),
+            tasks: limits.tasks.iter().map(|tasks| number(tasks.as_fd())).collect(),
+            memory_events: limits.memory_events.as_ref().map(|events| number(events.as_fd())),
+            pids_events: limits.pids_events.as_ref().map(|events| number(events.as_fd())),
         };
         let child = Command::new(env!("CARGO_BIN_EXE_agent-alone"))
             .arg(handoff.to_string())
             .env_clear()
             .spawn()
             .unwrap();
+        drop(copies);
+        drop(inheriting);
         Self { child, dir, cgroup }
     }
 

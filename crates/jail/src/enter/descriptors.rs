@@ -2,7 +2,10 @@
 
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 
-use sys::{SysError, fd, file};
+use sys::{
+    SysError, fd,
+    file::{self, How},
+};
 
 use super::{Failure, Plan, in_step};
 
@@ -20,7 +23,7 @@ pub(super) fn arrange(plan: &Plan<'_>) -> Result<OwnedFd, Failure> {
 
 fn arrange_all(plan: &Plan<'_>) -> Result<OwnedFd, SysError> {
     let program = fd::duplicate_above(plan.program, ABOVE)?;
-    let null = file::open(file::cwd(), c"/dev/null", file::READ_WRITE)?;
+    let null = file::open(file::cwd(), c"/dev/null", How::new(file::O_RDWR))?;
     let null = fd::duplicate_above(null.as_fd(), ABOVE)?;
     // Every source is moved out of the way before any target is overwritten.
     let mut copies: [Option<OwnedFd>; sys::socket::MESSAGE_FDS] =

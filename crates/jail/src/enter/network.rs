@@ -2,7 +2,11 @@
 
 use std::{ffi::CStr, os::fd::AsFd};
 
-use sys::{SysError, file, netlink};
+use sys::{
+    SysError,
+    file::{self, How},
+    netlink,
+};
 
 use super::{Failure, Plan, in_step};
 use crate::network::exchange;
@@ -37,7 +41,7 @@ pub(super) fn configure(plan: &Plan<'_>) -> Result<(), Failure> {
 }
 
 fn write(path: &CStr, value: &[u8]) -> Result<(), SysError> {
-    let setting = file::open(file::cwd(), path, file::WRITE_ONLY)?;
+    let setting = file::open(file::cwd(), path, How::new(file::O_WRONLY))?;
     file::write_all(setting.as_fd(), value)
 }
 

@@ -6,8 +6,10 @@ use std::{
 };
 
 use sys::{
-    SysError, file,
+    SysError,
+    file::{self, How},
     mount::{self, MountFlags},
+    process,
 };
 
 use super::{Failure, Mounts, Plan, in_step};
@@ -70,15 +72,15 @@ pub(super) fn enter(plan: &Plan<'_>, mounts: &Mounts) -> Result<(), Failure> {
     let [root, dev, binds @ ..] = mounts;
     let missing = SysError { call: "take the launcher's mounts", errno: 71 };
     let (Some(root), Some(dev)) = (root, dev) else { return Err((STEP, missing)) };
-    let here = in_step(STEP, file::open(file::cwd(), c"/", file::PATH_ONLY))?;
+    let here = in_step(STEP, file::open(file::cwd(), c"/", How::new(file::O_PATH)))?;
     in_step(STEP, mount::make_private(here.as_fd()))?;
     let proc = in_step("proc", filesystem(c"proc", &[], QUIET))?;
     // The new root goes over the old one, becomes the root, and the old one goes away.
     in_step(STEP, mount::attach(root.as_fd(), file::cwd(), c"/"))?;
-    in_step(STEP, mount::enter(root.as_fd()))?;
+    in_step(STEP, process::enter(root.as_fd()))?;
     in_step(STEP, mount::pivot_to_working_directory())?;
     in_step(STEP, mount::detach(c"."))?;
-    in_step(STEP, mount::change_directory(c"/"))?;
+    in_step(STEP, process::change_directory(c"/"))?;
     in_step("proc", mount::attach(proc.as_fd(), file::cwd(), c"/proc"))?;
     in_step("dev", mount_dev(dev))?;
     in_step("run", mount_new(c"tmpfs", &[(c"mode", c"755"), (c"size", RUN_BYTES)], c"/run"))?;

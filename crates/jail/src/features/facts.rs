@@ -9,7 +9,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use sys::probe::FileSystem;
+use sys::file_system::{self, FileSystem};
 
 use super::trial::{Outcome, Trial};
 
@@ -199,7 +199,7 @@ fn nf_tables(nft: Option<&Path>, uid: u32) -> Outcome {
 fn file_system(dir: &Path) -> Result<FileSystem, String> {
     let path = CString::new(dir.as_os_str().as_encoded_bytes());
     let path = path.map_err(|_zero| "its path holds a zero byte".to_owned())?;
-    sys::probe::file_system(&path).map_err(|error| error.to_string())
+    file_system::at(&path).map_err(|error| error.to_string())
 }
 
 fn open_files() -> Option<u64> {

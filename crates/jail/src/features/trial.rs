@@ -10,11 +10,11 @@ use std::{
 };
 
 use sys::{
-    SysError, credentials,
+    SysError, credentials, file,
     mount::{self, MountFlags},
     namespace::{self, Namespaces},
     process::Fork,
-    socket,
+    socket, wait,
 };
 
 /// First host id of the trial's user namespace. Nothing is ever written with it but the trial's
@@ -105,7 +105,7 @@ impl Ground {
 
     fn mark(&self) -> Result<(), SysError> {
         let path = CString::new(self.0.as_os_str().as_encoded_bytes()).unwrap_or_default();
-        sys::probe::set_attribute(&path, c"trusted.overlay.sandbar", b"y")
+        file::set_attribute(&path, c"trusted.overlay.sandbar", b"y")
     }
 
     fn shifted(&self, user: BorrowedFd<'_>) -> Result<OwnedFd, SysError> {
@@ -161,7 +161,7 @@ fn user_namespace() -> Result<OwnedFd, String> {
             }
             sys::process::exit(0)
         }
-        Fork::Parent { pid, pidfd } => {
+        Fork::Parent { pid, pidfd: _ } => {
             drop(theirs);
             let entered = socket::receive(ours.as_fd(), &mut [0]).map_err(text);
             let namespace = entered.and_then(|(bytes, _)| match bytes {
@@ -170,7 +170,7 @@ fn user_namespace() -> Result<OwnedFd, String> {
                     .map_err(|error| format!("id maps of a new namespace: {error}")),
             });
             drop(ours);
-            sys::probe::reap(pidfd.as_fd()).map_err(text)?;
+            wait::child(pid).map_err(text)?;
             namespace
         }
     }

@@ -64,21 +64,6 @@ pub(super) fn agent_filter(policy: &Policy, arch: Arch) -> Vec<Instruction> {
     program.finish(first)
 }
 
-/// The filter that user code is under as well: what is the agent's alone is absent.
-///
-/// It does not look at the ABI: calls of another one are killed by the filter beneath.
-pub(super) fn user_filter(policy: &Policy, arch: Arch) -> Vec<Instruction> {
-    let mut program = Program::default();
-    let allow = program.answer(ALLOW);
-    let absent = program.answer(ABSENT);
-    let calls = arch.calls().into_iter();
-    let agents = calls.filter(|call| *policy.decision(call.0) == Decision::Agent);
-    let points = agents.map(|(_, number)| (number, absent)).collect();
-    let search = search(&mut program, &intervals(points, allow));
-    let first = program.load(seccomp::OFFSET_NUMBER, search);
-    program.finish(first)
-}
-
 /// The first alternative that fits decides; EPERM when none does.
 fn rule(program: &mut Program, alternatives: &[Alternative]) -> Label {
     let mut otherwise = program.answer(REFUSE);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sys::probe::FileSystem;
+use sys::file_system::FileSystem;
 
 use super::*;
 use crate::features::trial::Trial;
@@ -50,6 +50,7 @@ fn good() -> Facts {
         state_dir: "/var/lib/sandbar".into(),
         state: Ok(FileSystem {
             magic: 0xef53,
+            bytes: 200 << 30,
             free_bytes: 100 << 30,
             free_files: 1_000_000,
             files: 2_000_000,
@@ -212,7 +213,7 @@ fn disks_are_full_by_bytes_or_by_files() {
         (10 << 30, 0, 0, None),
     ] {
         let magic = 0xef53;
-        let state = Ok(FileSystem { magic, free_bytes, free_files, files });
+        let state = Ok(FileSystem { magic, bytes: 200 << 30, free_bytes, free_files, files });
         let expected: Vec<_> = status.map(|status| ("disk space", status)).into_iter().collect();
         assert_eq!(complaints(&Facts { state, ..good() }), expected, "{free_bytes} {free_files}");
     }
