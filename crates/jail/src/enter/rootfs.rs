@@ -138,7 +138,7 @@ fn mask() -> Result<(), SysError> {
 /// Mounts what `make` makes over `path`, if there is something to cover. It looks first, because
 /// a mount made for nothing takes milliseconds to close.
 fn cover(path: &CStr, make: &dyn Fn() -> Result<OwnedFd, SysError>) -> Result<(), SysError> {
-    if if_present(file::open(file::cwd(), path, file::PATH_ONLY))?.is_some() {
+    if if_present(file::open(file::cwd(), path, How::new(file::O_PATH)))?.is_some() {
         mount::attach(make()?.as_fd(), file::cwd(), path)?;
     }
     Ok(())
