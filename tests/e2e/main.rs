@@ -2,13 +2,13 @@
 
 mod api;
 mod command_line;
+mod disk;
 mod exec;
 mod file;
 mod image;
 mod network;
 mod node;
 mod sandbox;
-mod small_disk;
 
 /// A server for one test.
 fn server() -> testkit::Server {

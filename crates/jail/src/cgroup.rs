@@ -6,8 +6,9 @@
 //! <tree>/sandbar-<node>/<jail>/user/     everything the tenant runs: memory, pids
 //! ```
 //!
-//! Every tree that carries a controller we use has these directories, and so has the v2 tree
-//! wherever one is mounted, because its `cgroup.kill` works without controllers. The agent has a
+//! Every tree that limits agent and user apart has these directories, and so has the v2 tree
+//! wherever one is mounted, because its `cgroup.kill` works without controllers. A v1 tree for CPU
+//! time alone has the first only. The agent has a
 //! group of its own so that user code that runs out of memory takes nobody along.
 
 use std::{
@@ -177,10 +178,13 @@ impl NodeCgroups {
         limits: Limits,
         owner: u32,
     ) -> Result<JailCgroups, JailError> {
-        for dir in self.dirs(jail) {
+        for tree in self.layout.trees() {
+            let dir = jail_dir(tree, &self.name, jail);
             make_dir(&dir)?;
-            make_dir(&dir.join("agent"))?;
-            make_dir(&dir.join("user"))?;
+            if self.layout.has_groups(tree) {
+                make_dir(&dir.join("agent"))?;
+                make_dir(&dir.join("user"))?;
+            }
         }
         if let Some(unified) = &self.layout.unified {
             delegate(&jail_dir(unified, &self.name, jail), owner)?;
@@ -226,6 +230,7 @@ impl NodeCgroups {
     fn descriptors(&self, jail: JailId) -> Result<JailCgroups, JailError> {
         let tasks = |group: &str| {
             let dirs = self.v1_dirs(jail);
+            let dirs = dirs.filter(|(tree, _)| group.is_empty() || tree.has_groups());
             dirs.map(|(_, dir)| open_to_write(&dir.join(group).join("tasks")))
                 .collect::<Result<Vec<_>, _>>()
         };
@@ -298,8 +303,8 @@ impl NodeCgroups {
     }
 
     fn agent_pid(&self, jail: JailId) -> Option<i32> {
-        let tree = self.layout.trees().next()?;
-        let procs = jail_dir(tree, &self.name, jail).join("agent/cgroup.procs");
+        let tree = self.layout.tree(Controller::Memory)?;
+        let procs = jail_dir(&tree.path, &self.name, jail).join("agent/cgroup.procs");
         fs::read_to_string(procs).ok()?.lines().next()?.parse().ok()
     }
 

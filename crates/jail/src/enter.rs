@@ -11,7 +11,6 @@
 
 use std::{
     ffi::CStr,
-    net::Ipv4Addr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
@@ -41,7 +40,6 @@ pub(crate) struct Plan<'a> {
     pub(crate) uid_base: u32,
     pub(crate) cgroups: &'a cgroup::JailCgroups,
     pub(crate) hostname: &'a CStr,
-    pub(crate) address: Option<Ipv4Addr>,
     /// Routing messages for the jail's own network namespace, and how many they are.
     pub(crate) network: (&'a [u8], usize),
     /// Where the trees of the host appear, in the order of their mounts.
@@ -79,6 +77,9 @@ fn first_steps(plan: &Plan<'_>, channel: &Channel) -> Result<(), Failure> {
     // Root of the new namespace, so that it owns the namespaces that follow.
     in_step("identity", sys::credentials::become_user(0, 0))?;
     in_step("namespaces", unshare(Namespaces::ALL_BUT_USER))?;
+    // Through the host's /proc, which shows the writer's network namespace; before the link is
+    // made, because a link takes some of its settings when it is made.
+    network::set()?;
     // Process ids and clocks change for children only; the child is the launcher's child too.
     let agent_group = plan.cgroups.agent.as_ref().map(AsFd::as_fd);
     match in_step("fork", sys::process::fork(agent_group, true))? {
@@ -100,13 +101,14 @@ fn second_steps(plan: &Plan<'_>, channel: &Channel) -> Result<(), Failure> {
     // The launcher ignores its children's ends, and that would survive exec.
     in_step("signals", signal::default_action(signal::SIGCHLD))?;
     in_step("hostname", sys::namespace::set_hostname(plan.hostname))?;
-    // The launcher has made the link and the mounts, and set the last limits, when this returns.
+    // The launcher has made the mounts and set the last limits when this returns.
     let mounts = in_step("mounts", channel.wait_for_mounts())?;
-    // While /proc of the host is still visible, through which the settings are written.
-    network::configure(plan)?;
     // Needs the host's /proc (the kernel gives a new one only to who sees the old) and ends with
     // the host's tree gone.
     rootfs::enter(plan, &mounts)?;
+    // The launcher has made the link meanwhile.
+    in_step("network", channel.wait_for_link())?;
+    network::configure(plan)?;
     limits::set()?;
     // Behind every step that needs a descriptor by number or a privilege over mounts.
     let program = descriptors::arrange(plan)?;

@@ -88,14 +88,16 @@ fn build(
 
     let pid = entry.hear(channel::PID)?;
     let pidfd = pidfd::open(pid).in_step("agent")?;
-    if let (Some(network), Some(address)) = (&server.network, spec.address) {
-        network.attach(spec.jail, pid, address)?;
-    }
     entry.wait(first.pidfd.as_fd())?;
     server.cgroups.settle(spec.jail, spec.limits)?;
     let mut fds = vec![mounts.root.as_fd(), mounts.dev.as_fd()];
     fds.extend(mounts.binds.iter().map(AsFd::as_fd));
     entry.tell(channel::MOUNTS, &fds)?;
+    // Made while the second process builds its root.
+    if let (Some(network), Some(address)) = (&server.network, spec.address) {
+        network.attach(spec.jail, pid, address)?;
+    }
+    entry.tell(channel::LINK, &[])?;
 
     entry.hear_exec()?;
     Ok((Launched { pid, start_time: start_time(pid)?, pidfd }, mounts.spent))
@@ -130,7 +132,6 @@ fn start_first(
         uid_base: spec.uid_base,
         cgroups,
         hostname: &hostname,
-        address: spec.address,
         network: (&messages, count),
         binds: &targets,
         inherited: &inherited,

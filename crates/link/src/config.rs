@@ -1,6 +1,11 @@
 //! What the agent is told at its start.
 
-use std::{collections::BTreeMap, fs::File, io::Seek, os::fd::AsFd};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{Seek, Write},
+    os::fd::AsFd,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +26,8 @@ impl AgentConfig {
     /// When the kernel is out of memory or descriptors.
     pub fn seal(&self) -> std::io::Result<File> {
         let mut file = File::from(sys::memfd::create(c"sandbar-agent-config", false)?);
-        serde_json::to_writer(&file, self)?;
+        // In one piece: a serializer writes token by token.
+        file.write_all(&serde_json::to_vec(self)?)?;
         file.rewind()?;
         sys::memfd::seal(file.as_fd())?;
         Ok(file)
@@ -30,8 +36,6 @@ impl AgentConfig {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
 
     #[test]

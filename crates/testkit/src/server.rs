@@ -170,6 +170,32 @@ impl Server {
         command
     }
 
+    /// Runs a command that must refuse to start, and returns its complaint.
+    ///
+    /// # Panics
+    /// When it ends well, or still runs after half a minute: it started.
+    #[must_use]
+    pub fn refusal(command: &mut Command) -> String {
+        const PATIENCE_MS: i32 = 30_000;
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let pid = i32::try_from(child.id()).expect("a process id is a positive i32");
+        let pidfd = sys::pidfd::open(pid).expect("the child has not been waited for");
+        let has_ended =
+            sys::poll::wait_readable(pidfd.as_fd(), PATIENCE_MS).expect("it can be waited for");
+        if !has_ended {
+            child.kill().expect("it can be killed");
+        }
+        let output = child.wait_with_output().expect("it can be waited for");
+        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(has_ended && !output.status.success(), "it was not refused:\n{complaint}");
+        complaint
+    }
+
     /// A client of this server.
     ///
     /// # Panics

@@ -139,6 +139,11 @@ impl Layout {
         self.unified.iter().chain(v1)
     }
 
+    /// True when a jail has groups for agent and user in the tree mounted at `path`.
+    pub(super) fn has_groups(&self, path: &Path) -> bool {
+        self.used.iter().find(|tree| tree.path == path).is_none_or(Tree::has_groups)
+    }
+
     /// v2: makes the controllers available to the node's jails.
     pub(super) fn delegate_controllers(&self, node_name: &str) -> Result<(), JailError> {
         let Some(unified) = &self.unified else { return Ok(()) };
@@ -158,6 +163,12 @@ impl Layout {
 }
 
 impl Tree {
+    /// True when agent and user have different limits here; CPU time is limited for both together.
+    pub(super) fn has_groups(&self) -> bool {
+        let apart = [Controller::Memory, Controller::Pids];
+        self.v2 || apart.iter().any(|controller| self.controllers.contains(controller))
+    }
+
     /// Sets the limits of one group, as far as this tree has their controllers.
     pub(super) fn set_limits(&self, dir: &Path, memory: u64, pids: u32) -> Result<(), JailError> {
         if self.controllers.contains(&Controller::Memory) {

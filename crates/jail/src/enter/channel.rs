@@ -5,6 +5,7 @@
 //! first ◄──'M'── launcher      its maps are written
 //! first ──'P' pid──► launcher  PID 1 exists
 //! second ◄─'G' + mounts── launcher
+//! second ◄─'L'── launcher      the network link exists
 //! either ──'E' step 0 call 0 errno──► launcher
 //! ```
 //!
@@ -20,6 +21,7 @@ pub(crate) const USER_NAMESPACE: u8 = b'U';
 pub(crate) const MAPS: u8 = b'M';
 pub(crate) const PID: u8 = b'P';
 pub(crate) const MOUNTS: u8 = b'G';
+pub(crate) const LINK: u8 = b'L';
 pub(crate) const ERROR: u8 = b'E';
 
 /// Bytes of one packet at most; a longer error text is cut.
@@ -48,7 +50,12 @@ impl Channel {
         socket::send(self.socket(), &[PID, a, b, c, d], &[])
     }
 
-    /// Waits until the launcher has done its part.
+    /// Waits until the network link exists, if the jail has one.
+    pub(crate) fn wait_for_link(&self) -> Result<(), SysError> {
+        self.expect(LINK).map(drop)
+    }
+
+    /// Waits for the mounts, with which everything else that was to be done before is done.
     pub(crate) fn wait_for_mounts(&self) -> Result<Mounts, SysError> {
         self.expect(MOUNTS)
     }

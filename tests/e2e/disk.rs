@@ -1,4 +1,4 @@
-//! A file system that is soon full.
+//! File systems of the test's own, for state directories.
 
 use std::{
     fs,
@@ -8,20 +8,32 @@ use std::{
 
 use tempfile::TempDir;
 
-/// A tmpfs of a few megabytes, unmounted when dropped.
-pub(crate) struct SmallDisk {
+/// A mounted file system, unmounted when dropped.
+pub(crate) struct Disk {
     mounted_at: TempDir,
 }
 
-impl SmallDisk {
-    pub(crate) fn mount(mebibytes: u32) -> Self {
-        let mounted_at = tempfile::Builder::new()
-            .prefix("sandbar-disk-")
-            .tempdir_in("/var/tmp")
-            .expect("a mount point can be made");
-        let options = format!("size={mebibytes}m,mode=755");
+impl Disk {
+    /// A tmpfs of a few mebibytes: soon full.
+    pub(crate) fn small(mebibytes: u32) -> Self {
+        Self::mount("tmpfs", &format!("size={mebibytes}m,mode=755"), mount_point())
+    }
+
+    /// An overlay.
+    pub(crate) fn overlay() -> Self {
+        let at = mount_point();
+        let dir = |name: &str| {
+            let dir = at.path().join(name);
+            fs::create_dir(&dir).expect("a directory can be made");
+            dir.display().to_string()
+        };
+        let options = format!("lowerdir={},upperdir={},workdir={}", dir("l"), dir("u"), dir("w"));
+        Self::mount("overlay", &options, at)
+    }
+
+    fn mount(kind: &str, options: &str, mounted_at: TempDir) -> Self {
         let status = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &options, "small"])
+            .args(["-t", kind, "-o", options, kind])
             .arg(mounted_at.path())
             .status()
             .expect("mount runs");
@@ -49,10 +61,17 @@ impl SmallDisk {
     }
 }
 
-impl Drop for SmallDisk {
+impl Drop for Disk {
     fn drop(&mut self) {
         let at: &Path = self.mounted_at.path();
         let status = Command::new("umount").arg("--lazy").arg(at).status().expect("umount runs");
         assert!(status.success() || std::thread::panicking());
     }
+}
+
+fn mount_point() -> TempDir {
+    tempfile::Builder::new()
+        .prefix("sandbar-disk-")
+        .tempdir_in("/var/tmp")
+        .expect("a mount point can be made")
 }
