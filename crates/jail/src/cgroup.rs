@@ -13,7 +13,10 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::FileExt,
+    },
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -361,17 +364,23 @@ fn open_directory(path: &Path) -> Result<OwnedFd, JailError> {
 
 /// Kills a v2 group and waits until it is empty.
 fn kill_group(dir: &Path, deadline: Instant) -> Result<(), JailError> {
-    let events = dir.join("cgroup.events");
-    let Ok(watched) = fs::File::open(&events) else { return Ok(()) };
+    let Ok(events) = fs::File::open(dir.join("cgroup.events")) else { return Ok(()) };
     set(&dir.join("cgroup.kill"), "1")?;
-    while is_populated(&events) {
-        wait(|ms| poll::wait_priority(watched.as_fd(), ms), deadline, dir)?;
+    // Read through the descriptor that is waited on: what has been read through it is no news.
+    while is_populated(&events)? {
+        wait(|ms| poll::wait_priority(events.as_fd(), ms), deadline, dir)?;
     }
     Ok(())
 }
 
-fn is_populated(events: &Path) -> bool {
-    read_field(events, "populated").is_ok_and(|populated| populated != 0)
+/// True while a process is in the group whose `cgroup.events` this is.
+fn is_populated(events: &fs::File) -> Result<bool, JailError> {
+    let mut text = [0; 128];
+    let length = events
+        .read_at(&mut text, 0)
+        .map_err(|error| JailError::io(STEP, "read cgroup.events", &error))?;
+    let text = String::from_utf8_lossy(text.get(..length).unwrap_or_default());
+    Ok(text.lines().any(|line| line == "populated 1"))
 }
 
 /// Kills PID 1 of a jail, with which the kernel ends everything in its pid namespace.
