@@ -9,8 +9,8 @@
 //! sandbox is used for; requests to a running one go from the daemon straight to its agent.
 //!
 //! Invariants:
-//! - What exists in the kernel is on record before it exists, see [`record`].
-//! - A sandbox's state is assigned by one task at a time, see [`state`].
+//! - What exists in the kernel is on record before it exists, see `record.rs`.
+//! - A sandbox's state is assigned by one task at a time, see `state.rs`.
 //! - Nothing here trusts an agent or waits for one without a deadline; ending a sandbox never
 //!   needs it.
 

@@ -3,7 +3,7 @@
 //! std's `Command` cannot join a cgroup at birth, close what it does not know, or put a filter in
 //! front of one call. The child is a copy of a process that may have threads, so between its birth
 //! and its exec it makes plain calls only: no allocation, no lock, no formatting. Everything it
-//! needs is in [`Plan`], which is complete before the clone.
+//! needs is in `Plan`, which is complete before the clone.
 //!
 //! The child reports a failed step as two integers on a pipe that its exec closes; silence and
 //! end of file mean that the program runs.
