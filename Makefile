@@ -12,7 +12,7 @@ demo: setup build  ## Build everything, run real code in a sandbox and show the 
 	@scripts/demo
 
 test: setup format lint doc  ## Everything that CI runs
-	timeout 2400 cargo test --workspace --locked
+	timeout --foreground 2400 cargo test --workspace --locked
 	@scripts/build
 	@scripts/demo
 	@scripts/test-image

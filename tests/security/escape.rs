@@ -177,6 +177,8 @@ async fn cannot_touch_the_agent() {
         "ls /proc/1/root/",
         "cat /proc/1/exe > /dev/null",
         "echo x > /proc/1/exe",
+        "prlimit --pid 1 --nofile=8",
+        "prlimit --pid 1 --cpu=1:1",
         "python3 -c 'import ctypes; exit(0 if ctypes.CDLL(None).ptrace(16, 1, 0, 0) == 0 else 1)'",
     ] {
         let verdict = format!("({attempt}) >/dev/null 2>&1 && echo BROKEN || echo HELD");

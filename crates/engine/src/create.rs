@@ -161,7 +161,8 @@ async fn start(
     sandbox: &Sandbox,
     rootfs: Option<Rootfs>,
 ) -> Result<(AgentIdentity, OwnedFd), NotStarted> {
-    let intent = if rootfs.is_some() {
+    let is_new = rootfs.is_some();
+    let intent = if is_new {
         Change::Create(Box::new(SandboxRecord {
             id: sandbox.id.clone(),
             jail: sandbox.jail,
@@ -194,6 +195,11 @@ async fn start(
     })?;
     let failed = |error| NotStarted { error, is_recorded: true };
     let prepared = prepared.map_err(failed)?;
+    if !is_new {
+        // What an earlier attempt may have left goes first.
+        let killed = node.launchers.kill(sandbox.jail).await;
+        killed.map_err(|error| failed(error.publish("starting the sandbox")))?;
+    }
     let spec = spec(node, sandbox);
     let launched = launch(node, spec, prepared).await.map_err(|error| {
         tracing::warn!(sandbox_id = %sandbox.id, jail = %sandbox.jail,

@@ -86,6 +86,10 @@ impl Launchers {
     ) -> Result<T, LaunchError> {
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |launcher| {
+            if reply.is_closed() {
+                // Nobody waits any more: what has not begun is not begun.
+                return;
+            }
             if let Err(Ok(unwanted)) = reply.send(work(launcher)) {
                 undo(launcher, unwanted);
             }

@@ -22,6 +22,7 @@ use std::{
 use api::error::ErrorCode;
 use futures_util::{StreamExt, stream};
 use jail::JailId;
+use link::LinkError;
 
 use crate::{
     EngineError, error,
@@ -139,6 +140,11 @@ fn judge(phase: &Phase, agent: Option<&AgentIdentity>) -> Verdict {
 async fn answers(node: &Node, jail: JailId) -> bool {
     match node.links.health(jail.0).await {
         Ok(()) => true,
+        // It listens, and its sandbox may be using all of its share of the CPU: no reason to end it.
+        Err(LinkError::Silent) => {
+            tracing::warn!(%jail, "an agent is slow to answer; its sandbox is adopted");
+            true
+        }
         Err(error) => {
             tracing::warn!(%jail, error = &error as &dyn std::error::Error,
                 "an agent runs but does not answer; its sandbox is stopped");

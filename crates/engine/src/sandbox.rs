@@ -98,10 +98,13 @@ impl Sandbox {
         }
     }
 
-    /// Waits until the agent is no longer the one that runs.
+    /// Waits until the agent is no longer the one that runs. A passing state may still go back to
+    /// it.
     pub(crate) async fn outlived(&self, agent: &AgentIdentity) {
         let mut receiver = self.state.subscribe();
-        let over = |state: &State| !matches!(state, State::Running(running) if running == agent);
+        let over = |state: &State| {
+            !state.is_passing() && !matches!(state, State::Running(running) if running == agent)
+        };
         // An error means that the sandbox is dropped, which cannot be while `self` is borrowed.
         drop(receiver.wait_for(over).await);
     }

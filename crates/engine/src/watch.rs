@@ -31,6 +31,11 @@ pub(crate) fn spawn(node: &Arc<Node>, sandbox: Arc<Sandbox>, agent: AgentIdentit
             readable = pidfd.readable() => drop(readable),
         }
         drop(pidfd);
+        // Whoever is ending it may fail, and leave it to us.
+        tokio::select! {
+            () = owner.ending.cancelled() => return,
+            settled = sandbox.settled() => drop(settled),
+        }
         if sandbox.begin_end_of(&agent) {
             tracing::warn!(sandbox_id = %sandbox.id, jail = %sandbox.jail, "agent ended; sandbox stopped");
             let work = Arc::clone(&owner);

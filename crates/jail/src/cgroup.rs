@@ -14,17 +14,14 @@
 use std::{
     fs, io,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, OwnedFd},
         unix::fs::FileExt,
     },
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use sys::{
-    file, pidfd, poll,
-    signal::{self, SIGKILL},
-};
+use sys::{file, pidfd, poll, signal};
 
 use crate::{
     error::{InStep, JailError},
@@ -272,12 +269,37 @@ impl NodeCgroups {
     /// Ends every process of the jail and removes its groups. Safe to repeat.
     pub(crate) fn destroy(&self, jail: JailId) -> Result<(), JailError> {
         let deadline = Instant::now() + KILL_DEADLINE;
-        if let Some(unified) = &self.layout.unified {
-            kill_group(&jail_dir(unified, &self.name, jail), deadline)?;
-        } else if let Some(pid) = self.agent_pid(jail) {
-            kill_process(pid, deadline)?;
+        match &self.layout.unified {
+            Some(unified) => kill_group(&jail_dir(unified, &self.name, jail), deadline)?,
+            None => self.kill_members(jail, deadline)?,
         }
         self.dirs(jail).try_for_each(|dir| remove_group(&dir, deadline))
+    }
+
+    /// Without a v2 tree: kills whoever is in any group of the jail until nobody is. Most go with
+    /// PID 1, but PID 1 can be anywhere: the agent may have moved itself to the tenant's groups.
+    fn kill_members(&self, jail: JailId, deadline: Instant) -> Result<(), JailError> {
+        let groups: Vec<_> = self
+            .v1_dirs(jail)
+            .flat_map(|(_, dir)| ["agent", "user", ""].map(|group| dir.join(group)))
+            .map(|group| group.join("cgroup.procs"))
+            .collect();
+        let mut is_empty = false;
+        while !is_empty {
+            is_empty = true;
+            for procs in &groups {
+                for pid in members(procs)? {
+                    is_empty = false;
+                    kill_process(procs, pid, deadline)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// True while PID 1 of the jail is alive.
+    pub(crate) fn is_alive(&self, jail: JailId) -> bool {
+        self.agent_pid(jail).is_some()
     }
 
     /// Jails from number `from` on that have groups, at most `most`, in order; with their agents'
@@ -339,6 +361,8 @@ fn set(path: &Path, value: &str) -> Result<(), JailError> {
 /// nothing else: limits stay ours.
 fn delegate(dir: &Path, owner: u32) -> Result<(), JailError> {
     set(&dir.join("user/cgroup.max.descendants"), &MOST_DESCENDANTS.to_string())?;
+    // One level, as many as commands need: deeper ones could have paths too long to be removed by.
+    set(&dir.join("user/cgroup.max.depth"), "1")?;
     for name in ["cgroup.procs", "agent/cgroup.procs", "user", "user/cgroup.procs"] {
         std::os::unix::fs::chown(dir.join(name), Some(owner), Some(owner))
             .map_err(|error| JailError::io(STEP, format!("chown {name}"), &error))?;
@@ -362,9 +386,21 @@ fn open_directory(path: &Path) -> Result<OwnedFd, JailError> {
     open_events(path)
 }
 
+/// What was opened in group `dir`; none when the group is not there, and only then.
+fn if_present<T>(dir: &Path, opened: io::Result<T>) -> Result<Option<T>, JailError> {
+    match opened {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other
+            .map(Some)
+            .map_err(|error| JailError::io(STEP, format!("open {}", dir.display()), &error)),
+    }
+}
+
 /// Kills a v2 group and waits until it is empty.
 fn kill_group(dir: &Path, deadline: Instant) -> Result<(), JailError> {
-    let Ok(events) = fs::File::open(dir.join("cgroup.events")) else { return Ok(()) };
+    let Some(events) = if_present(dir, fs::File::open(dir.join("cgroup.events")))? else {
+        return Ok(());
+    };
     set(&dir.join("cgroup.kill"), "1")?;
     // Read through the descriptor that is waited on: what has been read through it is no news.
     while is_populated(&events)? {
@@ -383,16 +419,26 @@ fn is_populated(events: &fs::File) -> Result<bool, JailError> {
     Ok(text.lines().any(|line| line == "populated 1"))
 }
 
-/// Kills PID 1 of a jail, with which the kernel ends everything in its pid namespace.
-fn kill_process(pid: i32, deadline: Instant) -> Result<(), JailError> {
+/// Kills a process that is in the group whose `cgroup.procs` this is, and waits for its end.
+fn kill_process(procs: &Path, pid: i32, deadline: Instant) -> Result<(), JailError> {
     let Ok(pidfd) = pidfd::open(pid) else { return Ok(()) };
+    // Its number may have become another's before the handle was made; what the handle names now
+    // keeps its number until it has been waited for.
+    if !members(procs)?.contains(&pid) {
+        return Ok(());
+    }
     // An error means that it is dead already.
-    signal::send(pidfd.as_fd(), SIGKILL).unwrap_or_default();
-    let dead = |pidfd: BorrowedFd<'_>| poll::wait_readable(pidfd, 0).in_step(STEP);
-    while !dead(pidfd.as_fd())? {
-        wait(|ms| poll::wait_readable(pidfd.as_fd(), ms), deadline, Path::new("its agent"))?;
+    signal::send(pidfd.as_fd(), signal::SIGKILL).unwrap_or_default();
+    while !poll::wait_readable(pidfd.as_fd(), 0).in_step(STEP)? {
+        wait(|ms| poll::wait_readable(pidfd.as_fd(), ms), deadline, procs)?;
     }
     Ok(())
+}
+
+/// Process ids in a group; none when the group is not there.
+fn members(procs: &Path) -> Result<Vec<i32>, JailError> {
+    let text = if_present(procs, fs::read_to_string(procs))?.unwrap_or_default();
+    Ok(text.lines().filter_map(|pid| pid.parse().ok()).collect())
 }
 
 /// Waits once, up to what is left until `deadline`; an error when nothing is.
@@ -413,7 +459,7 @@ fn wait(
 
 /// Removes a group and those below it, which hold no live process.
 fn remove_group(dir: &Path, deadline: Instant) -> Result<(), JailError> {
-    let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
+    let Some(entries) = if_present(dir, fs::read_dir(dir))? else { return Ok(()) };
     for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
     {
         remove_group(&entry.path(), deadline)?;
@@ -438,4 +484,45 @@ fn remove_group(dir: &Path, deadline: Instant) -> Result<(), JailError> {
 /// being moved by another process costs. *After fork.*
 pub(crate) fn join(tasks: &[OwnedFd]) -> Result<(), sys::SysError> {
     tasks.iter().try_for_each(|tasks| file::write_all(tasks.as_fd(), b"0"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// As on a host without a v2 tree, of which this one has the v1 part.
+    #[test]
+    fn without_a_v2_tree_everybody_in_any_group_is_killed() {
+        let mut layout = Layout::detect().unwrap();
+        layout.unified = None;
+        if layout.used().all(|tree| tree.v2) {
+            // A pure v2 host has no v1 part, and no use for this way of killing.
+            return;
+        }
+        let node = NodeCgroups { layout, name: format!("u{}", std::process::id() % 1_000_000) };
+        let nodes: Vec<_> =
+            node.layout.trees().map(|tree| tree.join(node_dir(&node.name))).collect();
+        nodes.iter().for_each(|dir| make_dir(dir).unwrap());
+        let limits = Limits { memory_bytes: 1 << 26, pids: 16, cpu_millis: 1000 };
+        node.create(JailId(1), limits, 0x4000_0000).unwrap();
+        let mut sleepers = ["agent", "user"].map(|group| {
+            let sleeper = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
+            for (_, dir) in node.v1_dirs(JailId(1)).filter(|(tree, _)| tree.has_groups()) {
+                set(&dir.join(group).join("cgroup.procs"), &sleeper.id().to_string()).unwrap();
+            }
+            sleeper
+        });
+
+        // Waited for by their parent here, where a jail's processes have one that need not wait.
+        let waiter = std::thread::spawn(move || {
+            sleepers.each_mut().map(|sleeper| sleeper.wait().unwrap().success())
+        });
+        node.destroy(JailId(1)).unwrap();
+
+        assert_eq!(waiter.join().unwrap(), [false, false]);
+        assert_eq!(node.jails(JailId(0), 10).unwrap(), []);
+        node.remove_node().unwrap();
+    }
 }

@@ -52,6 +52,9 @@ pub(crate) fn launch(
 ) -> Result<Built, JailError> {
     let layers = fds.len().saturating_sub(FIXED_FDS + spec.binds.len());
     check(spec, layers, &server.node)?;
+    if server.cgroups.is_alive(spec.jail) {
+        return Err(JailError::Refused(format!("jail {} is running", spec.jail)));
+    }
     let binds = fds.split_off(FIXED_FDS + layers);
     let layers = fds.split_off(FIXED_FDS);
     let built = server

@@ -212,8 +212,18 @@ impl Launcher {
         self.answer()
     }
 
+    /// Ends the process and closes its socket, so that the next request starts another one.
+    fn disown(&mut self) {
+        drop(self.process.kill());
+        if let Ok((closed, _)) = socket::message_pair() {
+            self.socket = closed;
+        }
+    }
+
     fn answer(&mut self) -> Result<(Reply, Option<OwnedFd>), JailError> {
         if !poll::wait_readable(self.socket.as_fd(), ANSWER_MS).in_step("wait for a launcher")? {
+            // Its answer, should it still come, must not be taken for that to the next request.
+            self.disown();
             return Err(JailError::Lost("it has not answered in 15 minutes".to_owned()));
         }
         let mut buffer = vec![0; MESSAGE_BYTES];

@@ -152,14 +152,17 @@ impl Server {
             }
             Request::SetUpNetwork => self.network.as_ref().map_or(Ok(()), HostNetwork::set_up)?,
             Request::TearDown => {
-                self.network.as_ref().map_or(Ok(()), HostNetwork::tear_down)?;
+                // Refused while a jail is left: the rules must outlive every link.
                 self.cgroups.remove_node()?;
+                self.network.as_ref().map_or(Ok(()), HostNetwork::tear_down)?;
             }
         }
         Ok(Reply::Done.into())
     }
 
     fn remove_files(&self, jail: JailId) -> Result<(), JailError> {
+        // The tree is taken apart by name: nobody may be there to change names meanwhile.
+        self.cgroups.destroy(jail)?;
         let dir = self.files.jail_dir(jail);
         remove::remove_tree(&dir)
             .map_err(|error| JailError::io("remove files", dir.display().to_string(), &error))

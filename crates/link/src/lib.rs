@@ -33,4 +33,7 @@ pub enum LinkError {
     /// HTTP within the limits.
     #[error("the agent cannot be reached")]
     Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It took the connection and has said nothing for longer than it was given: it may be busy.
+    #[error("the agent does not answer")]
+    Silent,
 }

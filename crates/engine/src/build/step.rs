@@ -41,6 +41,8 @@ enum NoLayer {
     /// The command ended like this.
     Ended(Ending),
     Engine(EngineError),
+    /// Its jail could not be ended: what it was given is still in use.
+    NotEnded(EngineError),
 }
 
 impl From<EngineError> for NoLayer {
@@ -62,7 +64,10 @@ pub(super) async fn run(
     let ended = match node.acquire_guest() {
         Ok(guest) => {
             let ended = in_guest(node, run, stop, output, (&guest, used)).await;
-            node.release_guest(&guest);
+            // Otherwise its ids and address are lost until the next start, which ends the jail.
+            if !matches!(ended, Err(NoLayer::NotEnded(_))) {
+                node.release_guest(&guest);
+            }
             ended.map(|()| {
                 let jail =
                     node.config.node.state_dir.join("sandboxes").join(guest.jail.to_string());
@@ -75,7 +80,9 @@ pub(super) async fn run(
     ended.map_err(|why| match why {
         NoLayer::Cancelled => ImageError::Cancelled,
         NoLayer::Ended(ending) => ImageError::StepFailed { line: at, ending: describe(ending) },
-        NoLayer::Engine(error) => ImageError::Sandbox { line: at, source: Box::new(error) },
+        NoLayer::Engine(error) | NoLayer::NotEnded(error) => {
+            ImageError::Sandbox { line: at, source: Box::new(error) }
+        }
     })
 }
 
@@ -107,7 +114,7 @@ async fn in_guest(
     if let Err(error) = link::socket::unlink(node.links.run_dir(), guest.jail.0) {
         tracing::warn!(jail = %guest.jail, %error, "a socket cannot be removed");
     }
-    killed.map_err(|error| error.publish("ending the step's sandbox"))?;
+    killed.map_err(|error| NoLayer::NotEnded(error.publish("ending the step's sandbox")))?;
     ended
 }
 
@@ -131,7 +138,8 @@ async fn follow(
     output: mpsc::Sender<Output>,
 ) -> Result<(), NoLayer> {
     let unreachable = || error::internal("talking to the step's sandbox");
-    let response = node.links.send(jail.0, request(run)?).await.map_err(|error| {
+    let sent = tokio::time::timeout(SILENCE, node.links.send(jail.0, request(run)?)).await;
+    let response = sent.map_err(|_elapsed| unreachable())?.map_err(|error| {
         tracing::warn!(%jail, error = &error as &dyn std::error::Error, "a build step");
         unreachable()
     })?;

@@ -57,8 +57,10 @@ struct Known {
 impl Upstreams {
     /// Those that the host's resolv.conf names.
     pub(super) fn of_host(own: IpAddr) -> Self {
-        let known = Known { servers: Vec::new(), reload_at: Some(Instant::now()) };
-        Self { own, known: Mutex::new(known) }
+        // Read before the first query: while it is read again, queries use what is known.
+        let text = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
+        let reload_at = Some(Instant::now() + RELOAD_AFTER);
+        Self { own, known: Mutex::new(Known { servers: parse(&text, own), reload_at }) }
     }
 
     #[cfg(test)]

@@ -53,6 +53,7 @@ table inet sandbar_{node} {{
   # What comes from a sandbox for the host: names, and nothing else.
   chain input {{
     type filter hook input priority filter - 5; policy accept
+    iifname != "lo" iifname != "{node}-*" ip daddr {gateway} counter drop comment "not from a sandbox"
     iifname != "{node}-*" return
     fib saddr . iif oif missing counter drop comment "not its own address"
     ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport 53 accept
