@@ -28,6 +28,7 @@ use crate::{
     rootfs::JailMounts,
     server::Server,
     spec::JailSpec,
+    start_time::start_time,
 };
 
 /// How long the jail's first processes may take over their part, which is a few milliseconds on a
@@ -103,7 +104,9 @@ fn build(
     entry.tell(channel::LINK, &[])?;
 
     entry.hear_exec()?;
-    Ok((Launched { pid, start_time: start_time(pid)?, pidfd }, mounts.spent))
+    let start_time = start_time(pid)
+        .map_err(|error| JailError::io("agent", format!("read the start of {pid}"), &error))?;
+    Ok((Launched { pid, start_time, pidfd }, mounts.spent))
 }
 
 /// A process just started.
@@ -181,17 +184,6 @@ fn write_maps(pid: i32, uid_base: u32) -> Result<OwnedFd, JailError> {
     fs::File::open(format!("/proc/{pid}/ns/user"))
         .map(Into::into)
         .map_err(|error| JailError::io(STEP, "open the user namespace", &error))
-}
-
-/// Field 22 of `/proc/PID/stat`: clock ticks from boot to the process's start.
-fn start_time(pid: i32) -> Result<u64, JailError> {
-    let path = format!("/proc/{pid}/stat");
-    let stat = fs::read_to_string(&path)
-        .map_err(|error| JailError::io("agent", format!("read {path}"), &error))?;
-    // The second field is the program's name in parentheses, which may hold anything.
-    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
-    let ticks = fields.split(' ').nth(19).and_then(|ticks| ticks.parse().ok());
-    ticks.ok_or_else(|| JailError::Entry(format!("{path} has no start time")))
 }
 
 /// The launcher's end of the channel to a jail's first processes.

@@ -27,6 +27,7 @@ mod remove;
 mod rootfs;
 mod server;
 pub mod spec;
+mod start_time;
 mod wire;
 
 pub use cgroup::{Usage, usage};
@@ -34,3 +35,4 @@ pub use error::JailError;
 pub use launcher::{JailFiles, Launched, Launcher, sealed_program};
 pub use server::launcher_main;
 pub use spec::{Bind, Hostname, JailId, JailSpec, Limits, NodeNetwork, NodeSpec};
+pub use start_time::start_time;
