@@ -27,12 +27,16 @@ pub enum ErrorCode {
     NameTooLong,
     /// The path is a device, a pipe or a socket; only regular files are read and written.
     NotRegularFile,
+    /// The URL is none that git can clone from here.
+    InvalidGitUrl,
     /// No key, or a key this server does not know.
     Unauthorized,
     /// The `Host` or `Origin` header names a site that may not call this API.
     HostNotAllowed,
     /// The user inside the sandbox may not do this.
     PermissionDenied,
+    /// The git server wants credentials, or refused those it got.
+    GitAuthFailed,
     /// The file or its file system is read-only.
     ReadOnly,
     /// No such route.
@@ -45,18 +49,47 @@ pub enum ErrorCode {
     FileNotFound,
     /// No such program in the sandbox.
     CommandNotFound,
+    /// No process with this id; finished ones are forgotten after a while.
+    ProcessNotFound,
+    /// No session with this id.
+    SessionNotFound,
+    /// No terminal with this id.
+    TerminalNotFound,
+    /// No such git repository, or none that these credentials may see.
+    GitRepositoryNotFound,
+    /// The repository has no such branch, tag or commit.
+    GitBranchNotFound,
     /// The route exists, with other methods.
     MethodNotAllowed,
+    /// The process did not come to the awaited condition in time.
+    ProcessReadyTimeout,
     /// A sandbox with this id exists with other settings.
     SandboxExists,
+    /// A process with this id is there already.
+    ProcessExists,
+    /// A session with this id is there already.
+    SessionAlreadyExists,
+    /// A terminal with this id is there already.
+    TerminalExists,
+    /// The idempotency key was used for another request.
+    IdempotencyConflict,
     /// The file or directory exists already.
     FileExists,
     /// The directory is not empty.
     DirectoryNotEmpty,
     /// Something else uses the resource now.
     ResourceBusy,
+    /// The session's shell ended, as `exit` does, while the command ran; `details` has its exit code
+    /// and output. The next use of the session gets a fresh shell.
+    SessionTerminated,
+    /// The session was deleted while the command waited or ran.
+    SessionDestroyed,
     /// The body or a field of it is over its limit.
     PayloadTooLarge,
+    /// The file is over the limit of this form of the request; the raw form has none.
+    FileTooLarge,
+    /// What arrived does not have the checksum that was promised; nothing was changed.
+    ChecksumMismatch,
     /// The requested byte range lies outside the file.
     RangeNotSatisfiable,
     /// A body needs `Content-Type: application/json`.
@@ -71,10 +104,18 @@ pub enum ErrorCode {
     ImageBuildFailed,
     /// The command could not be started.
     CommandExecutionError,
+    /// The process ended before it came to the awaited condition.
+    ProcessExitedBeforeReady,
+    /// git failed for a reason without a code of its own; `details.stderr` has what it said.
+    GitCloneFailed,
+    /// The image has no bash, which sessions need.
+    ShellNotAvailable,
     /// The file system refused for a reason without a code of its own; `details.errno` has it.
     FilesystemError,
     /// The sandbox's agent gave no answer, or a wrong one.
     AgentUnreachable,
+    /// The git server could not be reached, or the connection broke.
+    GitNetworkError,
     /// The node has no room for another sandbox now.
     CapacityExceeded,
     /// The node is stopping.
@@ -99,29 +140,49 @@ impl ErrorCode {
             | Self::IsDirectory
             | Self::NotDirectory
             | Self::NameTooLong
-            | Self::NotRegularFile => 400,
+            | Self::NotRegularFile
+            | Self::InvalidGitUrl => 400,
             Self::Unauthorized => 401,
-            Self::HostNotAllowed | Self::PermissionDenied | Self::ReadOnly => 403,
+            // 401 would speak of the API's own key.
+            Self::HostNotAllowed
+            | Self::PermissionDenied
+            | Self::ReadOnly
+            | Self::GitAuthFailed => 403,
             Self::RouteNotFound
             | Self::SandboxNotFound
             | Self::ImageNotFound
             | Self::FileNotFound
-            | Self::CommandNotFound => 404,
+            | Self::CommandNotFound
+            | Self::ProcessNotFound
+            | Self::SessionNotFound
+            | Self::TerminalNotFound
+            | Self::GitRepositoryNotFound
+            | Self::GitBranchNotFound => 404,
             Self::MethodNotAllowed => 405,
+            Self::ProcessReadyTimeout => 408,
             Self::SandboxExists
+            | Self::ProcessExists
+            | Self::SessionAlreadyExists
+            | Self::TerminalExists
+            | Self::IdempotencyConflict
             | Self::FileExists
             | Self::DirectoryNotEmpty
             | Self::ResourceBusy => 409,
-            Self::PayloadTooLarge => 413,
+            Self::SessionTerminated | Self::SessionDestroyed => 410,
+            Self::PayloadTooLarge | Self::FileTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::RangeNotSatisfiable => 416,
+            Self::ChecksumMismatch => 422,
             Self::TooManyRequests => 429,
             Self::InternalError
             | Self::SandboxFailed
             | Self::ImageBuildFailed
             | Self::CommandExecutionError
+            | Self::ProcessExitedBeforeReady
+            | Self::GitCloneFailed
             | Self::FilesystemError => 500,
-            Self::AgentUnreachable => 502,
+            Self::ShellNotAvailable => 501,
+            Self::AgentUnreachable | Self::GitNetworkError => 502,
             Self::CapacityExceeded | Self::ShuttingDown | Self::Starting => 503,
             Self::Timeout => 504,
             Self::NoSpace => 507,
