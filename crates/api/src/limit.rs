@@ -3,6 +3,10 @@
 /// Characters of a sandbox id: one DNS label (RFC 1035).
 pub const SANDBOX_ID_CHARS: usize = 63;
 
+/// Characters of the id of a process or a session: the default session of an SDK is named after its
+/// sandbox, with a prefix.
+pub const NAME_CHARS: usize = 128;
+
 /// Characters of an image name or tag; as in the OCI distribution specification.
 pub const IMAGE_NAME_CHARS: usize = 128;
 
@@ -28,6 +32,14 @@ pub const EXEC_OUTPUT_BYTES: usize = 16 * 1024 * 1024;
 
 /// Milliseconds an exec may ask for at most: a day. Longer work is a process, not an exec.
 pub const EXEC_TIMEOUT_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// Seconds that a command started with an idempotency key waits for its caller to come back before
+/// it is killed: time for a server to be replaced, not for a forgotten command to live on.
+pub const RESUME_GRACE_SECS: u64 = 60;
+
+/// Bytes of output kept of one process, the newest; older ones are dropped and counted. Many small
+/// writes count for more than their bytes.
+pub const LOG_BYTES: usize = 8 * 1024 * 1024;
 
 /// Seconds between comments on a quiet event stream, so that proxies and clients can tell a quiet
 /// command from a dead connection.
