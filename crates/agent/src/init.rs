@@ -27,7 +27,10 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    process::{Counters, Forest},
+    process::{
+        Counters, Forest,
+        log::{BUDGET_BYTES, Budget},
+    },
     reaper::Reaper,
     routes, serve,
 };
@@ -69,8 +72,8 @@ pub(crate) struct Agent {
     pub(crate) execs: Arc<Semaphore>,
     /// Background drains in progress, see [`crate::process`].
     pub(crate) drains: AtomicUsize,
-    /// Bytes of output that buffered execs may still keep.
-    pub(crate) output_budget: Arc<Semaphore>,
+    /// Bytes of output that may still be kept.
+    pub(crate) log_budget: Arc<Budget>,
     /// Tasks that follow commands.
     pub(crate) tasks: TaskTracker,
 }
@@ -180,7 +183,7 @@ fn prepare(handoff: &Handoff, config: AgentConfig) -> Result<Agent, InitError> {
         reaper: Reaper::default(),
         execs: Arc::new(Semaphore::new(EXECS_PER_SANDBOX)),
         drains: AtomicUsize::new(0),
-        output_budget: Arc::new(Semaphore::new(crate::exec::OUTPUT_BUDGET_BYTES)),
+        log_budget: Arc::new(Budget::new(BUDGET_BYTES)),
         tasks: TaskTracker::new(),
     })
 }
