@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::limit::{IMAGE_NAME_CHARS, SANDBOX_ID_CHARS};
+use crate::limit::{IMAGE_NAME_CHARS, SANDBOX_ID_CHARS, SESSION_ID_CHARS};
 
 /// Names a sandbox. The caller chooses it; the same id is always the same sandbox.
 ///
@@ -81,6 +81,63 @@ impl From<SandboxId> for String {
 }
 
 impl fmt::Display for SandboxId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Names a session of a sandbox: 1 to 128 letters, digits, `-`, `_` and `.`, beginning and ending
+/// with a letter or a digit.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, example = "session-1")]
+pub struct SessionId(String);
+
+impl SessionId {
+    /// The id as the caller wrote it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Why a text is not a [`SessionId`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a session id has 1 to {SESSION_ID_CHARS} letters, digits, '-', '_' and '.', and begins and \
+     ends with a letter or a digit"
+)]
+pub struct InvalidSessionId;
+
+impl FromStr for SessionId {
+    type Err = InvalidSessionId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bytes = text.as_bytes();
+        let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+        let fits = bytes.len() <= SESSION_ID_CHARS
+            && edge(bytes.first())
+            && edge(bytes.last())
+            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+        fits.then(|| Self(text.to_owned())).ok_or(InvalidSessionId)
+    }
+}
+
+impl TryFrom<String> for SessionId {
+    type Error = InvalidSessionId;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<SessionId> for String {
+    fn from(id: SessionId) -> Self {
+        id.0
+    }
+}
+
+impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -187,6 +244,16 @@ mod tests {
             ("8080", InvalidSandboxId::Number),
         ] {
             assert_eq!(bad.parse::<SandboxId>().unwrap_err(), why, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn session_ids_follow_the_rule() {
+        for good in ["a", "8080", "session-1", "sandbox-x.y_z", &"a".repeat(128)] {
+            assert_eq!(good.parse::<SessionId>().unwrap().as_str(), good);
+        }
+        for bad in ["", "-a", "a.", "..", "a b", "a/b", "\0", "ä", &"a".repeat(129)] {
+            assert!(bad.parse::<SessionId>().is_err(), "{bad:?}");
         }
     }
 
