@@ -7,7 +7,10 @@ use api::{
     file::{FileEntry, FileList, FileType, ListFiles},
     limit::{FILE_PAGE_ENTRIES, PAGE_ENTRIES, PATH_BYTES},
 };
-use axum::{Json, extract::State};
+use axum::{
+    extract::State,
+    http::{HeaderName, header},
+};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use sys::{SysError, errno, file};
 
@@ -42,9 +45,14 @@ const CURSOR_BYTES: usize = PATH_BYTES * 6;
 pub(crate) async fn list(
     State(agent): State<Arc<Agent>>,
     Query(query): Query<ListFiles>,
-) -> Result<Json<FileList>, Refusal> {
+) -> Result<([(HeaderName, &'static str); 1], Vec<u8>), Refusal> {
     let page = check(&base(&agent, query.session.as_ref())?, &query)?;
-    Ok(Json(blocking(move || make(page)).await?))
+    // Written out where it is made: a large page would keep the thread of all requests for long.
+    let json = blocking(move || {
+        serde_json::to_vec(&make(page)?)
+            .map_err(|fault| ApiError::new(ErrorCode::InternalError, fault.to_string()))
+    });
+    Ok(([(header::CONTENT_TYPE, "application/json")], json.await?))
 }
 
 /// A checked query.
