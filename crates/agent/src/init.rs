@@ -4,18 +4,18 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{DirBuilder, File},
+    fs::File,
     io::{self, Read},
     os::{
         fd::{OwnedFd, RawFd},
-        unix::{fs::DirBuilderExt, net::UnixListener as StdListener},
+        unix::net::UnixListener as StdListener,
     },
     process::ExitCode,
     sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
 
-use api::limit::EXECS_PER_SANDBOX;
+use api::{error::ApiError, limit::EXECS_PER_SANDBOX};
 use jail::handoff::{Handoff, InvalidHandoff};
 use link::AgentConfig;
 use sys::SysError;
@@ -93,8 +93,8 @@ enum InitError {
     Protect(#[source] SysError),
     #[error("open /dev/null")]
     Null(#[source] io::Error),
-    #[error("make the working directory {path}")]
-    Workdir { path: String, source: io::Error },
+    #[error("prepare the working directory")]
+    Workdir(#[source] ApiError),
     #[error("start the runtime")]
     Runtime(#[source] io::Error),
     #[error("listen")]
@@ -162,11 +162,7 @@ fn read_config(fd: OwnedFd) -> Result<AgentConfig, InitError> {
 }
 
 fn prepare(handoff: &Handoff, config: AgentConfig) -> Result<Agent, InitError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(&config.workdir)
-        .map_err(|source| InitError::Workdir { path: config.workdir.clone(), source })?;
+    crate::file::make_directories(&config.workdir).map_err(InitError::Workdir)?;
     let mut env = crate::exec::default_env();
     env.extend(config.env);
     let optional = |number: Option<RawFd>| number.map(adopt).transpose();

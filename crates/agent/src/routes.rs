@@ -12,9 +12,16 @@ fn table() -> OpenApiRouter<Arc<Agent>> {
     OpenApiRouter::new()
         .routes(routes!(health::health))
         .routes(routes!(exec::exec))
-        .routes(routes!(file::read, file::write, file::delete))
-        .routes(routes!(file::list))
-        .routes(routes!(file::make_directory))
+        .routes(routes!(file::read::read, file::write::write, file::remove::delete))
+        .routes(routes!(file::list::list))
+        .routes(routes!(file::stat::stat))
+        .routes(routes!(file::mkdir::make_directory))
+        .routes(routes!(file::rename::move_file))
+        .routes(routes!(file::copy::copy_file))
+        .routes(routes!(file::symlink::make_symlink))
+        .routes(routes!(file::chmod::change_mode))
+        .routes(routes!(file::batch::read_files))
+        .routes(routes!(file::batch::write_files))
 }
 
 /// The routes as an OpenAPI document, for the daemon to forward and to publish.
@@ -78,10 +85,17 @@ mod tests {
                 "delete /files/{path}",
                 "get /files/{path}",
                 "get /files:list",
+                "get /files:stat",
                 "get /health",
                 "head /files/{path}",
                 "post /exec",
+                "post /files:chmod",
+                "post /files:copy",
                 "post /files:mkdir",
+                "post /files:move",
+                "post /files:read",
+                "post /files:symlink",
+                "post /files:write",
                 "put /files/{path}",
             ]
         );

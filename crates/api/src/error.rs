@@ -27,6 +27,8 @@ pub enum ErrorCode {
     NameTooLong,
     /// The path is a device, a pipe or a socket; only regular files are read and written.
     NotRegularFile,
+    /// The path goes through too many symbolic links, or through one of /proc that is no path.
+    TooManyLinks,
     /// The URL is none that git can clone from here.
     InvalidGitUrl,
     /// No key, or a key this server does not know.
@@ -84,6 +86,8 @@ pub enum ErrorCode {
     SessionTerminated,
     /// The session was deleted while the command waited or ran.
     SessionDestroyed,
+    /// The file does not have the content that `If-Match` names; nothing was changed.
+    PreconditionFailed,
     /// The body or a field of it is over its limit.
     PayloadTooLarge,
     /// The file is over the limit of this form of the request; the raw form has none.
@@ -141,6 +145,7 @@ impl ErrorCode {
             | Self::NotDirectory
             | Self::NameTooLong
             | Self::NotRegularFile
+            | Self::TooManyLinks
             | Self::InvalidGitUrl => 400,
             Self::Unauthorized => 401,
             // 401 would speak of the API's own key.
@@ -169,6 +174,7 @@ impl ErrorCode {
             | Self::DirectoryNotEmpty
             | Self::ResourceBusy => 409,
             Self::SessionTerminated | Self::SessionDestroyed => 410,
+            Self::PreconditionFailed => 412,
             Self::PayloadTooLarge | Self::FileTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::RangeNotSatisfiable => 416,

@@ -52,6 +52,18 @@ pub const EXECS_PER_SANDBOX: usize = 256;
 /// caller asks for fewer.
 pub const PAGE_ENTRIES: usize = 1000;
 
+/// Entries in one page of a directory listing at most. A page is made whole before it is sent: of
+/// usual names this is some 3 MiB.
+pub const FILE_PAGE_ENTRIES: usize = 10_000;
+
+/// Bytes of content that one JSON answer carries, of one file or of several together. More is read
+/// raw, which has no limit. Bounds what a caller that collects answers must hold.
+pub const JSON_CONTENT_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Files read or written by one request: as many as pay for the round trip, few enough that it
+/// ends soon.
+pub const BATCH_FILES: usize = 1000;
+
 /// Labels of one sandbox.
 pub const LABELS: usize = 64;
 

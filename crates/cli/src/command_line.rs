@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, completions, config, cp, doctor, down, exec, image, inspect, ps, rm, run, serve,
+    bench, cat, completions, config, cp, doctor, down, exec, image, inspect, ls, ps, rm, run, serve,
 };
 
 /// Run untrusted code in isolated sandboxes on this machine.
@@ -51,6 +51,10 @@ pub(crate) enum Command {
     Rm(rm::Arguments),
     /// Copy files between this machine and a sandbox.
     Cp(cp::Arguments),
+    /// Print files of a sandbox.
+    Cat(cat::Arguments),
+    /// List a directory of a sandbox.
+    Ls(ls::Arguments),
     /// List and build images, the file systems that sandboxes start from.
     Image(image::Arguments),
     /// Start the server on this machine.
@@ -123,6 +127,11 @@ mod tests {
             &["rm", "--all", "box"],
             &["run", "--network", "moon", "ls"],
             &["image", "build", "."],
+            &["cat"],
+            &["cat", "box"],
+            &["cat", "box:file"],
+            &["ls"],
+            &["ls", "box:dir"],
         ] {
             let all = std::iter::once(&"sandbar").chain(arguments);
             let error = CommandLine::try_parse_from(all).unwrap_err();

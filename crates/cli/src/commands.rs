@@ -1,6 +1,7 @@
 //! The commands: one file each. This page says which run where.
 
 pub(crate) mod bench;
+pub(crate) mod cat;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod cp;
@@ -9,6 +10,7 @@ pub(crate) mod down;
 pub(crate) mod exec;
 pub(crate) mod image;
 pub(crate) mod inspect;
+pub(crate) mod ls;
 pub(crate) mod ps;
 pub(crate) mod rm;
 pub(crate) mod run;
@@ -44,6 +46,8 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
         Command::Inspect(arguments) => wait(|signals| until(signals, inspect::run(arguments, out))),
         Command::Rm(arguments) => wait(|signals| until(signals, rm::run(arguments, out))),
         Command::Cp(arguments) => wait(|signals| until(signals, cp::run(arguments, out))),
+        Command::Cat(arguments) => wait(|signals| until(signals, cat::run(arguments))),
+        Command::Ls(arguments) => wait(|signals| until(signals, ls::run(arguments, out))),
         Command::Image(arguments) => wait(|signals| until(signals, image::run(arguments, out))),
         Command::Version => wait(|signals| until(signals, version::run(out))),
         Command::Bench(arguments) => wait(|signals| bench::run(arguments, out, signals)),

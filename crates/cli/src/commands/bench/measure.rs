@@ -8,7 +8,6 @@ use std::{
 use anyhow::{Context as _, bail};
 use api::{
     exec::{Command, ExecRequest},
-    file::WriteFile,
     id::{ImageRef, SandboxId},
     sandbox::CreateSandbox,
 };
@@ -26,9 +25,6 @@ use crate::{output::Output, random::random_name};
 /// Creations before anything is timed: the first pays for cold caches and lazy set-up.
 const WARM_UP: usize = 3;
 
-/// Bytes of the file that is written and read.
-const FILE_BYTES: usize = 1024;
-
 /// Between two looks at the free memory. Removal happens behind the reply, and the kernel frees
 /// some of it only after a grace period.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(500);
@@ -42,7 +38,7 @@ const SETTLED_BYTES: u64 = 1024 * 1024;
 /// One run of the benchmark.
 #[derive(Debug)]
 pub(super) struct Bench {
-    client: Client,
+    pub(super) client: Client,
     image: Option<ImageRef>,
     pub(super) runs: usize,
     out: Output,
@@ -125,33 +121,6 @@ impl Bench {
         Ok(samples)
     }
 
-    /// Writing and reading a small file.
-    pub(super) async fn files(&self) -> anyhow::Result<[Samples; 2]> {
-        let id = self.id("file", 0)?;
-        self.create(&id).await?;
-        let content = vec![b'x'; FILE_BYTES];
-        let (mut write, mut read) = (Samples::new("write 1 KiB"), Samples::new("read 1 KiB"));
-        let bar = self.progress("files", self.runs);
-        let options = WriteFile::default();
-        for _index in 0..self.runs {
-            let begin = Instant::now();
-            let path = "/tmp/bench";
-            let written = self.client.write_file(&id, path, &options, content.clone()).await;
-            write.record(begin, written);
-            let begin = Instant::now();
-            let result = match self.client.read_file(&id, path).await {
-                Ok(bytes) if bytes == content => Ok(()),
-                Ok(_other) => Err("the file read differs from the one written".to_owned()),
-                Err(error) => Err(error.to_string()),
-            };
-            read.record(begin, result);
-            bar.inc(1);
-        }
-        bar.finish_and_clear();
-        self.client.destroy_sandbox(&id).await?;
-        Ok([write, read])
-    }
-
     /// Creations and destructions per second with as many in flight as there are cores.
     pub(super) async fn rate(&self) -> Rate {
         let in_flight = cores();
@@ -222,11 +191,14 @@ impl Bench {
         Ok(last)
     }
 
-    fn id(&self, measure: &str, index: usize) -> anyhow::Result<SandboxId> {
+    pub(super) fn id(&self, measure: &str, index: usize) -> anyhow::Result<SandboxId> {
         Ok(format!("bench-{}-{measure}-{index}", self.tag).parse()?)
     }
 
-    async fn create(&self, id: &SandboxId) -> Result<api::sandbox::Sandbox, ClientError> {
+    pub(super) async fn create(
+        &self,
+        id: &SandboxId,
+    ) -> Result<api::sandbox::Sandbox, ClientError> {
         let labels = BTreeMap::from([("sandbar.bench".to_owned(), self.tag.clone())]);
         let request = CreateSandbox {
             id: Some(id.clone()),

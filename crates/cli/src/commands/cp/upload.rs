@@ -101,7 +101,7 @@ impl Sandbox<'_> {
     async fn entry(self, entry: Entry) -> anyhow::Result<Copied> {
         let Entry { source, target, metadata } = entry;
         if metadata.is_dir() {
-            let request = MakeDirectory { path: target.clone(), recursive: true };
+            let request = MakeDirectory { path: target.clone(), recursive: true, session: None };
             self.client
                 .make_directory(self.id, &request)
                 .await
@@ -126,7 +126,7 @@ impl Sandbox<'_> {
         let file = File::open(source).with_context(attempt)?;
         let metadata = file.metadata().with_context(attempt)?;
         let mode = metadata.permissions().mode() & MODE_BITS;
-        let options = WriteFile { mode: Some(format!("{mode:o}")) };
+        let options = WriteFile { mode: Some(format!("{mode:o}")), ..WriteFile::default() };
         let bar = self.progress.bar();
         let content = ReaderStream::with_capacity(tokio::fs::File::from_std(file), CHUNK_BYTES)
             .inspect_ok(move |chunk| bar.inc(u64::try_from(chunk.len()).unwrap_or(u64::MAX)));
@@ -148,7 +148,7 @@ impl Sandbox<'_> {
         let words = ["ln", "-sfn", "--", points_to, target].map(str::to_owned);
         let request = ExecRequest::new(Command::Program(words.to_vec()));
         let parent = target.rsplit_once('/').map_or("/", |(parent, _)| parent);
-        let directory = MakeDirectory { path: join(parent, ""), recursive: true };
+        let directory = MakeDirectory { path: join(parent, ""), recursive: true, session: None };
         self.client.make_directory(self.id, &directory).await.with_context(attempt)?;
         let result = self.client.exec(self.id, &request).await.with_context(attempt)?;
         if !result.success {
