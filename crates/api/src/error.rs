@@ -27,6 +27,8 @@ pub enum ErrorCode {
     NameTooLong,
     /// The path is a device, a pipe or a socket; only regular files are read and written.
     NotRegularFile,
+    /// What was to be unpacked is no archive, breaks off, or names what may not be written.
+    InvalidArchive,
     /// The URL is none that git can clone from here.
     InvalidGitUrl,
     /// No key, or a key this server does not know.
@@ -141,6 +143,7 @@ impl ErrorCode {
             | Self::NotDirectory
             | Self::NameTooLong
             | Self::NotRegularFile
+            | Self::InvalidArchive
             | Self::InvalidGitUrl => 400,
             Self::Unauthorized => 401,
             // 401 would speak of the API's own key.
