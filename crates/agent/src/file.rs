@@ -9,6 +9,7 @@
 //! Owns: nothing between requests.
 //! Does not: promise durability; the disk's own write-back does.
 
+pub(crate) mod archive;
 mod entry;
 mod fault;
 mod list;

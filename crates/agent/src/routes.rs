@@ -15,6 +15,7 @@ fn table() -> OpenApiRouter<Arc<Agent>> {
         .routes(routes!(file::read, file::write, file::delete))
         .routes(routes!(file::list))
         .routes(routes!(file::make_directory))
+        .routes(routes!(file::archive::read, file::archive::write))
 }
 
 /// The routes as an OpenAPI document, for the daemon to forward and to publish.
@@ -76,12 +77,14 @@ mod tests {
             seen,
             [
                 "delete /files/{path}",
+                "get /archive",
                 "get /files/{path}",
                 "get /files:list",
                 "get /health",
                 "head /files/{path}",
                 "post /exec",
                 "post /files:mkdir",
+                "put /archive",
                 "put /files/{path}",
             ]
         );

@@ -147,6 +147,10 @@ pub struct LeftOut {
     /// How many there were.
     #[serde(default)]
     pub left_out_count: u64,
+    /// Something among them is missing, or not as it was: unreadable, too deep, changed. Otherwise
+    /// they are what no archive holds.
+    #[serde(default)]
+    pub partial: bool,
     /// The first of them, up to [`ARCHIVE_LEFT_OUT`].
     #[serde(default)]
     pub left_out: Vec<LeftOutEntry>,
@@ -156,6 +160,7 @@ impl LeftOut {
     /// Counts one, and keeps it while there is room.
     pub fn push(&mut self, path: &[u8], reason: LeftOutReason) {
         self.left_out_count += 1;
+        self.partial |= reason.is_loss();
         let path = String::from_utf8_lossy(path).into_owned();
         let bytes = self.left_out.iter().map(|entry| entry.path.len()).sum::<usize>() + path.len();
         if self.left_out.len() < ARCHIVE_LEFT_OUT && bytes <= ARCHIVE_LEFT_OUT_BYTES {
@@ -192,4 +197,27 @@ pub enum LeftOutReason {
     Changed,
     /// It is there, but as a file of its own: too many files with several names came before it.
     SeveralNames,
+}
+
+impl LeftOutReason {
+    /// True for what a copy would have, if nothing had been in the way.
+    fn is_loss(self) -> bool {
+        match self {
+            Self::Unreadable | Self::TooDeep | Self::Changed => true,
+            Self::Special | Self::Mount | Self::SeveralNames => false,
+        }
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Special => "it is a socket, a pipe or a device",
+            Self::Mount => "something else is mounted there",
+            Self::Unreadable => "it may not be read",
+            Self::TooDeep => "it lies too deep",
+            Self::Changed => "it changed while it was read",
+            Self::SeveralNames => "it is copied as a file of its own",
+        }
+    }
 }

@@ -8,55 +8,9 @@ use std::{
 
 use api::limit::{ARCHIVE_HEADER_BYTES, PATH_BYTES};
 use archive::{ArchiveError, Fault, UnpackOptions, Unpacker};
+use testkit::tape::{self, END, entry, file, header, records, seal};
 
 use crate::tree::{directory, look, unpack};
-
-/// A header, written field by field.
-pub(crate) fn header(kind: u8, name: &[u8], link: &[u8], size: &[u8]) -> [u8; 512] {
-    let mut block = [0; 512];
-    block[..name.len()].copy_from_slice(name);
-    block[100..108].copy_from_slice(b"0004777\0");
-    block[108..116].copy_from_slice(b"0000000\0");
-    block[116..124].copy_from_slice(b"0000000\0");
-    block[124..124 + size.len()].copy_from_slice(size);
-    block[136..148].copy_from_slice(b"00000000000\0");
-    block[156] = kind;
-    block[157..157 + link.len()].copy_from_slice(link);
-    block[257..265].copy_from_slice(b"ustar\x0000");
-    seal(&mut block);
-    block
-}
-
-/// Sets the checksum.
-fn seal(block: &mut [u8; 512]) {
-    block[148..156].fill(b' ');
-    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
-    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-}
-
-fn entry(kind: u8, name: &[u8], link: &[u8], content: &[u8]) -> Vec<u8> {
-    let size = format!("{:011o}\0", content.len());
-    let mut bytes = header(kind, name, link, size.as_bytes()).to_vec();
-    bytes.extend_from_slice(content);
-    bytes.resize(bytes.len().next_multiple_of(512), 0);
-    bytes
-}
-
-fn file(name: &str, content: &str) -> Vec<u8> {
-    entry(b'0', name.as_bytes(), b"", content.as_bytes())
-}
-
-fn records(kind: u8, records: &[(&str, &str)]) -> Vec<u8> {
-    let mut text = String::new();
-    for (key, value) in records {
-        let rest = key.len() + value.len() + 3;
-        let length = (1..).find(|length| *length == rest + length.to_string().len()).unwrap();
-        text.push_str(&format!("{length} {key}={value}\n"));
-    }
-    entry(kind, b"././@PaxHeader", b"", text.as_bytes())
-}
-
-const END: [u8; 1024] = [0; 1024];
 
 /// Unpacks into a directory beside another one, and makes sure that this is as it was.
 fn attack(parts: &[Vec<u8>], prepare: impl Fn(&Path)) -> (tempfile::TempDir, Result<u64, String>) {
@@ -69,7 +23,7 @@ fn attack(parts: &[Vec<u8>], prepare: impl Fn(&Path)) -> (tempfile::TempDir, Res
     prepare(&target);
     let before = look(&outside);
 
-    let bytes = [parts.concat(), END.to_vec()].concat();
+    let bytes = tape::archive(parts);
     let done = unpack(&target, &bytes, 1000);
 
     assert_eq!(look(&outside), before);

@@ -84,7 +84,7 @@ for m in t: print(m.name, m.pax_headers.get('comment'))";
 
     let expected = r#". None
 file None
-. {"leftOutCount":1,"leftOut":[{"path":"socket\n","reason":"special"}]}
+. {"leftOutCount":1,"partial":false,"leftOut":[{"path":"socket\n","reason":"special"}]}
 "#;
     assert_eq!(printed, expected);
 }
