@@ -1,6 +1,7 @@
 //! The product through its public interface: a real server, real sandboxes, one file per noun.
 
 mod api;
+mod archive;
 mod command_line;
 mod disk;
 mod exec;

@@ -12,6 +12,7 @@
 //! Does not: promise durability; the disk's own write-back does.
 
 // Contents.
+pub(crate) mod archive;
 pub(crate) mod batch;
 pub(crate) mod read;
 pub(crate) mod write;

@@ -22,6 +22,7 @@ fn table() -> OpenApiRouter<Arc<Agent>> {
         .routes(routes!(file::chmod::change_mode))
         .routes(routes!(file::batch::read_files))
         .routes(routes!(file::batch::write_files))
+        .routes(routes!(file::archive::read, file::archive::write))
 }
 
 /// The routes as an OpenAPI document, for the daemon to forward and to publish.
@@ -83,6 +84,7 @@ mod tests {
             seen,
             [
                 "delete /files/{path}",
+                "get /archive",
                 "get /files/{path}",
                 "get /files:list",
                 "get /files:stat",
@@ -96,6 +98,7 @@ mod tests {
                 "post /files:read",
                 "post /files:symlink",
                 "post /files:write",
+                "put /archive",
                 "put /files/{path}",
             ]
         );

@@ -29,6 +29,8 @@ pub enum ErrorCode {
     NotRegularFile,
     /// The path goes through too many symbolic links, or through one of /proc that is no path.
     TooManyLinks,
+    /// What was to be unpacked is no archive, breaks off, or names what may not be written.
+    InvalidArchive,
     /// The URL is none that git can clone from here.
     InvalidGitUrl,
     /// No key, or a key this server does not know.
@@ -146,6 +148,7 @@ impl ErrorCode {
             | Self::NameTooLong
             | Self::NotRegularFile
             | Self::TooManyLinks
+            | Self::InvalidArchive
             | Self::InvalidGitUrl => 400,
             Self::Unauthorized => 401,
             // 401 would speak of the API's own key.

@@ -72,3 +72,33 @@ pub const LABEL_BYTES: usize = 256;
 
 /// Bytes of an image recipe.
 pub const RECIPE_BYTES: usize = 256 * 1024;
+
+/// Entries of an archive that is unpacked. Each costs an inode or a name; more is no source tree but
+/// an attack on the file system.
+pub const ARCHIVE_ENTRIES: u64 = 2_000_000;
+
+/// Directories inside each other in an archive, out and in. The agent holds a descriptor for each;
+/// a path has room for some 2,000.
+pub const ARCHIVE_DEPTH: usize = 256;
+
+/// Bytes of the headers of one entry besides its own: long names, pax records. A path needs 4 KiB;
+/// the rest is for extended attributes, which are read over.
+pub const ARCHIVE_HEADER_BYTES: usize = 256 * 1024;
+
+/// Bytes of the window that a compressed archive may ask for: what a zstd decoder must offer
+/// (RFC 8878 section 3.1.1.1.2). `zstd --ultra` and `--long` ask for more.
+pub const ARCHIVE_WINDOW_BYTES: usize = 8 * 1024 * 1024;
+
+/// Patterns in one request of what to leave out: each is held against each name.
+pub const ARCHIVE_EXCLUDES: usize = 64;
+
+/// Archives packed or unpacked at once in one sandbox. Each takes up to some 4 MiB of the agent's
+/// memory, and more with a large window.
+pub const ARCHIVES_AT_ONCE: usize = 4;
+
+/// Entries named as left out, and bytes of their paths; the rest is counted. Written as JSON they
+/// fit into [`ARCHIVE_HEADER_BYTES`], each byte as six.
+pub const ARCHIVE_LEFT_OUT: usize = 100;
+
+/// See [`ARCHIVE_LEFT_OUT`].
+pub const ARCHIVE_LEFT_OUT_BYTES: usize = 32 * 1024;

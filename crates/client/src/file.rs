@@ -9,11 +9,7 @@ mod names;
 
 use std::{
     fmt, io,
-    pin::{Pin, pin},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    pin::Pin,
     task::{Context, Poll},
 };
 
@@ -25,24 +21,22 @@ use api::{
     id::{SandboxId, SessionId},
 };
 use bytes::Bytes;
-use futures_util::{
-    Stream,
-    stream::{self, BoxStream, StreamExt},
-};
+use futures_util::{Stream, stream::StreamExt};
 use http::header::{CONTENT_TYPE, IF_MATCH};
 use reqwest::{Method, RequestBuilder, Response};
 
 use crate::{
     Client, ClientError, MAX_ANSWER_BYTES,
-    call::{ANSWER_LIMIT, SILENCE_LIMIT, within},
+    call::ANSWER_LIMIT,
     encode::{Query, decode, file_path},
+    transfer::ByteStream,
 };
 
 /// The content of a file as it arrives. Dropping it closes the connection.
 pub struct FileStream {
     size: Option<u64>,
     mode: Option<u32>,
-    content: BoxStream<'static, Result<Bytes, ClientError>>,
+    content: ByteStream,
 }
 
 impl FileStream {
@@ -101,13 +95,7 @@ impl Client {
         let size = response.content_length();
         let mode = response.headers().get(MODE_HEADER).and_then(|bits| bits.to_str().ok());
         let mode = mode.and_then(|bits| u32::from_str_radix(bits, 8).ok());
-        let reading = (self.clone(), response);
-        let content = stream::try_unfold(reading, |(client, mut response)| async move {
-            let chunk = within(READ, SILENCE_LIMIT, response.chunk()).await?;
-            let chunk = chunk.map_err(|source| client.broken(READ, source))?;
-            Ok(chunk.map(|chunk| (chunk, (client, response))))
-        });
-        Ok(FileStream { size, mode, content: content.boxed() })
+        Ok(FileStream { size, mode, content: self.download(READ, response) })
     }
 
     /// Writes a file whole: readers see the old content or the new. Parents are made.
@@ -141,32 +129,9 @@ impl Client {
     where
         S: Stream<Item = io::Result<Bytes>> + Send + 'static,
     {
-        let upload = Arc::new(Upload::default());
-        let body = reqwest::Body::wrap_stream(content.map({
-            let upload = Arc::clone(&upload);
-            move |chunk| upload.pass(chunk)
-        }));
-        let call = self.write_request(id, path.as_ref(), options)?.body(body);
-        let mut sending = pin!(call.send());
-        let mut seen = 0;
-        loop {
-            if let Ok(answer) = tokio::time::timeout(SILENCE_LIMIT, &mut sending).await {
-                let response = answer.map_err(|source| match upload.take_fault() {
-                    Some(source) => ClientError::Content { attempt: WRITE.to_owned(), source },
-                    None => self.broken(WRITE, source),
-                })?;
-                let response = self.check(WRITE, response).await?;
-                return self.json(WRITE, response).await;
-            }
-            let now = upload.chunks.load(Ordering::Relaxed);
-            if now == seen {
-                return Err(ClientError::Timeout {
-                    attempt: WRITE.to_owned(),
-                    limit: SILENCE_LIMIT,
-                });
-            }
-            seen = now;
-        }
+        let call = self.write_request(id, path.as_ref(), options)?;
+        let response = self.upload(WRITE, call, content).await?;
+        self.json(WRITE, response).await
     }
 
     /// Writes a file whole, but only over the content that `etag` names: of two programs that have
@@ -255,29 +220,6 @@ impl Client {
         let url = format!("{}{}", url(id, path)?, query.as_str());
         let call = self.request(Method::PUT, &url);
         Ok(call.header(CONTENT_TYPE, "application/octet-stream"))
-    }
-}
-
-/// What the sender of a streamed body sees of it: that it moves, and why it failed.
-#[derive(Default)]
-struct Upload {
-    chunks: AtomicU64,
-    /// Written by the body, read once the request has failed.
-    fault: Mutex<Option<io::Error>>,
-}
-
-impl Upload {
-    fn pass(&self, chunk: io::Result<Bytes>) -> io::Result<Bytes> {
-        self.chunks.fetch_add(1, Ordering::Relaxed);
-        chunk.map_err(|fault| {
-            let kind = fault.kind();
-            *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
-            kind.into()
-        })
-    }
-
-    fn take_fault(&self) -> Option<io::Error> {
-        self.fault.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

@@ -25,6 +25,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod archive;
 mod call;
 mod encode;
 mod environment;
@@ -36,6 +37,7 @@ mod image;
 mod node;
 mod sandbox;
 mod sse;
+mod transfer;
 
 pub use api;
 
@@ -46,3 +48,4 @@ pub use event::EventStream;
 pub use exec::{ExecStream, decode_output, encode_stdin};
 pub use file::{FileStream, entry_path};
 pub use image::BuildStream;
+pub use transfer::ByteStream;

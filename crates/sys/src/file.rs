@@ -22,7 +22,7 @@ pub use libc::{
     O_RDWR, O_WRONLY, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV,
     S_IFDIR, S_IFLNK, S_IFMT, S_IFREG,
 };
-pub use names::{Name, Names};
+pub use names::{Kind, Name, Names};
 
 /// How [`open`] opens.
 #[derive(Debug, Clone, Copy)]
@@ -200,6 +200,59 @@ fn seek(file: BorrowedFd<'_>, from: u64, whence: i32) -> Result<Option<u64>, Sys
     }
 }
 
+/// Gives the file `from` in `from_dir` the further name `to` in `to_dir`; a symbolic link is not
+/// followed.
+///
+/// # Errors
+/// Those of `linkat(2)`; `EEXIST` when `to` is there.
+pub fn hard_link(
+    from_dir: BorrowedFd<'_>,
+    from: &CStr,
+    to_dir: BorrowedFd<'_>,
+    to: &CStr,
+) -> Result<(), SysError> {
+    let (from_dir, to_dir) = (from_dir.as_raw_fd(), to_dir.as_raw_fd());
+    // SAFETY: both names are valid C strings; both directories are open while borrowed.
+    let done = unsafe { libc::linkat(from_dir, from.as_ptr(), to_dir, to.as_ptr(), 0) };
+    check("linkat", done).map(drop)
+}
+
+/// Gives the symbolic link `name` itself another owner.
+///
+/// # Errors
+/// Those of `fchownat(2)`; `EINVAL` for an id that is not mapped in this user namespace.
+pub fn set_link_owner(
+    dir: BorrowedFd<'_>,
+    name: &CStr,
+    (uid, gid): (u32, u32),
+) -> Result<(), SysError> {
+    let flags = libc::AT_SYMLINK_NOFOLLOW;
+    // SAFETY: `name` is a valid C string; `dir` is open while borrowed; the rest are numbers.
+    let done = unsafe { libc::fchownat(dir.as_raw_fd(), name.as_ptr(), uid, gid, flags) };
+    check("fchownat", done).map(drop)
+}
+
+/// Sets when the symbolic link `name` itself last changed: seconds since 1970-01-01 UTC, and
+/// nanoseconds from 0 to 999,999,999.
+///
+/// # Errors
+/// Those of `utimensat(2)`.
+pub fn set_link_modified(
+    dir: BorrowedFd<'_>,
+    name: &CStr,
+    (seconds, nanoseconds): (i64, u32),
+) -> Result<(), SysError> {
+    let times = [
+        libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT },
+        libc::timespec { tv_sec: seconds, tv_nsec: i64::from(nanoseconds) },
+    ];
+    let (dir, flags) = (dir.as_raw_fd(), libc::AT_SYMLINK_NOFOLLOW);
+    // SAFETY: `name` is a valid C string, `times` are the two times that the call reads, and both
+    // live through it; `dir` is open while borrowed.
+    let done = unsafe { libc::utimensat(dir, name.as_ptr(), times.as_ptr(), flags) };
+    check("utimensat", done).map(drop)
+}
+
 /// Where the symbolic link `name` in `dir` points.
 ///
 /// # Errors
@@ -319,6 +372,33 @@ mod tests {
         std::os::unix::fs::symlink("/nowhere", path.join("l")).unwrap();
         assert_eq!(read_link(dir, c"l").unwrap(), "/nowhere");
         assert_eq!(read_link(dir, c"b").unwrap_err().errno, libc::ENOENT);
+        std::fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn links_have_owners_and_times_of_their_own_and_files_further_names() {
+        use std::os::unix::fs::MetadataExt;
+        let path = std::env::temp_dir().join(format!("sys-links-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        let dir = std::fs::File::open(&path).unwrap();
+        let dir = dir.as_fd();
+        std::fs::write(path.join("a"), "x").unwrap();
+        std::os::unix::fs::symlink("a", path.join("l")).unwrap();
+
+        hard_link(dir, c"a", dir, c"b").unwrap();
+        hard_link(dir, c"l", dir, c"m").unwrap();
+        set_link_modified(dir, c"l", (-5, 7)).unwrap();
+        // Needs no privilege: they are its own.
+        let link = std::fs::symlink_metadata(path.join("l")).unwrap();
+        set_link_owner(dir, c"l", (link.uid(), link.gid())).unwrap();
+
+        assert_eq!(hard_link(dir, c"a", dir, c"b").unwrap_err().errno, libc::EEXIST);
+        assert_eq!(set_link_owner(dir, c"none", (0, 0)).unwrap_err().errno, libc::ENOENT);
+        assert_eq!(set_link_modified(dir, c"none", (0, 0)).unwrap_err().errno, libc::ENOENT);
+        assert_eq!(std::fs::metadata(path.join("b")).unwrap().nlink(), 2);
+        assert!(std::fs::metadata(path.join("a")).unwrap().mtime() > 0);
+        let moved = std::fs::symlink_metadata(path.join("m")).unwrap();
+        assert_eq!((moved.mtime(), moved.mtime_nsec()), (-5, 7));
         std::fs::remove_dir_all(path).unwrap();
     }
 

@@ -11,6 +11,7 @@ mod http;
 mod leaks;
 mod server;
 mod slot;
+pub mod tape;
 
 pub use http::{Answer, answer};
 pub use leaks::Leaks;

@@ -164,7 +164,7 @@ pub(super) async fn write_whole(
 }
 
 /// The next bytes of the body, some [`PIECE_BYTES`], and whether they are its last.
-async fn gather(body: &mut Body) -> Result<(Vec<Bytes>, bool), ApiError> {
+pub(super) async fn gather(body: &mut Body) -> Result<(Vec<Bytes>, bool), ApiError> {
     let mut piece = Vec::new();
     let mut length = 0;
     while length < PIECE_BYTES {

@@ -34,6 +34,8 @@ pub(crate) enum Seen {
 struct Fake {
     seen: mpsc::UnboundedSender<Seen>,
     files: Arc<Mutex<BTreeMap<String, Entry>>>,
+    /// In place of an honest archive.
+    lie: Arc<Mutex<Option<Lie>>>,
     /// Destroying waits for ever.
     is_stuck: bool,
     stop: Arc<Notify>,
@@ -47,11 +49,20 @@ pub(crate) enum Entry {
     Link(String),
 }
 
+/// What a sandbox sends that has been taken over.
+#[derive(Debug, Clone)]
+pub(crate) struct Lie {
+    pub(crate) archive: Vec<u8>,
+    /// The connection breaks after it.
+    pub(crate) breaks_off: bool,
+}
+
 /// A running fake.
 pub(crate) struct Server {
     pub(crate) url: String,
     pub(crate) seen: mpsc::UnboundedReceiver<Seen>,
     pub(crate) files: Arc<Mutex<BTreeMap<String, Entry>>>,
+    pub(crate) lie: Arc<Mutex<Option<Lie>>>,
 }
 
 impl Server {
@@ -67,16 +78,21 @@ impl Server {
     async fn with(is_stuck: bool) -> Self {
         let (sender, seen) = mpsc::unbounded_channel();
         let files = Arc::new(Mutex::new(BTreeMap::new()));
-        let stop = Arc::new(Notify::new());
-        let fake =
-            Fake { seen: sender, files: Arc::clone(&files), is_stuck, stop: Arc::clone(&stop) };
+        let (stop, lie) = (Arc::new(Notify::new()), Arc::new(Mutex::new(None)));
+        let fake = Fake {
+            seen: sender,
+            files: Arc::clone(&files),
+            lie: Arc::clone(&lie),
+            is_stuck,
+            stop: Arc::clone(&stop),
+        };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address: SocketAddr = listener.local_addr().unwrap();
         let served = axum::serve(listener, routes(fake));
         tokio::spawn(async move {
             served.with_graceful_shutdown(async move { stop.notified().await }).await
         });
-        Self { url: format!("http://{address}"), seen, files }
+        Self { url: format!("http://{address}"), seen, files, lie }
     }
 
     pub(crate) async fn next(&mut self) -> Seen {
@@ -90,8 +106,8 @@ fn routes(fake: Fake) -> Router {
         .route("/v1/sandboxes", post(create).get(list))
         .route("/v1/sandboxes/{id}", delete(destroy).get(inspect))
         .route("/v1/sandboxes/{id}/exec", post(exec))
+        .route("/v1/sandboxes/{id}/archive", get(pack).put(unpack))
         .route("/v1/sandboxes/{id}/files:list", get(list_files))
-        .route("/v1/sandboxes/{id}/files:mkdir", post(mkdir))
         .route("/v1/sandboxes/{id}/files/{*path}", get(read).put(write))
         .route("/v1/images:build", post(build))
         .route("/v1/node:shutdown", post(shut_down))
@@ -168,7 +184,7 @@ async fn exec(State(fake): State<Fake>, headers: HeaderMap, Json(body): Json<Val
         return refusal(StatusCode::NOT_FOUND, "COMMAND_NOT_FOUND", "no program is called that");
     }
     if headers.get(header::ACCEPT).is_none_or(|kind| kind != "text/event-stream") {
-        return buffered(&fake, program, &body);
+        return buffered(program);
     }
     let start = json!({"type": "start", "pid": 7, "processId": "p"});
     // "out\n" with a byte that is not UTF-8, and "err\n".
@@ -199,12 +215,8 @@ async fn exec(State(fake): State<Fake>, headers: HeaderMap, Json(body): Json<Val
     event_stream(Body::from_stream(stream::iter(events.into_iter().map(|value| event(&value)))))
 }
 
-fn buffered(fake: &Fake, program: &str, body: &Value) -> Response {
-    if program == "ln" {
-        let word = |index: usize| body["command"][index].as_str().unwrap().to_owned();
-        fake.files.lock().unwrap().insert(word(4), Entry::Link(word(3)));
-    }
-    let code = if matches!(program, "ln" | "true") { 0 } else { 3 };
+fn buffered(program: &str) -> Response {
+    let code = if program == "true" { 0 } else { 3 };
     Json(json!({"success": code == 0, "exitCode": code,
         "ending": {"type": "exited", "code": code}, "processId": "p", "stdout": "out\n", "stderr": "err\n",
         "droppedBytes": 0, "durationMs": 1, "usage": {"cpuMs": 0, "peakMemoryBytes": 0}}))
@@ -220,7 +232,7 @@ async fn list_files(
     Query(query): Query<BTreeMap<String, String>>,
 ) -> Response {
     let files = fake.files.lock().unwrap().clone();
-    let path = match query["path"].trim_end_matches('/') {
+    let path = match query["path"].trim_end_matches("/.").trim_end_matches('/') {
         "" => "/",
         path => path,
     };
@@ -234,8 +246,7 @@ async fn list_files(
     let prefix = if path == "/" { "/".to_owned() } else { format!("{path}/") };
     let below: Vec<_> = files
         .iter()
-        // A lie told whatever the directory: the names that no client may write.
-        .filter(|(name, _)| name.starts_with(&prefix) || name.contains("lie"))
+        .filter(|(name, _)| name.starts_with(&prefix))
         .filter(|(name, _)| is_recursive || !name[prefix.len()..].contains('/'))
         .collect();
     let limit: usize = query.get("limit").map_or(2, |limit| limit.parse().unwrap());
@@ -264,10 +275,79 @@ fn wire(path: &str, entry: &Entry) -> Value {
     value
 }
 
-async fn mkdir(State(fake): State<Fake>, Json(body): Json<Value>) -> StatusCode {
-    let path = body["path"].as_str().unwrap().trim_end_matches('/').to_owned();
-    fake.files.lock().unwrap().insert(path, Entry::Directory);
-    StatusCode::CREATED
+async fn pack(State(fake): State<Fake>, Query(query): Query<BTreeMap<String, String>>) -> Response {
+    if let Some(Lie { archive, breaks_off }) = fake.lie.lock().unwrap().clone() {
+        let pieces = stream::iter([Ok(Bytes::from(archive))]);
+        let end = stream::once(async move {
+            // What came before goes out first.
+            tokio::task::yield_now().await;
+            if breaks_off { Err(std::io::Error::other("gone")) } else { Ok(Bytes::new()) }
+        });
+        return Body::from_stream(pieces.chain(end)).into_response();
+    }
+    let prefix = format!("{}/", query["path"].trim_end_matches("/."));
+    let mut archive = tar::Builder::new(Vec::new());
+    for (path, entry) in fake.files.lock().unwrap().iter() {
+        let Some(name) = path.strip_prefix(&prefix) else { continue };
+        let mut header = tar::Header::new_ustar();
+        match entry {
+            Entry::File(mode, content) => {
+                header.set_mode(*mode);
+                header.set_size(content.len() as u64);
+                archive.append_data(&mut header, name, &**content).unwrap();
+            }
+            Entry::Directory => {
+                header.set_entry_type(tar::EntryType::Directory);
+                header.set_mode(0o755);
+                header.set_size(0);
+                archive.append_data(&mut header, name, std::io::empty()).unwrap();
+            }
+            Entry::Link(target) => {
+                header.set_entry_type(tar::EntryType::Symlink);
+                header.set_size(0);
+                archive.append_link(&mut header, name, target).unwrap();
+            }
+        }
+    }
+    archive.into_inner().unwrap().into_response()
+}
+
+async fn unpack(
+    State(fake): State<Fake>,
+    Query(query): Query<BTreeMap<String, String>>,
+    body: Bytes,
+) -> Response {
+    let top = query["path"].trim_end_matches('/').to_owned();
+    let mut made = BTreeMap::from([(top.clone(), Entry::Directory)]);
+    let (mut counts, mut bytes) = ([0; 3], 0);
+    for entry in tar::Archive::new(&*body).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let name = String::from_utf8(entry.path_bytes().trim_ascii_end().to_vec()).unwrap();
+        let name = name.trim_end_matches('/');
+        let mode = entry.header().mode().unwrap() & 0o777;
+        let kind = entry.header().entry_type();
+        let made_entry = if name == "." {
+            continue;
+        } else if kind.is_dir() {
+            counts[1] += 1;
+            Entry::Directory
+        } else if kind.is_symlink() {
+            counts[2] += 1;
+            Entry::Link(entry.link_name().unwrap().unwrap().display().to_string())
+        } else {
+            let mut content = Vec::new();
+            std::io::Read::read_to_end(&mut entry, &mut content).unwrap();
+            counts[0] += 1;
+            bytes += content.len();
+            Entry::File(mode, content)
+        };
+        made.insert(format!("{top}/{name}"), made_entry);
+    }
+    fake.files.lock().unwrap().extend(made);
+    let [files, directories, symlinks] = counts;
+    Json(json!({"files": files, "directories": directories, "symlinks": symlinks, "hardLinks": 0,
+        "bytes": bytes, "leftOutCount": 0, "leftOut": []}))
+    .into_response()
 }
 
 async fn read(State(fake): State<Fake>, Path((_, path)): Path<(String, String)>) -> Response {

@@ -12,6 +12,21 @@ use crate::SysError;
 /// Bytes for names read in one call of getdents64(2): some 1,000 usual names.
 const NAMES_BUFFER_BYTES: usize = 32 * 1024;
 
+/// What a directory says that one of its names is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Link,
+    /// A pipe, a socket or a device.
+    Special,
+    /// The file system does not say.
+    Unknown,
+}
+
 /// The names in a directory, in the kernel's order, in constant memory.
 #[derive(Debug)]
 pub struct Names {
@@ -28,6 +43,8 @@ pub struct Names {
 pub struct Name<'a> {
     /// The name.
     pub name: &'a CStr,
+    /// What it is.
+    pub kind: Kind,
     /// Its position, for [`Names::seek`]. Opaque, and good as long as the directory's file system
     /// keeps it: most do as long as the name is there; overlayfs counts names in some directories.
     pub at: u64,
@@ -39,7 +56,13 @@ impl Names {
     /// Reads `dir`, opened with `O_RDONLY | O_DIRECTORY`, from its beginning.
     #[must_use]
     pub fn new(dir: OwnedFd) -> Self {
-        Self { dir: dir.into(), buffer: vec![0; NAMES_BUFFER_BYTES], rest: 0..0, at: 0 }
+        Self::with_buffer(dir, NAMES_BUFFER_BYTES)
+    }
+
+    /// The same with a buffer of `bytes`, of which the longest name needs 280.
+    #[must_use]
+    pub fn with_buffer(dir: OwnedFd, bytes: usize) -> Self {
+        Self { dir: dir.into(), buffer: vec![0; bytes], rest: 0..0, at: 0 }
     }
 
     /// The directory.
@@ -68,7 +91,7 @@ impl Names {
     /// Those of `getdents64(2)`.
     pub fn read(&mut self) -> Result<Option<Name<'_>>, SysError> {
         loop {
-            let (start, length, next) = match self.head() {
+            let (start, length, next, kind) = match self.head() {
                 Some(head) => head,
                 None if self.fill()? => continue,
                 None => return Ok(None),
@@ -77,7 +100,7 @@ impl Names {
             self.rest.start = start + length;
             let record = start + NAME..start + length;
             if !matches!(self.name(record.clone()).to_bytes(), b"." | b"..") {
-                return Ok(Some(Name { name: self.name(record), at, next }));
+                return Ok(Some(Name { name: self.name(record), kind, at, next }));
             }
         }
     }
@@ -87,13 +110,14 @@ impl Names {
         CStr::from_bytes_until_nul(bytes).unwrap_or_default()
     }
 
-    /// Start, length and following position of the next record in the buffer.
-    fn head(&self) -> Option<(usize, usize, u64)> {
+    /// Start, length, following position and kind of the next record in the buffer.
+    fn head(&self) -> Option<(usize, usize, u64, Kind)> {
         // struct linux_dirent64: u64 inode, i64 offset, u16 length, u8 type, name with its zero.
         let record = self.buffer.get(self.rest.clone())?;
         let next = u64::from_ne_bytes(record.get(8..16)?.try_into().ok()?);
         let length = usize::from(u16::from_ne_bytes(record.get(16..18)?.try_into().ok()?));
-        (length > NAME).then_some((self.rest.start, length, next))
+        let kind = kind_of(*record.get(18)?);
+        (length > NAME).then_some((self.rest.start, length, next, kind))
     }
 
     /// Reads further records; false at the end.
@@ -117,6 +141,16 @@ impl Names {
 
 /// Where the name begins in a record.
 const NAME: usize = 19;
+
+fn kind_of(kind: u8) -> Kind {
+    match kind {
+        libc::DT_REG => Kind::File,
+        libc::DT_DIR => Kind::Directory,
+        libc::DT_LNK => Kind::Link,
+        libc::DT_FIFO | libc::DT_SOCK | libc::DT_CHR | libc::DT_BLK => Kind::Special,
+        _ => Kind::Unknown,
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -160,5 +194,32 @@ mod tests {
             }
             assert!(names.seek(u64::MAX).is_err());
         });
+    }
+
+    #[test]
+    fn one_at_a_time_they_say_what_they_are() {
+        let path = std::env::temp_dir().join(format!("sys-kinds-{}", std::process::id()));
+        std::fs::create_dir_all(path.join("directory")).unwrap();
+        std::fs::write(path.join("file"), "").unwrap();
+        std::os::unix::fs::symlink("file", path.join("link")).unwrap();
+        let socket = std::os::unix::net::UnixListener::bind(path.join("socket")).unwrap();
+
+        // Room for one name at a time.
+        let mut names = Names::with_buffer(File::open(&path).unwrap().into(), 64);
+        let mut seen = std::collections::BTreeMap::new();
+        while let Some(found) = names.read().unwrap() {
+            let name = found.name.to_str().unwrap().to_owned();
+            assert_eq!(seen.insert(name, found.kind), None);
+        }
+
+        let expected = [
+            ("directory", Kind::Directory),
+            ("file", Kind::File),
+            ("link", Kind::Link),
+            ("socket", Kind::Special),
+        ];
+        assert_eq!(seen, expected.map(|(name, kind)| (name.to_owned(), kind)).into());
+        drop(socket);
+        std::fs::remove_dir_all(path).unwrap();
     }
 }

@@ -1,0 +1,210 @@
+//! The directories on the way to an entry, each opened from the one above it and held.
+
+use std::{
+    ffi::{CStr, CString},
+    fs::{File, FileTimes, Permissions},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::{PermissionsExt, fchown},
+    },
+    time::{Duration, SystemTime},
+};
+
+use sys::{
+    SysError, errno,
+    file::{self, How},
+};
+
+use super::file::system;
+
+/// Permission bits that are taken from an archive: nothing that lends an identity.
+pub(super) const MODE_BITS: u32 = 0o777;
+
+/// Permission bits of a directory that an archive does not name.
+const DIRECTORY_MODE: u32 = 0o755;
+
+/// Permission bits that a directory has while it is filled.
+const FILLING_BITS: u32 = 0o700;
+
+/// What an entry has besides its content.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Attributes {
+    /// Permission bits, of [`MODE_BITS`].
+    pub(super) mode: u32,
+    /// User and group.
+    pub(super) owner: Option<(u32, u32)>,
+    /// Last change, which [`time`] can make a time of.
+    pub(super) modified: Option<(i64, u32)>,
+}
+
+/// Permission bits that files made by this process do not get.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Umask(u32);
+
+impl Umask {
+    /// That of this process; all, when it cannot be told, which costs a call for each file.
+    fn of_process() -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+        Self(umask.and_then(|umask| u32::from_str_radix(umask.trim(), 8).ok()).unwrap_or(MODE_BITS))
+    }
+
+    /// Gives `file`, which was made with the bits `made_with`, what the archive says.
+    pub(super) fn set(
+        self,
+        file: &File,
+        attributes: Attributes,
+        made_with: u32,
+    ) -> Result<(), SysError> {
+        if let Some((uid, gid)) = attributes.owner {
+            fchown(file, Some(uid), Some(gid)).map_err(|error| system("fchown", &error))?;
+        }
+        if made_with & !self.0 != attributes.mode {
+            let permissions = Permissions::from_mode(attributes.mode);
+            file.set_permissions(permissions).map_err(|error| system("fchmod", &error))?;
+        }
+        if let Some(modified) = attributes.modified.and_then(time) {
+            let times = FileTimes::new().set_modified(modified);
+            file.set_times(times).map_err(|error| system("futimens", &error))?;
+        }
+        Ok(())
+    }
+}
+
+/// Seconds and nanoseconds as a time; none when there is no such.
+pub(super) fn time((seconds, nanoseconds): (i64, u32)) -> Option<SystemTime> {
+    let whole = Duration::from_secs(seconds.unsigned_abs());
+    let time = if seconds < 0 {
+        SystemTime::UNIX_EPOCH.checked_sub(whole)
+    } else {
+        SystemTime::UNIX_EPOCH.checked_add(whole)
+    };
+    time?.checked_add(Duration::from_nanos(nanoseconds.into()))
+}
+
+#[derive(Debug)]
+struct Level {
+    name: CString,
+    dir: OwnedFd,
+    /// What it gets when it is left, and the bits it was made with.
+    rest: Option<(Attributes, u32)>,
+}
+
+/// The directory that is unpacked into, and the way to where the last entry was.
+#[derive(Debug)]
+pub(super) struct Tree {
+    top: OwnedFd,
+    levels: Vec<Level>,
+    pub(super) umask: Umask,
+}
+
+impl Tree {
+    pub(super) fn new(top: OwnedFd) -> Self {
+        Self { top, levels: Vec::new(), umask: Umask::of_process() }
+    }
+
+    /// The directory it is in.
+    pub(super) fn dir(&self) -> BorrowedFd<'_> {
+        self.levels.last().map_or(self.top.as_fd(), |level| level.dir.as_fd())
+    }
+
+    /// Goes to a directory, which is made with everything on its way.
+    pub(super) fn enter(&mut self, path: &[CString]) -> Result<(), SysError> {
+        self.leave(path)?;
+        for name in path.get(self.levels.len()..).unwrap_or_default() {
+            let dir = match open_directory(self.dir(), name) {
+                Err(SysError { errno: errno::ENOENT, .. }) => {
+                    file::make_dir(self.dir(), name, DIRECTORY_MODE)?;
+                    open_directory(self.dir(), name)?
+                }
+                opened => opened?,
+            };
+            self.levels.push(Level { name: name.clone(), dir, rest: None });
+        }
+        Ok(())
+    }
+
+    /// Goes to a directory that an archive names. A new one gets its attributes when it is left,
+    /// because filling it needs rights and changes its time.
+    pub(super) fn make(&mut self, path: &[CString], new: Attributes) -> Result<(), SysError> {
+        let Some((name, above)) = path.split_last() else { return Ok(()) };
+        self.enter(above)?;
+        let made_with = new.mode | FILLING_BITS;
+        let rest = match file::make_dir(self.dir(), name, made_with) {
+            Ok(()) => Some((new, made_with)),
+            Err(SysError { errno: errno::EEXIST, .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let dir = open_directory(self.dir(), name)?;
+        self.levels.push(Level { name: name.clone(), dir, rest });
+        Ok(())
+    }
+
+    /// Leaves every directory. The first failure is told, after all were tried.
+    pub(super) fn leave_all(&mut self) -> Result<(), SysError> {
+        let mut result = Ok(());
+        while !self.levels.is_empty() {
+            result = result.and(self.leave_last());
+        }
+        result
+    }
+
+    /// Leaves what is not on the way to `path`.
+    fn leave(&mut self, path: &[CString]) -> Result<(), SysError> {
+        let common = self.levels.iter().zip(path).take_while(|(level, name)| level.name == **name);
+        let common = common.count();
+        while self.levels.len() > common {
+            self.leave_last()?;
+        }
+        Ok(())
+    }
+
+    fn leave_last(&mut self) -> Result<(), SysError> {
+        match self.levels.pop() {
+            Some(Level { dir, rest: Some((attributes, made_with)), .. }) => {
+                self.umask.set(&File::from(dir), attributes, made_with)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens the directory of a name that is there already, without going to it.
+    pub(super) fn find(&self, path: &[CString]) -> Result<OwnedFd, SysError> {
+        let mut dir = self.top.try_clone().map_err(|error| system("dup", &error))?;
+        for name in path {
+            dir = open_directory(dir.as_fd(), name)?;
+        }
+        Ok(dir)
+    }
+}
+
+/// Opens the directory `name` itself: a link is not one.
+fn open_directory(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, SysError> {
+    let how = How {
+        flags: file::O_RDONLY | file::O_DIRECTORY | file::O_NOFOLLOW,
+        mode: 0,
+        resolve: file::RESOLVE_BENEATH | file::RESOLVE_NO_SYMLINKS | file::RESOLVE_NO_MAGICLINKS,
+    };
+    match file::open(dir, name, how) {
+        Err(SysError { call, errno: errno::ELOOP }) => {
+            Err(SysError { call, errno: errno::ENOTDIR })
+        }
+        opened => opened,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_time_that_there_is_can_be_told() {
+        assert_eq!(time((0, 5)), Some(SystemTime::UNIX_EPOCH + Duration::from_nanos(5)));
+        let before = SystemTime::UNIX_EPOCH - Duration::from_millis(1500);
+        assert_eq!(time((-2, 500_000_000)), Some(before));
+        // No panic, whatever the answer.
+        for seconds in [i64::MIN, i64::MAX] {
+            time((seconds, 999_999_999));
+        }
+    }
+}
