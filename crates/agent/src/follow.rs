@@ -3,16 +3,17 @@
 //! Each event of output carries the cursor after it as its `id:`, so that a caller whose connection
 //! broke goes on where it was.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use api::{
+    error::{ApiError, ErrorCode},
     exec::{Encoding, Ending, ExecEvent},
     limit::HEARTBEAT_SECS,
     process::OutputStream,
 };
 use axum::{
     body::Body,
-    http::{HeaderValue, header},
+    http::{HeaderMap, HeaderValue, header},
     response::Response,
 };
 use bytes::Bytes;
@@ -29,6 +30,36 @@ const EVENT_BYTES: usize = 48 * 1024;
 
 /// A quiet stream's sign of life: a comment, which clients ignore.
 const HEARTBEAT: Bytes = Bytes::from_static(b":\n\n");
+
+const LAST_EVENT: &str = "last-event-id";
+
+/// True when a request asks for events.
+pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.to_ascii_lowercase().contains("text/event-stream"))
+}
+
+/// The cursor after which a request's stream of events is to go on.
+pub(crate) fn last_event(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
+    let Some(value) = headers.get(LAST_EVENT) else { return Ok(None) };
+    match value.to_str().map(str::parse) {
+        Ok(Ok(cursor)) => Ok(Some(cursor)),
+        _ => Err(ApiError::new(ErrorCode::ValidationFailed, "a Last-Event-ID is a number")),
+    }
+}
+
+/// Refuses a position that the log has not come to.
+pub(crate) fn check_cursor(process: &Process, cursor: u64) -> Result<(), ApiError> {
+    let next = process.log.describe().next_cursor;
+    if cursor <= next {
+        return Ok(());
+    }
+    let text = format!("the cursor {cursor} is after the end of the log, {next}");
+    Err(ApiError::new(ErrorCode::ValidationFailed, text).with("nextCursor", next))
+}
 
 /// Where a stream of events ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,19 +119,29 @@ impl Follow {
         self
     }
 
-    /// The answer that follows the log. `held` lives as long as its body.
-    pub(crate) fn respond(self, held: impl Send + 'static) -> Response {
+    /// The answer that follows the log. `held` lives as long as its body. When `taken` ends, the
+    /// body breaks off.
+    pub(crate) fn respond(
+        self,
+        held: impl Send + 'static,
+        taken: impl Future<Output = ()> + Send + 'static,
+    ) -> Response {
         let period = Duration::from_secs(HEARTBEAT_SECS);
         let mut heartbeat = interval_at(Instant::now() + period, period);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let events = stream::unfold(Some((self, heartbeat, held)), |state| async move {
-            let (mut follow, mut heartbeat, held) = state?;
+        let state = Some((self, heartbeat, Box::pin(taken), held));
+        let events = stream::unfold(state, |state| async move {
+            let (mut follow, mut heartbeat, mut taken, held) = state?;
             let (text, is_last) = tokio::select! {
                 next = follow.next() => next,
                 _ = heartbeat.tick() => (HEARTBEAT, false),
+                () = &mut taken => {
+                    let error = io::Error::other("another caller reads this stream now");
+                    return Some((Err(error), None));
+                }
             };
             heartbeat.reset();
-            Some((Ok::<_, Infallible>(text), (!is_last).then_some((follow, heartbeat, held))))
+            Some((Ok(text), (!is_last).then_some((follow, heartbeat, taken, held))))
         });
         let mut response = Response::new(Body::from_stream(events));
         let headers = response.headers_mut();
@@ -157,7 +198,7 @@ impl Follow {
         next
     }
 
-    /// What is still kept of both outputs, and the end.
+    /// What is missing at the end of the log, what is still kept of both outputs, and the end.
     fn exit(&mut self, end: End) -> Bytes {
         let exit = ExecEvent::Exit {
             success: end.ending == Ending::Exited { code: 0 },
@@ -167,6 +208,10 @@ impl Follow {
             usage: end.usage,
         };
         let mut text = String::new();
+        let refused = self.process.log.refused();
+        if refused > 0 {
+            text += &render(&ExecEvent::Dropped { bytes: refused }, Some(self.cursor));
+        }
         for (stream, encoder) in
             [(OutputStream::Stdout, &mut self.stdout), (OutputStream::Stderr, &mut self.stderr)]
         {

@@ -6,12 +6,20 @@ use api::error::{ApiError, ErrorCode};
 use axum::{Router, extract::DefaultBodyLimit, http::Uri, middleware};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{exec, file, health, init::Agent, refusal, refusal::Refusal};
+use crate::{exec, file, health, init::Agent, processes, refusal, refusal::Refusal};
 
 fn table() -> OpenApiRouter<Arc<Agent>> {
     OpenApiRouter::new()
         .routes(routes!(health::health))
         .routes(routes!(exec::exec))
+        .routes(routes!(processes::start, processes::list))
+        .routes(routes!(processes::get, processes::delete))
+        .routes(routes!(processes::logs))
+        .routes(routes!(processes::stdin))
+        .routes(routes!(processes::signal))
+        .routes(routes!(processes::kill))
+        .routes(routes!(processes::wait))
+        .routes(routes!(processes::kill_all))
         .routes(routes!(file::read, file::write, file::delete))
         .routes(routes!(file::list))
         .routes(routes!(file::make_directory))
@@ -76,12 +84,22 @@ mod tests {
             seen,
             [
                 "delete /files/{path}",
+                "delete /processes/{pid}",
                 "get /files/{path}",
                 "get /files:list",
                 "get /health",
+                "get /processes",
+                "get /processes/{pid}",
+                "get /processes/{pid}/logs",
                 "head /files/{path}",
                 "post /exec",
                 "post /files:mkdir",
+                "post /processes",
+                "post /processes/{pid}/kill",
+                "post /processes/{pid}/signal",
+                "post /processes/{pid}/stdin",
+                "post /processes/{pid}/wait",
+                "post /processes:kill",
                 "put /files/{path}",
             ]
         );

@@ -90,6 +90,9 @@ pub const KILL_GRACE_MOST_MS: u64 = 60 * 1000;
 /// Milliseconds that a wait for a process may take at most: a day.
 pub const WAIT_TIMEOUT_MS: u64 = EXEC_TIMEOUT_MS;
 
+/// Waits for processes at once in one sandbox. Each may keep two lines and a pattern.
+pub const WAITS_PER_SANDBOX: usize = 256;
+
 /// Bytes of a line that a wait for a line of output looks at; a longer line counts as several.
 pub const WAIT_LINE_BYTES: usize = 64 * 1024;
 
