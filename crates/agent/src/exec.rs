@@ -110,7 +110,7 @@ async fn once(agent: Arc<Agent>, form: Form, request: ExecRequest) -> Result<Res
     let process = new_process(&agent, &request, retention);
     // Generated ids are never taken.
     agent.processes.add(&process, Keep::Nothing).unwrap_or(());
-    let attachment = Attachment::new(&agent, &process, on_disconnect);
+    let attachment = Attachment::new(&process, on_disconnect);
     run(&agent, &process, request, place).await?;
     match form {
         Form::Whole => Ok(reply::buffered(attachment, encoding).await),
@@ -138,7 +138,7 @@ async fn keyed(
     if run.hash != hash {
         return Err(key.conflict().into());
     }
-    let attachment = Attachment::of_run(&agent, &run, on_disconnect);
+    let attachment = Attachment::of_run(&run, on_disconnect, &agent.tasks);
     run.begun().await?;
     match form {
         Form::Whole => {

@@ -51,7 +51,7 @@ use tokio::{
 
 use self::{
     check::Stdin,
-    log::{Log, Retention},
+    log::{Budget, Log, Retention},
     tree::Tree,
 };
 use crate::init::Agent;
@@ -201,16 +201,25 @@ impl Process {
     /// A process that is about to start. Whoever follows it calls [`Process::set_pid`] when it
     /// runs, and [`Process::finish`] in any case.
     pub(crate) fn new(agent: &Agent, about: About, retention: Retention) -> Arc<Self> {
+        Self::of(&agent.processes, &agent.log_budget, about, retention)
+    }
+
+    fn of(
+        table: &Arc<Table>,
+        budget: &Arc<Budget>,
+        about: About,
+        retention: Retention,
+    ) -> Arc<Self> {
         Arc::new(Self {
             about,
-            log: Arc::new(Log::new(retention, Arc::clone(&agent.log_budget))),
+            log: Arc::new(Log::new(retention, Arc::clone(budget))),
             started: OnceLock::new(),
             end: watch::Sender::new(None),
             kill: watch::Sender::new(None),
             stdin: tokio::sync::Mutex::new(None),
             tree: Mutex::new(None),
             rest: OnceLock::new(),
-            table: Arc::clone(&agent.processes),
+            table: Arc::clone(table),
         })
     }
 

@@ -1,6 +1,6 @@
 //! What a process reads, sent from outside.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use api::{
     error::{ApiError, ErrorBody, ErrorCode},
@@ -13,6 +13,9 @@ use tokio::net::unix::pipe;
 
 use super::{Found, has_ended};
 use crate::{extract::Query, process::Process, refusal::Refusal};
+
+/// How long an end may come after the end of stdin, which is a part of it: then the end is the answer.
+const END_WAIT: Duration = Duration::from_millis(100);
 
 /// Writes the request's body to a process's stdin, and closes it if asked.
 ///
@@ -53,7 +56,7 @@ async fn write(
 ) -> Result<(), ApiError> {
     // Held to the end, so that writers do not mix.
     let mut stdin = process.stdin().lock().await;
-    let Some(pipe) = &*stdin else { return Err(closed(process)) };
+    let Some(pipe) = &*stdin else { return Err(closed(process).await) };
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_broken| {
             ApiError::new(ErrorCode::ValidationFailed, "the body broke off before its end")
@@ -62,7 +65,7 @@ async fn write(
         let Ok(mut bytes) = frame.into_data() else { continue };
         if let Err(_closed) = feed(pipe, &mut bytes, written).await {
             *stdin = None;
-            return Err(closed(process));
+            return Err(closed(process).await);
         }
     }
     if close {
@@ -86,7 +89,8 @@ async fn feed(pipe: &pipe::Sender, bytes: &mut Bytes, written: &mut u64) -> io::
     Ok(())
 }
 
-fn closed(process: &Process) -> ApiError {
+async fn closed(process: &Process) -> ApiError {
+    tokio::time::sleep(END_WAIT).await;
     let id = process.about.id.as_str();
     let text = format!(
         "the stdin of {id} is closed: it was started without one, somebody closed it, or the \

@@ -235,10 +235,8 @@ mod tests {
             assert!(found.text.contains("ready"));
             assert_eq!(found.groups, [Some("ready".to_owned())]);
         }
-        for found in
-            cut_anywhere(|| text_matcher("yet\nserver".trim_end_matches("\nserver")), b"y\net")
-        {
-            assert_eq!(found, None, "a text does not go over a line's end");
+        for found in cut_anywhere(|| text_matcher("yet"), b"y\net") {
+            assert_eq!(found, None, "a text does not go over the end of a line");
         }
     }
 
