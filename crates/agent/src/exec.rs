@@ -115,7 +115,7 @@ async fn once(agent: Arc<Agent>, form: Form, request: ExecRequest) -> Result<Res
     match form {
         Form::Whole => Ok(reply::buffered(attachment, encoding).await),
         Form::Events { .. } => {
-            let follow = Follow::new(process, 0, encoding).awaited();
+            let follow = Follow::new(process, 0, encoding).awaited().from_start();
             Ok(follow.respond(attachment, std::future::pending()))
         }
     }
@@ -148,7 +148,10 @@ async fn keyed(
         Form::Events { after } => {
             let cursor = after.unwrap_or(0);
             follow::check_cursor(&run.process, cursor)?;
-            let follow = Follow::new(Arc::clone(&run.process), cursor, encoding).awaited();
+            let mut follow = Follow::new(Arc::clone(&run.process), cursor, encoding).awaited();
+            if after.is_none() {
+                follow = follow.from_start();
+            }
             Ok(follow.respond(attachment, run.take_over()))
         }
     }

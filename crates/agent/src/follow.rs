@@ -3,10 +3,10 @@
 //! Each event of output carries the cursor after it as its `id:`, so that a caller whose connection
 //! broke goes on where it was.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use api::{
-    error::{ApiError, ErrorCode},
+    error::{ApiError, ErrorBody, ErrorCode},
     exec::{Encoding, Ending, ExecEvent},
     limit::HEARTBEAT_SECS,
     process::OutputStream,
@@ -105,9 +105,14 @@ impl Follow {
         Self { process, cursor, stdout, stderr, is_awaited: false, until: Until::Exit, start: None }
     }
 
-    /// The process waits for this reader, which also says that it has started.
+    /// The process waits for this reader.
     pub(crate) fn awaited(mut self) -> Self {
         self.is_awaited = true;
+        self
+    }
+
+    /// Says first that the process has started.
+    pub(crate) fn from_start(mut self) -> Self {
         let process_id = self.process.about.id.clone();
         self.start = Some(ExecEvent::Start { pid: self.process.pid(), process_id });
         self
@@ -120,7 +125,7 @@ impl Follow {
     }
 
     /// The answer that follows the log. `held` lives as long as its body. When `taken` ends, the
-    /// body breaks off.
+    /// stream ends with an `error`.
     pub(crate) fn respond(
         self,
         held: impl Send + 'static,
@@ -135,13 +140,13 @@ impl Follow {
             let (text, is_last) = tokio::select! {
                 next = follow.next() => next,
                 _ = heartbeat.tick() => (HEARTBEAT, false),
-                () = &mut taken => {
-                    let error = io::Error::other("another caller reads this stream now");
-                    return Some((Err(error), None));
-                }
+                () = &mut taken => (taken_over(), true),
             };
             heartbeat.reset();
-            Some((Ok(text), (!is_last).then_some((follow, heartbeat, taken, held))))
+            Some((
+                Ok::<_, Infallible>(text),
+                (!is_last).then_some((follow, heartbeat, taken, held)),
+            ))
         });
         let mut response = Response::new(Body::from_stream(events));
         let headers = response.headers_mut();
@@ -223,6 +228,14 @@ impl Follow {
         text += &render(&exit, Some(self.cursor));
         text.into()
     }
+}
+
+/// The end of a stream whose place another one took.
+fn taken_over() -> Bytes {
+    let text = "another request with this Idempotency-Key reads the stream now";
+    let error = ErrorBody { error: ApiError::new(ErrorCode::ResourceBusy, text) };
+    let data = serde_json::to_string(&error).expect("an error is texts and numbers");
+    format!("event: error\ndata: {data}\n\n").into()
 }
 
 fn output(stream: OutputStream, data: String, time_ms: i64) -> ExecEvent {

@@ -264,6 +264,14 @@ impl Events {
         events
     }
 
+    /// The rest of the stream as it is.
+    pub(crate) async fn text(mut self) -> String {
+        while let Some(bytes) = self.raw().await {
+            self.text.push_str(std::str::from_utf8(&bytes).unwrap());
+        }
+        self.text
+    }
+
     /// Bytes of the stream, without looking at them.
     pub(crate) async fn raw(&mut self) -> Option<Bytes> {
         within(self.body.frame()).await.map(|frame| frame.unwrap().into_data().unwrap())
