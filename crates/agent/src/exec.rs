@@ -115,7 +115,7 @@ async fn once(agent: Arc<Agent>, form: Form, request: ExecRequest) -> Result<Res
     match form {
         Form::Whole => Ok(reply::buffered(attachment, encoding).await),
         Form::Events { .. } => {
-            let follow = Follow::new(process, 0, encoding).awaited().from_start();
+            let follow = Follow::new(process, 0, encoding).awaited().announced();
             Ok(follow.respond(attachment, std::future::pending()))
         }
     }
@@ -150,7 +150,7 @@ async fn keyed(
             follow::check_cursor(&run.process, cursor)?;
             let mut follow = Follow::new(Arc::clone(&run.process), cursor, encoding).awaited();
             if after.is_none() {
-                follow = follow.from_start();
+                follow = follow.announced();
             }
             Ok(follow.respond(attachment, run.take_over()))
         }

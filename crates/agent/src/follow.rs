@@ -112,7 +112,7 @@ impl Follow {
     }
 
     /// Says first that the process has started.
-    pub(crate) fn from_start(mut self) -> Self {
+    pub(crate) fn announced(mut self) -> Self {
         let process_id = self.process.about.id.clone();
         self.start = Some(ExecEvent::Start { pid: self.process.pid(), process_id });
         self
