@@ -15,7 +15,10 @@ use std::{
     time::Duration,
 };
 
-use api::{error::ApiError, limit::EXECS_PER_SANDBOX};
+use api::{
+    error::ApiError,
+    limit::{EXECS_PER_SANDBOX, PROCESSES_PER_SANDBOX, WAITS_PER_SANDBOX},
+};
 use jail::handoff::{Handoff, InvalidHandoff};
 use link::AgentConfig;
 use sys::SysError;
@@ -28,7 +31,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     process::{
-        Counters, Forest,
+        Counters, Forest, Table, default_env,
         log::{BUDGET_BYTES, Budget},
     },
     reaper::Reaper,
@@ -70,6 +73,12 @@ pub(crate) struct Agent {
     pub(crate) reaper: Reaper,
     /// Commands that may still start.
     pub(crate) execs: Arc<Semaphore>,
+    /// Processes that may still start.
+    pub(crate) places: Arc<Semaphore>,
+    /// Waits for processes that may still begin.
+    pub(crate) waits: Semaphore,
+    /// Commands and processes, running and remembered.
+    pub(crate) processes: Arc<Table>,
     /// Background drains in progress, see [`crate::process`].
     pub(crate) drains: AtomicUsize,
     /// Bytes of output that may still be kept.
@@ -163,7 +172,7 @@ fn read_config(fd: OwnedFd) -> Result<AgentConfig, InitError> {
 
 fn prepare(handoff: &Handoff, config: AgentConfig) -> Result<Agent, InitError> {
     crate::file::make_directories(&config.workdir).map_err(InitError::Workdir)?;
-    let mut env = crate::exec::default_env();
+    let mut env = default_env();
     env.extend(config.env);
     let optional = |number: Option<RawFd>| number.map(adopt).transpose();
     Ok(Agent {
@@ -178,6 +187,9 @@ fn prepare(handoff: &Handoff, config: AgentConfig) -> Result<Agent, InitError> {
         ),
         reaper: Reaper::default(),
         execs: Arc::new(Semaphore::new(EXECS_PER_SANDBOX)),
+        places: Arc::new(Semaphore::new(PROCESSES_PER_SANDBOX)),
+        waits: Semaphore::new(WAITS_PER_SANDBOX),
+        processes: Arc::default(),
         drains: AtomicUsize::new(0),
         log_budget: Arc::new(Budget::new(BUDGET_BYTES)),
         tasks: TaskTracker::new(),
@@ -194,6 +206,7 @@ async fn live(
     let mut child_ended = signal(SignalKind::child()).map_err(InitError::Reap)?;
     let router = routes::router(Arc::clone(&agent));
     let mut serving = std::pin::pin!(serve::serve(listener, router));
+    let mut tidying = std::pin::pin!(agent.processes.tidy());
     loop {
         tokio::select! {
             _ = child_ended.recv() => {
@@ -203,6 +216,7 @@ async fn live(
                 }
             }
             Err(error) = &mut serving => return Err(InitError::Listen(error)),
+            never = &mut tidying => match never {},
         }
     }
 }

@@ -14,6 +14,7 @@ mod follow;
 mod health;
 mod init;
 mod process;
+mod processes;
 mod reaper;
 mod refusal;
 mod routes;

@@ -6,12 +6,20 @@ use api::error::{ApiError, ErrorCode};
 use axum::{Router, extract::DefaultBodyLimit, http::Uri, middleware};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{exec, file, health, init::Agent, refusal, refusal::Refusal};
+use crate::{exec, file, health, init::Agent, processes, refusal, refusal::Refusal};
 
 fn table() -> OpenApiRouter<Arc<Agent>> {
     OpenApiRouter::new()
         .routes(routes!(health::health))
         .routes(routes!(exec::exec))
+        .routes(routes!(processes::start, processes::list))
+        .routes(routes!(processes::get, processes::delete))
+        .routes(routes!(processes::logs))
+        .routes(routes!(processes::stdin))
+        .routes(routes!(processes::signal))
+        .routes(routes!(processes::kill))
+        .routes(routes!(processes::wait))
+        .routes(routes!(processes::kill_all))
         .routes(routes!(file::read::read, file::write::write, file::remove::delete))
         .routes(routes!(file::list::list))
         .routes(routes!(file::stat::stat))
@@ -84,11 +92,15 @@ mod tests {
             seen,
             [
                 "delete /files/{path}",
+                "delete /processes/{pid}",
                 "get /archive",
                 "get /files/{path}",
                 "get /files:list",
                 "get /files:stat",
                 "get /health",
+                "get /processes",
+                "get /processes/{pid}",
+                "get /processes/{pid}/logs",
                 "head /files/{path}",
                 "post /exec",
                 "post /files:chmod",
@@ -98,6 +110,12 @@ mod tests {
                 "post /files:read",
                 "post /files:symlink",
                 "post /files:write",
+                "post /processes",
+                "post /processes/{pid}/kill",
+                "post /processes/{pid}/signal",
+                "post /processes/{pid}/stdin",
+                "post /processes/{pid}/wait",
+                "post /processes:kill",
                 "put /archive",
                 "put /files/{path}",
             ]

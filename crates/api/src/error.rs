@@ -83,6 +83,10 @@ pub enum ErrorCode {
     DirectoryNotEmpty,
     /// Something else uses the resource now.
     ResourceBusy,
+    /// The process has ended: it takes no signal and no input any more.
+    ProcessEnded,
+    /// The process's stdin is closed, or it was started without one.
+    StdinClosed,
     /// The session's shell ended, as `exit` does, while the command ran; `details` has its exit code
     /// and output. The next use of the session gets a fresh shell.
     SessionTerminated,
@@ -175,7 +179,9 @@ impl ErrorCode {
             | Self::IdempotencyConflict
             | Self::FileExists
             | Self::DirectoryNotEmpty
-            | Self::ResourceBusy => 409,
+            | Self::ResourceBusy
+            | Self::ProcessEnded
+            | Self::StdinClosed => 409,
             Self::SessionTerminated | Self::SessionDestroyed => 410,
             Self::PreconditionFailed => 412,
             Self::PayloadTooLarge | Self::FileTooLarge => 413,

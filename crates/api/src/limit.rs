@@ -48,6 +48,57 @@ pub const HEARTBEAT_SECS: u64 = 15;
 /// Commands that run at once in one sandbox through `exec`.
 pub const EXECS_PER_SANDBOX: usize = 256;
 
+/// Processes that run at once in one sandbox, beside the commands of `exec`.
+pub const PROCESSES_PER_SANDBOX: usize = 256;
+
+/// Characters shown of a process's command; the rest is left out. A list of processes, and what is
+/// remembered of ended ones, then stays small.
+pub const COMMAND_SHOWN_CHARS: usize = 4096;
+
+/// Processes remembered after their end; the one that ended first is forgotten first.
+pub const ENDED_PROCESSES: usize = 256;
+
+/// Bytes that what is remembered of ended processes may take, logs included; as for their number.
+/// The one that ended last is kept whatever it takes.
+pub const ENDED_PROCESSES_BYTES: usize = 32 * 1024 * 1024;
+
+/// Seconds that a process is remembered after its end: who started it in the evening finds it in the
+/// morning.
+pub const ENDED_PROCESS_SECS: u64 = 24 * 60 * 60;
+
+/// Characters of an `Idempotency-Key`: visible ASCII.
+pub const IDEMPOTENCY_KEY_CHARS: usize = 255;
+
+/// Answers of `exec` remembered for their idempotency keys; the command that ended first is
+/// forgotten first.
+pub const KEPT_ANSWERS: usize = 1024;
+
+/// Bytes that those answers may take; as for their number. The newest is kept whatever it takes.
+pub const KEPT_ANSWERS_BYTES: usize = 32 * 1024 * 1024;
+
+/// Seconds that the answer to an `exec` with an idempotency key is remembered after the command's
+/// end: longer than any client retries.
+pub const KEPT_ANSWER_SECS: u64 = 10 * 60;
+
+/// Milliseconds between the signal of a `kill` and SIGKILL, unless the caller says otherwise: what
+/// other runtimes give a program to end by itself.
+pub const KILL_GRACE_MS: u64 = 5000;
+
+/// Milliseconds of that grace at most.
+pub const KILL_GRACE_MOST_MS: u64 = 60 * 1000;
+
+/// Milliseconds that a wait for a process may take at most: a day.
+pub const WAIT_TIMEOUT_MS: u64 = EXEC_TIMEOUT_MS;
+
+/// Waits for processes at once in one sandbox. Each may keep two lines and a pattern.
+pub const WAITS_PER_SANDBOX: usize = 256;
+
+/// Bytes of a line that a wait for a line of output looks at; a longer line counts as several.
+pub const WAIT_LINE_BYTES: usize = 64 * 1024;
+
+/// Bytes of the text or the pattern of such a wait, and of the path of a wait for HTTP.
+pub const WAIT_PATTERN_BYTES: usize = 1024;
+
 /// Entries in one page of a directory listing, and sandboxes in one page of a list, unless the
 /// caller asks for fewer.
 pub const PAGE_ENTRIES: usize = 1000;

@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, cat, completions, config, cp, doctor, down, exec, image, inspect, ls, ps, rm, run, serve,
+    bench, cat, completions, config, cp, doctor, down, exec, image, inspect, kill, logs, ls, ps,
+    rm, run, serve, start, wait,
 };
 
 /// Run untrusted code in isolated sandboxes on this machine.
@@ -29,12 +30,13 @@ Getting started:
   sudo sandbar serve                         start the server, in a terminal of its own
   sudo sandbar run -- echo hello             one command in a fresh sandbox
   sudo sandbar exec my-box 'pip list'        a command in a sandbox that stays
+  sudo sandbar start my-box -- python3 -m http.server
   sudo sandbar cp data.csv my-box:/workspace/
   sudo sandbar rm my-box
 
 The server is found by itself on its own machine. To reach another, set SANDBAR_URL and SANDBAR_KEY.
-Exit codes: run and exec end with the command's own; with 127 when there is no such program, and 125
-when Sandbar itself failed. Other commands end with 0, 1 (failed) or 2 (wrong usage).";
+Exit codes: run, exec and wait end with the command's own; with 127 when there is no such program, and
+125 when Sandbar itself failed. Other commands end with 0, 1 (failed) or 2 (wrong usage).";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -43,7 +45,15 @@ pub(crate) enum Command {
     Run(run::Arguments),
     /// Run a command in a sandbox, which is created when it does not exist.
     Exec(exec::Arguments),
-    /// List the sandboxes.
+    /// Start a process that runs on by itself in a sandbox; print its id.
+    Start(start::Arguments),
+    /// Show what a process has written.
+    Logs(logs::Arguments),
+    /// Wait for a process: its end, a line of its output, a port.
+    Wait(wait::Arguments),
+    /// End processes with everything they started.
+    Kill(kill::Arguments),
+    /// List the sandboxes, or the processes of one.
     Ps(ps::Arguments),
     /// Show everything about one sandbox.
     Inspect(inspect::Arguments),
@@ -132,6 +142,13 @@ mod tests {
             &["cat", "box:file"],
             &["ls"],
             &["ls", "box:dir"],
+            &["start", "box"],
+            &["start", "box", "--id", "8080", "--", "ls"],
+            &["kill", "box"],
+            &["kill", "box", "--all", "web"],
+            &["kill", "-s", "NOPE", "box", "web"],
+            &["wait", "box", "web", "--port", "80", "--log", "x"],
+            &["ps", "box", "--label", "a"],
         ] {
             let all = std::iter::once(&"sandbar").chain(arguments);
             let error = CommandLine::try_parse_from(all).unwrap_err();

@@ -10,16 +10,22 @@ pub(crate) mod down;
 pub(crate) mod exec;
 pub(crate) mod image;
 pub(crate) mod inspect;
+pub(crate) mod kill;
+pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod ps;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod serve;
+pub(crate) mod start;
 pub(crate) mod version;
+pub(crate) mod wait;
 
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use api::id::SandboxId;
+use client::{Client, ClientError};
 
 use crate::{
     command_line::{Command, CommandLine},
@@ -32,7 +38,7 @@ use crate::{
 pub(crate) fn run(line: CommandLine) -> ExitCode {
     let out = Output { json: line.json };
     let failed = match line.command {
-        Command::Run(_) | Command::Exec(_) => NOT_RUN,
+        Command::Run(_) | Command::Exec(_) | Command::Wait(_) => NOT_RUN,
         _ => FAILED,
     };
     dispatch(line.command, out).unwrap_or_else(|error| report(&error, out.json, failed))
@@ -42,6 +48,10 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(arguments) => wait(|signals| run::run(arguments, out, signals)),
         Command::Exec(arguments) => wait(|signals| exec::run(arguments, out, signals)),
+        Command::Start(arguments) => wait(|signals| until(signals, start::run(arguments, out))),
+        Command::Logs(arguments) => wait(|signals| until(signals, logs::run(arguments, out))),
+        Command::Wait(arguments) => wait(|signals| until(signals, wait::run(arguments, out))),
+        Command::Kill(arguments) => wait(|signals| until(signals, kill::run(arguments, out))),
         Command::Ps(arguments) => wait(|signals| until(signals, ps::run(arguments, out))),
         Command::Inspect(arguments) => wait(|signals| until(signals, inspect::run(arguments, out))),
         Command::Rm(arguments) => wait(|signals| until(signals, rm::run(arguments, out))),
@@ -81,6 +91,11 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .enable_all()
         .build()
         .context("could not start the asynchronous runtime")
+}
+
+/// Fails for a sandbox that is not there: asking it anything would make one.
+async fn require_sandbox(client: &Client, id: &SandboxId) -> Result<(), ClientError> {
+    client.sandbox(id).await.map(drop)
 }
 
 /// A command that a signal ends at once, leaving nothing to tidy up.

@@ -199,7 +199,7 @@ async fn a_cut_stream_is_an_error_and_so_is_an_error_event() {
     let client = serve(routes).await;
     let events = client.exec_stream(&id("cut"), &shell("x")).await.unwrap();
     let error = events.try_collect::<Vec<_>>().await.unwrap_err();
-    assert!(matches!(error, ClientError::Protocol { .. }), "{error:?}");
+    assert!(matches!(error, ClientError::CutOff { .. }), "{error:?}");
     let mut events = client.exec_stream(&id("failed"), &shell("x")).await.unwrap();
     let error = events.next().await.unwrap().unwrap_err();
     assert!(matches!(error, ClientError::Api { status: 502, .. }), "{error:?}");

@@ -7,7 +7,7 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    ffi::CString,
+    ffi::{CStr, CString},
     fs::{self, File},
     io::{self, Write},
     os::fd::{AsFd, OwnedFd},
@@ -15,14 +15,18 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use sys::{
     SysError, errno,
     file::{self, How},
     pidfd,
-    signal::{self, SIGKILL, SIGSTOP},
+    signal::{self, SIGCONT, SIGKILL, SIGSTOP},
 };
+
+use super::{Kill, pump::KILL_WAIT};
+use crate::{init::Agent, reaper::Reaper};
 
 /// Left-over cgroups looked at in one [`Forest::sweep`]: bounds the work per reaped orphan. A few
 /// more than can be added between two sweeps, so the list drains.
@@ -71,13 +75,22 @@ impl Forest {
         }
     }
 
-    /// Removes the cgroup of a command that is over, now or when its last process has ended.
-    pub(super) fn fell(&self, cgroup: Option<Cgroup>) {
-        if let Some(Cgroup { name, .. }) = cgroup
-            && !self.remove(&name)
-        {
-            self.left.lock().unwrap_or_else(PoisonError::into_inner).push_back(name);
+    /// Removes the cgroup of a command that is over, now or when its last process has ended. In the
+    /// second case its name is returned.
+    pub(super) fn fell(&self, cgroup: &Cgroup) -> Option<CString> {
+        if self.remove(&cgroup.name) {
+            return None;
         }
+        let name = cgroup.name.clone();
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).push_back(name.clone());
+        Some(name)
+    }
+
+    /// The cgroup of this name, if it is still there. A name is not given twice.
+    pub(super) fn find(&self, name: &CStr) -> Option<Cgroup> {
+        let how = How::new(file::O_RDONLY | file::O_DIRECTORY);
+        let dir = file::open(self.dir.as_ref()?.as_fd(), name, how).ok()?;
+        Some(Cgroup { name: name.to_owned(), dir })
     }
 
     /// Removes left-over cgroups that have emptied.
@@ -110,10 +123,10 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// Kills them all. Call it only while the leader has not been waited for, so that its number
-    /// still means it.
+    /// Kills every process of the command. Call it only while the leader has not been waited for,
+    /// so that its number still means it.
     pub(super) fn kill(&self) {
-        let killed = self.cgroup.as_ref().is_some_and(|cgroup| kill_cgroup(cgroup).is_ok());
+        let killed = self.cgroup.as_ref().is_some_and(|cgroup| cgroup.kill().is_ok());
         if !killed {
             kill_by_scan(self.leader);
             // ESRCH: it has ended by itself.
@@ -125,38 +138,82 @@ impl Tree {
     pub(super) fn kill_rest(&self) {
         if let Some(cgroup) = &self.cgroup {
             // An error means that nothing is left.
-            kill_cgroup(cgroup).unwrap_or(());
+            cgroup.kill().unwrap_or(());
         }
     }
 
-    /// Sends a signal to each of them. Call it only while the leader has not been waited for.
+    /// Sends a signal to each of them.
     pub(super) fn signal(&self, signal: i32) {
-        let members = match &self.cgroup {
-            Some(cgroup) => members(cgroup),
-            None => family(self.leader, &processes()).into_iter().collect(),
-        };
-        for pid in members {
-            // An error means that it has ended.
-            if let Ok(process) = pidfd::open(pid) {
-                signal::send(process.as_fd(), signal).unwrap_or(());
+        match &self.cgroup {
+            Some(cgroup) => cgroup.signal(signal),
+            // Once the leader has been waited for, its number may be another's.
+            None if signal::send(self.pidfd.as_fd(), 0).is_ok() => {
+                signal_each(family(self.leader, &processes()), signal);
             }
+            None => {}
         }
+    }
+
+    /// True when nothing runs that [`Tree::kill_rest`] could kill.
+    pub(super) fn is_empty(&self) -> bool {
+        self.cgroup.as_ref().is_none_or(|cgroup| cgroup.members().is_empty())
     }
 }
 
-/// The processes of a cgroup. Source: `cgroup.procs`, cgroups v2.
-fn members(cgroup: &Cgroup) -> Vec<i32> {
-    let procs = file::open(cgroup.dir.as_fd(), c"cgroup.procs", How::new(file::O_RDONLY));
-    let text = procs.ok().and_then(|procs| io::read_to_string(File::from(procs)).ok());
-    text.unwrap_or_default().lines().filter_map(|line| line.parse().ok()).collect()
+impl Cgroup {
+    /// Its processes. Source: `cgroup.procs`, cgroups v2.
+    fn members(&self) -> Vec<i32> {
+        let procs = file::open(self.dir.as_fd(), c"cgroup.procs", How::new(file::O_RDONLY));
+        let text = procs.ok().and_then(|procs| io::read_to_string(File::from(procs)).ok());
+        text.unwrap_or_default().lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    fn signal(&self, signal: i32) {
+        signal_each(self.members(), signal);
+    }
+
+    /// Source: `cgroup.kill`, cgroups v2, Linux 5.14.
+    fn kill(&self) -> io::Result<()> {
+        let how = How::new(file::O_WRONLY);
+        let kill = file::open(self.dir.as_fd(), c"cgroup.kill", how)
+            .map_err(|error| io::Error::from_raw_os_error(error.errno))?;
+        File::from(kill).write_all(b"1")
+    }
+
+    /// Returns when it has no process, or after `patience`; true when it has none.
+    async fn emptied(&self, reaper: &Reaper, patience: Duration) -> bool {
+        let wait = async {
+            // The last process of a cgroup is an orphan, or was its leader.
+            while !self.members().is_empty() {
+                reaper.reaped().await;
+            }
+        };
+        tokio::time::timeout(patience, wait).await.is_ok()
+    }
 }
 
-/// Source: `cgroup.kill`, cgroups v2, Linux 5.14.
-fn kill_cgroup(cgroup: &Cgroup) -> std::io::Result<()> {
-    let how = How::new(file::O_WRONLY);
-    let kill = file::open(cgroup.dir.as_fd(), c"cgroup.kill", how)
-        .map_err(|error| std::io::Error::from_raw_os_error(error.errno))?;
-    File::from(kill).write_all(b"1")
+/// Ends what a command that has ended left in the cgroup `name`.
+pub(crate) async fn end_rest(agent: &Agent, name: &CStr, kill: Kill) {
+    let Some(cgroup) = agent.forest.find(name) else { return };
+    if !kill.is_forced() {
+        cgroup.signal(kill.signal);
+        cgroup.signal(SIGCONT);
+        if cgroup.emptied(&agent.reaper, kill.grace).await {
+            return;
+        }
+    }
+    // An error means that nothing is left.
+    cgroup.kill().unwrap_or(());
+    cgroup.emptied(&agent.reaper, KILL_WAIT).await;
+}
+
+fn signal_each(pids: impl IntoIterator<Item = i32>, signal: i32) {
+    for pid in pids {
+        // An error means that it has ended.
+        if let Ok(process) = pidfd::open(pid) {
+            signal::send(process.as_fd(), signal).unwrap_or(());
+        }
+    }
 }
 
 fn kill_by_scan(leader: i32) {

@@ -8,5 +8,8 @@
 mod exec;
 mod file;
 mod harness;
+mod key;
 mod limits;
+mod process;
 mod tree;
+mod wait;

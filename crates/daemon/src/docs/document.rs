@@ -19,9 +19,10 @@ use crate::forward::table::documented;
 const SANDBOX: &str = "/v1/sandboxes/{id}";
 
 /// Operations by noun, in reading order.
-const TAGS: [(&str, &str); 5] = [
+const TAGS: [(&str, &str); 6] = [
     ("sandbox", "An isolated environment with its own files, processes, limits and network."),
     ("exec", "Run a command and follow it to its end."),
+    ("process", "Commands that run on by themselves: start, read, feed, wait for, end."),
     ("file", "Read, write, list and delete files inside a sandbox. Contents are raw bodies."),
     ("image", "Immutable root file systems that sandboxes start from."),
     ("node", "The server itself."),
@@ -83,10 +84,13 @@ pub(crate) fn assemble(own: OpenApi, mut agent: OpenApi) -> OpenApi {
     document
 }
 
-/// `exec` for `/exec`, `file` for `/files:list` and `/files/{path}`.
+/// `exec` for `/exec`, `file` for `/files:list` and `/files/{path}`, `process` for `/processes`.
 fn noun(path: &str) -> &str {
     let word = path.trim_start_matches('/').split(['/', ':']).next().unwrap_or_default();
-    word.strip_suffix('s').unwrap_or(word)
+    match word {
+        "processes" => "process",
+        word => word.strip_suffix('s').unwrap_or(word),
+    }
 }
 
 /// Every operation with its path.

@@ -9,7 +9,7 @@ const OURS: &str = "x-sandbar-";
 
 /// What an agent may learn of a request. Never Authorization or Cookie: user code in the sandbox can
 /// take the agent's place.
-const TO_AGENT: [HeaderName; 10] = [
+const TO_AGENT: [HeaderName; 11] = [
     header::ACCEPT,
     header::CONTENT_TYPE,
     header::RANGE,
@@ -18,6 +18,7 @@ const TO_AGENT: [HeaderName; 10] = [
     header::IF_MODIFIED_SINCE,
     header::IF_UNMODIFIED_SINCE,
     header::IF_RANGE,
+    HeaderName::from_static("idempotency-key"),
     HeaderName::from_static("last-event-id"),
     HeaderName::from_static(REQUEST_ID),
 ];

@@ -10,7 +10,17 @@ use super::{Forward, forward};
 use crate::{app::App, extract::SANDBOXES};
 
 /// Routes whose answer takes as long as the work they ask for.
-const ENDLESS: [&str; 3] = ["/exec", "/files:copy", "/files:move"];
+const ENDLESS: [&str; 8] = [
+    "/exec",
+    "/files:copy",
+    "/files:move",
+    // Waits for its session to be idle.
+    "/processes",
+    "/processes/{pid}/kill",
+    "/processes/{pid}/stdin",
+    "/processes/{pid}/wait",
+    "/processes:kill",
+];
 
 /// Routes of the agent that are the engine's, not the caller's.
 const INTERNAL: [&str; 1] = ["/health"];

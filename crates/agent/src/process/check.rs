@@ -4,14 +4,16 @@ use std::{collections::BTreeMap, ffi::CString, path::Path, time::Duration};
 
 use api::{
     error::{ApiError, ErrorCode},
-    exec::{Command, Encoding, ExecRequest},
+    exec::{Command, Encoding},
+    id::SessionId,
     limit::{COMMAND_BYTES, ENV_VAR_BYTES, ENV_VARS, EXEC_TIMEOUT_MS},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::{file, init::Agent, process::Invocation};
+use super::Invocation;
+use crate::{file, init::Agent};
 
 /// Where programs are, as Debian's login has it for root.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -23,17 +25,68 @@ pub(crate) fn default_env() -> BTreeMap<String, String> {
         .into()
 }
 
-/// Checks a request and looks up what it names.
-pub(super) fn check(
+/// What a request says of a command, whichever route it came by.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    pub(crate) command: Command,
+    pub(crate) cwd: Option<String>,
+    pub(crate) env: BTreeMap<String, Option<String>>,
+    pub(crate) timeout_ms: Option<u64>,
+    pub(crate) stdin: WishedStdin,
+}
+
+/// What a command is to read.
+#[derive(Debug)]
+pub(crate) enum WishedStdin {
+    Null,
+    Text(String, Encoding),
+    Open,
+}
+
+/// What a checked command reads.
+#[derive(Debug)]
+pub(crate) enum Stdin {
+    /// Nothing: `/dev/null`.
+    Null,
+    /// These bytes, then the end.
+    Content(Bytes),
+    /// What is written to [`super::Process::stdin`].
+    Open,
+}
+
+/// What a command starts in before its request changes it.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) cwd: String,
+}
+
+/// The surroundings that a session, or else the sandbox, gives.
+pub(crate) fn surroundings(
     agent: &Agent,
-    request: ExecRequest,
+    session: Option<&SessionId>,
+) -> Result<Surroundings, ApiError> {
+    if session.is_some() {
+        return Err(invalid("session", "sessions are not there yet"));
+    }
+    Ok(Surroundings { env: agent.env.clone(), cwd: agent.workdir.clone() })
+}
+
+/// Checks a wish and looks up what it names.
+pub(super) fn check(
+    surroundings: Surroundings,
+    wish: Wish,
     place: OwnedSemaphorePermit,
 ) -> Result<Invocation, ApiError> {
-    let argv = argv(request.command)?;
-    let env = environment(&agent.env, request.env)?;
-    let limit = request.timeout_ms.map(limit).transpose()?;
-    let stdin = request.stdin.map(|text| stdin(text, request.encoding)).transpose()?;
-    let cwd = file::open_directory(&agent.workdir, request.cwd.as_deref().unwrap_or("."))?;
+    let argv = argv(wish.command)?;
+    let env = environment(surroundings.env, wish.env)?;
+    let limit = wish.timeout_ms.map(limit).transpose()?;
+    let stdin = match wish.stdin {
+        WishedStdin::Null => Stdin::Null,
+        WishedStdin::Text(text, encoding) => Stdin::Content(stdin(text, encoding)?),
+        WishedStdin::Open => Stdin::Open,
+    };
+    let cwd = file::open_directory(&surroundings.cwd, wish.cwd.as_deref().unwrap_or("."))?;
     let path = env.get("PATH").map(String::as_str);
     let programs = programs(argv.first().map_or("", String::as_str), path);
     Ok(Invocation {
@@ -95,14 +148,14 @@ fn shell() -> &'static str {
 
 /// `base` with the request's changes; null unsets.
 fn environment(
-    base: &BTreeMap<String, String>,
+    base: BTreeMap<String, String>,
     changes: BTreeMap<String, Option<String>>,
 ) -> Result<BTreeMap<String, String>, ApiError> {
     if changes.len() > ENV_VARS {
         let text = format!("a request sets at most {ENV_VARS} variables");
         return Err(invalid("env", text).with("limit", ENV_VARS));
     }
-    let mut env = base.clone();
+    let mut env = base;
     for (name, value) in changes {
         let field = format!("env.{name}");
         if name.is_empty() || name.contains(['=', '\0']) {
@@ -190,7 +243,7 @@ mod tests {
         let base = BTreeMap::from([("A".to_owned(), "1".to_owned()), ("B".to_owned(), "2".into())]);
         let change = |name: &str, value: Option<&str>| {
             let changes = BTreeMap::from([(name.to_owned(), value.map(str::to_owned))]);
-            environment(&base, changes)
+            environment(base.clone(), changes)
         };
         assert_eq!(change("A", Some("x")).unwrap()["A"], "x");
         assert!(!change("A", None).unwrap().contains_key("A"));
@@ -201,7 +254,7 @@ mod tests {
             assert_eq!(refused, Some(ErrorCode::ValidationFailed), "{name:?}");
         }
         let many = (0..=ENV_VARS).map(|number| (format!("V{number}"), None)).collect();
-        assert_eq!(code(environment(&base, many)), Some(ErrorCode::ValidationFailed));
+        assert_eq!(code(environment(base, many)), Some(ErrorCode::ValidationFailed));
     }
 
     #[test]
