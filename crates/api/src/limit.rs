@@ -3,6 +3,10 @@
 /// Characters of a sandbox id: one DNS label (RFC 1035).
 pub const SANDBOX_ID_CHARS: usize = 63;
 
+/// Characters of the id of a process or a session: the default session of an SDK is named after its
+/// sandbox, with a prefix.
+pub const NAME_CHARS: usize = 128;
+
 /// Characters of an image name or tag; as in the OCI distribution specification.
 pub const IMAGE_NAME_CHARS: usize = 128;
 
