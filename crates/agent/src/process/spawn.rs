@@ -66,6 +66,7 @@ pub(super) fn spawn(agent: &Agent, invocation: Invocation) -> Result<Running, St
             stdout_end.as_fd(),
             stderr_end.as_fd(),
         ],
+        has_terminal: false,
         cgroup: cgroup.as_ref().map(|cgroup| cgroup.dir.as_fd()),
         tasks: &tasks,
     });
