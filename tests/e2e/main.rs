@@ -9,6 +9,7 @@ mod image;
 mod network;
 mod node;
 mod sandbox;
+mod terminal;
 
 /// A server for one test.
 fn server() -> testkit::Server {

@@ -32,7 +32,7 @@ use crate::{
     refusal::Refusal,
 };
 
-pub(crate) use check::default_env;
+pub(crate) use check::{argv, c_string, default_env, environment, programs, shell};
 pub(crate) use reply::OUTPUT_BUDGET_BYTES;
 
 /// Runs a command and answers with its output and its ending.
@@ -93,7 +93,7 @@ fn too_many() -> ApiError {
 }
 
 /// No child could be made.
-fn not_started(error: &StartError) -> ApiError {
+pub(crate) fn not_started(error: &StartError) -> ApiError {
     let cause = match error.errno() {
         Some(errno::EAGAIN) => "the sandbox has no process ids left; end some of its processes",
         Some(errno::ENOMEM) => "the sandbox has no memory left",
@@ -109,7 +109,7 @@ fn not_started(error: &StartError) -> ApiError {
 }
 
 /// The child could not become the program.
-fn refused(failure: Option<Failure>, command: &api::exec::Command) -> ApiError {
+pub(crate) fn refused(failure: Option<Failure>, command: &api::exec::Command) -> ApiError {
     let Some(Failure { step, errno }) = failure else {
         let text = "the command's start was not seen; whether it ran is unknown";
         return ApiError::new(ErrorCode::CommandExecutionError, text);

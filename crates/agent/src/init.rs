@@ -30,6 +30,7 @@ use crate::{
     process::{Counters, Forest},
     reaper::Reaper,
     routes, serve,
+    terminal::Terminals,
 };
 
 /// Threads for file work at once. The disk is one; more threads only cost memory.
@@ -71,6 +72,8 @@ pub(crate) struct Agent {
     pub(crate) drains: AtomicUsize,
     /// Bytes of output that buffered execs may still keep.
     pub(crate) output_budget: Arc<Semaphore>,
+    /// The terminals that run or are remembered.
+    pub(crate) terminals: Terminals,
     /// Tasks that follow commands.
     pub(crate) tasks: TaskTracker,
 }
@@ -181,6 +184,7 @@ fn prepare(handoff: &Handoff, config: AgentConfig) -> Result<Agent, InitError> {
         execs: Arc::new(Semaphore::new(EXECS_PER_SANDBOX)),
         drains: AtomicUsize::new(0),
         output_budget: Arc::new(Semaphore::new(crate::exec::OUTPUT_BUDGET_BYTES)),
+        terminals: Terminals::default(),
         tasks: TaskTracker::new(),
     })
 }

@@ -17,6 +17,7 @@ mod reaper;
 mod refusal;
 mod routes;
 mod serve;
+mod terminal;
 
 pub use init::main;
 pub use routes::api;

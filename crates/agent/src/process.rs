@@ -29,7 +29,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use crate::init::Agent;
 
 pub(crate) use ending::Counters;
-pub(crate) use tree::Forest;
+pub(crate) use tree::{Forest, Tree, kill_cgroup};
 
 /// Events between a command and its reader. Few: with the pipe's own 64 KiB they keep both sides
 /// busy, and each may hold [`pump::CHUNK_BYTES`].

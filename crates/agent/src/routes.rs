@@ -6,12 +6,14 @@ use api::error::{ApiError, ErrorCode};
 use axum::{Router, extract::DefaultBodyLimit, http::Uri, middleware};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{exec, file, health, init::Agent, refusal, refusal::Refusal};
+use crate::{exec, file, health, init::Agent, refusal, refusal::Refusal, terminal};
 
 fn table() -> OpenApiRouter<Arc<Agent>> {
     OpenApiRouter::new()
         .routes(routes!(health::health))
         .routes(routes!(exec::exec))
+        .routes(routes!(terminal::create, terminal::list))
+        .routes(routes!(terminal::attach, terminal::delete))
         .routes(routes!(file::read, file::write, file::delete))
         .routes(routes!(file::list))
         .routes(routes!(file::make_directory))
@@ -76,12 +78,16 @@ mod tests {
             seen,
             [
                 "delete /files/{path}",
+                "delete /terminals/{tid}",
                 "get /files/{path}",
                 "get /files:list",
                 "get /health",
+                "get /terminals",
+                "get /terminals/{tid}",
                 "head /files/{path}",
                 "post /exec",
                 "post /files:mkdir",
+                "post /terminals",
                 "put /files/{path}",
             ]
         );

@@ -118,9 +118,11 @@ fn wire(error: &anyhow::Error) -> Value {
     let client = error.chain().find_map(|cause| cause.downcast_ref::<ClientError>());
     let code = match client {
         Some(ClientError::Environment(_) | ClientError::Address(_)) => "SERVER_NOT_FOUND",
-        Some(ClientError::Unreachable { .. } | ClientError::Transport { .. }) => {
-            "SERVER_UNREACHABLE"
-        }
+        Some(
+            ClientError::Unreachable { .. }
+            | ClientError::Transport { .. }
+            | ClientError::Broken { .. },
+        ) => "SERVER_UNREACHABLE",
         Some(ClientError::Timeout { .. }) => "TIMEOUT",
         Some(ClientError::Protocol { .. }) => "PROTOCOL_ERROR",
         _ if error.is::<Stop>() => "USAGE",

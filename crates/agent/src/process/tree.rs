@@ -43,9 +43,9 @@ pub(crate) struct Forest {
 
 /// The cgroup of one command.
 #[derive(Debug)]
-pub(super) struct Cgroup {
+pub(crate) struct Cgroup {
     name: CString,
-    pub(super) dir: OwnedFd,
+    pub(crate) dir: OwnedFd,
 }
 
 impl Forest {
@@ -55,7 +55,7 @@ impl Forest {
     }
 
     /// Makes a cgroup for a command.
-    pub(super) fn plant(&self) -> Result<Option<Cgroup>, SysError> {
+    pub(crate) fn plant(&self) -> Result<Option<Cgroup>, SysError> {
         let Some(forest) = &self.dir else { return Ok(None) };
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -72,7 +72,7 @@ impl Forest {
     }
 
     /// Removes the cgroup of a command that is over, now or when its last process has ended.
-    pub(super) fn fell(&self, cgroup: Option<Cgroup>) {
+    pub(crate) fn fell(&self, cgroup: Option<Cgroup>) {
         if let Some(Cgroup { name, .. }) = cgroup
             && !self.remove(&name)
         {
@@ -103,16 +103,16 @@ impl Forest {
 
 /// A command's processes.
 #[derive(Debug)]
-pub(super) struct Tree {
-    pub(super) cgroup: Option<Cgroup>,
-    pub(super) leader: i32,
-    pub(super) pidfd: OwnedFd,
+pub(crate) struct Tree {
+    pub(crate) cgroup: Option<Cgroup>,
+    pub(crate) leader: i32,
+    pub(crate) pidfd: OwnedFd,
 }
 
 impl Tree {
     /// Kills them all. Call it only while the leader has not been waited for, so that its number
     /// still means it.
-    pub(super) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         let killed = self.cgroup.as_ref().is_some_and(|cgroup| kill_cgroup(cgroup).is_ok());
         if !killed {
             kill_by_scan(self.leader);
@@ -123,7 +123,7 @@ impl Tree {
 }
 
 /// Source: `cgroup.kill`, cgroups v2, Linux 5.14.
-fn kill_cgroup(cgroup: &Cgroup) -> std::io::Result<()> {
+pub(crate) fn kill_cgroup(cgroup: &Cgroup) -> std::io::Result<()> {
     let how = How::new(file::O_WRONLY);
     let kill = file::open(cgroup.dir.as_fd(), c"cgroup.kill", how)
         .map_err(|error| std::io::Error::from_raw_os_error(error.errno))?;
