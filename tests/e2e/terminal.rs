@@ -3,123 +3,20 @@
 use std::time::{Duration, Instant};
 
 use api::{
-    id::{SandboxId, TerminalId},
-    terminal::{AttachTerminal, Terminal, TerminalEvent},
+    id::SandboxId,
+    terminal::{AttachTerminal, TerminalEvent},
 };
-use client::{ClientError, TerminalConnection, TerminalMessage};
+use client::ClientError;
 use serde_json::{Value, json};
-use testkit::Server;
+use testkit::{PATIENCE, Viewer};
 use tokio::time::timeout;
 
 use crate::server;
 
 const TERMINALS: &str = "/v1/sandboxes/s/terminals";
 
-/// Bounds every wait for output, so that a lost byte fails a test instead of hanging it.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 fn sandbox() -> SandboxId {
     "s".parse().expect("it is an id")
-}
-
-fn named(id: &str) -> TerminalId {
-    id.parse().expect("it is an id")
-}
-
-/// A viewer, and all it has seen.
-struct Viewer {
-    connection: TerminalConnection,
-    seen: Vec<u8>,
-    is_ready: bool,
-}
-
-impl Viewer {
-    async fn attach(server: &Server, id: &str) -> Self {
-        Self::attach_with(server, id, AttachTerminal::default()).await
-    }
-
-    async fn attach_with(server: &Server, id: &str, query: AttachTerminal) -> Self {
-        let client = server.client();
-        let connection = client.attach_terminal(&sandbox(), &named(id), &query).await;
-        let mut viewer =
-            Self { connection: connection.unwrap(), seen: Vec::new(), is_ready: false };
-        while !viewer.is_ready {
-            viewer.event().await;
-        }
-        viewer
-    }
-
-    /// A viewer of a new terminal that runs `command` by `sh -c`.
-    async fn of(server: &Server, command: &str) -> Self {
-        let body = json!({"id": "t", "command": command});
-        let created = server.post(TERMINALS, &body).await;
-        assert_eq!(created.status, 201, "{}", created.text);
-        Self::attach(server, "t").await
-    }
-
-    async fn type_in(&mut self, text: impl AsRef<[u8]>) {
-        self.connection.input.write(text.as_ref()).await.unwrap();
-    }
-
-    /// The next message; output is also kept. None when the terminal has closed the connection.
-    async fn message(&mut self) -> Option<TerminalMessage> {
-        let next = timeout(PATIENCE, self.connection.output.next()).await;
-        let message = next.unwrap_or_else(|_| panic!("only this came: {:?}", self.text())).unwrap();
-        match &message {
-            Some(TerminalMessage::Output(bytes)) => self.seen.extend_from_slice(bytes),
-            Some(TerminalMessage::Event(TerminalEvent::Ready)) => self.is_ready = true,
-            _ => {}
-        }
-        message
-    }
-
-    /// The next message that is no output.
-    async fn event(&mut self) -> TerminalEvent {
-        loop {
-            match self.message().await {
-                Some(TerminalMessage::Output(_)) => {}
-                Some(TerminalMessage::Event(event)) => return event,
-                None => panic!("it ended after {:?}", self.text()),
-            }
-        }
-    }
-
-    /// Reads until `text` has been shown, and forgets what was up to its end.
-    async fn until(&mut self, text: &str) -> String {
-        loop {
-            if let Some(at) = find(&self.seen, text.as_bytes()) {
-                let rest = self.seen.split_off(at + text.len());
-                let seen = std::mem::replace(&mut self.seen, rest);
-                return String::from_utf8_lossy(&seen).into_owned();
-            }
-            match self.message().await {
-                Some(TerminalMessage::Output(_)) => {}
-                other => panic!("{other:?} and not {text:?} after {:?}", self.text()),
-            }
-        }
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.seen).into_owned()
-    }
-}
-
-fn find(bytes: &[u8], text: &[u8]) -> Option<usize> {
-    bytes.windows(text.len()).position(|window| window == text)
-}
-
-async fn describe(server: &Server, id: &str) -> Terminal {
-    server.client().terminal(&sandbox(), &named(id)).await.unwrap()
-}
-
-/// Waits until a description of the terminal fits.
-async fn until_described(server: &Server, id: &str, fits: impl Fn(&Terminal) -> bool) {
-    let poll = async {
-        while !fits(&describe(server, id).await) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    timeout(PATIENCE, poll).await.expect("the terminal gets there");
 }
 
 #[tokio::test]
@@ -132,7 +29,7 @@ async fn what_is_typed_is_run_and_shown() {
     let shown = viewer.until("/dev/pts/0\r\n").await;
     assert!(shown.contains("42 "), "{shown}");
     assert!(shown.contains("bash xterm-256color /dev/pts/0"), "{shown}");
-    let terminal = describe(&server, "t").await;
+    let terminal = server.terminal("t").await;
     assert_eq!((terminal.cols, terminal.rows, terminal.viewers), (80, 24, 1));
     assert!(terminal.running && terminal.pid > 1 && terminal.ending.is_none(), "{terminal:?}");
     let list = server.get(TERMINALS).await;
@@ -156,7 +53,7 @@ async fn a_viewer_s_size_is_the_terminal_s() {
         let TerminalEvent::Error { message } = viewer.event().await else { panic!("no error") };
         assert!(message.starts_with("Invalid dimensions"), "{message}");
     }
-    let terminal = describe(&server, "t").await;
+    let terminal = server.terminal("t").await;
     assert_eq!((terminal.cols, terminal.rows), (132, 50));
     viewer.connection.input.resize(1000, 1).await.unwrap();
     viewer.until("1 1000\r\n").await;
@@ -178,9 +75,9 @@ async fn several_viewers_share_one_terminal() {
 
     first.until("from-first-and-second\r\n").await;
     second.until("from-first-and-second\r\n").await;
-    assert_eq!(describe(&server, "t").await.viewers, 2);
+    assert_eq!(server.terminal("t").await.viewers, 2);
     drop(first);
-    until_described(&server, "t", |terminal| terminal.viewers == 1).await;
+    server.terminal_until("t", |terminal| terminal.viewers == 1).await;
     second.type_in("echo $x-still\n").await;
     second.until("from-first-still\r\n").await;
 }
@@ -218,7 +115,7 @@ async fn only_the_newest_output_is_kept() {
 
     assert_eq!(back.seen.len(), 256 * 1024);
     assert!(back.text().ends_with("99999\n100000\nend\n"), "{}", back.text().len());
-    let terminal = describe(&server, "t").await;
+    let terminal = server.terminal("t").await;
     assert_eq!(terminal.next_cursor - terminal.first_cursor, 256 * 1024);
     assert_eq!(terminal.next_cursor, 588_895 + 4);
 }
@@ -248,7 +145,7 @@ async fn cwd_env_command_and_size_are_the_terminal_s_own() {
     let unnamed =
         server.post(TERMINALS, &json!({"command": "echo $TERM", "env": {"TERM": "dumb"}})).await;
     let id = unnamed.json["id"].as_str().expect("it was given an id").to_owned();
-    until_described(&server, &id, |terminal| !terminal.running).await;
+    server.terminal_until(&id, |terminal| !terminal.running).await;
     assert_eq!(Viewer::attach(&server, &id).await.text(), "dumb\r\n");
 }
 
@@ -261,7 +158,7 @@ async fn an_ended_terminal_says_how_and_makes_way() {
     assert_eq!(viewer.event().await, TerminalEvent::Exit { code: 7, signal: None });
     assert!(viewer.message().await.is_none(), "the connection closes after the exit");
 
-    let terminal = describe(&server, "t").await;
+    let terminal = server.terminal("t").await;
     assert!(!terminal.running && terminal.ended_at_ms.is_some(), "{terminal:?}");
     assert_eq!((terminal.exit_code, terminal.viewers), (Some(7), 0));
     let mut again = Viewer::attach(&server, "t").await;
@@ -360,7 +257,7 @@ async fn a_viewer_that_never_reads_holds_nobody_up_for_ever() {
     let server = server();
     let mut reader = Viewer::of(&server, "stty raw -echo; dd bs=1 count=1 2>/dev/null; head -c 64M /dev/zero | tr '\\0' x; printf end; read x").await;
     let mute = Viewer::attach(&server, "t").await;
-    assert_eq!(describe(&server, "t").await.viewers, 2);
+    assert_eq!(server.terminal("t").await.viewers, 2);
 
     reader.type_in("g").await;
 
@@ -371,7 +268,7 @@ async fn a_viewer_that_never_reads_holds_nobody_up_for_ever() {
         reader.seen.drain(..reader.seen.len().saturating_sub(3));
     }
     assert_eq!(bytes, (64 << 20) + 1);
-    assert_eq!(describe(&server, "t").await.viewers, 1, "the mute one was dropped");
+    assert_eq!(server.terminal("t").await.viewers, 1, "the mute one was dropped");
     drop(mute);
 
     // With nobody to look, nothing waits either.
@@ -379,8 +276,8 @@ async fn a_viewer_that_never_reads_holds_nobody_up_for_ever() {
     let last = "head -c 64M /dev/zero | tr '\\0' x; printf end";
     let body = json!({"id": "alone", "command": last});
     server.post(TERMINALS, &body).await;
-    until_described(&server, "alone", |terminal| !terminal.running).await;
-    assert_eq!(describe(&server, "alone").await.next_cursor, (64 << 20) + 3);
+    server.terminal_until("alone", |terminal| !terminal.running).await;
+    assert_eq!(server.terminal("alone").await.next_cursor, (64 << 20) + 3);
 }
 
 #[tokio::test]
@@ -391,14 +288,14 @@ async fn a_dropped_viewer_is_told_and_may_come_back() {
         "stty raw -echo; head -c 64M /dev/zero | tr '\\0' x; printf end; read x",
     )
     .await;
-    until_described(&server, "t", |terminal| terminal.viewers == 0).await;
+    server.terminal_until("t", |terminal| terminal.viewers == 0).await;
 
     let event = viewer.event().await;
 
     let TerminalEvent::Error { message } = event else { panic!("{event:?} is no error") };
     assert!(message.contains("attach again"), "{message}");
     assert!(viewer.message().await.is_none());
-    until_described(&server, "t", |terminal| terminal.next_cursor == (64 << 20) + 3).await;
+    server.terminal_until("t", |terminal| terminal.next_cursor == (64 << 20) + 3).await;
     assert!(Viewer::attach(&server, "t").await.text().ends_with("xend"));
 }
 
@@ -453,16 +350,19 @@ async fn terminals_and_viewers_are_bounded() {
         viewers.push(Viewer::attach(&server, &format!("t{number}")).await);
     }
     let (client, query) = (server.client(), AttachTerminal::default());
-    let full = client.attach_terminal(&sandbox(), &named("t0"), &query).await.unwrap_err();
+    let full = client
+        .attach_terminal(&sandbox(), &"t0".parse().expect("it is an id"), &query)
+        .await
+        .unwrap_err();
     assert!(matches!(full, ClientError::Api { status: 429, .. }), "{full}");
 
     // An ended one makes way, and so does a viewer that leaves.
-    server.shell("s", &format!("kill {}", describe(&server, "t7").await.pid)).await;
-    until_described(&server, "t7", |terminal| !terminal.running).await;
+    server.shell("s", &format!("kill {}", server.terminal("t7").await.pid)).await;
+    server.terminal_until("t7", |terminal| !terminal.running).await;
     assert_eq!(server.post(TERMINALS, &json!({"id": "new"})).await.status, 201);
     assert_eq!(server.get(&format!("{TERMINALS}/t7")).await.status, 404);
     viewers.pop();
-    until_described(&server, "t63", |terminal| terminal.viewers == 0).await;
+    server.terminal_until("t63", |terminal| terminal.viewers == 0).await;
     Viewer::attach(&server, "new").await;
 }
 
@@ -491,7 +391,7 @@ async fn what_cannot_be_a_terminal_is_told_apart() {
         assert!(answer.json["error"]["requestId"].is_string(), "{}", answer.text);
     }
     let attach = |id: &str, query: AttachTerminal| {
-        let (client, id) = (server.client(), named(id));
+        let (client, id) = (server.client(), id.parse().expect("it is an id"));
         async move {
             match client.attach_terminal(&sandbox(), &id, &query).await.unwrap_err() {
                 ClientError::Api { error, .. } => error,

@@ -11,11 +11,13 @@ mod http;
 mod leaks;
 mod server;
 mod slot;
+mod viewer;
 
 pub use http::{Answer, answer};
 pub use leaks::Leaks;
 pub use server::{Server, Settings};
 pub use slot::Slot;
+pub use viewer::{PATIENCE, Viewer};
 
 pub use api;
 pub use client;
