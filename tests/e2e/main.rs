@@ -9,6 +9,7 @@ mod image;
 mod network;
 mod node;
 mod sandbox;
+mod shell;
 mod terminal;
 
 /// A server for one test.

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, completions, config, cp, doctor, down, exec, image, inspect, ps, rm, run, serve,
+    bench, completions, config, cp, doctor, down, exec, image, inspect, ps, rm, run, serve, shell,
 };
 
 /// Run untrusted code in isolated sandboxes on this machine.
@@ -29,11 +29,12 @@ Getting started:
   sudo sandbar serve                         start the server, in a terminal of its own
   sudo sandbar run -- echo hello             one command in a fresh sandbox
   sudo sandbar exec my-box 'pip list'        a command in a sandbox that stays
+  sudo sandbar shell my-box                  a terminal in it
   sudo sandbar cp data.csv my-box:/workspace/
   sudo sandbar rm my-box
 
 The server is found by itself on its own machine. To reach another, set SANDBAR_URL and SANDBAR_KEY.
-Exit codes: run and exec end with the command's own; with 127 when there is no such program, and 125
+Exit codes: run, exec and shell end with the command's own; with 127 when there is no such program, and 125
 when Sandbar itself failed. Other commands end with 0, 1 (failed) or 2 (wrong usage).";
 
 /// The commands.
@@ -43,6 +44,8 @@ pub(crate) enum Command {
     Run(run::Arguments),
     /// Run a command in a sandbox, which is created when it does not exist.
     Exec(exec::Arguments),
+    /// Open a terminal in a sandbox, which is created when it does not exist.
+    Shell(shell::Arguments),
     /// List the sandboxes.
     Ps(ps::Arguments),
     /// Show everything about one sandbox.
@@ -113,7 +116,9 @@ mod tests {
     #[test]
     fn bad_input_is_refused_before_anything_runs() {
         for arguments in [
-            &["exec", "bad id", "ls"][..],
+            &["shell"][..],
+            &["shell", "box", "--terminal", "1"],
+            &["exec", "bad id", "ls"],
             &["exec", "8080", "ls"],
             &["run"],
             &["exec", "box"],

@@ -13,6 +13,7 @@ pub(crate) mod ps;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod serve;
+pub(crate) mod shell;
 pub(crate) mod version;
 
 use std::process::ExitCode;
@@ -30,7 +31,7 @@ use crate::{
 pub(crate) fn run(line: CommandLine) -> ExitCode {
     let out = Output { json: line.json };
     let failed = match line.command {
-        Command::Run(_) | Command::Exec(_) => NOT_RUN,
+        Command::Run(_) | Command::Exec(_) | Command::Shell(_) => NOT_RUN,
         _ => FAILED,
     };
     dispatch(line.command, out).unwrap_or_else(|error| report(&error, out.json, failed))
@@ -40,6 +41,7 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(arguments) => wait(|signals| run::run(arguments, out, signals)),
         Command::Exec(arguments) => wait(|signals| exec::run(arguments, out, signals)),
+        Command::Shell(arguments) => wait(|signals| shell::run(arguments, out, signals)),
         Command::Ps(arguments) => wait(|signals| until(signals, ps::run(arguments, out))),
         Command::Inspect(arguments) => wait(|signals| until(signals, inspect::run(arguments, out))),
         Command::Rm(arguments) => wait(|signals| until(signals, rm::run(arguments, out))),

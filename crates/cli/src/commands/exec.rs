@@ -94,7 +94,7 @@ impl ExecArguments {
 }
 
 /// A single argument with white space in it can only be meant for a shell.
-fn command(arguments: &[String]) -> Command {
+pub(crate) fn command(arguments: &[String]) -> Command {
     match arguments {
         [text] if text.contains(char::is_whitespace) => Command::Shell(text.clone()),
         _ => Command::Program(arguments.to_vec()),
