@@ -10,6 +10,8 @@ mod image;
 mod network;
 mod node;
 mod sandbox;
+mod shell;
+mod terminal;
 
 /// A server for one test.
 fn server() -> testkit::Server {

@@ -21,7 +21,7 @@ fn children(parent: u32) -> Vec<i32> {
 }
 
 /// The host's process id of the only sandbox's agent.
-fn agent_pid(server: &Server) -> i32 {
+pub(crate) fn agent_pid(server: &Server) -> i32 {
     let tree = "/sys/fs/cgroup/memory";
     let tree = if fs::metadata(tree).is_ok() { tree } else { "/sys/fs/cgroup" };
     let node = format!("{tree}/sandbar-{}", server.slot().name());

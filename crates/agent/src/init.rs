@@ -36,6 +36,7 @@ use crate::{
     },
     reaper::Reaper,
     routes, serve,
+    terminal::Terminals,
 };
 
 /// Threads for file work at once. The disk is one; more threads only cost memory.
@@ -83,6 +84,8 @@ pub(crate) struct Agent {
     pub(crate) drains: AtomicUsize,
     /// Bytes of output that may still be kept.
     pub(crate) log_budget: Arc<Budget>,
+    /// The terminals that run or are remembered.
+    pub(crate) terminals: Terminals,
     /// Tasks that follow commands.
     pub(crate) tasks: TaskTracker,
 }
@@ -192,6 +195,7 @@ fn prepare(handoff: &Handoff, config: AgentConfig) -> Result<Agent, InitError> {
         processes: Arc::default(),
         drains: AtomicUsize::new(0),
         log_budget: Arc::new(Budget::new(BUDGET_BYTES)),
+        terminals: Terminals::default(),
         tasks: TaskTracker::new(),
     })
 }

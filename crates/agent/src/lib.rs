@@ -19,6 +19,7 @@ mod reaper;
 mod refusal;
 mod routes;
 mod serve;
+mod terminal;
 mod text;
 
 pub use init::main;

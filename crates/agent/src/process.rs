@@ -52,16 +52,18 @@ use tokio::{
 use self::{
     check::Stdin,
     log::{Budget, Log, Retention},
-    tree::Tree,
 };
 use crate::init::Agent;
 
-pub(crate) use check::{Wish, WishedStdin, default_env};
+pub(crate) use check::{
+    Surroundings, Wish, WishedStdin, argv, c_string, default_env, environment, programs, shell,
+    surroundings,
+};
 pub(crate) use ending::{Cause, Counters};
-pub(crate) use launch::launch;
+pub(crate) use launch::{launch, not_started, refused};
 pub(crate) use run::{Attachment, Run};
 pub(crate) use table::{Following, IdTaken, Keep, Table};
-pub(crate) use tree::{Forest, end_rest};
+pub(crate) use tree::{Forest, Tree, end_rest};
 
 /// A checked command, ready to start.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use api::error::{ApiError, ErrorCode};
 use axum::{Router, extract::DefaultBodyLimit, http::Uri, middleware};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{exec, file, health, init::Agent, processes, refusal, refusal::Refusal};
+use crate::{exec, file, health, init::Agent, processes, refusal, refusal::Refusal, terminal};
 
 fn table() -> OpenApiRouter<Arc<Agent>> {
     OpenApiRouter::new()
@@ -20,6 +20,8 @@ fn table() -> OpenApiRouter<Arc<Agent>> {
         .routes(routes!(processes::kill))
         .routes(routes!(processes::wait))
         .routes(routes!(processes::kill_all))
+        .routes(routes!(terminal::create, terminal::list))
+        .routes(routes!(terminal::attach, terminal::delete))
         .routes(routes!(file::read::read, file::write::write, file::remove::delete))
         .routes(routes!(file::list::list))
         .routes(routes!(file::stat::stat))
@@ -93,6 +95,7 @@ mod tests {
             [
                 "delete /files/{path}",
                 "delete /processes/{pid}",
+                "delete /terminals/{tid}",
                 "get /archive",
                 "get /files/{path}",
                 "get /files:list",
@@ -101,6 +104,8 @@ mod tests {
                 "get /processes",
                 "get /processes/{pid}",
                 "get /processes/{pid}/logs",
+                "get /terminals",
+                "get /terminals/{tid}",
                 "head /files/{path}",
                 "post /exec",
                 "post /files:chmod",
@@ -116,6 +121,7 @@ mod tests {
                 "post /processes/{pid}/stdin",
                 "post /processes/{pid}/wait",
                 "post /processes:kill",
+                "post /terminals",
                 "put /archive",
                 "put /files/{path}",
             ]

@@ -18,5 +18,6 @@ pub mod limit;
 pub mod node;
 pub mod process;
 pub mod sandbox;
+pub mod terminal;
 
 pub use error::require_object;

@@ -99,6 +99,25 @@ pub const WAIT_LINE_BYTES: usize = 64 * 1024;
 /// Bytes of the text or the pattern of such a wait, and of the path of a wait for HTTP.
 pub const WAIT_PATTERN_BYTES: usize = 1024;
 
+/// Terminals in one sandbox that run or are remembered; of the latter the oldest make way.
+pub const TERMINALS_PER_SANDBOX: usize = 64;
+
+/// Viewers of all terminals of one sandbox together. Bounds the agent's memory: each may be in the
+/// middle of a message.
+pub const TERMINAL_VIEWERS: usize = 64;
+
+/// Columns and rows of a terminal: no screen has more, and programs keep a cell for each.
+pub const TERMINAL_SIDE: u16 = 1000;
+
+/// Bytes of output kept of one terminal, the newest: some screens for who comes back.
+pub const TERMINAL_OUTPUT_BYTES: usize = 256 * 1024;
+
+/// Bytes of one message from a viewer: a large paste. A larger one is sent in pieces.
+pub const TERMINAL_MESSAGE_BYTES: usize = 1024 * 1024;
+
+/// Seconds that a terminal is remembered after its program has ended.
+pub const ENDED_TERMINAL_SECS: u64 = 10 * 60;
+
 /// Entries in one page of a directory listing, and sandboxes in one page of a list, unless the
 /// caller asks for fewer.
 pub const PAGE_ENTRIES: usize = 1000;

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     bench, cat, completions, config, cp, doctor, down, exec, image, inspect, kill, logs, ls, ps,
-    rm, run, serve, start, wait,
+    rm, run, serve, shell, start, wait,
 };
 
 /// Run untrusted code in isolated sandboxes on this machine.
@@ -31,12 +31,13 @@ Getting started:
   sudo sandbar run -- echo hello             one command in a fresh sandbox
   sudo sandbar exec my-box 'pip list'        a command in a sandbox that stays
   sudo sandbar start my-box -- python3 -m http.server
+  sudo sandbar shell my-box                  a terminal in it
   sudo sandbar cp data.csv my-box:/workspace/
   sudo sandbar rm my-box
 
 The server is found by itself on its own machine. To reach another, set SANDBAR_URL and SANDBAR_KEY.
-Exit codes: run, exec and wait end with the command's own; with 127 when there is no such program, and
-125 when Sandbar itself failed. Other commands end with 0, 1 (failed) or 2 (wrong usage).";
+Exit codes: run, exec, shell and wait end with the command's own; with 127 when there is no such
+program, and 125 when Sandbar itself failed. Other commands end with 0, 1 (failed) or 2 (wrong usage).";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -45,6 +46,8 @@ pub(crate) enum Command {
     Run(run::Arguments),
     /// Run a command in a sandbox, which is created when it does not exist.
     Exec(exec::Arguments),
+    /// Open a terminal in a sandbox, which is created when it does not exist.
+    Shell(shell::Arguments),
     /// Start a process that runs on by itself in a sandbox; print its id.
     Start(start::Arguments),
     /// Show what a process has written.
@@ -127,7 +130,9 @@ mod tests {
     #[test]
     fn bad_input_is_refused_before_anything_runs() {
         for arguments in [
-            &["exec", "bad id", "ls"][..],
+            &["shell"][..],
+            &["shell", "box", "--terminal", "1"],
+            &["exec", "bad id", "ls"],
             &["exec", "8080", "ls"],
             &["run"],
             &["exec", "box"],

@@ -17,6 +17,7 @@ pub(crate) mod ps;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod serve;
+pub(crate) mod shell;
 pub(crate) mod start;
 pub(crate) mod version;
 pub(crate) mod wait;
@@ -38,7 +39,7 @@ use crate::{
 pub(crate) fn run(line: CommandLine) -> ExitCode {
     let out = Output { json: line.json };
     let failed = match line.command {
-        Command::Run(_) | Command::Exec(_) | Command::Wait(_) => NOT_RUN,
+        Command::Run(_) | Command::Exec(_) | Command::Shell(_) | Command::Wait(_) => NOT_RUN,
         _ => FAILED,
     };
     dispatch(line.command, out).unwrap_or_else(|error| report(&error, out.json, failed))
@@ -48,6 +49,7 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(arguments) => wait(|signals| run::run(arguments, out, signals)),
         Command::Exec(arguments) => wait(|signals| exec::run(arguments, out, signals)),
+        Command::Shell(arguments) => wait(|signals| shell::run(arguments, out, signals)),
         Command::Start(arguments) => wait(|signals| until(signals, start::run(arguments, out))),
         Command::Logs(arguments) => wait(|signals| until(signals, logs::run(arguments, out))),
         Command::Wait(arguments) => wait(|signals| until(signals, wait::run(arguments, out))),

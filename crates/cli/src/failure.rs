@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 0 done │ 1 failed │ 2 wrong usage │ 128 + n ended by signal n
-//! run and exec: the command's own │ 125 Sandbar failed │ 126 cannot be started │ 127 no such program
+//! run, exec, shell: the command's own │ 125 Sandbar failed │ 126 cannot be started │ 127 no such program
 //! ```
 
 use std::{
@@ -23,7 +23,7 @@ pub(crate) const FAILED: u8 = 1;
 /// Exit code of a command that was asked for in a wrong way; clap uses the same.
 pub(crate) const USAGE: u8 = 2;
 
-/// Exit code of `run` and `exec` when the command did not get to run, as docker has it.
+/// Exit code of `run`, `exec` and `shell` when the command did not get to run, as docker has it.
 pub(crate) const NOT_RUN: u8 = 125;
 
 /// Exit code of `run` and `exec` when the program is there and cannot be started, as shells have it.
@@ -121,6 +121,7 @@ fn wire(error: &anyhow::Error) -> Value {
         Some(
             ClientError::Unreachable { .. }
             | ClientError::Transport { .. }
+            | ClientError::Broken { .. }
             | ClientError::CutOff { .. },
         ) => "SERVER_UNREACHABLE",
         Some(ClientError::Timeout { .. }) => "TIMEOUT",

@@ -47,6 +47,15 @@ pub enum ClientError {
         /// What was being done.
         attempt: String,
     },
+    /// A connection that speaks both ways broke.
+    #[error("could not {attempt}: the connection to the server broke")]
+    Broken {
+        /// What was being done.
+        attempt: String,
+        /// Why it broke.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The server said nothing for too long.
     #[error("could not {attempt}: the server said nothing for {limit:?}")]
     Timeout {

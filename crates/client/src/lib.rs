@@ -38,6 +38,7 @@ mod node;
 mod process;
 mod sandbox;
 mod sse;
+mod terminal;
 mod transfer;
 
 pub use api;
@@ -50,4 +51,5 @@ pub use exec::{ExecStream, decode_output, encode_stdin};
 pub use file::{FileStream, entry_path};
 pub use image::BuildStream;
 pub use process::LogStream;
+pub use terminal::{TerminalConnection, TerminalInput, TerminalMessage, TerminalOutput};
 pub use transfer::ByteStream;

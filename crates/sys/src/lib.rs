@@ -24,6 +24,7 @@ pub mod pidfd;
 pub mod pipe;
 pub mod poll;
 pub mod process;
+pub mod pty;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;

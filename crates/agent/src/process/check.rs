@@ -111,12 +111,12 @@ fn invalid(field: &str, text: impl Into<String>) -> ApiError {
     ApiError::new(ErrorCode::ValidationFailed, text).with("field", field)
 }
 
-fn c_string(text: String) -> Result<CString, ApiError> {
+pub(crate) fn c_string(text: String) -> Result<CString, ApiError> {
     CString::new(text).map_err(|_zero| invalid_command("a command holds no NUL byte"))
 }
 
 /// The arguments of a command, its program first, bounded and without NUL.
-fn argv(command: Command) -> Result<Vec<String>, ApiError> {
+pub(crate) fn argv(command: Command) -> Result<Vec<String>, ApiError> {
     let argv = match command {
         Command::Shell(text) if text.trim().is_empty() => {
             return Err(invalid_command("the command is empty"));
@@ -142,12 +142,12 @@ fn argv(command: Command) -> Result<Vec<String>, ApiError> {
     Ok(argv)
 }
 
-fn shell() -> &'static str {
+pub(crate) fn shell() -> &'static str {
     if Path::new("/bin/bash").exists() { "/bin/bash" } else { "/bin/sh" }
 }
 
 /// `base` with the request's changes; null unsets.
-fn environment(
+pub(crate) fn environment(
     base: BTreeMap<String, String>,
     changes: BTreeMap<String, Option<String>>,
 ) -> Result<BTreeMap<String, String>, ApiError> {
@@ -198,7 +198,7 @@ fn stdin(text: String, encoding: Encoding) -> Result<Bytes, ApiError> {
 
 /// Paths to try for a program, as execvp(3): a name with a slash is a path already; an empty
 /// element of `PATH` is the working directory.
-fn programs(program: &str, path: Option<&str>) -> Vec<String> {
+pub(crate) fn programs(program: &str, path: Option<&str>) -> Vec<String> {
     if program.contains('/') {
         return vec![program.to_owned()];
     }

@@ -54,7 +54,7 @@ impl Drop for Unstarted<'_> {
 }
 
 /// No child could be made.
-fn not_started(error: &StartError) -> ApiError {
+pub(crate) fn not_started(error: &StartError) -> ApiError {
     let cause = match error.errno() {
         Some(errno::EAGAIN) => "the sandbox has no process ids left; end some of its processes",
         Some(errno::ENOMEM) => "the sandbox has no memory left",
@@ -70,7 +70,7 @@ fn not_started(error: &StartError) -> ApiError {
 }
 
 /// The child could not become the program.
-fn refused(failure: Option<Failure>, command: &Command) -> ApiError {
+pub(crate) fn refused(failure: Option<Failure>, command: &Command) -> ApiError {
     let Some(Failure { step, errno }) = failure else {
         let text = "the command's start was not seen; whether it ran is unknown";
         return ApiError::new(ErrorCode::CommandExecutionError, text);

@@ -74,6 +74,7 @@ pub(super) fn spawn(
             stdout_end.as_fd(),
             stderr_end.as_fd(),
         ],
+        has_terminal: false,
         cgroup: cgroup.as_ref().map(|cgroup| cgroup.dir.as_fd()),
         tasks: &tasks,
     });

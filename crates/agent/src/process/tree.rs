@@ -47,9 +47,9 @@ pub(crate) struct Forest {
 
 /// The cgroup of one command.
 #[derive(Debug)]
-pub(super) struct Cgroup {
+pub(crate) struct Cgroup {
     name: CString,
-    pub(super) dir: OwnedFd,
+    pub(crate) dir: OwnedFd,
 }
 
 impl Forest {
@@ -59,7 +59,7 @@ impl Forest {
     }
 
     /// Makes a cgroup for a command.
-    pub(super) fn plant(&self) -> Result<Option<Cgroup>, SysError> {
+    pub(crate) fn plant(&self) -> Result<Option<Cgroup>, SysError> {
         let Some(forest) = &self.dir else { return Ok(None) };
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -77,7 +77,7 @@ impl Forest {
 
     /// Removes the cgroup of a command that is over, now or when its last process has ended. In the
     /// second case its name is returned.
-    pub(super) fn fell(&self, cgroup: &Cgroup) -> Option<CString> {
+    pub(crate) fn fell(&self, cgroup: &Cgroup) -> Option<CString> {
         if self.remove(&cgroup.name) {
             return None;
         }
@@ -116,16 +116,16 @@ impl Forest {
 
 /// A command's processes.
 #[derive(Debug)]
-pub(super) struct Tree {
-    pub(super) cgroup: Option<Cgroup>,
-    pub(super) leader: i32,
-    pub(super) pidfd: OwnedFd,
+pub(crate) struct Tree {
+    pub(crate) cgroup: Option<Cgroup>,
+    pub(crate) leader: i32,
+    pub(crate) pidfd: OwnedFd,
 }
 
 impl Tree {
     /// Kills every process of the command. Call it only while the leader has not been waited for,
     /// so that its number still means it.
-    pub(super) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         let killed = self.cgroup.as_ref().is_some_and(|cgroup| cgroup.kill().is_ok());
         if !killed {
             kill_by_scan(self.leader);
@@ -135,7 +135,7 @@ impl Tree {
     }
 
     /// Kills what outlived the leader. Without a cgroup that cannot be told from others any more.
-    pub(super) fn kill_rest(&self) {
+    pub(crate) fn kill_rest(&self) {
         if let Some(cgroup) = &self.cgroup {
             // An error means that nothing is left.
             cgroup.kill().unwrap_or(());

@@ -70,8 +70,9 @@ fn methods(path: &str, item: &PathItem) -> MethodRouter<App> {
                 .request_body
                 .as_ref()
                 .is_some_and(|body| body.content.contains_key("application/json"));
-            let how = Extension(Forward::new(is_json, is_endless));
-            router.merge(on(filter, forward).layer(how))
+            let may_switch = operation.responses.responses.contains_key("101");
+            let how = Forward { may_switch, ..Forward::new(is_json, is_endless) };
+            router.merge(on(filter, forward).layer(Extension(how)))
         },
     )
 }
