@@ -78,7 +78,7 @@ pub(crate) enum Command {
     Doctor(doctor::Arguments),
     /// Check or print the server's configuration.
     Config(config::Arguments),
-    /// Measure the server: creation, exec, files, memory.
+    /// Measure the server: creation, exec, terminals, files, memory.
     Bench(bench::Arguments),
     /// Print completions for a shell.
     Completions(completions::Arguments),

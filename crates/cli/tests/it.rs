@@ -446,6 +446,7 @@ async fn bench_measures_and_destroys_what_it_made() {
             "destroy",
             "create, exec true, destroy",
             "exec true",
+            "key to a program and back",
             "write 1 KiB",
             "read 1 KiB"
         ]

@@ -108,6 +108,7 @@ async fn measure(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Report>
     let mut once = bench.create_exec_destroy().await;
     report.measures.append(&mut once);
     report.measures.push(bench.exec().await?);
+    report.measures.push(bench.keys().await?);
     report.measures.extend(bench.files().await?);
     if arguments.large_files {
         report.measures.extend(bench.large_files().await?);

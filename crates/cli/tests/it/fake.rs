@@ -10,7 +10,10 @@ use std::{
 use axum::{
     Json, Router,
     body::{Body, Bytes},
-    extract::{Path, Query, State},
+    extract::{
+        Path, Query, State,
+        ws::{Message, WebSocketUpgrade},
+    },
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{delete, get, post},
@@ -107,6 +110,8 @@ fn routes(fake: Fake) -> Router {
         .route("/v1/sandboxes/{id}", delete(destroy).get(inspect))
         .route("/v1/sandboxes/{id}/exec", post(exec))
         .route("/v1/sandboxes/{id}/archive", get(pack).put(unpack))
+        .route("/v1/sandboxes/{id}/terminals", post(start_terminal))
+        .route("/v1/sandboxes/{id}/terminals/{tid}", get(attach))
         .route("/v1/sandboxes/{id}/files:list", get(list_files))
         .route("/v1/sandboxes/{id}/files/{*path}", get(read).put(write))
         .route("/v1/images:build", post(build))
@@ -130,6 +135,26 @@ async fn create(State(fake): State<Fake>, Json(body): Json<Value>) -> Response {
     let id = body["id"].as_str().unwrap_or("generated").to_owned();
     fake.seen.send(Seen::Created(body)).unwrap();
     (StatusCode::CREATED, Json(sandbox(&id))).into_response()
+}
+
+async fn start_terminal() -> Response {
+    let terminal = json!({"id": "t", "pid": 2, "command": "cat", "cols": 80, "rows": 24,
+        "viewers": 0, "running": true, "createdAtMs": 5, "firstCursor": 0, "nextCursor": 1});
+    (StatusCode::CREATED, Json(terminal)).into_response()
+}
+
+/// A terminal that sends back what is typed, after an `r`.
+async fn attach(upgrade: WebSocketUpgrade) -> Response {
+    let upgrade = upgrade.on_upgrade(async |mut socket| {
+        let ready = Message::Text("{\"type\":\"ready\"}".into());
+        for message in [Message::Binary(Bytes::from_static(b"r")), ready] {
+            socket.send(message).await.unwrap();
+        }
+        while let Some(Ok(message @ Message::Binary(_))) = socket.recv().await {
+            socket.send(message).await.unwrap();
+        }
+    });
+    ([("x-sandbar-cursor", "0")], upgrade).into_response()
 }
 
 async fn list(Query(query): Query<BTreeMap<String, String>>) -> Response {

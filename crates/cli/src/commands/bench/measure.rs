@@ -10,8 +10,9 @@ use api::{
     exec::{Command, ExecRequest},
     id::{ImageRef, SandboxId},
     sandbox::CreateSandbox,
+    terminal::{AttachTerminal, CreateTerminal, TerminalEvent},
 };
-use client::{Client, ClientError};
+use client::{Client, ClientError, TerminalConnection, TerminalMessage};
 use futures_util::{StreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -34,6 +35,22 @@ const SETTLE_LOOKS: usize = 10;
 
 /// Bytes by which two looks at a settled machine may differ.
 const SETTLED_BYTES: u64 = 1024 * 1024;
+
+/// Presses a key and waits until it is shown.
+async fn press(terminal: &mut TerminalConnection) -> anyhow::Result<()> {
+    terminal.input.write(b"k").await?;
+    shown(terminal).await
+}
+
+async fn shown(terminal: &mut TerminalConnection) -> anyhow::Result<()> {
+    loop {
+        match terminal.output.next().await? {
+            Some(TerminalMessage::Output(_)) => return Ok(()),
+            Some(TerminalMessage::Event(TerminalEvent::Ready)) => {}
+            other => bail!("the terminal ended: {other:?}"),
+        }
+    }
+}
 
 /// One run of the benchmark.
 #[derive(Debug)]
@@ -119,6 +136,39 @@ impl Bench {
         bar.finish_and_clear();
         self.client.destroy_sandbox(&id).await?;
         Ok(samples)
+    }
+
+    /// A key pressed in a terminal, to a program and back.
+    pub(super) async fn keys(&self) -> anyhow::Result<Samples> {
+        let id = self.id("keys", 0)?;
+        self.create(&id).await?;
+        let mut samples = Samples::new("key to a program and back");
+        let bar = self.progress("keys", self.runs);
+        match self.terminal(&id).await {
+            Ok(mut terminal) => {
+                for _index in 0..self.runs {
+                    let begin = Instant::now();
+                    samples.record(begin, press(&mut terminal).await);
+                    bar.inc(1);
+                }
+            }
+            Err(error) => drop(samples.record(Instant::now(), Err::<(), _>(error))),
+        }
+        bar.finish_and_clear();
+        self.client.destroy_sandbox(&id).await?;
+        Ok(samples)
+    }
+
+    /// A terminal whose program sends each key back, and does so already.
+    async fn terminal(&self, id: &SandboxId) -> anyhow::Result<TerminalConnection> {
+        let program = "stty raw -echo && printf r && exec cat".to_owned();
+        let request =
+            CreateTerminal { command: Some(Command::Shell(program)), ..CreateTerminal::default() };
+        let terminal = self.client.create_terminal(id, &request).await?.id;
+        let query = AttachTerminal::default();
+        let mut connection = self.client.attach_terminal(id, &terminal, &query).await?;
+        shown(&mut connection).await?;
+        Ok(connection)
     }
 
     /// Creations and destructions per second with as many in flight as there are cores.
