@@ -7,7 +7,7 @@ use testkit::Server;
 
 use crate::server;
 
-fn kill(pid: i32) {
+pub(crate) fn kill(pid: i32) {
     let pidfd = sys::pidfd::open(pid).expect("the process runs");
     sys::signal::send(pidfd.as_fd(), sys::signal::SIGKILL).expect("it can be killed");
     assert!(sys::poll::wait_readable(pidfd.as_fd(), 10_000).expect("it can be waited for"));
@@ -21,7 +21,7 @@ fn children(parent: u32) -> Vec<i32> {
 }
 
 /// The host's process id of the only sandbox's agent.
-fn agent_pid(server: &Server) -> i32 {
+pub(crate) fn agent_pid(server: &Server) -> i32 {
     let tree = "/sys/fs/cgroup/memory";
     let tree = if fs::metadata(tree).is_ok() { tree } else { "/sys/fs/cgroup" };
     let node = format!("{tree}/sandbar-{}", server.slot().name());
