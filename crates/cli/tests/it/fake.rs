@@ -264,10 +264,11 @@ fn wire(path: &str, entry: &Entry) -> Value {
     value
 }
 
-async fn mkdir(State(fake): State<Fake>, Json(body): Json<Value>) -> StatusCode {
+async fn mkdir(State(fake): State<Fake>, Json(body): Json<Value>) -> Json<Value> {
     let path = body["path"].as_str().unwrap().trim_end_matches('/').to_owned();
+    let made = wire(&path, &Entry::Directory);
     fake.files.lock().unwrap().insert(path, Entry::Directory);
-    StatusCode::CREATED
+    Json(made)
 }
 
 async fn read(State(fake): State<Fake>, Path((_, path)): Path<(String, String)>) -> Response {
@@ -285,11 +286,12 @@ async fn write(
     Path((_, path)): Path<(String, String)>,
     Query(query): Query<BTreeMap<String, String>>,
     body: Bytes,
-) -> StatusCode {
+) -> Json<Value> {
     let mode = query.get("mode").map_or(0o644, |mode| u32::from_str_radix(mode, 8).unwrap());
-    let entry = Entry::File(mode, body.to_vec());
-    fake.files.lock().unwrap().insert(format!("/{path}"), entry);
-    StatusCode::CREATED
+    let (path, entry) = (format!("/{path}"), Entry::File(mode, body.to_vec()));
+    let written = wire(&path, &entry);
+    fake.files.lock().unwrap().insert(path, entry);
+    Json(written)
 }
 
 async fn build(Json(body): Json<Value>) -> Response {
