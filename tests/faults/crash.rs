@@ -7,7 +7,7 @@ use testkit::Server;
 
 use crate::server;
 
-fn kill(pid: i32) {
+pub(crate) fn kill(pid: i32) {
     let pidfd = sys::pidfd::open(pid).expect("the process runs");
     sys::signal::send(pidfd.as_fd(), sys::signal::SIGKILL).expect("it can be killed");
     assert!(sys::poll::wait_readable(pidfd.as_fd(), 10_000).expect("it can be waited for"));

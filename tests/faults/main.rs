@@ -1,6 +1,7 @@
 //! Faults: what is killed, full, or interrupted at a bad moment.
 
 mod crash;
+mod files;
 mod leak;
 mod terminal;
 

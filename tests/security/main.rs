@@ -2,6 +2,7 @@
 //! them are those of the attack list.
 
 mod escape;
+mod files;
 mod leak;
 mod network;
 mod terminal;

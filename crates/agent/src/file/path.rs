@@ -196,6 +196,13 @@ impl Target {
                 target.path = path.clone();
                 return Ok((target, there));
             }
+            // What a link of /proc says is not where it leads, and may be no path at all.
+            let (parent, name) = target.place();
+            if let Err(error @ SysError { errno: errno::ELOOP, .. }) =
+                open(parent, name, file::O_PATH)
+            {
+                return Err(fault(attempt, path, error));
+            }
             match file::read_link(target.parent.as_fd(), &target.name) {
                 Ok(link) => target = target.next(attempt, path, link.as_bytes())?,
                 // Replaced since it was looked at: look again.

@@ -145,22 +145,28 @@ fn identity(dir: &OwnedFd) -> Result<(u64, u64), SysError> {
 
 fn remove_tree(top: BorrowedFd<'_>, name: &CStr) -> Result<(), SysError> {
     let mut levels = vec![Level::open(top, name.to_owned())?];
+    // Names in all levels, counted as they come and go: to add them up takes long in a deep tree.
+    let mut remembered = 0;
     while let Some(level) = levels.last_mut() {
         if let (Some(child), Some(dir)) = (level.children.pop_front(), &level.dir) {
+            remembered -= 1;
             match Level::open(dir.as_fd(), child) {
                 Ok(child) => levels.push(child),
                 // Gone, or replaced by something that the next read deletes.
                 Err(SysError { errno: errno::ENOENT | errno::ENOTDIR | errno::ELOOP, .. }) => {}
                 Err(error) => return Err(error),
             }
-            forget(&mut levels);
+            forget(&mut levels, &mut remembered);
             continue;
         }
         level.reads += 1;
         if level.reads > READS {
             return Err(SysError { call: "unlinkat", errno: errno::ENOTEMPTY });
         }
-        if level.read()? {
+        let found = level.read()?;
+        // It remembered nothing, or would have gone into that.
+        remembered += level.children.len();
+        if found {
             continue;
         }
         let Some(done) = levels.pop() else { break };
@@ -192,19 +198,18 @@ fn climb(levels: &mut [Level], done: &Level) -> Result<(), SysError> {
 }
 
 /// Keeps descriptors and names within their bounds, at the cost of the outermost levels.
-fn forget(levels: &mut [Level]) {
+fn forget(levels: &mut [Level], remembered: &mut usize) {
     if let Some(far) = levels.len().checked_sub(OPEN_DIRECTORIES + 1)
         && let Some(level) = levels.get_mut(far)
     {
         level.dir = None;
     }
-    let mut names: usize = levels.iter().map(|level| level.children.len()).sum();
     let Some((_, outer)) = levels.split_last_mut() else { return };
-    for level in outer {
-        if names <= REMEMBERED_NAMES {
-            return;
-        }
-        names -= level.children.len();
+    let mut outer = outer.iter_mut();
+    while *remembered > REMEMBERED_NAMES
+        && let Some(level) = outer.next()
+    {
+        *remembered -= level.children.len();
         level.children.clear();
     }
 }

@@ -135,8 +135,10 @@ async fn upload(path: FilePath, how: How, mut body: Body) -> Result<FileEntry, A
     loop {
         let (piece, is_last) = gather(&mut body).await?;
         let (path, how) = (path.clone(), how.clone());
-        let _adding = if is_last && how.append { Some(ADDING.lock().await) } else { None };
+        let adding = if is_last && how.append { Some(ADDING.lock().await) } else { None };
         let step = blocking(move || {
+            // Held here, because this goes on also when nobody waits for it any more.
+            let _adding = adding;
             let mut upload = match upload {
                 Some(upload) => upload,
                 None => Upload::begin(&path, how)?,

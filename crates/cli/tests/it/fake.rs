@@ -390,11 +390,12 @@ async fn write(
     Path((_, path)): Path<(String, String)>,
     Query(query): Query<BTreeMap<String, String>>,
     body: Bytes,
-) -> StatusCode {
+) -> Json<Value> {
     let mode = query.get("mode").map_or(0o644, |mode| u32::from_str_radix(mode, 8).unwrap());
-    let entry = Entry::File(mode, body.to_vec());
-    fake.files.lock().unwrap().insert(format!("/{path}"), entry);
-    StatusCode::CREATED
+    let (path, entry) = (format!("/{path}"), Entry::File(mode, body.to_vec()));
+    let written = wire(&path, &entry);
+    fake.files.lock().unwrap().insert(path, entry);
+    Json(written)
 }
 
 async fn build(Json(body): Json<Value>) -> Response {

@@ -65,8 +65,8 @@ impl Transfer {
 
     /// Copies some more; true at the end, when the copy has its mode too.
     pub(super) fn step(&mut self) -> Result<bool, SysError> {
-        let until = self.at + STEP_BYTES;
-        while self.at < until {
+        let mut budget = STEP_BYTES;
+        while budget > 0 {
             let (start, length) = match file::seek_data(self.from.as_fd(), self.at) {
                 Ok(Some(start)) => {
                     let end = file::seek_hole(self.from.as_fd(), start)?.unwrap_or(start);
@@ -78,12 +78,13 @@ impl Transfer {
                 Err(SysError { errno: errno::EINVAL, .. }) => (self.at, u64::MAX),
                 Err(error) => return Err(error),
             };
-            let wanted = length.min(until.saturating_sub(start).max(1));
+            let wanted = length.min(budget);
             let copied = self.copy(start, wanted).map_err(|error| to_sys(&error))?;
             self.at = start + copied;
             if copied < wanted {
                 return self.finish().map(|()| true);
             }
+            budget -= copied;
         }
         Ok(false)
     }
