@@ -33,6 +33,12 @@ const WRITE: &str = "write";
 /// Bytes gathered before they are written: see the reading side.
 const PIECE_BYTES: usize = 256 * 1024;
 
+/// Bytes below which a part of a body is copied out of the buffer it came in.
+const SMALL_BYTES: usize = 16 * 1024;
+
+/// Bytes of memory that a part of a body takes at least.
+const SMALL_COST_BYTES: usize = 64;
+
 /// Permission bits of a new file, and of a new directory.
 const FILE_MODE: u32 = 0o644;
 const DIRECTORY_MODE: u32 = 0o755;
@@ -106,8 +112,10 @@ pub(super) async fn gather(body: &mut Body) -> Result<(Vec<bytes::Bytes>, bool),
         };
         // Trailers are no content.
         if let Ok(bytes) = frame.into_data() {
-            length += bytes.len();
-            piece.push(bytes);
+            length += bytes.len().max(SMALL_COST_BYTES);
+            // A small part of a connection's buffer would keep the whole of it.
+            let is_small = bytes.len() < SMALL_BYTES;
+            piece.push(if is_small { bytes::Bytes::copy_from_slice(&bytes) } else { bytes });
         }
     }
     Ok((piece, false))
