@@ -1,6 +1,7 @@
 //! What must not work, tried from inside a sandbox. Names of tests are denials; the ids behind
 //! them are those of the attack list.
 
+mod archive;
 mod escape;
 mod files;
 mod leak;

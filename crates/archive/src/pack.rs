@@ -93,6 +93,8 @@ pub struct Packer {
     top: Option<Header>,
     content: Option<Content>,
     links: Links,
+    /// `O_NOATIME`, until that is refused.
+    quietly: i32,
     small: Vec<u8>,
     left_out: LeftOut,
     files: u64,
@@ -112,6 +114,7 @@ impl Packer {
             top: None,
             content: None,
             links: Links::default(),
+            quietly: file::O_NOATIME,
             small: vec![0; SMALL_BYTES + 1],
             left_out: LeftOut::default(),
             files: 0,
@@ -262,8 +265,7 @@ impl Packer {
     }
 
     fn file(&mut self, name: &CStr, out: &mut Vec<u8>) -> Result<(), SysError> {
-        let flags = file::O_RDONLY | file::O_NOFOLLOW | file::O_NONBLOCK | file::O_NOCTTY;
-        let opened = File::from(self.open(name, flags)?);
+        let opened = self.open_file(name)?;
         let metadata = opened.metadata().map_err(|error| system("fstat", &error))?;
         if !metadata.is_file() {
             return Err(SysError { call: "open", errno: errno::ENOENT });
@@ -338,6 +340,20 @@ impl Packer {
     /// Opens what `name` is, a link itself, without opening its content.
     fn look(&self, name: &CStr) -> Result<File, SysError> {
         self.open(name, file::O_PATH | file::O_NOFOLLOW).map(File::from)
+    }
+
+    /// Opens a file for reading, without a new time of access if that can be: it would make the kernel
+    /// write every inode that is read.
+    fn open_file(&mut self, name: &CStr) -> Result<File, SysError> {
+        let flags = file::O_RDONLY | file::O_NOFOLLOW | file::O_NONBLOCK | file::O_NOCTTY;
+        match self.open(name, flags | self.quietly) {
+            // Only a file's owner may; who owns one of a tree that is not his owns few.
+            Err(SysError { errno: errno::EPERM, .. }) if self.quietly != 0 => {
+                self.quietly = 0;
+                self.open(name, flags).map(File::from)
+            }
+            opened => opened.map(File::from),
+        }
     }
 
     fn open(&self, name: &CStr, flags: i32) -> Result<OwnedFd, SysError> {

@@ -6,8 +6,8 @@
 //!                  └─▶ directory, links: done at once
 //! ```
 //!
-//! A file is written beside its place and takes its name when it is whole, so whatever breaks off,
-//! each file is the old one or the new one. Links replace files and links, files replace files and
+//! What breaks off leaves whole files: one that was there is replaced by the new one when that is
+//! whole, and a new one that does not come to its end is taken away. Links replace files and links, files replace files and
 //! links; nothing replaces a directory, and directories are merged: those that were there keep their
 //! bits, owner and time. Set-user-id, set-group-id and sticky bits are not taken. Extended attributes
 //! are read over. Absolute names are taken from the top of the directory.
@@ -18,7 +18,7 @@ mod file;
 mod name;
 mod tree;
 
-use std::os::fd::OwnedFd;
+use std::{ffi::CString, os::fd::OwnedFd};
 
 use api::{
     archive::Unpacked,
@@ -26,7 +26,11 @@ use api::{
 };
 use sys::SysError;
 
-use self::{extended::Extended, file::NewFile, tree::Tree};
+use self::{
+    extended::Extended,
+    file::NewFile,
+    tree::{Attributes, Tree},
+};
 use crate::{
     ArchiveError, Fault,
     header::{self, BLOCK, Header, Type},
@@ -53,8 +57,8 @@ enum State {
     Header,
     /// In an extended header of this kind, some of which is in the buffer.
     Extended { kind: Type, left: usize, padding: usize },
-    /// In the content of an entry; without a file it is read over.
-    Content { file: Option<NewFile>, left: u64, padding: usize },
+    /// In the content of an entry.
+    Content { into: Into, left: u64, padding: usize },
     /// Before the next header.
     Padding { left: usize },
     /// After the first block of zeros.
@@ -63,6 +67,17 @@ enum State {
     End { trailing: usize },
     /// After an error.
     Broken,
+}
+
+/// Where the content of an entry goes.
+#[derive(Debug)]
+enum Into {
+    /// Nowhere.
+    Nothing,
+    /// Into the buffer; the file is made when all is there.
+    Small(CString, Attributes),
+    /// Into a file.
+    File(NewFile),
 }
 
 /// Unpacks an archive, piece by piece.
@@ -164,14 +179,18 @@ impl Unpacker {
                 }
                 Ok(taken)
             }
-            State::Content { file, left, .. } => {
+            State::Content { into, left, .. } => {
                 let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(data.len());
                 *left -= taken as u64;
                 let is_all = *left == 0;
-                if let Some(file) = file {
-                    let written = file.write(&data[..taken]);
-                    written.map_err(|source| self.refused("write", source))?;
-                    self.done.bytes += taken as u64;
+                match into {
+                    Into::Nothing => {}
+                    Into::Small(..) => self.buffer.extend_from_slice(&data[..taken]),
+                    Into::File(file) => {
+                        let written = file.write(&data[..taken]);
+                        written.map_err(|source| self.refused("write", source))?;
+                        self.done.bytes += taken as u64;
+                    }
                 }
                 if is_all {
                     self.end_content()?;
@@ -264,7 +283,7 @@ impl Unpacker {
 
     /// Leaves nothing half made: the file it is in goes, and directories get their bits and times.
     fn give_up(&mut self) {
-        if let State::Content { file: Some(file), .. } =
+        if let State::Content { into: Into::File(file), .. } =
             std::mem::replace(&mut self.state, State::Broken)
         {
             file.remove(self.tree.dir());

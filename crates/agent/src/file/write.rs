@@ -45,6 +45,12 @@ use crate::{extract::Query, init::Agent, refusal::Refusal};
 
 const WRITE: &str = "write";
 
+/// Bytes below which a part of a body is copied out of the buffer it came in.
+const SMALL_BYTES: usize = 16 * 1024;
+
+/// Bytes of memory that a part of a body takes at least.
+const SMALL_COST_BYTES: usize = 64;
+
 /// Permission bits of a new file.
 const FILE_MODE: u32 = 0o644;
 
@@ -180,8 +186,10 @@ pub(super) async fn gather(body: &mut Body) -> Result<(Vec<Bytes>, bool), ApiErr
         };
         // Trailers are no content.
         if let Ok(bytes) = frame.into_data() {
-            length += bytes.len();
-            piece.push(bytes);
+            length += bytes.len().max(SMALL_COST_BYTES);
+            // A small part of a connection's buffer would keep the whole of it.
+            let is_small = bytes.len() < SMALL_BYTES;
+            piece.push(if is_small { Bytes::copy_from_slice(&bytes) } else { bytes });
         }
     }
     Ok((piece, false))

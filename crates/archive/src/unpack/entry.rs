@@ -9,8 +9,8 @@ use api::archive::LeftOutReason;
 use sys::{SysError, errno, file};
 
 use super::{
-    State, Unpacker,
-    file::{NewFile, make_temporary},
+    Into, State, Unpacker,
+    file::{NewFile, make_small, make_temporary},
     name::Name,
     tree::{self, Attributes, MODE_BITS},
 };
@@ -19,6 +19,9 @@ use crate::{
     header::{self, Header, Type},
     pax::Records,
 };
+
+/// Bytes of a file that is made only when all of its content is there.
+const SMALL_BYTES: u64 = 64 * 1024;
 
 impl Unpacker {
     /// Does what a header says; for a file with content, begins it.
@@ -39,11 +42,11 @@ impl Unpacker {
         let name = name.map_err(|fault| self.invalid(fault))?;
         let attributes = self.attributes(&records, &header)?;
         let link = records.link.take().unwrap_or(header.link);
-        let mut new_file = None;
+        let mut into = Into::Nothing;
         if !name.is_stripped() {
             self.path = name.path();
             match kind {
-                Type::File => new_file = Some(self.begin_file(&name, attributes)?),
+                Type::File => into = self.begin_file(&name, attributes, size)?,
                 Type::Directory => self.directory(&name, attributes, records)?,
                 Type::Symlink => self.symlink(&name, &link, attributes)?,
                 Type::HardLink => self.hard_link(&name, &link)?,
@@ -51,21 +54,28 @@ impl Unpacker {
             }
         }
         let padding = header::padding(size);
-        self.state = State::Content { file: new_file, left: size, padding };
+        self.state = State::Content { into, left: size, padding };
         if size == 0 { self.end_content() } else { Ok(()) }
     }
 
     /// The content of the entry is whole.
     pub(super) fn end_content(&mut self) -> Result<(), ArchiveError> {
-        let State::Content { file, padding, .. } =
+        let State::Content { into, padding, .. } =
             std::mem::replace(&mut self.state, State::Broken)
         else {
             return Ok(());
         };
-        if let Some(file) = file {
-            let kept = file.keep(self.tree.dir(), self.tree.umask);
-            kept.map_err(|source| self.refused("write", source))?;
+        let (dir, umask) = (self.tree.dir(), self.tree.umask);
+        let made = match into {
+            Into::Nothing => None,
+            Into::Small(name, new) => Some(make_small(dir, &name, &self.buffer, (new, umask))),
+            Into::File(file) => Some(file.keep(dir, umask)),
+        };
+        if let Some(made) = made {
+            made.map_err(|source| self.refused("write", source))?;
             self.done.files += 1;
+            self.done.bytes += self.buffer.len() as u64;
+            self.buffer.clear();
         }
         self.pass(padding);
         Ok(())
@@ -88,12 +98,20 @@ impl Unpacker {
         Ok(Attributes { mode: header.mode & MODE_BITS, owner, modified })
     }
 
-    fn begin_file(&mut self, name: &Name, new: Attributes) -> Result<NewFile, ArchiveError> {
+    fn begin_file(
+        &mut self,
+        name: &Name,
+        new: Attributes,
+        size: u64,
+    ) -> Result<Into, ArchiveError> {
         let (name, above) = self.split(name)?;
-        self.tree
-            .enter(above)
-            .and_then(|()| NewFile::create(self.tree.dir(), name, new))
-            .map_err(|source| self.refused("write", source))
+        let begun = self.tree.enter(above).and_then(|()| {
+            if size <= SMALL_BYTES {
+                return Ok(Into::Small(name.to_owned(), new));
+            }
+            NewFile::create(self.tree.dir(), name, new).map(Into::File)
+        });
+        begun.map_err(|source| self.refused("write", source))
     }
 
     fn directory(

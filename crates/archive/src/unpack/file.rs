@@ -4,7 +4,7 @@ use std::{
     ffi::{CStr, CString},
     fs::File,
     io::{self, Write},
-    os::fd::BorrowedFd,
+    os::fd::{BorrowedFd, OwnedFd},
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -39,6 +39,50 @@ pub(super) fn make_temporary<T>(
     Err(taken)
 }
 
+/// Opens a file that is not there yet.
+fn create(dir: BorrowedFd<'_>, name: &CStr, mode: u32) -> Result<OwnedFd, SysError> {
+    let how = How {
+        flags: file::O_WRONLY | file::O_CREAT | file::O_EXCL | file::O_NOFOLLOW,
+        mode,
+        resolve: file::RESOLVE_BENEATH | file::RESOLVE_NO_SYMLINKS,
+    };
+    file::open(dir, name, how)
+}
+
+/// Makes the file `name` in `dir` with all of its content.
+///
+/// A new file is written under its name, which saves a third of the time that a small one takes; a
+/// process that is killed in the middle of that leaves it short. In place of what is there it comes
+/// whole.
+pub(super) fn make_small(
+    dir: BorrowedFd<'_>,
+    name: &CStr,
+    content: &[u8],
+    (attributes, umask): (Attributes, Umask),
+) -> Result<(), SysError> {
+    let fd = match create(dir, name, attributes.mode) {
+        Err(SysError { errno: errno::EEXIST, .. }) => {
+            let mut file = NewFile::create(dir, name, attributes)?;
+            let written = file.write(content);
+            if written.is_err() {
+                file.remove(dir);
+                return written;
+            }
+            return file.keep(dir, umask);
+        }
+        opened => opened?,
+    };
+    let mut file = File::from(fd);
+    let made = file
+        .write_all(content)
+        .map_err(|error| system("write", &error))
+        .and_then(|()| umask.set(&file, attributes, attributes.mode));
+    if made.is_err() {
+        file::remove(dir, name).unwrap_or(());
+    }
+    made
+}
+
 /// A file that has no name of its own yet.
 #[derive(Debug)]
 pub(super) struct NewFile {
@@ -55,12 +99,7 @@ impl NewFile {
         name: &CStr,
         attributes: Attributes,
     ) -> Result<Self, SysError> {
-        let how = How {
-            flags: file::O_WRONLY | file::O_CREAT | file::O_EXCL | file::O_NOFOLLOW,
-            mode: attributes.mode,
-            resolve: file::RESOLVE_BENEATH | file::RESOLVE_NO_SYMLINKS,
-        };
-        let (temporary, fd) = make_temporary(|temporary| file::open(dir, temporary, how))?;
+        let (temporary, fd) = make_temporary(|temporary| create(dir, temporary, attributes.mode))?;
         Ok(Self { file: fd.into(), temporary, name: name.to_owned(), attributes })
     }
 
