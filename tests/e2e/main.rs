@@ -5,9 +5,11 @@ mod command_line;
 mod disk;
 mod exec;
 mod file;
+mod hang;
 mod image;
 mod network;
 mod node;
+mod process;
 mod sandbox;
 
 /// A server for one test.

@@ -12,7 +12,7 @@ mod leaks;
 mod server;
 mod slot;
 
-pub use http::{Answer, answer};
+pub use http::{Answer, Broken, Events, answer, events};
 pub use leaks::Leaks;
 pub use server::{Server, Settings};
 pub use slot::Slot;
