@@ -7,6 +7,7 @@
 //! otherwise, and include the client. A failed attempt is counted, never timed.
 
 mod compare;
+mod flow;
 mod machine;
 mod measure;
 mod report;
@@ -104,7 +105,10 @@ async fn measure(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Report>
     let mut once = bench.create_exec_destroy().await;
     report.measures.append(&mut once);
     report.measures.push(bench.exec().await?);
+    report.measures.push(bench.start().await?);
+    report.measures.push(bench.first_byte().await?);
     report.measures.extend(bench.files().await?);
+    report.flows = bench.flows().await?;
     report.rate = Some(bench.rate().await);
     report.idle = bench.idle_memory().await?;
     if arguments.compare {

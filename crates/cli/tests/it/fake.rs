@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use axum::{
@@ -15,6 +16,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
+use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
@@ -90,6 +92,7 @@ fn routes(fake: Fake) -> Router {
         .route("/v1/sandboxes", post(create).get(list))
         .route("/v1/sandboxes/{id}", delete(destroy).get(inspect))
         .route("/v1/sandboxes/{id}/exec", post(exec))
+        .route("/v1/sandboxes/{id}/processes", post(start))
         .route("/v1/sandboxes/{id}/files:list", get(list_files))
         .route("/v1/sandboxes/{id}/files:mkdir", post(mkdir))
         .route("/v1/sandboxes/{id}/files/{*path}", get(read).put(write))
@@ -139,6 +142,25 @@ async fn destroy(State(fake): State<Fake>, Path(id): Path<String>) -> Response {
         std::future::pending::<()>().await;
     }
     StatusCode::NO_CONTENT.into_response()
+}
+
+async fn start() -> Response {
+    let process = json!({"id": "p", "kind": "process", "pid": 7, "command": "true",
+        "running": true, "startedAtMs": 5,
+        "log": {"firstCursor": 0, "nextCursor": 0, "droppedBytes": 0}});
+    (StatusCode::CREATED, Json(process)).into_response()
+}
+
+/// What `cat` writes, a file an event.
+fn contents(fake: &Fake, body: &Value) -> Vec<Value> {
+    let files = fake.files.lock().unwrap();
+    let words = body["command"].as_array().unwrap().iter().skip(1);
+    let texts = words.map(|path| match &files[path.as_str().unwrap()] {
+        Entry::File(_, content) if body["encoding"] == "base64" => BASE64_STANDARD.encode(content),
+        Entry::File(_, content) => String::from_utf8(content.clone()).unwrap(),
+        Entry::Directory | Entry::Link(_) => String::new(),
+    });
+    texts.map(|data| json!({"type": "stdout", "data": data, "timeMs": 1})).collect()
 }
 
 fn event(value: &Value) -> Result<Bytes, std::io::Error> {
@@ -191,6 +213,16 @@ async fn exec(State(fake): State<Fake>, headers: HeaderMap, Json(body): Json<Val
                 std::future::pending().await
             });
             return event_stream(Body::from_stream(first.chain(rest)));
+        }
+        "cat" => {
+            [contents(&fake, &body), vec![exit(&json!({"type": "exited", "code": 0}), 0)]].concat()
+        }
+        // What bash says of the time.
+        "bash" => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+            let data = format!("{}.{:06}\n", now.as_secs(), now.subsec_micros());
+            let exit = exit(&json!({"type": "exited", "code": 0}), 0);
+            vec![start, json!({"type": "stdout", "data": data, "timeMs": 1}), exit]
         }
         "slow" => vec![start, stdout, exit(&json!({"type": "timeout"}), 124)],
         "cut" => vec![start, stdout],

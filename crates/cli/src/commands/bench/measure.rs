@@ -42,7 +42,7 @@ const SETTLED_BYTES: u64 = 1024 * 1024;
 /// One run of the benchmark.
 #[derive(Debug)]
 pub(super) struct Bench {
-    client: Client,
+    pub(super) client: Client,
     image: Option<ImageRef>,
     pub(super) runs: usize,
     out: Output,
@@ -222,11 +222,14 @@ impl Bench {
         Ok(last)
     }
 
-    fn id(&self, measure: &str, index: usize) -> anyhow::Result<SandboxId> {
+    pub(super) fn id(&self, measure: &str, index: usize) -> anyhow::Result<SandboxId> {
         Ok(format!("bench-{}-{measure}-{index}", self.tag).parse()?)
     }
 
-    async fn create(&self, id: &SandboxId) -> Result<api::sandbox::Sandbox, ClientError> {
+    pub(super) async fn create(
+        &self,
+        id: &SandboxId,
+    ) -> Result<api::sandbox::Sandbox, ClientError> {
         let labels = BTreeMap::from([("sandbar.bench".to_owned(), self.tag.clone())]);
         let request = CreateSandbox {
             id: Some(id.clone()),
@@ -237,7 +240,7 @@ impl Bench {
         self.client.create_sandbox(&request).await
     }
 
-    async fn run_true(&self, id: &SandboxId) -> anyhow::Result<()> {
+    pub(super) async fn run_true(&self, id: &SandboxId) -> anyhow::Result<()> {
         let request = ExecRequest::new(Command::Program(vec!["true".to_owned()]));
         let result = self.client.exec(id, &request).await.context("could not run true")?;
         if !result.success {
