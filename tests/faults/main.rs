@@ -3,6 +3,7 @@
 mod crash;
 mod files;
 mod leak;
+mod resume;
 mod terminal;
 
 /// A server for one test.

@@ -446,12 +446,16 @@ async fn bench_measures_and_destroys_what_it_made() {
             "destroy",
             "create, exec true, destroy",
             "exec true",
+            "process start",
+            "first byte of a stream",
             "key to a program and back",
             "write 1 KiB",
             "read 1 KiB"
         ]
     );
     assert_eq!(report["measures"][0]["count"], 2);
+    let flows: Vec<_> = report["flows"].as_array().unwrap().iter().map(|f| &f["streams"]).collect();
+    assert_eq!(flows, [1, 1, 100]);
     assert_eq!((&report["rate"]["count"], &report["idle"]["sandboxes"]), (&json!(2), &json!(2)));
     assert_eq!(fs::read_to_string(&samples).unwrap().lines().count(), 2 * names.len());
 

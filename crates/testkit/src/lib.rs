@@ -14,7 +14,7 @@ mod slot;
 pub mod tape;
 mod viewer;
 
-pub use http::{Answer, answer};
+pub use http::{Answer, Broken, Events, answer, events};
 pub use leaks::Leaks;
 pub use server::{Server, Settings};
 pub use slot::Slot;

@@ -8,6 +8,7 @@
 
 mod compare;
 mod files;
+mod flow;
 mod machine;
 mod measure;
 mod report;
@@ -108,11 +109,14 @@ async fn measure(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Report>
     let mut once = bench.create_exec_destroy().await;
     report.measures.append(&mut once);
     report.measures.push(bench.exec().await?);
+    report.measures.push(bench.start().await?);
+    report.measures.push(bench.first_byte().await?);
     report.measures.push(bench.keys().await?);
     report.measures.extend(bench.files().await?);
     if arguments.large_files {
         report.measures.extend(bench.large_files().await?);
     }
+    report.flows = bench.flows().await?;
     report.rate = Some(bench.rate().await);
     report.idle = bench.idle_memory().await?;
     if arguments.compare {

@@ -21,23 +21,22 @@ use crate::{
 
 /// Arguments of `sandbar wait`.
 #[derive(Debug, Args)]
-#[group(id = "until", multiple = false, args = ["log", "pattern", "port", "http"])]
 pub(crate) struct Arguments {
     /// The sandbox.
     sandbox: SandboxId,
     /// The process: its id, or its process id inside the sandbox.
     process: String,
     /// Until it has written a line with this text; prints the line.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", group = "until")]
     log: Option<String>,
     /// Until it has written a line that matches this regular expression; prints the line.
-    #[arg(long, value_name = "REGEX")]
+    #[arg(long, value_name = "REGEX", group = "until")]
     pattern: Option<String>,
     /// Until something listens on this port inside the sandbox.
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", group = "until")]
     port: Option<u16>,
     /// Until an HTTP server inside the sandbox answers with success: PORT or PORT/PATH.
-    #[arg(long, value_name = "PORT[/PATH]", value_parser = parse_page)]
+    #[arg(long, value_name = "PORT[/PATH]", value_parser = parse_page, group = "until")]
     http: Option<(u16, String)>,
     /// Give up after this time (10s, 5m).
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]

@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use axum::{
@@ -18,6 +19,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
+use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
@@ -112,6 +114,7 @@ fn routes(fake: Fake) -> Router {
         .route("/v1/sandboxes/{id}/archive", get(pack).put(unpack))
         .route("/v1/sandboxes/{id}/terminals", post(start_terminal))
         .route("/v1/sandboxes/{id}/terminals/{tid}", get(attach))
+        .route("/v1/sandboxes/{id}/processes", post(start))
         .route("/v1/sandboxes/{id}/files:list", get(list_files))
         .route("/v1/sandboxes/{id}/files/{*path}", get(read).put(write))
         .route("/v1/images:build", post(build))
@@ -182,6 +185,25 @@ async fn destroy(State(fake): State<Fake>, Path(id): Path<String>) -> Response {
     StatusCode::NO_CONTENT.into_response()
 }
 
+async fn start() -> Response {
+    let process = json!({"id": "p", "kind": "process", "pid": 7, "command": "true",
+        "running": true, "startedAtMs": 5,
+        "log": {"firstCursor": 0, "nextCursor": 0, "droppedBytes": 0}});
+    (StatusCode::CREATED, Json(process)).into_response()
+}
+
+/// What `cat` writes, a file an event.
+fn contents(fake: &Fake, body: &Value) -> Vec<Value> {
+    let files = fake.files.lock().unwrap();
+    let words = body["command"].as_array().unwrap().iter().skip(1);
+    let texts = words.map(|path| match &files[path.as_str().unwrap()] {
+        Entry::File(_, content) if body["encoding"] == "base64" => BASE64_STANDARD.encode(content),
+        Entry::File(_, content) => String::from_utf8(content.clone()).unwrap(),
+        Entry::Directory | Entry::Link(_) => String::new(),
+    });
+    texts.map(|data| json!({"type": "stdout", "data": data, "timeMs": 1})).collect()
+}
+
 fn event(value: &Value) -> Result<Bytes, std::io::Error> {
     let name = value["type"].as_str().unwrap();
     Ok(Bytes::from(format!("event: {name}\ndata: {value}\n\n")))
@@ -232,6 +254,16 @@ async fn exec(State(fake): State<Fake>, headers: HeaderMap, Json(body): Json<Val
                 std::future::pending().await
             });
             return event_stream(Body::from_stream(first.chain(rest)));
+        }
+        "cat" => {
+            [contents(&fake, &body), vec![exit(&json!({"type": "exited", "code": 0}), 0)]].concat()
+        }
+        // What bash says of the time.
+        "bash" => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+            let data = format!("{}.{:06}\n", now.as_secs(), now.subsec_micros());
+            let exit = exit(&json!({"type": "exited", "code": 0}), 0);
+            vec![start, json!({"type": "stdout", "data": data, "timeMs": 1}), exit]
         }
         "slow" => vec![start, stdout, exit(&json!({"type": "timeout"}), 124)],
         "cut" => vec![start, stdout],

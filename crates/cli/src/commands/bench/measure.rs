@@ -259,7 +259,7 @@ impl Bench {
         self.client.create_sandbox(&request).await
     }
 
-    async fn run_true(&self, id: &SandboxId) -> anyhow::Result<()> {
+    pub(super) async fn run_true(&self, id: &SandboxId) -> anyhow::Result<()> {
         let request = ExecRequest::new(Command::Program(vec!["true".to_owned()]));
         let result = self.client.exec(id, &request).await.context("could not run true")?;
         if !result.success {
