@@ -16,6 +16,7 @@ mod path;
 mod range;
 mod read;
 mod remove;
+pub(crate) mod watch;
 mod write;
 
 use std::{os::fd::AsFd, sync::Arc};
@@ -23,6 +24,7 @@ use std::{os::fd::AsFd, sync::Arc};
 use api::{
     error::{ApiError, ErrorBody, ErrorCode},
     file::{DeleteFile, FileEntry, FileList, ListFiles, MakeDirectory, WriteFile},
+    id::SessionId,
 };
 use axum::{
     Json,
@@ -40,6 +42,11 @@ use crate::{
 
 use path::Target;
 pub(crate) use path::open_directory;
+
+/// Where the relative paths of a request begin.
+pub(crate) fn base(agent: &Agent, _session: Option<&SessionId>) -> Result<String, ApiError> {
+    Ok(agent.workdir.clone())
+}
 
 /// Runs file work on a thread that may wait for the disk.
 async fn blocking<T, F>(work: F) -> Result<T, ApiError>

@@ -27,6 +27,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    file::watch::Watches,
     process::{Counters, Forest},
     reaper::Reaper,
     routes, serve,
@@ -71,6 +72,8 @@ pub(crate) struct Agent {
     pub(crate) drains: AtomicUsize,
     /// Bytes of output that buffered execs may still keep.
     pub(crate) output_budget: Arc<Semaphore>,
+    /// What is watched, and by how many.
+    pub(crate) watches: Watches,
     /// Tasks that follow commands.
     pub(crate) tasks: TaskTracker,
 }
@@ -181,6 +184,7 @@ fn prepare(handoff: &Handoff, config: AgentConfig) -> Result<Agent, InitError> {
         execs: Arc::new(Semaphore::new(EXECS_PER_SANDBOX)),
         drains: AtomicUsize::new(0),
         output_budget: Arc::new(Semaphore::new(crate::exec::OUTPUT_BUDGET_BYTES)),
+        watches: Watches::default(),
         tasks: TaskTracker::new(),
     })
 }

@@ -6,7 +6,7 @@ use api::error::{ApiError, ErrorCode};
 use axum::{Router, extract::DefaultBodyLimit, http::Uri, middleware};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{exec, file, health, init::Agent, refusal, refusal::Refusal};
+use crate::{exec, file, file::watch, health, init::Agent, refusal, refusal::Refusal};
 
 fn table() -> OpenApiRouter<Arc<Agent>> {
     OpenApiRouter::new()
@@ -15,6 +15,8 @@ fn table() -> OpenApiRouter<Arc<Agent>> {
         .routes(routes!(file::read, file::write, file::delete))
         .routes(routes!(file::list))
         .routes(routes!(file::make_directory))
+        .routes(routes!(watch::watch))
+        .routes(routes!(watch::changes))
 }
 
 /// The routes as an OpenAPI document, for the daemon to forward and to publish.
@@ -78,9 +80,11 @@ mod tests {
                 "delete /files/{path}",
                 "get /files/{path}",
                 "get /files:list",
+                "get /files:watch",
                 "get /health",
                 "head /files/{path}",
                 "post /exec",
+                "post /files:changes",
                 "post /files:mkdir",
                 "put /files/{path}",
             ]

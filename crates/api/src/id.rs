@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::limit::{IMAGE_NAME_CHARS, SANDBOX_ID_CHARS};
+use crate::limit::{IMAGE_NAME_CHARS, NAME_CHARS, SANDBOX_ID_CHARS};
 
 /// Names a sandbox. The caller chooses it; the same id is always the same sandbox.
 ///
@@ -84,6 +84,88 @@ impl fmt::Display for SandboxId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Why a text names nothing inside a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "an id has 1 to {NAME_CHARS} letters, digits, '-', '_', '.' and ':', begins with a letter or a \
+     digit and is not digits alone"
+)]
+pub struct InvalidName;
+
+/// A process or session is named by its caller; digits alone would be taken for a process id of the
+/// kernel's.
+fn check_name(text: &str) -> Result<(), InvalidName> {
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
+    let bytes = text.as_bytes();
+    let is_name = (1..=NAME_CHARS).contains(&bytes.len())
+        && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+        && bytes.iter().copied().all(is_allowed)
+        && !bytes.iter().all(u8::is_ascii_digit);
+    if is_name { Ok(()) } else { Err(InvalidName) }
+}
+
+/// Defines an id of things inside one sandbox, all of the same form.
+macro_rules! name_inside_sandbox {
+    ($(#[$doc:meta])* $name:ident, $example:literal) => {
+        $(#[$doc])*
+        ///
+        /// 1 to 128 letters, digits, `-`, `_`, `.` and `:`, beginning with a letter or a digit, and
+        /// not digits alone.
+        #[derive(
+            Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+        )]
+        #[serde(try_from = "String", into = "String")]
+        #[schema(value_type = String, example = $example)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The id as it is written.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidName;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                check_name(text).map(|()| Self(text.to_owned()))
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidName;
+
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                check_name(&text).map(|()| Self(text))
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name_inside_sandbox! {
+    /// Names a process of a sandbox. The caller may choose it.
+    ProcessId, "web"
+}
+
+name_inside_sandbox! {
+    /// Names a session of a sandbox. The caller chooses it; `default` is there from the beginning.
+    SessionId, "default"
 }
 
 /// Names an image in the store of a node: `default`, `host`, `my-app` or `my-app:v2`.
@@ -187,6 +269,16 @@ mod tests {
             ("8080", InvalidSandboxId::Number),
         ] {
             assert_eq!(bad.parse::<SandboxId>().unwrap_err(), why, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn names_inside_a_sandbox_follow_the_rule() {
+        for good in ["a", "web", "proc_1_2", "x:y.z-", "1a", &"a".repeat(128)] {
+            assert_eq!(good.parse::<ProcessId>().unwrap().as_str(), good);
+        }
+        for bad in ["", "123", "-a", ".", "a/b", "a b", "ä", "a\0", &"a".repeat(129)] {
+            assert!(bad.parse::<SessionId>().is_err(), "{bad:?}");
         }
     }
 

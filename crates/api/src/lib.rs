@@ -16,5 +16,6 @@ pub mod image;
 pub mod limit;
 pub mod node;
 pub mod sandbox;
+pub mod watch;
 
 pub use error::require_object;

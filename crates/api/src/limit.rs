@@ -3,6 +3,10 @@
 /// Characters of a sandbox id: one DNS label (RFC 1035).
 pub const SANDBOX_ID_CHARS: usize = 63;
 
+/// Characters of the id of a process or a session: the default session of an SDK is named after its
+/// sandbox, with a prefix.
+pub const NAME_CHARS: usize = 128;
+
 /// Characters of an image name or tag; as in the OCI distribution specification.
 pub const IMAGE_NAME_CHARS: usize = 128;
 
@@ -29,6 +33,14 @@ pub const EXEC_OUTPUT_BYTES: usize = 16 * 1024 * 1024;
 /// Milliseconds an exec may ask for at most: a day. Longer work is a process, not an exec.
 pub const EXEC_TIMEOUT_MS: u64 = 24 * 60 * 60 * 1000;
 
+/// Seconds that a command started with an idempotency key waits for its caller to come back before
+/// it is killed: time for a server to be replaced, not for a forgotten command to live on.
+pub const RESUME_GRACE_SECS: u64 = 60;
+
+/// Bytes of output kept of one process, the newest; older ones are dropped and counted. Many small
+/// writes count for more than their bytes.
+pub const LOG_BYTES: usize = 8 * 1024 * 1024;
+
 /// Seconds between comments on a quiet event stream, so that proxies and clients can tell a quiet
 /// command from a dead connection.
 pub const HEARTBEAT_SECS: u64 = 15;
@@ -48,3 +60,25 @@ pub const LABEL_BYTES: usize = 256;
 
 /// Bytes of an image recipe.
 pub const RECIPE_BYTES: usize = 256 * 1024;
+
+/// Streams of watched files at once in one sandbox. Each takes one of the kernel's 128 (by default)
+/// inotify instances of the sandbox, which its own programs share.
+pub const WATCHES_PER_SANDBOX: usize = 32;
+
+/// Directories that all watches of a sandbox follow together, each counted once per watch: more
+/// than any source tree has without what is built and installed. Bounds the agent's memory (some
+/// 250 bytes each) and leaves the kernel's own limit to the sandbox's programs.
+pub const WATCHED_DIRECTORIES: usize = 65_536;
+
+/// Patterns in one `include` or `exclude`.
+pub const WATCH_PATTERNS: usize = 64;
+
+/// Bytes of one pattern.
+pub const WATCH_PATTERN_BYTES: usize = 1024;
+
+/// Versions of `files:changes` with different paths or patterns that one sandbox knows at once; the
+/// one that was not asked for for longest gives way. Each takes an inotify instance too.
+pub const CHANGES_KEPT: usize = 16;
+
+/// Seconds that a version of `files:changes` stays known after it was last asked for.
+pub const CHANGES_KEPT_SECS: u64 = 10 * 60;

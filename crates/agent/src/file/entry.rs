@@ -38,7 +38,7 @@ pub(super) fn entry(dir: BorrowedFd<'_>, name: &CStr, path: &[u8]) -> Result<Fil
 }
 
 /// `path` as it follows `/files/` in a URL.
-fn encode(path: &[u8]) -> String {
+pub(super) fn encode(path: &[u8]) -> String {
     let mut text = String::with_capacity(path.len() * 3);
     for byte in path.strip_prefix(b"/").unwrap_or(path) {
         if byte.is_ascii_alphanumeric() || b"-._~/".contains(byte) {
