@@ -2,11 +2,10 @@
 //!
 //! Owns: the check of a request, and both renderings of the one event stream: JSON when the
 //! command has ended, or server-sent events while it runs.
-//! Does not: start, follow or kill anything itself; dropping the [`Process`] does.
+//! Does not: start, follow or kill anything itself; dropping the [`Attachment`] does.
 
 mod check;
 mod reply;
-mod text;
 
 use std::sync::Arc;
 
@@ -27,13 +26,13 @@ use sys::{
 
 use crate::{
     extract::Json,
+    follow::Follow,
     init::Agent,
-    process::{self, Event, Process, StartError},
+    process::{self, About, Attachment, Process, StartError, log::Retention},
     refusal::Refusal,
 };
 
 pub(crate) use check::default_env;
-pub(crate) use reply::OUTPUT_BUDGET_BYTES;
 
 /// Runs a command and answers with its output and its ending.
 ///
@@ -61,13 +60,23 @@ pub(crate) async fn exec(
 ) -> Result<Response, Refusal> {
     let place = Arc::clone(&agent.execs).try_acquire_owned().map_err(|_full| too_many())?;
     let (command, encoding) = (request.command.clone(), request.encoding);
+    let about = About::exec(&command, request.session.clone());
     let invocation = check::check(&agent, request, place)?;
-    let mut process = process::start(&agent, invocation).map_err(|error| not_started(&error))?;
-    let pid = started(&mut process).await.map_err(|failure| refused(failure, &command))?;
-    if wants_events(&headers) {
-        return Ok(reply::stream(process, pid, encoding));
+    let wants_events = wants_events(&headers);
+    let retention = if wants_events { Retention::Unread { behind: 0 } } else { Retention::Oldest };
+    let process = Process::new(&agent, about, retention);
+    let attachment = Attachment(Arc::clone(&process));
+    let started =
+        process::start(&agent, invocation, &process).map_err(|error| not_started(&error))?;
+    match started.await {
+        Ok(Ok(())) => {}
+        Ok(Err(failure)) => return Err(refused(Some(failure), &command).into()),
+        Err(_unknown) => return Err(refused(None, &command).into()),
     }
-    Ok(reply::buffered(process, encoding, &agent.output_budget).await)
+    if wants_events {
+        return Ok(Follow::new(process, 0, encoding).awaited().respond(attachment));
+    }
+    Ok(reply::buffered(attachment, encoding).await)
 }
 
 fn wants_events(headers: &HeaderMap) -> bool {
@@ -76,15 +85,6 @@ fn wants_events(headers: &HeaderMap) -> bool {
         .iter()
         .filter_map(|value| value.to_str().ok())
         .any(|value| value.to_ascii_lowercase().contains("text/event-stream"))
-}
-
-/// Waits until the program runs; none when even that is not known.
-async fn started(process: &mut Process) -> Result<i32, Option<Failure>> {
-    match process.events.recv().await {
-        Some(Event::Started { pid }) => Ok(pid),
-        Some(Event::Failed(failure)) => Err(Some(failure)),
-        Some(Event::Output(..) | Event::Ended(_)) | None => Err(None),
-    }
 }
 
 fn too_many() -> ApiError {

@@ -28,7 +28,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     file::watch::Watches,
-    process::{Counters, Forest},
+    process::{
+        Counters, Forest,
+        log::{BUDGET_BYTES, Budget},
+    },
     reaper::Reaper,
     routes, serve,
 };
@@ -70,8 +73,8 @@ pub(crate) struct Agent {
     pub(crate) execs: Arc<Semaphore>,
     /// Background drains in progress, see [`crate::process`].
     pub(crate) drains: AtomicUsize,
-    /// Bytes of output that buffered execs may still keep.
-    pub(crate) output_budget: Arc<Semaphore>,
+    /// Bytes of output that may still be kept.
+    pub(crate) log_budget: Arc<Budget>,
     /// What is watched, and by how many.
     pub(crate) watches: Watches,
     /// Tasks that follow commands.
@@ -183,7 +186,7 @@ fn prepare(handoff: &Handoff, config: AgentConfig) -> Result<Agent, InitError> {
         reaper: Reaper::default(),
         execs: Arc::new(Semaphore::new(EXECS_PER_SANDBOX)),
         drains: AtomicUsize::new(0),
-        output_budget: Arc::new(Semaphore::new(crate::exec::OUTPUT_BUDGET_BYTES)),
+        log_budget: Arc::new(Budget::new(BUDGET_BYTES)),
         watches: Watches::default(),
         tasks: TaskTracker::new(),
     })

@@ -10,6 +10,7 @@
 mod exec;
 mod extract;
 mod file;
+mod follow;
 mod health;
 mod init;
 mod process;
@@ -17,6 +18,7 @@ mod reaper;
 mod refusal;
 mod routes;
 mod serve;
+mod text;
 
 pub use init::main;
 pub use routes::api;

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::id::{ProcessId, SessionId};
+
 /// What to run: a shell text, or a program and its arguments.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged, expecting = "a command is a text or a list of texts")]
@@ -33,7 +35,13 @@ pub enum Encoding {
 pub struct ExecRequest {
     /// What to run.
     pub command: Command,
-    /// Working directory; relative paths start at the sandbox's own (`/workspace`).
+    /// Run it in this session's shell, which keeps what the command changes, after the commands
+    /// that the session has already. The session is made when it does not exist. Without it the
+    /// command has a shell of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
+    /// Working directory, for this command only; relative paths start at the session's, else at
+    /// the sandbox's own (`/workspace`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
     /// Variables set (or, with null, unset) for this command only.
@@ -49,6 +57,22 @@ pub struct ExecRequest {
     /// How `stdin` is written in this request, and the output in the reply.
     #[serde(default)]
     pub encoding: Encoding,
+    /// What becomes of the command when the caller's connection closes before its end.
+    #[serde(default)]
+    pub on_disconnect: OnDisconnect,
+}
+
+/// What becomes of a command whose caller goes away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDisconnect {
+    /// Its process tree is killed: at once, or, for a request with an `Idempotency-Key`, when
+    /// nobody has come back with that key within [`crate::limit::RESUME_GRACE_SECS`].
+    #[default]
+    Kill,
+    /// It runs on. Its output is kept as that of a process; the key or the process's log leads
+    /// back to it.
+    Keep,
 }
 
 impl ExecRequest {
@@ -57,11 +81,13 @@ impl ExecRequest {
     pub fn new(command: Command) -> Self {
         Self {
             command,
+            session: None,
             cwd: None,
             env: BTreeMap::new(),
             timeout_ms: None,
             stdin: None,
             encoding: Encoding::Utf8,
+            on_disconnect: OnDisconnect::Kill,
         }
     }
 }
@@ -89,20 +115,23 @@ pub enum Ending {
     /// It failed and the sandbox's disk was full.
     DiskFull,
     /// It was killed on request, or because its caller went away.
-    Killed,
+    Killed {
+        /// The signal that ended it: 15 when it obeyed SIGTERM, 9 when it had to be forced.
+        signal: i32,
+    },
     /// The sandbox ended under it; what it did until then is unknown.
     Lost,
 }
 
 impl Ending {
-    /// The number a shell would give: 124 for a timeout, 128 + n for signal n, 137 for any kill.
+    /// The number a shell would give: 124 for a timeout, 128 + n for signal n.
     #[must_use]
     pub fn exit_code(self) -> i32 {
         match self {
             Self::Exited { code } => code,
-            Self::Signaled { signal } => 128 + signal,
+            Self::Signaled { signal } | Self::Killed { signal } => 128 + signal,
             Self::Timeout => 124,
-            Self::OutOfMemory | Self::Killed | Self::Lost => 137,
+            Self::OutOfMemory | Self::Lost => 137,
             Self::PidsLimit | Self::DiskFull => 1,
         }
     }
@@ -122,6 +151,8 @@ pub struct ExecUsage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExecResult {
+    /// The id it had, and keeps as long as its idempotency key is remembered.
+    pub process_id: ProcessId,
     /// True when the command returned 0.
     pub success: bool,
     /// The number a shell would give, see `ending` for the truth.
@@ -140,25 +171,39 @@ pub struct ExecResult {
     pub usage: ExecUsage,
 }
 
-/// One event of a streamed exec (`Accept: text/event-stream`). The stream has exactly one `start`
-/// and, unless the connection breaks, exactly one final `exit`.
+/// One event of a streamed exec or of a followed log (`text/event-stream`).
+///
+/// Each event of output has an `id:` line, its cursor: a stream that breaks is resumed after it by
+/// sending it as `Last-Event-ID`. A stream of an exec begins with one `start`; a stream that follows
+/// to the end ends, unless the connection breaks, with exactly one `exit`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum ExecEvent {
     /// The command runs.
     Start {
-        /// Its process id inside the sandbox.
+        /// Its process id inside the sandbox; the shell's for an exec in a session.
         pid: i32,
+        /// Its id among the sandbox's processes.
+        process_id: ProcessId,
     },
     /// It wrote to stdout.
     Stdout {
         /// The bytes, in the request's encoding.
         data: String,
+        /// Milliseconds since 1970-01-01 UTC.
+        time_ms: i64,
     },
     /// It wrote to stderr.
     Stderr {
         /// The bytes, in the request's encoding.
         data: String,
+        /// Milliseconds since 1970-01-01 UTC.
+        time_ms: i64,
+    },
+    /// Output that was to come here is not kept any more.
+    Dropped {
+        /// How much.
+        bytes: u64,
     },
     /// It ended.
     Exit {
@@ -183,6 +228,7 @@ impl ExecEvent {
             Self::Start { .. } => "start",
             Self::Stdout { .. } => "stdout",
             Self::Stderr { .. } => "stderr",
+            Self::Dropped { .. } => "dropped",
             Self::Exit { .. } => "exit",
         }
     }

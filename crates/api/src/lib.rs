@@ -15,6 +15,7 @@ pub mod id;
 pub mod image;
 pub mod limit;
 pub mod node;
+pub mod process;
 pub mod sandbox;
 pub mod watch;
 

@@ -147,7 +147,7 @@ async fn a_buffered_exec_returns_its_result() {
     let exec = |Json(body): Json<Value>| async move {
         assert_eq!(body, json!({"command": ["cat"], "stdin": "AP8=", "encoding": "base64"}));
         Json(json!({"success": true, "exitCode": 0, "ending": {"type": "exited", "code": 0},
-            "stdout": "AP8=", "stderr": "", "droppedBytes": 0, "durationMs": 1,
+            "processId": "p", "stdout": "AP8=", "stderr": "", "droppedBytes": 0, "durationMs": 1,
             "usage": {"cpuMs": 0, "peakMemoryBytes": 0}}))
     };
     let client = serve(Router::new().route("/v1/sandboxes/{id}/exec", post(exec))).await;
@@ -158,8 +158,8 @@ async fn a_buffered_exec_returns_its_result() {
     assert_eq!(decode_output(&result.stdout, Encoding::Base64).unwrap(), [0, 255]);
 }
 
-const EXEC_EVENTS: &str = "event: start\ndata: {\"type\":\"start\",\"pid\":7}\n\n: beat\n\n\
-    event: stdout\ndata: {\"type\":\"stdout\",\"data\":\"hi\"}\n\n\
+const EXEC_EVENTS: &str = "event: start\ndata: {\"type\":\"start\",\"pid\":7,\"processId\":\"p\"}\n\n: beat\n\n\
+    event: stdout\ndata: {\"type\":\"stdout\",\"data\":\"hi\",\"timeMs\":1}\n\n\
     event: exit\ndata: {\"type\":\"exit\",\"success\":false,\"exitCode\":124,\
     \"ending\":{\"type\":\"timeout\"},\"durationMs\":5,\
     \"usage\":{\"cpuMs\":0,\"peakMemoryBytes\":0}}\n\n";
@@ -181,7 +181,7 @@ async fn a_streamed_exec_ends_with_its_exit() {
     let events = client.exec_stream(&id("x"), &shell("x")).await.unwrap();
     let events: Vec<ExecEvent> = events.try_collect().await.unwrap();
     assert_eq!(events.len(), 3);
-    assert_eq!(events[0], ExecEvent::Start { pid: 7 });
+    assert_eq!(events[0], ExecEvent::Start { pid: 7, process_id: "p".parse().unwrap() });
     assert!(matches!(events[2], ExecEvent::Exit { ending: Ending::Timeout, .. }));
 }
 
@@ -224,7 +224,10 @@ async fn dropping_a_stream_closes_its_connection() {
     let routes = Router::new().route("/v1/sandboxes/{id}/exec", post(exec)).with_state(held);
     let client = serve(routes).await;
     let mut events = client.exec_stream(&id("x"), &shell("x")).await.unwrap();
-    assert_eq!(events.next().await.unwrap().unwrap(), ExecEvent::Start { pid: 7 });
+    assert_eq!(
+        events.next().await.unwrap().unwrap(),
+        ExecEvent::Start { pid: 7, process_id: "p".parse().unwrap() }
+    );
     drop(events);
     wait.await.unwrap_err();
 }

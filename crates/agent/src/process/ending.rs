@@ -3,7 +3,10 @@
 use std::{fs::File, os::unix::fs::FileExt};
 
 use api::exec::Ending;
-use sys::{signal::SIGKILL, wait::Status};
+use sys::{
+    signal::{SIGKILL, SIGTERM},
+    wait::Status,
+};
 
 /// Bytes of a counter file at most: a few short lines.
 const COUNTER_FILE_BYTES: usize = 1024;
@@ -58,9 +61,13 @@ fn parse_count(text: &str, name: &str) -> u64 {
 
 /// Why the agent killed a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cause {
+pub(crate) enum Cause {
+    /// Its time was over.
     Timeout,
+    /// Nobody waits for it any more.
     CallerGone,
+    /// Somebody asked for it.
+    Requested,
 }
 
 /// All that is known when a command is over.
@@ -82,7 +89,15 @@ pub(super) fn ending(evidence: Evidence, is_disk_full: impl FnOnce() -> bool) ->
     let Evidence { cause, status, before, after } = evidence;
     match (cause, status) {
         (Some(Cause::Timeout), _) => return Ending::Timeout,
-        (Some(Cause::CallerGone), _) => return Ending::Killed,
+        (Some(Cause::CallerGone | Cause::Requested), _) => {
+            let signal = match status {
+                Some(Status::Signaled(signal)) => signal,
+                // It was asked first, and ended by itself.
+                Some(Status::Exited(_)) => SIGTERM,
+                None => SIGKILL,
+            };
+            return Ending::Killed { signal };
+        }
         (None, None) => return Ending::Lost,
         (None, Some(Status::Exited(0))) => return Ending::Exited { code: 0 },
         (None, Some(_)) => {}
@@ -126,7 +141,9 @@ mod tests {
             (None, Some(Status::Signaled(11)), 1, 0, Ending::Signaled { signal: 11 }),
             (Some(Cause::Timeout), killed, 1, 1, Ending::Timeout),
             (Some(Cause::Timeout), None, 0, 0, Ending::Timeout),
-            (Some(Cause::CallerGone), exited(0), 0, 0, Ending::Killed),
+            (Some(Cause::CallerGone), killed, 1, 1, Ending::Killed { signal: 9 }),
+            (Some(Cause::Requested), exited(0), 0, 0, Ending::Killed { signal: 15 }),
+            (Some(Cause::Requested), None, 0, 0, Ending::Killed { signal: 9 }),
             (None, None, 0, 0, Ending::Lost),
         ] {
             assert_eq!(judge(cause, status, oom, forks), expected, "{cause:?} {status:?}");

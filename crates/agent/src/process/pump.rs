@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use api::exec::ExecUsage;
+use api::{exec::ExecUsage, process::OutputStream};
 use bytes::{Buf, Bytes};
 use sys::{
     spawn::{Failure, REPORT_BYTES},
@@ -17,13 +17,14 @@ use sys::{
 use tokio::{
     io::AsyncReadExt,
     net::unix::pipe,
-    sync::mpsc,
+    sync::oneshot,
     time::{Instant, Sleep},
 };
 
 use super::{
-    End, Event, Stream,
+    End, Process,
     ending::{Cause, Evidence, ending},
+    log::now_ms,
     spawn::Running,
 };
 use crate::init::Agent;
@@ -54,7 +55,7 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(10);
 /// The reading end of one output.
 #[derive(Debug)]
 pub(super) struct Output {
-    stream: Stream,
+    stream: OutputStream,
     /// None once it has ended.
     pipe: Option<pipe::Receiver>,
     /// Bytes that were in the pipe when the command ended and are not read yet.
@@ -62,14 +63,14 @@ pub(super) struct Output {
 }
 
 impl Output {
-    pub(super) fn new(stream: Stream, pipe: pipe::Receiver) -> Self {
+    pub(super) fn new(stream: OutputStream, pipe: pipe::Receiver) -> Self {
         Self { stream, pipe: Some(pipe), owed: 0 }
     }
 
     /// The next bytes; never ready once the output has ended. An end is returned as no bytes.
     ///
     /// Cancel safety: nothing is read before the last await.
-    async fn next(&mut self) -> Bytes {
+    async fn next(&mut self) -> Vec<u8> {
         loop {
             let Some(pipe) = &self.pipe else { return std::future::pending().await };
             let chunk = match pipe.readable().await {
@@ -104,10 +105,10 @@ impl Output {
     }
 }
 
-fn read_chunk(pipe: &pipe::Receiver) -> io::Result<Bytes> {
+fn read_chunk(pipe: &pipe::Receiver) -> io::Result<Vec<u8>> {
     let mut buffer = [0; CHUNK_BYTES];
     let length = pipe.try_read(&mut buffer)?;
-    Ok(Bytes::copy_from_slice(buffer.get(..length).unwrap_or_default()))
+    Ok(buffer.get(..length).unwrap_or_default().to_vec())
 }
 
 /// The writing end of stdin and what is still to be written.
@@ -141,23 +142,28 @@ impl Input {
     }
 }
 
-/// Follows a child from its birth until its reply is complete and its cgroup is gone.
-pub(super) async fn follow(agent: Arc<Agent>, mut running: Running, events: mpsc::Sender<Event>) {
+/// Follows a child from its birth until its log is complete and its cgroup is gone.
+pub(super) async fn follow(
+    agent: Arc<Agent>,
+    mut running: Running,
+    process: Arc<Process>,
+    tell: oneshot::Sender<Result<(), Failure>>,
+) {
     if let Some(failure) = read_report(&mut running.report).await {
         drop(running.exit.await);
         agent.forest.fell(running.tree.cgroup);
-        drop(events.send(Event::Failed(failure)).await);
+        process.finish(End::lost());
+        // The caller may be gone already.
+        tell.send(Err(failure)).ok();
         return;
     }
-    let pid = running.pid;
-    // A receiver that is gone already is seen by `pump`.
-    drop(events.send(Event::Started { pid }).await);
-    let (cause, ended) = pump(&mut running, &events).await;
+    tell.send(Ok(())).ok();
+    let (cause, ended) = pump(&mut running, &process).await;
     let end = conclude(&agent, &running, cause, ended);
     agent.forest.fell(running.tree.cgroup);
     drop(running.place);
-    drop(events.send(Event::Ended(end)).await);
-    drop(events);
+    process.finish(end);
+    drop(process);
     // What may follow can take as long as a server in the background lives.
     drop((running.tree.pidfd, running.report));
     if cause.is_none() {
@@ -171,60 +177,82 @@ async fn read_report(report: &mut pipe::Receiver) -> Option<Failure> {
     Failure::from_bytes(bytes)
 }
 
+/// What the timer of a command stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Timer {
+    /// Its time is over.
+    Deadline,
+    /// It has not obeyed a signal.
+    Grace,
+    /// It has been killed and has not ended, or has ended and its outputs have not.
+    Patience,
+    /// Nothing is waited for any more.
+    Over,
+}
+
 /// Moves output until the command has ended and its output has been read. Returns why it was
 /// killed, if it was, and how it ended, if it did.
-///
-/// Dropping an error of `reserve` is right: it means what `closed` says.
-async fn pump(
-    running: &mut Running,
-    events: &mpsc::Sender<Event>,
-) -> (Option<Cause>, Option<Ended>) {
+async fn pump(running: &mut Running, process: &Process) -> (Option<Cause>, Option<Ended>) {
     let Running { tree, exit, stdin, stdout, stderr, deadline, .. } = running;
     let deadline = deadline.map_or_else(|| Instant::now() + NEVER, Instant::from_std);
     let mut timer = std::pin::pin!(tokio::time::sleep_until(deadline));
-    let mut timer_runs = true;
+    let mut timer_means = Timer::Deadline;
+    let mut kills = process.kills();
     let mut cause = None;
     let mut ended = None;
-    let mut pending: Option<(Stream, Bytes)> = None;
+    let mut pending: Option<(OutputStream, Vec<u8>)> = None;
     loop {
-        let is_over = ended.is_some() || (cause.is_some() && !timer_runs);
+        let is_given_up = cause.is_some() && timer_means == Timer::Over;
         let is_read = pending.is_none() && stdout.owed == 0 && stderr.owed == 0;
         let is_closed = stdout.pipe.is_none() && stderr.pipe.is_none();
-        if is_over && (events.is_closed() || (is_read && (is_closed || !timer_runs))) {
+        let is_drained = is_read && (is_closed || timer_means == Timer::Over);
+        if is_given_up || (ended.is_some() && is_drained) {
             return (cause, ended);
         }
         tokio::select! {
-            () = events.closed(), if cause.is_none() && ended.is_none() => {
-                cause = Some(Cause::CallerGone);
-                tree.kill();
-                restart(timer.as_mut(), KILL_WAIT);
+            Ok(()) = kills.changed(), if ended.is_none() => {
+                let Some(kill) = *kills.borrow_and_update() else { continue };
+                cause = cause.or(Some(kill.cause));
+                if kill.grace.is_zero() {
+                    tree.kill();
+                    timer_means = Timer::Patience;
+                    restart(timer.as_mut(), KILL_WAIT);
+                } else {
+                    tree.signal(kill.signal);
+                    timer_means = Timer::Grace;
+                    restart(timer.as_mut(), kill.grace);
+                }
             }
             end = &mut *exit, if ended.is_none() => {
                 // The reaper keeps the other half until the child has ended.
                 ended = end.ok();
+                if cause.is_some() {
+                    tree.kill_rest();
+                }
                 *stdin = None;
                 stdout.count_owed();
                 stderr.count_owed();
+                timer_means = Timer::Patience;
                 restart(timer.as_mut(), DRAIN_GRACE);
             }
-            () = &mut timer, if timer_runs => {
-                if cause.is_none() && ended.is_none() {
-                    cause = Some(Cause::Timeout);
+            () = &mut timer, if timer_means != Timer::Over => match timer_means {
+                Timer::Deadline | Timer::Grace => {
+                    cause = cause.or(Some(Cause::Timeout));
                     tree.kill();
+                    timer_means = Timer::Patience;
                     restart(timer.as_mut(), KILL_WAIT);
-                } else {
-                    timer_runs = false;
                 }
-            }
+                Timer::Patience | Timer::Over => timer_means = Timer::Over,
+            },
             chunk = stdout.next(), if pending.is_none() => {
                 pending = (!chunk.is_empty()).then_some((stdout.stream, chunk));
             }
             chunk = stderr.next(), if pending.is_none() => {
                 pending = (!chunk.is_empty()).then_some((stderr.stream, chunk));
             }
-            place = events.reserve(), if pending.is_some() => {
-                if let (Ok(place), Some((stream, bytes))) = (place, pending.take()) {
-                    place.send(Event::Output(stream, bytes));
+            () = process.log.room(), if pending.is_some() => {
+                if let Some((stream, bytes)) = pending.take() {
+                    process.log.append(stream, bytes);
                 }
             }
             () = Input::feed(stdin), if stdin.is_some() => *stdin = None,
@@ -248,7 +276,7 @@ fn conclude(agent: &Agent, running: &Running, cause: Option<Cause>, ended: Optio
         peak_memory_bytes: ended.peak_memory_bytes,
     });
     let ending = ending(evidence, || crate::file::is_disk_full(&agent.workdir));
-    End { ending, duration: running.started.elapsed(), usage }
+    End { ending, duration: running.started.elapsed(), usage, at_ms: now_ms() }
 }
 
 /// Reads and throws away what background processes write until the last of them has closed its

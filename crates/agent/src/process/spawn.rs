@@ -6,6 +6,7 @@ use std::{
     time::Instant,
 };
 
+use api::process::OutputStream;
 use sys::wait::Ended;
 use tokio::{
     net::unix::pipe,
@@ -13,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    Invocation, StartError, Stream,
+    Invocation, StartError,
     ending::Counts,
     pump::{Input, Output},
     tree::Tree,
@@ -49,8 +50,8 @@ pub(super) fn spawn(agent: &Agent, invocation: Invocation) -> Result<Running, St
             (Some(OwnedFd::from(reader)), Some(Input::new(writer, content)))
         }
     };
-    let (stdout, stdout_end) = output(Stream::Stdout).map_err(StartError::Pipes)?;
-    let (stderr, stderr_end) = output(Stream::Stderr).map_err(StartError::Pipes)?;
+    let (stdout, stdout_end) = output(OutputStream::Stdout).map_err(StartError::Pipes)?;
+    let (stderr, stderr_end) = output(OutputStream::Stderr).map_err(StartError::Pipes)?;
     let tasks: Vec<_> = agent.v1_tasks.iter().map(AsFd::as_fd).collect();
     let cgroup = agent.forest.plant().map_err(StartError::Cgroup)?;
 
@@ -101,7 +102,7 @@ pub(super) fn spawn(agent: &Agent, invocation: Invocation) -> Result<Running, St
     })
 }
 
-fn output(stream: Stream) -> io::Result<(Output, OwnedFd)> {
+fn output(stream: OutputStream) -> io::Result<(Output, OwnedFd)> {
     let (reader, writer) = io::pipe()?;
     Ok((Output::new(stream, pipe::Receiver::from_owned_fd(reader.into())?), writer.into()))
 }

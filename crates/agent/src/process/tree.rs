@@ -9,7 +9,7 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     ffi::CString,
     fs::{self, File},
-    io::Write,
+    io::{self, Write},
     os::fd::{AsFd, OwnedFd},
     sync::{
         Mutex, PoisonError,
@@ -120,6 +120,35 @@ impl Tree {
             signal::send(self.pidfd.as_fd(), SIGKILL).unwrap_or(());
         }
     }
+
+    /// Kills what outlived the leader. Without a cgroup that cannot be told from others any more.
+    pub(super) fn kill_rest(&self) {
+        if let Some(cgroup) = &self.cgroup {
+            // An error means that nothing is left.
+            kill_cgroup(cgroup).unwrap_or(());
+        }
+    }
+
+    /// Sends a signal to each of them. Call it only while the leader has not been waited for.
+    pub(super) fn signal(&self, signal: i32) {
+        let members = match &self.cgroup {
+            Some(cgroup) => members(cgroup),
+            None => family(self.leader, &processes()).into_iter().collect(),
+        };
+        for pid in members {
+            // An error means that it has ended.
+            if let Ok(process) = pidfd::open(pid) {
+                signal::send(process.as_fd(), signal).unwrap_or(());
+            }
+        }
+    }
+}
+
+/// The processes of a cgroup. Source: `cgroup.procs`, cgroups v2.
+fn members(cgroup: &Cgroup) -> Vec<i32> {
+    let procs = file::open(cgroup.dir.as_fd(), c"cgroup.procs", How::new(file::O_RDONLY));
+    let text = procs.ok().and_then(|procs| io::read_to_string(File::from(procs)).ok());
+    text.unwrap_or_default().lines().filter_map(|line| line.parse().ok()).collect()
 }
 
 /// Source: `cgroup.kill`, cgroups v2, Linux 5.14.

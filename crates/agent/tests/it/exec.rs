@@ -17,8 +17,9 @@ fn join(events: &[ExecEvent]) -> (String, String) {
     let (mut stdout, mut stderr) = (String::new(), String::new());
     for event in events {
         match event {
-            ExecEvent::Stdout { data } => stdout.push_str(data),
-            ExecEvent::Stderr { data } => stderr.push_str(data),
+            ExecEvent::Stdout { data, .. } => stdout.push_str(data),
+            ExecEvent::Stderr { data, .. } => stderr.push_str(data),
+            ExecEvent::Dropped { bytes } => panic!("{bytes} bytes were dropped"),
             ExecEvent::Start { .. } | ExecEvent::Exit { .. } => {}
         }
     }
@@ -45,7 +46,7 @@ async fn a_followed_command_is_the_same_stream() {
     let events =
         agent.follow(json!({"command": "echo out; echo err >&2; exit 3"})).await.all().await;
 
-    assert!(matches!(events[0], ExecEvent::Start { pid } if pid > 1));
+    assert!(matches!(events[0], ExecEvent::Start { pid, .. } if pid > 1));
     assert_eq!(join(&events), ("out\n".to_owned(), "err\n".to_owned()));
     assert!(matches!(events.last().unwrap(), ExecEvent::Exit { exit_code: 3, .. }));
 }
@@ -157,8 +158,10 @@ async fn a_caller_that_goes_takes_its_command_along() {
     let agent = Agent::start();
 
     let mut events = agent.follow(json!({"command": "sleep 1000 & echo $!; wait"})).await;
-    let Some(ExecEvent::Start { pid }) = events.next().await else { panic!("no start") };
-    let Some(ExecEvent::Stdout { data: child }) = events.next().await else { panic!("no child") };
+    let Some(ExecEvent::Start { pid, .. }) = events.next().await else { panic!("no start") };
+    let Some(ExecEvent::Stdout { data: child, .. }) = events.next().await else {
+        panic!("no child")
+    };
     drop(events);
     eventually("the followed tree is gone", || !is_alive(&child) && !is_alive(&pid.to_string()))
         .await;

@@ -33,7 +33,7 @@ async fn a_caller_that_goes_takes_hidden_daemons_along() {
     let script = "setsid sh -c 'setsid sleep 1000 & echo $!'; sleep 1000";
     let mut events = agent.follow(json!({"command": script})).await;
     events.next().await.unwrap();
-    let Some(api::exec::ExecEvent::Stdout { data: daemon }) = events.next().await else {
+    let Some(api::exec::ExecEvent::Stdout { data: daemon, .. }) = events.next().await else {
         panic!("no output")
     };
 

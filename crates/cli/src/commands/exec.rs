@@ -83,12 +83,12 @@ impl ExecArguments {
         let stdin = if self.interactive { Some(encode_stdin(&read_stdin().await?)) } else { None };
         let timeout_ms = self.timeout.map(|limit| u64::try_from(limit.as_millis()));
         Ok(ExecRequest {
-            command: command(&self.command),
             cwd: self.workdir.clone(),
             env: environment(&self.env)?,
             timeout_ms: timeout_ms.transpose().context("the timeout is too long")?,
             stdin,
             encoding: Encoding::Base64,
+            ..ExecRequest::new(command(&self.command))
         })
     }
 }
@@ -177,12 +177,13 @@ async fn live(client: &Client, id: &SandboxId, request: &ExecRequest) -> anyhow:
     let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
     while let Some(event) = events.next().await {
         match event? {
-            ExecEvent::Start { .. } => {}
-            ExecEvent::Stdout { data } => {
+            // A streamed exec waits for its reader: nothing of it is dropped.
+            ExecEvent::Start { .. } | ExecEvent::Dropped { .. } => {}
+            ExecEvent::Stdout { data, .. } => {
                 let bytes = decode_output(&data, request.encoding)?;
                 written(write(&mut stdout, &bytes).await)?;
             }
-            ExecEvent::Stderr { data } => {
+            ExecEvent::Stderr { data, .. } => {
                 let bytes = decode_output(&data, request.encoding)?;
                 // Without a stderr the command's result still counts.
                 drop(write(&mut stderr, &bytes).await);
@@ -225,7 +226,7 @@ fn explain(ending: Ending, timeout_ms: Option<u64>) -> Option<String> {
             create the sandbox with more (run --pids)"
             .to_owned(),
         Ending::DiskFull => "the command failed because the sandbox's disk was full".to_owned(),
-        Ending::Killed => "the command was killed on request".to_owned(),
+        Ending::Killed { .. } => "the command was killed on request".to_owned(),
         Ending::Lost => {
             "the sandbox ended under the command; what it did until then is unknown".to_owned()
         }
@@ -303,7 +304,7 @@ mod tests {
             (Ending::OutOfMemory, "--memory"),
             (Ending::PidsLimit, "--pids"),
             (Ending::DiskFull, "disk"),
-            (Ending::Killed, "request"),
+            (Ending::Killed { signal: 9 }, "request"),
             (Ending::Lost, "unknown"),
         ] {
             let text = explain(ending, Some(5000)).unwrap();

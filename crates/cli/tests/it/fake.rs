@@ -170,10 +170,10 @@ async fn exec(State(fake): State<Fake>, headers: HeaderMap, Json(body): Json<Val
     if headers.get(header::ACCEPT).is_none_or(|kind| kind != "text/event-stream") {
         return buffered(&fake, program, &body);
     }
-    let start = json!({"type": "start", "pid": 7});
+    let start = json!({"type": "start", "pid": 7, "processId": "p"});
     // "out\n" with a byte that is not UTF-8, and "err\n".
-    let stdout = json!({"type": "stdout", "data": "/291dAo="});
-    let stderr = json!({"type": "stderr", "data": "ZXJyCg=="});
+    let stdout = json!({"type": "stdout", "data": "/291dAo=", "timeMs": 1});
+    let stderr = json!({"type": "stderr", "data": "ZXJyCg==", "timeMs": 1});
     let events = match program {
         "endless" => {
             let guard = OnDrop(fake.seen.clone());
@@ -206,7 +206,7 @@ fn buffered(fake: &Fake, program: &str, body: &Value) -> Response {
     }
     let code = if matches!(program, "ln" | "true") { 0 } else { 3 };
     Json(json!({"success": code == 0, "exitCode": code,
-        "ending": {"type": "exited", "code": code}, "stdout": "out\n", "stderr": "err\n",
+        "ending": {"type": "exited", "code": code}, "processId": "p", "stdout": "out\n", "stderr": "err\n",
         "droppedBytes": 0, "durationMs": 1, "usage": {"cpuMs": 0, "peakMemoryBytes": 0}}))
     .into_response()
 }

@@ -85,9 +85,12 @@ mod tests {
 
     #[test]
     fn events_are_found_however_the_bytes_are_cut() {
-        let stream = b"event: start\ndata: {\"type\":\"start\",\"pid\":7}\n\n: heartbeat\n\n\
-                       event: stdout\ndata: {\"type\":\"stdout\",\"data\":\"a\\nb\"}\n\n";
-        let expected = [ExecEvent::Start { pid: 7 }, ExecEvent::Stdout { data: "a\nb".to_owned() }];
+        let stream = b"event: start\ndata: {\"type\":\"start\",\"pid\":7,\"processId\":\"p\"}\n\n: heartbeat\n\n\
+                       event: stdout\ndata: {\"type\":\"stdout\",\"data\":\"a\\nb\",\"timeMs\":1}\n\n";
+        let expected = [
+            ExecEvent::Start { pid: 7, process_id: "p".parse().unwrap() },
+            ExecEvent::Stdout { data: "a\nb".to_owned(), time_ms: 1 },
+        ];
         for size in 1..stream.len() {
             let mut events = Events::default();
             let found: Vec<_> =

@@ -155,9 +155,9 @@ async fn follow(
         let Ok(data) = frame.into_data() else { continue };
         for event in events.push(&data).map_err(|_not_events| unreachable())? {
             let piece = match event {
-                ExecEvent::Start { .. } => continue,
-                ExecEvent::Stdout { data } => Output::Stdout(data),
-                ExecEvent::Stderr { data } => Output::Stderr(data),
+                ExecEvent::Start { .. } | ExecEvent::Dropped { .. } => continue,
+                ExecEvent::Stdout { data, .. } => Output::Stdout(data),
+                ExecEvent::Stderr { data, .. } => Output::Stderr(data),
                 ExecEvent::Exit { success: true, .. } => return Ok(()),
                 ExecEvent::Exit { ending, .. } => return Err(NoLayer::Ended(ending)),
             };
@@ -190,7 +190,7 @@ fn describe(ending: Ending) -> String {
         Ending::OutOfMemory => "ran out of memory".to_owned(),
         Ending::PidsLimit => "ran out of processes".to_owned(),
         Ending::DiskFull => "filled the disk".to_owned(),
-        Ending::Killed => "was killed".to_owned(),
+        Ending::Killed { .. } => "was killed".to_owned(),
         Ending::Lost => "was lost with its sandbox".to_owned(),
     }
 }

@@ -3,24 +3,37 @@
 use api::exec::Encoding;
 use base64::{Engine, prelude::BASE64_STANDARD};
 
+/// Bytes of a UTF-8 sequence that is not complete, at most.
+pub(crate) const CUT_BYTES: usize = 3;
+
 /// Turns the pieces of one stream into text, a piece at a time, in the encoding of its request.
 ///
 /// A UTF-8 sequence that is cut by the end of a piece is kept for the next one. In base64 each
 /// piece is padded by itself.
 #[derive(Debug)]
-pub(super) struct Encoder {
+pub(crate) struct Encoder {
     encoding: Encoding,
-    /// The beginning of a sequence that is not complete yet: at most 3 bytes.
+    /// The beginning of a sequence that is not complete yet: at most [`CUT_BYTES`].
     cut: Vec<u8>,
 }
 
 impl Encoder {
-    pub(super) fn new(encoding: Encoding) -> Self {
+    pub(crate) fn new(encoding: Encoding) -> Self {
         Self { encoding, cut: Vec::new() }
     }
 
+    /// Goes on after `tail`, the last [`CUT_BYTES`] before it: what an earlier encoder kept of them
+    /// comes with the next piece.
+    pub(crate) fn resumed(encoding: Encoding, tail: &[u8]) -> Self {
+        let mut encoder = Self::new(encoding);
+        if encoding == Encoding::Utf8 {
+            drop(encoder.decode(tail));
+        }
+        encoder
+    }
+
     /// The text of the next piece; empty when all of it is kept for the next one.
-    pub(super) fn encode(&mut self, piece: &[u8]) -> String {
+    pub(crate) fn encode(&mut self, piece: &[u8]) -> String {
         match self.encoding {
             Encoding::Base64 => BASE64_STANDARD.encode(piece),
             Encoding::Utf8 if self.cut.is_empty() => self.decode(piece),
@@ -33,7 +46,7 @@ impl Encoder {
     }
 
     /// The text of what is still kept, at the end of the stream.
-    pub(super) fn finish(&mut self) -> String {
+    pub(crate) fn finish(&mut self) -> String {
         String::from_utf8_lossy(&std::mem::take(&mut self.cut)).into_owned()
     }
 
@@ -87,6 +100,18 @@ mod tests {
             .map(|byte| encoder.encode(std::slice::from_ref(byte)))
             .collect();
         assert_eq!(text, "a😀€");
+    }
+
+    #[test]
+    fn an_encoder_goes_on_where_another_stopped() {
+        let text = "a€😀z".as_bytes();
+        for cut in 0..=text.len() {
+            let (first, second) = text.split_at(cut);
+            let said = Encoder::new(Encoding::Utf8).encode(first);
+            let tail = &first[first.len().saturating_sub(CUT_BYTES)..];
+            let mut resumed = Encoder::resumed(Encoding::Utf8, tail);
+            assert_eq!(said + &resumed.encode(second), "a€😀z", "cut at {cut}");
+        }
     }
 
     #[test]

@@ -1,0 +1,210 @@
+//! Follows the log of a process as server-sent events: the stream of an exec, and that of a log.
+//!
+//! Each event of output carries the cursor after it as its `id:`, so that a caller whose connection
+//! broke goes on where it was.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use api::{
+    exec::{Encoding, Ending, ExecEvent},
+    limit::HEARTBEAT_SECS,
+    process::OutputStream,
+};
+use axum::{
+    body::Body,
+    http::{HeaderValue, header},
+    response::Response,
+};
+use bytes::Bytes;
+use futures_util::stream;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use crate::{
+    process::{End, Process, log::Read},
+    text::{CUT_BYTES, Encoder},
+};
+
+/// Bytes of output in one event; a multiple of 3, so that base64 has no padding inside.
+const EVENT_BYTES: usize = 48 * 1024;
+
+/// A quiet stream's sign of life: a comment, which clients ignore.
+const HEARTBEAT: Bytes = Bytes::from_static(b":\n\n");
+
+/// Where a stream of events ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// With the process.
+    Exit,
+    /// With what there is now, or with the process.
+    Now,
+}
+
+/// A reader of a process's log.
+#[derive(Debug)]
+pub(crate) struct Follow {
+    process: Arc<Process>,
+    cursor: u64,
+    stdout: Encoder,
+    stderr: Encoder,
+    /// The process waits for this reader.
+    is_awaited: bool,
+    until: Until,
+    /// The first event, until it is sent.
+    start: Option<ExecEvent>,
+}
+
+/// What comes next.
+enum Next {
+    Event {
+        event: ExecEvent,
+        cursor: u64,
+    },
+    /// Bytes were read that make no whole character yet.
+    More,
+    Wait,
+    End,
+}
+
+impl Follow {
+    /// Reads from `cursor` on.
+    pub(crate) fn new(process: Arc<Process>, cursor: u64, encoding: Encoding) -> Self {
+        let encoder =
+            |stream| Encoder::resumed(encoding, &process.log.tail(stream, cursor, CUT_BYTES));
+        let (stdout, stderr) = (encoder(OutputStream::Stdout), encoder(OutputStream::Stderr));
+        Self { process, cursor, stdout, stderr, is_awaited: false, until: Until::Exit, start: None }
+    }
+
+    /// The process waits for this reader, which also says that it has started.
+    pub(crate) fn awaited(mut self) -> Self {
+        self.is_awaited = true;
+        let process_id = self.process.about.id.clone();
+        self.start = Some(ExecEvent::Start { pid: self.process.pid(), process_id });
+        self
+    }
+
+    /// Ends where `until` says.
+    pub(crate) fn until(mut self, until: Until) -> Self {
+        self.until = until;
+        self
+    }
+
+    /// The answer that follows the log. `held` lives as long as its body.
+    pub(crate) fn respond(self, held: impl Send + 'static) -> Response {
+        let period = Duration::from_secs(HEARTBEAT_SECS);
+        let mut heartbeat = interval_at(Instant::now() + period, period);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let events = stream::unfold(Some((self, heartbeat, held)), |state| async move {
+            let (mut follow, mut heartbeat, held) = state?;
+            let (text, is_last) = tokio::select! {
+                next = follow.next() => next,
+                _ = heartbeat.tick() => (HEARTBEAT, false),
+            };
+            heartbeat.reset();
+            Some((Ok::<_, Infallible>(text), (!is_last).then_some((follow, heartbeat, held))))
+        });
+        let mut response = Response::new(Body::from_stream(events));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        response
+    }
+
+    /// The next text of the stream, and whether it is the last.
+    ///
+    /// Cancel safe: nothing is read before the last await.
+    async fn next(&mut self) -> (Bytes, bool) {
+        if let Some(start) = self.start.take() {
+            return (render(&start, None).into(), false);
+        }
+        loop {
+            match self.step() {
+                Next::Event { event, cursor } => {
+                    return (render(&event, Some(cursor)).into(), false);
+                }
+                Next::More => {}
+                Next::Wait if self.until == Until::Now => return (Bytes::new(), true),
+                Next::Wait => self.process.log.readable(self.cursor).await,
+                Next::End => return (self.exit(self.process.ended().await), true),
+            }
+        }
+    }
+
+    fn step(&mut self) -> Next {
+        let Self { process, cursor, stdout, stderr, .. } = self;
+        let next = process.log.read(*cursor, EVENT_BYTES, |read| match read {
+            Read::Bytes { stream, time_ms, bytes } => {
+                *cursor += bytes.len() as u64;
+                let encoder = match stream {
+                    OutputStream::Stdout => stdout,
+                    OutputStream::Stderr => stderr,
+                };
+                let data = encoder.encode(bytes);
+                if data.is_empty() {
+                    return Next::More;
+                }
+                Next::Event { event: output(stream, data, time_ms), cursor: *cursor }
+            }
+            Read::Dropped(bytes) => {
+                *cursor += bytes;
+                Next::Event { event: ExecEvent::Dropped { bytes }, cursor: *cursor }
+            }
+            Read::Pending => Next::Wait,
+            Read::End => Next::End,
+        });
+        if self.is_awaited {
+            self.process.log.advance(self.cursor);
+        }
+        next
+    }
+
+    /// What is still kept of both outputs, and the end.
+    fn exit(&mut self, end: End) -> Bytes {
+        let exit = ExecEvent::Exit {
+            success: end.ending == Ending::Exited { code: 0 },
+            exit_code: end.ending.exit_code(),
+            ending: end.ending,
+            duration_ms: end.duration_ms(),
+            usage: end.usage,
+        };
+        let mut text = String::new();
+        for (stream, encoder) in
+            [(OutputStream::Stdout, &mut self.stdout), (OutputStream::Stderr, &mut self.stderr)]
+        {
+            let rest = encoder.finish();
+            if !rest.is_empty() {
+                text += &render(&output(stream, rest, end.at_ms), Some(self.cursor));
+            }
+        }
+        text += &render(&exit, Some(self.cursor));
+        text.into()
+    }
+}
+
+fn output(stream: OutputStream, data: String, time_ms: i64) -> ExecEvent {
+    match stream {
+        OutputStream::Stdout => ExecEvent::Stdout { data, time_ms },
+        OutputStream::Stderr => ExecEvent::Stderr { data, time_ms },
+    }
+}
+
+/// JSON has no line breaks, so the data is one line whatever a program wrote.
+fn render(event: &ExecEvent, cursor: Option<u64>) -> String {
+    let data = serde_json::to_string(event).expect("an event is numbers, names and text");
+    let id = cursor.map_or_else(String::new, |cursor| format!("id: {cursor}\n"));
+    format!("event: {}\n{id}data: {data}\n\n", event.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line_of_data() {
+        let event = ExecEvent::Stdout { data: "a\n\nevent: exit\n".to_owned(), time_ms: 1 };
+        assert_eq!(
+            render(&event, Some(7)),
+            "event: stdout\nid: 7\n\
+             data: {\"type\":\"stdout\",\"data\":\"a\\n\\nevent: exit\\n\",\"timeMs\":1}\n\n"
+        );
+    }
+}
