@@ -9,6 +9,7 @@ mod image;
 mod network;
 mod node;
 mod sandbox;
+mod watch;
 
 /// A server for one test.
 fn server() -> testkit::Server {

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, completions, config, cp, doctor, down, exec, image, inspect, ps, rm, run, serve,
+    bench, completions, config, cp, doctor, down, exec, image, inspect, ps, rm, run, serve, watch,
 };
 
 /// Run untrusted code in isolated sandboxes on this machine.
@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Rm(rm::Arguments),
     /// Copy files between this machine and a sandbox.
     Cp(cp::Arguments),
+    /// Show what changes in a sandbox's files, as it changes.
+    Watch(watch::Arguments),
     /// List and build images, the file systems that sandboxes start from.
     Image(image::Arguments),
     /// Start the server on this machine.

@@ -14,6 +14,7 @@ pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod serve;
 pub(crate) mod version;
+pub(crate) mod watch;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,7 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
         Command::Inspect(arguments) => wait(|signals| until(signals, inspect::run(arguments, out))),
         Command::Rm(arguments) => wait(|signals| until(signals, rm::run(arguments, out))),
         Command::Cp(arguments) => wait(|signals| until(signals, cp::run(arguments, out))),
+        Command::Watch(arguments) => wait(|signals| until(signals, watch::run(arguments, out))),
         Command::Image(arguments) => wait(|signals| until(signals, image::run(arguments, out))),
         Command::Version => wait(|signals| until(signals, version::run(out))),
         Command::Bench(arguments) => wait(|signals| bench::run(arguments, out, signals)),

@@ -36,6 +36,7 @@ mod image;
 mod node;
 mod sandbox;
 mod sse;
+mod watch;
 
 pub use api;
 
@@ -46,3 +47,4 @@ pub use event::EventStream;
 pub use exec::{ExecStream, decode_output, encode_stdin};
 pub use file::{FileStream, entry_path};
 pub use image::BuildStream;
+pub use watch::WatchStream;

@@ -6,7 +6,7 @@
 //! directories are not copied; pipes, sockets and devices are left out and named.
 
 mod download;
-mod place;
+pub(crate) mod place;
 mod progress;
 mod remote;
 mod upload;
