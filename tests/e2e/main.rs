@@ -14,6 +14,7 @@ mod process;
 mod sandbox;
 mod shell;
 mod terminal;
+mod watch;
 
 /// A server for one test.
 fn server() -> testkit::Server {

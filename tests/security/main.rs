@@ -7,6 +7,7 @@ mod files;
 mod leak;
 mod network;
 mod terminal;
+mod watch;
 
 /// A server for one test.
 fn server() -> testkit::Server {

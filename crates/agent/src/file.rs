@@ -35,6 +35,7 @@ mod path;
 mod range;
 mod temporary;
 mod walk;
+pub(crate) mod watch;
 
 use std::{io, os::fd::AsFd};
 

@@ -30,6 +30,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    file::watch::Watches,
     process::{
         Counters, Forest, Table, default_env,
         log::{BUDGET_BYTES, Budget},
@@ -86,6 +87,8 @@ pub(crate) struct Agent {
     pub(crate) log_budget: Arc<Budget>,
     /// The terminals that run or are remembered.
     pub(crate) terminals: Terminals,
+    /// What is watched, and by how many.
+    pub(crate) watches: Watches,
     /// Tasks that follow commands.
     pub(crate) tasks: TaskTracker,
 }
@@ -196,6 +199,7 @@ fn prepare(handoff: &Handoff, config: AgentConfig) -> Result<Agent, InitError> {
         drains: AtomicUsize::new(0),
         log_budget: Arc::new(Budget::new(BUDGET_BYTES)),
         terminals: Terminals::default(),
+        watches: Watches::default(),
         tasks: TaskTracker::new(),
     })
 }

@@ -6,7 +6,9 @@ use api::error::{ApiError, ErrorCode};
 use axum::{Router, extract::DefaultBodyLimit, http::Uri, middleware};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{exec, file, health, init::Agent, processes, refusal, refusal::Refusal, terminal};
+use crate::{
+    exec, file, file::watch, health, init::Agent, processes, refusal, refusal::Refusal, terminal,
+};
 
 fn table() -> OpenApiRouter<Arc<Agent>> {
     OpenApiRouter::new()
@@ -33,6 +35,8 @@ fn table() -> OpenApiRouter<Arc<Agent>> {
         .routes(routes!(file::batch::read_files))
         .routes(routes!(file::batch::write_files))
         .routes(routes!(file::archive::read, file::archive::write))
+        .routes(routes!(watch::watch))
+        .routes(routes!(watch::changes))
 }
 
 /// The routes as an OpenAPI document, for the daemon to forward and to publish.
@@ -100,6 +104,7 @@ mod tests {
                 "get /files/{path}",
                 "get /files:list",
                 "get /files:stat",
+                "get /files:watch",
                 "get /health",
                 "get /processes",
                 "get /processes/{pid}",
@@ -108,6 +113,7 @@ mod tests {
                 "get /terminals/{tid}",
                 "head /files/{path}",
                 "post /exec",
+                "post /files:changes",
                 "post /files:chmod",
                 "post /files:copy",
                 "post /files:mkdir",

@@ -98,6 +98,8 @@ pub enum ErrorCode {
     PayloadTooLarge,
     /// The file is over the limit of this form of the request; the raw form has none.
     FileTooLarge,
+    /// There are more directories to watch than may be watched at once.
+    TreeTooLarge,
     /// What arrived does not have the checksum that was promised; nothing was changed.
     ChecksumMismatch,
     /// The requested byte range lies outside the file.
@@ -184,7 +186,7 @@ impl ErrorCode {
             | Self::StdinClosed => 409,
             Self::SessionTerminated | Self::SessionDestroyed => 410,
             Self::PreconditionFailed => 412,
-            Self::PayloadTooLarge | Self::FileTooLarge => 413,
+            Self::PayloadTooLarge | Self::FileTooLarge | Self::TreeTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::RangeNotSatisfiable => 416,
             Self::ChecksumMismatch => 422,

@@ -19,5 +19,6 @@ pub mod node;
 pub mod process;
 pub mod sandbox;
 pub mod terminal;
+pub mod watch;
 
 pub use error::require_object;

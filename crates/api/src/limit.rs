@@ -172,3 +172,25 @@ pub const ARCHIVE_LEFT_OUT: usize = 100;
 
 /// See [`ARCHIVE_LEFT_OUT`].
 pub const ARCHIVE_LEFT_OUT_BYTES: usize = 32 * 1024;
+
+/// Streams of watched files at once in one sandbox. Each takes one of the kernel's 128 (by default)
+/// inotify instances of the sandbox, which its own programs share.
+pub const WATCHES_PER_SANDBOX: usize = 32;
+
+/// Directories that all watches of a sandbox follow together, each counted once per watch: more
+/// than any source tree has without what is built and installed. Bounds the agent's memory (some
+/// 250 bytes each) and leaves the kernel's own limit to the sandbox's programs.
+pub const WATCHED_DIRECTORIES: usize = 65_536;
+
+/// Patterns in one `include` or `exclude`.
+pub const WATCH_PATTERNS: usize = 64;
+
+/// Bytes of one pattern.
+pub const WATCH_PATTERN_BYTES: usize = 1024;
+
+/// Versions of `files:changes` with different paths or patterns that one sandbox knows at once; the
+/// one that was not asked for for longest gives way. Each takes an inotify instance too.
+pub const CHANGES_KEPT: usize = 16;
+
+/// Seconds that a version of `files:changes` stays known after it was last asked for.
+pub const CHANGES_KEPT_SECS: u64 = 10 * 60;

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     bench, cat, completions, config, cp, doctor, down, exec, image, inspect, kill, logs, ls, ps,
-    rm, run, serve, shell, start, wait,
+    rm, run, serve, shell, start, wait, watch,
 };
 
 /// Run untrusted code in isolated sandboxes on this machine.
@@ -68,6 +68,8 @@ pub(crate) enum Command {
     Cat(cat::Arguments),
     /// List a directory of a sandbox.
     Ls(ls::Arguments),
+    /// Show what changes in a sandbox's files, as it changes.
+    Watch(watch::Arguments),
     /// List and build images, the file systems that sandboxes start from.
     Image(image::Arguments),
     /// Start the server on this machine.

@@ -21,6 +21,7 @@ pub(crate) mod shell;
 pub(crate) mod start;
 pub(crate) mod version;
 pub(crate) mod wait;
+pub(crate) mod watch;
 
 use std::process::ExitCode;
 
@@ -60,6 +61,7 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
         Command::Cp(arguments) => wait(|signals| until(signals, cp::run(arguments, out))),
         Command::Cat(arguments) => wait(|signals| until(signals, cat::run(arguments))),
         Command::Ls(arguments) => wait(|signals| until(signals, ls::run(arguments, out))),
+        Command::Watch(arguments) => wait(|signals| until(signals, watch::run(arguments, out))),
         Command::Image(arguments) => wait(|signals| until(signals, image::run(arguments, out))),
         Command::Version => wait(|signals| until(signals, version::run(out))),
         Command::Bench(arguments) => wait(|signals| bench::run(arguments, out, signals)),

@@ -40,6 +40,7 @@ mod sandbox;
 mod sse;
 mod terminal;
 mod transfer;
+mod watch;
 
 pub use api;
 
@@ -53,3 +54,4 @@ pub use image::BuildStream;
 pub use process::LogStream;
 pub use terminal::{TerminalConnection, TerminalInput, TerminalMessage, TerminalOutput};
 pub use transfer::ByteStream;
+pub use watch::WatchStream;

@@ -14,6 +14,7 @@ pub mod error;
 pub mod fd;
 pub mod file;
 pub mod file_system;
+pub mod inotify;
 pub mod limits;
 pub mod malloc;
 pub mod memfd;

@@ -75,7 +75,7 @@ pub(super) fn etag(stat: &Stat) -> String {
 }
 
 /// `path` as it follows `/files/` in a URL.
-fn encode(path: &[u8]) -> String {
+pub(super) fn encode(path: &[u8]) -> String {
     let mut text = String::with_capacity(path.len() * 3);
     for byte in path.strip_prefix(b"/").unwrap_or(path) {
         if byte.is_ascii_alphanumeric() || b"-._~/".contains(byte) {

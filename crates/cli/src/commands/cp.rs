@@ -9,7 +9,7 @@
 //! breaks off is an error, and what was copied before stays, each file whole.
 
 mod download;
-mod place;
+pub(crate) mod place;
 mod progress;
 mod remote;
 mod upload;
