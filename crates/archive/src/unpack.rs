@@ -12,6 +12,7 @@
 //! bits, owner and time. Set-user-id, set-group-id and sticky bits are not taken. Extended attributes
 //! are read over. Absolute names are taken from the top of the directory.
 
+mod crew;
 mod entry;
 mod extended;
 mod file;
@@ -27,6 +28,7 @@ use api::{
 use sys::SysError;
 
 use self::{
+    crew::Crew,
     extended::Extended,
     file::NewFile,
     tree::{Attributes, Tree},
@@ -85,6 +87,7 @@ enum Into {
 pub struct Unpacker {
     options: UnpackOptions,
     tree: Tree,
+    crew: Crew,
     state: State,
     buffer: Vec<u8>,
     extended: Extended,
@@ -92,6 +95,7 @@ pub struct Unpacker {
     path: Vec<u8>,
     /// Entries that began.
     entries: u64,
+    /// What was made, but for small files.
     done: Unpacked,
     comment: Option<Vec<u8>>,
 }
@@ -103,6 +107,7 @@ impl Unpacker {
         Self {
             options,
             tree: Tree::new(dir),
+            crew: Crew::default(),
             state: State::Header,
             buffer: Vec::new(),
             extended: Extended::default(),
@@ -141,14 +146,25 @@ impl Unpacker {
             self.give_up();
             return Err(error);
         }
+        self.crew.rest()?;
         self.tree.leave_all().map_err(|source| self.refused("finish", source))?;
-        Ok(self.done.clone())
+        Ok(self.done())
     }
 
-    /// What has been unpacked until now.
+    /// Ends it before the archive's end. Gives what was unpacked, which stays.
+    pub fn stop(&mut self) -> Unpacked {
+        self.give_up();
+        self.done()
+    }
+
+    /// What has been unpacked until now; some more may be under way.
     #[must_use]
-    pub fn done(&self) -> &Unpacked {
-        &self.done
+    pub fn done(&self) -> Unpacked {
+        let (files, bytes) = self.crew.made();
+        let mut done = self.done.clone();
+        done.files += files;
+        done.bytes += bytes;
+        done
     }
 
     /// What the archive says about itself: the comment of its top directory.
@@ -281,14 +297,16 @@ impl Unpacker {
         ArchiveError::File { attempt, path: self.path.clone(), source }
     }
 
-    /// Leaves nothing half made: the file it is in goes, and directories get their bits and times.
+    /// Leaves nothing half made: the file it is in goes, those that have come whole are made, and
+    /// directories get their bits and times.
     fn give_up(&mut self) {
         if let State::Content { into: Into::File(file), .. } =
             std::mem::replace(&mut self.state, State::Broken)
         {
-            file.remove(self.tree.dir());
+            file.remove(self.tree.dir().fd());
         }
         // What led here is the error to tell.
+        self.crew.rest().unwrap_or(());
         self.tree.leave_all().unwrap_or(());
     }
 }

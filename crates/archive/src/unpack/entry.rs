@@ -10,7 +10,7 @@ use sys::{SysError, errno, file};
 
 use super::{
     Into, State, Unpacker,
-    file::{NewFile, make_small, make_temporary},
+    file::{NewFile, make_temporary},
     name::Name,
     tree::{self, Attributes, MODE_BITS},
 };
@@ -65,17 +65,18 @@ impl Unpacker {
         else {
             return Ok(());
         };
-        let (dir, umask) = (self.tree.dir(), self.tree.umask);
-        let made = match into {
-            Into::Nothing => None,
-            Into::Small(name, new) => Some(make_small(dir, &name, &self.buffer, (new, umask))),
-            Into::File(file) => Some(file.keep(dir, umask)),
-        };
-        if let Some(made) = made {
-            made.map_err(|source| self.refused("write", source))?;
-            self.done.files += 1;
-            self.done.bytes += self.buffer.len() as u64;
-            self.buffer.clear();
+        match into {
+            Into::Nothing => {}
+            Into::Small(name, new) => {
+                let name = (name, self.path.clone());
+                self.crew.make(self.tree.dir(), name, new, &self.buffer)?;
+                self.buffer.clear();
+            }
+            Into::File(file) => {
+                let kept = file.keep(self.tree.dir());
+                kept.map_err(|source| self.refused("write", source))?;
+                self.done.files += 1;
+            }
         }
         self.pass(padding);
         Ok(())
@@ -105,13 +106,16 @@ impl Unpacker {
         size: u64,
     ) -> Result<Into, ArchiveError> {
         let (name, above) = self.split(name)?;
-        let begun = self.tree.enter(above).and_then(|()| {
-            if size <= SMALL_BYTES {
-                return Ok(Into::Small(name.to_owned(), new));
-            }
-            NewFile::create(self.tree.dir(), name, new).map(Into::File)
-        });
-        begun.map_err(|source| self.refused("write", source))
+        self.tree.enter(above).map_err(|source| self.refused("write", source))?;
+        let is_small = size <= SMALL_BYTES;
+        if !is_small || self.tree.has_met_existing() {
+            self.crew.rest()?;
+        }
+        if is_small {
+            return Ok(Into::Small(name.to_owned(), new));
+        }
+        let begun = NewFile::create(self.tree.dir().fd(), name, new);
+        begun.map(Into::File).map_err(|source| self.refused("write", source))
     }
 
     fn directory(
@@ -133,8 +137,9 @@ impl Unpacker {
     fn symlink(&mut self, name: &Name, link: &[u8], new: Attributes) -> Result<(), ArchiveError> {
         let (name, above) = self.split(name)?;
         let link = CString::new(link).map_err(|_zero| self.invalid(Fault::Name))?;
+        self.crew.rest()?;
         let made = self.tree.enter(above).and_then(|()| {
-            let dir = self.tree.dir();
+            let dir = self.tree.dir().fd();
             self.put(name, |name| {
                 file::make_link(&link, dir, name)?;
                 if let Some(owner) = new.owner {
@@ -156,13 +161,14 @@ impl Unpacker {
         let Some((target, target_above)) = target.split() else {
             return Err(self.invalid(Fault::LinkOutside));
         };
+        self.crew.rest()?;
         let made = self.tree.find(target_above).and_then(|from| {
             // A link's further name would be a link, whose target nobody has looked at.
             if file::stat(from.as_fd(), target)?.mode & file::S_IFMT != file::S_IFREG {
                 return Err(SysError { call: "linkat", errno: errno::EPERM });
             }
             self.tree.enter(above)?;
-            let dir = self.tree.dir();
+            let dir = self.tree.dir().fd();
             self.put(name, |name| file::hard_link(from.as_fd(), target, dir, name))
         });
         made.map_err(|source| self.refused("make the further name", source))?;
@@ -180,7 +186,7 @@ impl Unpacker {
             Err(SysError { errno: errno::EEXIST, .. }) => {}
             made => return made,
         }
-        let dir = self.tree.dir();
+        let dir = self.tree.dir().fd();
         let (temporary, ()) = make_temporary(&make)?;
         let renamed = file::rename((dir, &temporary), (dir, name), false);
         // It is still there when the rename failed, or when both are names of one file, rename(2).

@@ -7,6 +7,7 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::{PermissionsExt, fchown},
     },
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -82,99 +83,134 @@ pub(super) fn time((seconds, nanoseconds): (i64, u32)) -> Option<SystemTime> {
     time?.checked_add(Duration::from_nanos(nanoseconds.into()))
 }
 
+/// An open directory, which everybody holds who has work in it. It must be given back by
+/// [`Dir::release`].
+#[derive(Debug)]
+pub(super) struct Dir {
+    fd: OwnedFd,
+    pub(super) umask: Umask,
+    /// What it gets when nobody has work in it any more, and the bits it was made with: filling it
+    /// needs rights, and changes its time.
+    rest: Option<(Attributes, u32)>,
+}
+
+impl Dir {
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Has no more work in it.
+    pub(super) fn release(self: Arc<Self>) -> Result<(), SysError> {
+        match Arc::into_inner(self) {
+            Some(Self { fd, umask, rest: Some((attributes, made_with)) }) => {
+                umask.set(&File::from(fd), attributes, made_with)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Level {
     name: CString,
-    dir: OwnedFd,
-    /// What it gets when it is left, and the bits it was made with.
-    rest: Option<(Attributes, u32)>,
+    dir: Arc<Dir>,
 }
 
 /// The directory that is unpacked into, and the way to where the last entry was.
 #[derive(Debug)]
 pub(super) struct Tree {
-    top: OwnedFd,
+    top: Arc<Dir>,
     levels: Vec<Level>,
-    pub(super) umask: Umask,
+    /// On the way was a directory that this way has not made.
+    has_met_existing: bool,
 }
 
 impl Tree {
     pub(super) fn new(top: OwnedFd) -> Self {
-        Self { top, levels: Vec::new(), umask: Umask::of_process() }
+        let top = Dir { fd: top, umask: Umask::of_process(), rest: None };
+        Self { top: Arc::new(top), levels: Vec::new(), has_met_existing: false }
     }
 
     /// The directory it is in.
-    pub(super) fn dir(&self) -> BorrowedFd<'_> {
-        self.levels.last().map_or(self.top.as_fd(), |level| level.dir.as_fd())
+    pub(super) fn dir(&self) -> &Arc<Dir> {
+        self.levels.last().map_or(&self.top, |level| &level.dir)
+    }
+
+    /// True if a directory was entered, since this was last asked, that was there already: another
+    /// way may have led to it before.
+    pub(super) fn has_met_existing(&mut self) -> bool {
+        std::mem::take(&mut self.has_met_existing)
     }
 
     /// Goes to a directory, which is made with everything on its way.
     pub(super) fn enter(&mut self, path: &[CString]) -> Result<(), SysError> {
         self.leave(path)?;
         for name in path.get(self.levels.len()..).unwrap_or_default() {
-            let dir = match open_directory(self.dir(), name) {
+            let above = self.dir().fd();
+            match open_directory(above, name) {
                 Err(SysError { errno: errno::ENOENT, .. }) => {
-                    file::make_dir(self.dir(), name, DIRECTORY_MODE)?;
-                    open_directory(self.dir(), name)?
+                    file::make_dir(above, name, DIRECTORY_MODE)?;
+                    let fd = open_directory(above, name)?;
+                    self.push(name, fd, None);
                 }
-                opened => opened?,
-            };
-            self.levels.push(Level { name: name.clone(), dir, rest: None });
+                opened => {
+                    let fd = opened?;
+                    self.has_met_existing = true;
+                    self.push(name, fd, None);
+                }
+            }
         }
         Ok(())
     }
 
-    /// Goes to a directory that an archive names. A new one gets its attributes when it is left,
-    /// because filling it needs rights and changes its time.
+    /// Goes to a directory that an archive names, of which a new one gets the attributes.
     pub(super) fn make(&mut self, path: &[CString], new: Attributes) -> Result<(), SysError> {
         let Some((name, above)) = path.split_last() else { return Ok(()) };
         self.enter(above)?;
         let made_with = new.mode | FILLING_BITS;
-        let rest = match file::make_dir(self.dir(), name, made_with) {
+        let rest = match file::make_dir(self.dir().fd(), name, made_with) {
             Ok(()) => Some((new, made_with)),
             Err(SysError { errno: errno::EEXIST, .. }) => None,
             Err(error) => return Err(error),
         };
-        let dir = open_directory(self.dir(), name)?;
-        self.levels.push(Level { name: name.clone(), dir, rest });
+        let fd = open_directory(self.dir().fd(), name)?;
+        self.has_met_existing |= rest.is_none();
+        self.push(name, fd, rest);
         Ok(())
     }
 
     /// Leaves every directory. The first failure is told, after all were tried.
     pub(super) fn leave_all(&mut self) -> Result<(), SysError> {
         let mut result = Ok(());
-        while !self.levels.is_empty() {
-            result = result.and(self.leave_last());
+        while let Some(level) = self.levels.pop() {
+            result = result.and(level.dir.release());
         }
         result
+    }
+
+    /// Opens the directory of a name that is there already, without going to it.
+    pub(super) fn find(&self, path: &[CString]) -> Result<OwnedFd, SysError> {
+        let mut dir = self.top.fd.try_clone().map_err(|error| system("dup", &error))?;
+        for name in path {
+            dir = open_directory(dir.as_fd(), name)?;
+        }
+        Ok(dir)
+    }
+
+    fn push(&mut self, name: &CStr, fd: OwnedFd, rest: Option<(Attributes, u32)>) {
+        let dir = Arc::new(Dir { fd, umask: self.top.umask, rest });
+        self.levels.push(Level { name: name.to_owned(), dir });
     }
 
     /// Leaves what is not on the way to `path`.
     fn leave(&mut self, path: &[CString]) -> Result<(), SysError> {
         let common = self.levels.iter().zip(path).take_while(|(level, name)| level.name == **name);
         let common = common.count();
-        while self.levels.len() > common {
-            self.leave_last()?;
+        let mut result = Ok(());
+        for level in self.levels.drain(common..).rev() {
+            result = result.and(level.dir.release());
         }
-        Ok(())
-    }
-
-    fn leave_last(&mut self) -> Result<(), SysError> {
-        match self.levels.pop() {
-            Some(Level { dir, rest: Some((attributes, made_with)), .. }) => {
-                self.umask.set(&File::from(dir), attributes, made_with)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Opens the directory of a name that is there already, without going to it.
-    pub(super) fn find(&self, path: &[CString]) -> Result<OwnedFd, SysError> {
-        let mut dir = self.top.try_clone().map_err(|error| system("dup", &error))?;
-        for name in path {
-            dir = open_directory(dir.as_fd(), name)?;
-        }
-        Ok(dir)
+        result
     }
 }
 

@@ -8,6 +8,8 @@ use std::{
 
 use archive::UnpackOptions;
 
+use testkit::tape;
+
 use crate::tree::{look, make, pack, unpack, unpack_with};
 
 #[test]
@@ -163,4 +165,112 @@ fn what_is_there_is_replaced_whole_and_directories_are_merged() {
         .collect();
     names.sort();
     assert_eq!(names, ["file", "link", "one", "stays", "two"], "no temporary file is left");
+}
+
+/// Two threads make the files; the order of the archive must show in nothing.
+#[test]
+fn the_last_entry_of_a_name_wins_as_with_gnu_tar() {
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = move |below: u64| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed % below
+    };
+    for round in 0..6 {
+        let mut parts = Vec::new();
+        for number in 0..3000 {
+            let (dir, name) = (random(12), random(if round % 2 == 0 { 8 } else { 400 }));
+            // Some directories are named, some only used; all are come back to.
+            let dir = if dir < 3 { String::new() } else { format!("d{}/d{dir}/", dir % 4) };
+            parts.push(match random(40) {
+                0 => tape::entry(b'5', format!("{dir}sub{name}/").as_bytes(), b"", b""),
+                1 => tape::entry(b'2', format!("{dir}{name}").as_bytes(), b"nowhere", b""),
+                2 => tape::file(&format!("{dir}{name}"), &"large".repeat(20_000)),
+                3 if number > 0 => {
+                    let link = parts.last().map_or(b"".as_slice(), |part: &Vec<u8>| &part[..100]);
+                    let link = link.split(|byte| *byte == 0).next().unwrap();
+                    tape::entry(b'1', format!("{dir}{name}").as_bytes(), link, b"")
+                }
+                length => {
+                    let content =
+                        format!("{number} ").repeat(usize::try_from(length * 20).unwrap());
+                    tape::file(&format!("{dir}{name}"), &content)
+                }
+            });
+            // A name of a directory, of a link that leads nowhere, or the same name is no target.
+            let is_bad = |part: &Vec<u8>, before: &Vec<u8>| {
+                part[156] == b'1' && (before[156] != b'0' || part[..100] == before[..100])
+            };
+            if let [.., before, part] = &*parts
+                && is_bad(part, before)
+            {
+                parts.pop();
+            }
+        }
+        let archive = tape::archive(&parts);
+        // In memory: some disks are slow at names that come and go.
+        let dir = || tempfile::tempdir_in("/dev/shm").unwrap();
+        let (ours, theirs) = (dir(), dir());
+        let file = theirs.path().with_extension("tar");
+        fs::write(&file, &archive).unwrap();
+        let untar = Command::new("tar")
+            .args(["--warning=no-timestamp", "-xf"])
+            .arg(&file)
+            .arg("-C")
+            .arg(theirs.path())
+            .output()
+            .unwrap();
+        fs::remove_file(&file).unwrap();
+        assert!(untar.status.success(), "{}", String::from_utf8_lossy(&untar.stderr));
+
+        let done = unpack(ours.path(), &archive, 20_000).unwrap();
+
+        assert_eq!(done.entries(), parts.len() as u64);
+        assert_eq!(content(ours.path()), content(theirs.path()), "round {round}");
+    }
+}
+
+/// Paths with what is there, and how many names a file has.
+fn content(root: &std::path::Path) -> Vec<(String, Vec<u8>, u64)> {
+    let mut found = Vec::new();
+    let mut pending = vec![root.to_owned()];
+    while let Some(path) = pending.pop() {
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        let name = path.strip_prefix(root).unwrap().display().to_string();
+        if metadata.is_dir() {
+            pending.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            found.push((name, b"directory".to_vec(), 0));
+        } else if metadata.is_symlink() {
+            found.push((name, b"link".to_vec(), 1));
+        } else {
+            found.push((name, fs::read(&path).unwrap(), metadata.nlink()));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn directories_keep_their_time_whoever_fills_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+    fs::create_dir(&to).unwrap();
+    for number in 0..200 {
+        let path = from.join(format!("{}/{number}", number % 7));
+        fs::create_dir_all(&path).unwrap();
+        for file in 0..number % 90 {
+            fs::write(path.join(file.to_string()), "x").unwrap();
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o555)).unwrap();
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(number);
+        fs::File::open(&path).unwrap().set_modified(time).unwrap();
+    }
+
+    unpack(&to, &pack(&from), 10_000).unwrap();
+
+    let (mut expected, mut found) = (look(&from), look(&to));
+    expected.remove(&Vec::new());
+    found.remove(&Vec::new());
+    assert!(found == expected);
 }

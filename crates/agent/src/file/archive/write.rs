@@ -37,7 +37,7 @@ pub(super) async fn unpack(
     let mut unpacking = blocking(move || Unpacking::begin(path, &query)).await?;
     loop {
         let Ok((pieces, is_last)) = gather(&mut body).await else {
-            return Err(unpacking.refuse(broken_off()));
+            return blocking(move || Err(unpacking.refuse(broken_off()))).await;
         };
         let step = blocking(move || {
             for piece in pieces {
@@ -62,8 +62,18 @@ enum Step {
 
 /// A directory that is being unpacked.
 struct Unpacking {
-    input: Input,
+    /// None once it is dropped.
+    input: Option<Input>,
     path: FilePath,
+}
+
+/// What has come whole is still written then, which is no work for the thread of everybody's
+/// requests.
+impl Drop for Unpacking {
+    fn drop(&mut self) {
+        let input = self.input.take();
+        tokio::task::spawn_blocking(move || drop(input));
+    }
 }
 
 enum Input {
@@ -89,11 +99,11 @@ impl Unpacking {
                 Input::Zstd(Box::new(decoder.map_err(|error| io_fault(WRITE, &path, &error))?))
             }
         };
-        Ok(Self { input, path })
+        Ok(Self { input: Some(input), path })
     }
 
     fn take(&mut self, piece: &Bytes) -> Result<(), ApiError> {
-        let taken = match &mut self.input {
+        let taken = match self.input() {
             Input::Tar(sink) => sink.write_all(piece),
             Input::Zstd(decoder) => decoder.write_all(piece),
         };
@@ -101,15 +111,19 @@ impl Unpacking {
     }
 
     fn finish(mut self) -> Result<Unpacked, ApiError> {
-        if let Input::Zstd(decoder) = &mut self.input {
+        if let Input::Zstd(decoder) = self.input() {
             let finished = decoder.do_finish();
             finished.map_err(|error| self.told(&error))?;
         }
         self.sink().unpacker.finish().map_err(|error| self.refuse(error))
     }
 
+    fn input(&mut self) -> &mut Input {
+        self.input.as_mut().expect("it is taken only when it is dropped")
+    }
+
     fn sink(&mut self) -> &mut Sink {
-        match &mut self.input {
+        match self.input() {
             Input::Tar(sink) => sink,
             Input::Zstd(decoder) => decoder.get_mut(),
         }
@@ -134,7 +148,7 @@ impl Unpacking {
 
     /// Adds what was written before, and stays.
     fn so_far(&mut self, error: ApiError) -> ApiError {
-        let done = self.sink().unpacker.done();
+        let done = self.sink().unpacker.stop();
         error.with("entries", done.entries()).with("bytes", done.bytes)
     }
 }

@@ -79,7 +79,7 @@ impl Sandbox<'_> {
         let done = match self.unpack(&mut unpacker, &mut pieces).await {
             Ok(done) => done,
             Err(error) => {
-                let done = unpacker.done();
+                let done = unpacker.stop();
                 let stays = format!(
                     "the copy broke off; {} files and {} directories were copied before, and stay",
                     done.files, done.directories
