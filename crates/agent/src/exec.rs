@@ -4,7 +4,7 @@
 //! command has ended, or server-sent events while it runs.
 //! Does not: start, follow or kill anything itself; dropping the [`Attachment`] does.
 
-mod check;
+pub(crate) mod check;
 mod reply;
 
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use sys::{
     errno,
     spawn::{Failure, Step},
 };
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     extract::Json,
@@ -30,6 +31,7 @@ use crate::{
     init::Agent,
     process::{self, About, Attachment, Process, StartError, log::Retention},
     refusal::Refusal,
+    session,
 };
 
 pub(crate) use check::default_env;
@@ -41,6 +43,11 @@ pub(crate) use check::default_env;
 /// command that fails or runs out of time is an answer, not an error: see `ending`. When its time is
 /// over or the caller's connection closes, the command's whole process tree is killed. Processes
 /// that it leaves in the background when it ends by itself keep running; their output is not kept.
+///
+/// With `session`, the command runs in that session's shell when its turn comes; the answer begins
+/// with the command. What the command is killed for does not end the shell, whose state stays; if
+/// that cannot be, `sessionReset` says so. A command that ends the shell itself (`exit`) is answered
+/// with `SESSION_TERMINATED`, or in a stream, after its output, with an event `error`.
 #[utoipa::path(post, path = "/exec", tag = "exec", request_body = ExecRequest,
     responses(
         (status = 200, description = "The command was started and has ended, or is being followed",
@@ -48,10 +55,13 @@ pub(crate) use check::default_env;
         (status = 400, description = "VALIDATION_FAILED, INVALID_COMMAND, INVALID_PATH, NOT_DIRECTORY", body = ErrorBody),
         (status = 403, description = "PERMISSION_DENIED: the program or `cwd` may not be used", body = ErrorBody),
         (status = 404, description = "COMMAND_NOT_FOUND; FILE_NOT_FOUND for `cwd`", body = ErrorBody),
+        (status = 410, description = "SESSION_TERMINATED, SESSION_DESTROYED", body = ErrorBody),
         (status = 413, description = "PAYLOAD_TOO_LARGE", body = ErrorBody),
         (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = ErrorBody),
-        (status = 429, description = "TOO_MANY_REQUESTS: too many commands run at once", body = ErrorBody),
+        (status = 429, description = "TOO_MANY_REQUESTS: too many commands run at once, or wait in the session, or there are too many sessions", body = ErrorBody),
         (status = 500, description = "COMMAND_EXECUTION_ERROR", body = ErrorBody),
+        (status = 501, description = "SHELL_NOT_AVAILABLE: the image has no bash, which sessions need", body = ErrorBody),
+        (status = 507, description = "NO_SPACE: /run, through which sessions get their commands, is full", body = ErrorBody),
     ))]
 pub(crate) async fn exec(
     State(agent): State<Arc<Agent>>,
@@ -59,24 +69,38 @@ pub(crate) async fn exec(
     Json(request): Json<ExecRequest>,
 ) -> Result<Response, Refusal> {
     let place = Arc::clone(&agent.execs).try_acquire_owned().map_err(|_full| too_many())?;
-    let (command, encoding) = (request.command.clone(), request.encoding);
-    let about = About::exec(&command, request.session.clone());
-    let invocation = check::check(&agent, request, place)?;
+    let encoding = request.encoding;
+    let about = About::exec(&request.command, request.session.clone());
     let wants_events = wants_events(&headers);
     let retention = if wants_events { Retention::Unread { behind: 0 } } else { Retention::Oldest };
     let process = Process::new(&agent, about, retention);
     let attachment = Attachment(Arc::clone(&process));
-    let started =
-        process::start(&agent, invocation, &process).map_err(|error| not_started(&error))?;
-    match started.await {
-        Ok(Ok(())) => {}
-        Ok(Err(failure)) => return Err(refused(Some(failure), &command).into()),
-        Err(_unknown) => return Err(refused(None, &command).into()),
+    match request.session.clone() {
+        Some(id) => session::launch(&agent, &process, &id, request, place).await?,
+        None => launch(&agent, &process, request, place).await?,
     }
     if wants_events {
         return Ok(Follow::new(process, 0, encoding).awaited().respond(attachment));
     }
     Ok(reply::buffered(attachment, encoding).await)
+}
+
+/// Starts the command in a shell of its own, and returns when it runs.
+async fn launch(
+    agent: &Arc<Agent>,
+    process: &Arc<Process>,
+    request: ExecRequest,
+    place: OwnedSemaphorePermit,
+) -> Result<(), ApiError> {
+    let command = request.command.clone();
+    let invocation = check::check(agent, request, place)?;
+    let started =
+        process::start(agent, invocation, process).map_err(|error| not_started(&error))?;
+    match started.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(failure)) => Err(refused(Some(failure), &command)),
+        Err(_unknown) => Err(refused(None, &command)),
+    }
 }
 
 fn wants_events(headers: &HeaderMap) -> bool {

@@ -6,6 +6,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use api::{
+    error::ErrorBody,
     exec::{Encoding, Ending, ExecEvent},
     limit::HEARTBEAT_SECS,
     process::OutputStream,
@@ -20,7 +21,8 @@ use futures_util::stream;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::{
-    process::{End, Process, log::Read},
+    process::{Aftermath, End, Process, log::Read},
+    session,
     text::{CUT_BYTES, Encoder},
 };
 
@@ -165,7 +167,10 @@ impl Follow {
             ending: end.ending,
             duration_ms: end.duration_ms(),
             usage: end.usage,
+            session_reset: end.aftermath == Aftermath::Reset,
         };
+        // Whoever runs the command has lost its session; whoever looks on sees how it ended.
+        let loss = session::loss(&self.process, end).filter(|_| self.is_awaited);
         let mut text = String::new();
         for (stream, encoder) in
             [(OutputStream::Stdout, &mut self.stdout), (OutputStream::Stderr, &mut self.stderr)]
@@ -175,7 +180,10 @@ impl Follow {
                 text += &render(&output(stream, rest, end.at_ms), Some(self.cursor));
             }
         }
-        text += &render(&exit, Some(self.cursor));
+        text += &match loss {
+            Some(error) => render_error(&ErrorBody { error }),
+            None => render(&exit, Some(self.cursor)),
+        };
         text.into()
     }
 }
@@ -192,6 +200,11 @@ fn render(event: &ExecEvent, cursor: Option<u64>) -> String {
     let data = serde_json::to_string(event).expect("an event is numbers, names and text");
     let id = cursor.map_or_else(String::new, |cursor| format!("id: {cursor}\n"));
     format!("event: {}\n{id}data: {data}\n\n", event.name())
+}
+
+fn render_error(error: &ErrorBody) -> String {
+    let data = serde_json::to_string(error).expect("an error is text and numbers");
+    format!("event: error\ndata: {data}\n\n")
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 //! One thread runs everything; threads of the blocking pool come for file work and go again.
 
 use std::{
-    collections::BTreeMap,
     fs::{DirBuilder, File},
     io::{self, Read},
     os::{
@@ -27,12 +26,14 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    env::Environment,
     process::{
         Counters, Forest,
         log::{BUDGET_BYTES, Budget},
     },
     reaper::Reaper,
     routes, serve,
+    session::Sessions,
 };
 
 /// Threads for file work at once. The disk is one; more threads only cost memory.
@@ -55,7 +56,7 @@ const UMASK: u32 = 0o022;
 #[derive(Debug)]
 pub(crate) struct Agent {
     /// Environment of every command: defaults under the sandbox's own.
-    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) env: Environment,
     /// Where commands start and relative paths begin; absolute.
     pub(crate) workdir: String,
     /// `/dev/null`, stdin of a command without one.
@@ -70,6 +71,8 @@ pub(crate) struct Agent {
     pub(crate) reaper: Reaper,
     /// Commands that may still start.
     pub(crate) execs: Arc<Semaphore>,
+    /// Shells that outlive their commands.
+    pub(crate) sessions: Sessions,
     /// Background drains in progress, see [`crate::process`].
     pub(crate) drains: AtomicUsize,
     /// Bytes of output that may still be kept.
@@ -170,8 +173,9 @@ fn prepare(handoff: &Handoff, config: AgentConfig) -> Result<Agent, InitError> {
     let mut env = crate::exec::default_env();
     env.extend(config.env);
     let optional = |number: Option<RawFd>| number.map(adopt).transpose();
+    let sessions = Sessions::new(&config.workdir);
     Ok(Agent {
-        env,
+        env: Environment::new(env),
         workdir: config.workdir,
         null: File::open("/dev/null").map_err(InitError::Null)?.into(),
         forest: Forest::new(optional(handoff.cgroup)?),
@@ -182,6 +186,7 @@ fn prepare(handoff: &Handoff, config: AgentConfig) -> Result<Agent, InitError> {
         ),
         reaper: Reaper::default(),
         execs: Arc::new(Semaphore::new(EXECS_PER_SANDBOX)),
+        sessions,
         drains: AtomicUsize::new(0),
         log_budget: Arc::new(Budget::new(BUDGET_BYTES)),
         tasks: TaskTracker::new(),

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod env;
 mod exec;
 mod extract;
 mod file;
@@ -18,6 +19,7 @@ mod reaper;
 mod refusal;
 mod routes;
 mod serve;
+mod session;
 mod text;
 
 pub use init::main;

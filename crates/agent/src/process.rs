@@ -42,8 +42,9 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use self::log::{Log, Retention};
 use crate::init::Agent;
 
-pub(crate) use ending::{Cause, Counters};
-pub(crate) use tree::Forest;
+pub(crate) use ending::{Cause, Counters, Evidence, ending};
+pub(crate) use pump::{Output, discard};
+pub(crate) use tree::{Cgroup, Forest, family_of, kill_family};
 
 /// A checked command, ready to start.
 #[derive(Debug)]
@@ -104,6 +105,21 @@ pub(crate) struct End {
     pub(crate) usage: ExecUsage,
     /// Milliseconds since 1970-01-01 UTC.
     pub(crate) at_ms: i64,
+    pub(crate) aftermath: Aftermath,
+}
+
+/// What a command's end means for the session it ran in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Aftermath {
+    /// It goes on. Also where there is none.
+    #[default]
+    Kept,
+    /// Its shell had to be killed with the command.
+    Reset,
+    /// The command ended its shell.
+    Terminated,
+    /// It was deleted under the command.
+    Destroyed,
 }
 
 impl End {
@@ -115,7 +131,8 @@ impl End {
     /// failed, can cause it.
     pub(crate) fn lost() -> Self {
         let (ending, duration) = (Ending::Lost, Duration::ZERO);
-        Self { ending, duration, usage: ExecUsage::default(), at_ms: log::now_ms() }
+        let (usage, aftermath) = (ExecUsage::default(), Aftermath::Kept);
+        Self { ending, duration, usage, at_ms: log::now_ms(), aftermath }
     }
 }
 

@@ -6,12 +6,16 @@ use api::error::{ApiError, ErrorCode};
 use axum::{Router, extract::DefaultBodyLimit, http::Uri, middleware};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{exec, file, health, init::Agent, refusal, refusal::Refusal};
+use crate::{env, exec, file, health, init::Agent, refusal, refusal::Refusal, session};
 
 fn table() -> OpenApiRouter<Arc<Agent>> {
     OpenApiRouter::new()
         .routes(routes!(health::health))
         .routes(routes!(exec::exec))
+        .routes(routes!(session::list, session::create))
+        .routes(routes!(session::get, session::delete))
+        .routes(routes!(session::get_env, session::change_env))
+        .routes(routes!(env::get, env::change))
         .routes(routes!(file::read, file::write, file::delete))
         .routes(routes!(file::list))
         .routes(routes!(file::make_directory))
@@ -76,12 +80,20 @@ mod tests {
             seen,
             [
                 "delete /files/{path}",
+                "delete /sessions/{sid}",
+                "get /env",
                 "get /files/{path}",
                 "get /files:list",
                 "get /health",
+                "get /sessions",
+                "get /sessions/{sid}",
+                "get /sessions/{sid}/env",
                 "head /files/{path}",
+                "patch /env",
+                "patch /sessions/{sid}/env",
                 "post /exec",
                 "post /files:mkdir",
+                "post /sessions",
                 "put /files/{path}",
             ]
         );

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod env;
 pub mod error;
 pub mod exec;
 pub mod file;
@@ -17,5 +18,6 @@ pub mod limit;
 pub mod node;
 pub mod process;
 pub mod sandbox;
+pub mod session;
 
 pub use error::require_object;

@@ -30,7 +30,7 @@ pub(super) fn check(
     place: OwnedSemaphorePermit,
 ) -> Result<Invocation, ApiError> {
     let argv = argv(request.command)?;
-    let env = environment(&agent.env, request.env)?;
+    let env = environment(&agent.env.now(), request.env)?;
     let limit = request.timeout_ms.map(limit).transpose()?;
     let stdin = request.stdin.map(|text| stdin(text, request.encoding)).transpose()?;
     let cwd = file::open_directory(&agent.workdir, request.cwd.as_deref().unwrap_or("."))?;
@@ -50,11 +50,11 @@ pub(super) fn check(
     })
 }
 
-fn invalid_command(text: impl Into<String>) -> ApiError {
+pub(crate) fn invalid_command(text: impl Into<String>) -> ApiError {
     ApiError::new(ErrorCode::InvalidCommand, text)
 }
 
-fn invalid(field: &str, text: impl Into<String>) -> ApiError {
+pub(crate) fn invalid(field: &str, text: impl Into<String>) -> ApiError {
     ApiError::new(ErrorCode::ValidationFailed, text).with("field", field)
 }
 
@@ -72,6 +72,12 @@ fn argv(command: Command) -> Result<Vec<String>, ApiError> {
         Command::Shell(text) => vec![shell().to_owned(), "-c".to_owned(), "--".to_owned(), text],
         Command::Program(argv) => argv,
     };
+    check_words(&argv)?;
+    Ok(argv)
+}
+
+/// Refuses words that the kernel would not take as a command.
+pub(crate) fn check_words(argv: &[String]) -> Result<(), ApiError> {
     if argv.first().is_none_or(String::is_empty) {
         return Err(invalid_command("the command has no program"));
     }
@@ -86,7 +92,7 @@ fn argv(command: Command) -> Result<Vec<String>, ApiError> {
     if argv.iter().any(|argument| argument.contains('\0')) {
         return Err(invalid_command("a command holds no NUL byte"));
     }
-    Ok(argv)
+    Ok(())
 }
 
 fn shell() -> &'static str {
@@ -94,7 +100,7 @@ fn shell() -> &'static str {
 }
 
 /// `base` with the request's changes; null unsets.
-fn environment(
+pub(crate) fn environment(
     base: &BTreeMap<String, String>,
     changes: BTreeMap<String, Option<String>>,
 ) -> Result<BTreeMap<String, String>, ApiError> {
@@ -125,7 +131,7 @@ fn environment(
     Ok(env)
 }
 
-fn limit(timeout_ms: u64) -> Result<Duration, ApiError> {
+pub(crate) fn limit(timeout_ms: u64) -> Result<Duration, ApiError> {
     if (1..=EXEC_TIMEOUT_MS).contains(&timeout_ms) {
         return Ok(Duration::from_millis(timeout_ms));
     }
@@ -133,7 +139,7 @@ fn limit(timeout_ms: u64) -> Result<Duration, ApiError> {
     Err(invalid("timeoutMs", text).with("limit", EXEC_TIMEOUT_MS))
 }
 
-fn stdin(text: String, encoding: Encoding) -> Result<Bytes, ApiError> {
+pub(crate) fn stdin(text: String, encoding: Encoding) -> Result<Bytes, ApiError> {
     match encoding {
         Encoding::Utf8 => Ok(text.into()),
         Encoding::Base64 => match BASE64_STANDARD.decode(text) {

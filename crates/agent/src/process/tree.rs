@@ -7,7 +7,7 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    ffi::CString,
+    ffi::{CStr, CString},
     fs::{self, File},
     io::{self, Write},
     os::fd::{AsFd, OwnedFd},
@@ -43,9 +43,9 @@ pub(crate) struct Forest {
 
 /// The cgroup of one command.
 #[derive(Debug)]
-pub(super) struct Cgroup {
-    name: CString,
-    pub(super) dir: OwnedFd,
+pub(crate) struct Cgroup {
+    pub(crate) name: CString,
+    pub(crate) dir: OwnedFd,
 }
 
 impl Forest {
@@ -55,7 +55,7 @@ impl Forest {
     }
 
     /// Makes a cgroup for a command.
-    pub(super) fn plant(&self) -> Result<Option<Cgroup>, SysError> {
+    pub(crate) fn plant(&self) -> Result<Option<Cgroup>, SysError> {
         let Some(forest) = &self.dir else { return Ok(None) };
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -72,12 +72,19 @@ impl Forest {
     }
 
     /// Removes the cgroup of a command that is over, now or when its last process has ended.
-    pub(super) fn fell(&self, cgroup: Option<Cgroup>) {
+    pub(crate) fn fell(&self, cgroup: Option<Cgroup>) {
         if let Some(Cgroup { name, .. }) = cgroup
             && !self.remove(&name)
         {
             self.left.lock().unwrap_or_else(PoisonError::into_inner).push_back(name);
         }
+    }
+
+    /// The cgroup of this name, if it is still there. A name is not given twice.
+    pub(crate) fn find(&self, name: &CStr) -> Option<Cgroup> {
+        let how = How::new(file::O_RDONLY | file::O_DIRECTORY);
+        let dir = file::open(self.dir.as_ref()?.as_fd(), name, how).ok()?;
+        Some(Cgroup { name: name.to_owned(), dir })
     }
 
     /// Removes left-over cgroups that have emptied.
@@ -101,6 +108,28 @@ impl Forest {
     }
 }
 
+impl Cgroup {
+    /// Its list of processes: read from the start at each look, written with a process id to take
+    /// that process in.
+    pub(crate) fn procs(&self) -> Result<File, SysError> {
+        let how = How::new(file::O_RDWR);
+        file::open(self.dir.as_fd(), c"cgroup.procs", how).map(File::from)
+    }
+
+    /// The processes in it that have not ended. Source: `cgroup.procs`, cgroups v2.
+    pub(crate) fn members(&self) -> Vec<i32> {
+        let procs = file::open(self.dir.as_fd(), c"cgroup.procs", How::new(file::O_RDONLY));
+        let text = procs.ok().and_then(|procs| io::read_to_string(File::from(procs)).ok());
+        text.unwrap_or_default().lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// Kills every process in it. Source: `cgroup.kill`, cgroups v2, Linux 5.14.
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        let kill = file::open(self.dir.as_fd(), c"cgroup.kill", How::new(file::O_WRONLY))?;
+        File::from(kill).write_all(b"1")
+    }
+}
+
 /// A command's processes.
 #[derive(Debug)]
 pub(super) struct Tree {
@@ -113,9 +142,9 @@ impl Tree {
     /// Kills them all. Call it only while the leader has not been waited for, so that its number
     /// still means it.
     pub(super) fn kill(&self) {
-        let killed = self.cgroup.as_ref().is_some_and(|cgroup| kill_cgroup(cgroup).is_ok());
+        let killed = self.cgroup.as_ref().is_some_and(|cgroup| cgroup.kill().is_ok());
         if !killed {
-            kill_by_scan(self.leader);
+            kill_family(self.leader, true);
             // ESRCH: it has ended by itself.
             signal::send(self.pidfd.as_fd(), SIGKILL).unwrap_or(());
         }
@@ -125,15 +154,15 @@ impl Tree {
     pub(super) fn kill_rest(&self) {
         if let Some(cgroup) = &self.cgroup {
             // An error means that nothing is left.
-            kill_cgroup(cgroup).unwrap_or(());
+            cgroup.kill().unwrap_or(());
         }
     }
 
     /// Sends a signal to each of them. Call it only while the leader has not been waited for.
     pub(super) fn signal(&self, signal: i32) {
         let members = match &self.cgroup {
-            Some(cgroup) => members(cgroup),
-            None => family(self.leader, &processes()).into_iter().collect(),
+            Some(cgroup) => cgroup.members(),
+            None => family_of(self.leader),
         };
         for pid in members {
             // An error means that it has ended.
@@ -144,28 +173,20 @@ impl Tree {
     }
 }
 
-/// The processes of a cgroup. Source: `cgroup.procs`, cgroups v2.
-fn members(cgroup: &Cgroup) -> Vec<i32> {
-    let procs = file::open(cgroup.dir.as_fd(), c"cgroup.procs", How::new(file::O_RDONLY));
-    let text = procs.ok().and_then(|procs| io::read_to_string(File::from(procs)).ok());
-    text.unwrap_or_default().lines().filter_map(|line| line.parse().ok()).collect()
+/// The processes that `leader` started, itself included, as far as they can be found without a
+/// cgroup.
+pub(crate) fn family_of(leader: i32) -> Vec<i32> {
+    family(leader, &processes()).into_iter().collect()
 }
 
-/// Source: `cgroup.kill`, cgroups v2, Linux 5.14.
-fn kill_cgroup(cgroup: &Cgroup) -> std::io::Result<()> {
-    let how = How::new(file::O_WRONLY);
-    let kill = file::open(cgroup.dir.as_fd(), c"cgroup.kill", how)
-        .map_err(|error| std::io::Error::from_raw_os_error(error.errno))?;
-    File::from(kill).write_all(b"1")
-}
-
-fn kill_by_scan(leader: i32) {
+/// Kills the family of `leader`, with or without `leader` itself.
+pub(crate) fn kill_family(leader: i32, with_leader: bool) {
     let mut stopped: HashMap<i32, OwnedFd> = HashMap::new();
     for _ in 0..SCANS {
         let found = family(leader, &processes());
         let mut is_new = false;
         for pid in found {
-            if stopped.contains_key(&pid) {
+            if stopped.contains_key(&pid) || (pid == leader && !with_leader) {
                 continue;
             }
             if let Ok(process) = pidfd::open(pid) {

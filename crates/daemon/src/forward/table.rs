@@ -10,7 +10,7 @@ use super::{Forward, forward};
 use crate::{app::App, extract::SANDBOXES};
 
 /// Routes whose answer takes as long as the work they ask for.
-const ENDLESS: [&str; 1] = ["/exec"];
+const ENDLESS: [&str; 2] = ["/exec", "/sessions/{sid}/env"];
 
 /// Routes of the agent that are the engine's, not the caller's.
 const INTERNAL: [&str; 1] = ["/health"];
