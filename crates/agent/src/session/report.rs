@@ -4,14 +4,14 @@
 //! shell's own, but code of the session can write to it, so nothing here is believed to be well
 //! formed.
 
-use std::io;
+use std::{io, os::fd::AsFd};
 
 use tokio::net::unix::pipe;
 
 use super::Broken;
 
-/// Bytes of one report at most: all variables of a shell many times over.
-const REPORT_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of one report at most: twice what the kernel starts a program with (execve(2)).
+const REPORT_BYTES: usize = 4 * 1024 * 1024;
 
 /// Bytes of traps that are given back to later commands.
 const TRAPS_BYTES: usize = 64 * 1024;
@@ -30,6 +30,13 @@ pub(super) struct Report {
     pub(super) traps: Vec<u8>,
     /// Exported variables, if they were asked for.
     pub(super) variables: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Report {
+    /// True when something acts on commands, or shows, that the loop has taken away.
+    pub(super) fn has_surprises(&self) -> bool {
+        !self.flags.is_empty() || !self.traps.is_empty()
+    }
 }
 
 /// The reading end of a shell's reports.
@@ -58,8 +65,12 @@ impl Reports {
     }
 
     /// The next report, if it is there already.
-    pub(super) fn next_now(&mut self) -> Result<Option<Report>, Broken> {
-        self.fill()?;
+    pub(super) async fn now(&mut self) -> Result<Option<Report>, Broken> {
+        // What is there makes the pipe readable, so this does not wait.
+        while sys::pipe::pending(self.pipe.as_fd()).is_ok_and(|bytes| bytes > 0) {
+            self.pipe.readable().await.map_err(|_closed| Broken)?;
+            self.fill()?;
+        }
         self.take()
     }
 
@@ -112,12 +123,14 @@ fn parse(record: &[u8]) -> Option<Report> {
     let mut lines = traps.split_inclusive(|byte| *byte == b'\n');
     let has_traps = lines.any(|line| !line.starts_with(b"trap -- - "));
     let traps = if has_traps && traps.len() <= TRAPS_BYTES { traps.to_vec() } else { Vec::new() };
-    let status = status.parse::<u8>().ok()?.into();
+    let status = status.parse::<u16>().ok()?.into();
     Some(Report { status, flags, traps, variables: Vec::new() })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     fn report(status: i32, flags: &str, traps: &[u8]) -> Option<Report> {
@@ -132,36 +145,37 @@ mod tests {
         assert_eq!(parse(&[&traps[..], b"7 himvBHs"].concat()), report(7, "v", traps));
         let none = b"trap -- - DEBUG\ntrap -- - RETURN\n0 hiBHs";
         assert_eq!(parse(none), report(0, "", b""));
-        for bad in [&b""[..], b"0", b"x y", b"256 h", b"-1 h", b"\xff 0", b"0 h\n"] {
+        for bad in [&b""[..], b"0", b"x y", b"65536 h", b"-1 h", b"\xff 0", b"0 h\n"] {
             assert_eq!(parse(bad), None, "{bad:?}");
         }
     }
 
-    fn pipe() -> (pipe::Sender, Reports) {
-        let (writer, reader) = pipe::pipe().unwrap();
-        (writer, Reports::new(reader))
+    fn pipe() -> (io::PipeWriter, Reports) {
+        let (reader, writer) = io::pipe().unwrap();
+        (writer, Reports::new(pipe::Receiver::from_owned_fd(reader.into()).unwrap()))
     }
 
     #[tokio::test]
     async fn reports_come_whole_however_they_are_cut() {
-        let (writer, mut reports) = pipe();
-        let text = b"=A=x=y\n\0=B=\0\x30 h\0\x33 e\0";
-        for byte in text {
-            assert_eq!(writer.try_write(&[*byte]).unwrap(), 1);
-            reports.fill().unwrap();
+        let (mut writer, mut reports) = pipe();
+        let (first, second) = (&b"=A=x=y\n\0=B=\0\x30 h\0"[..], &b"3 e\0"[..]);
+        for byte in first {
+            assert_eq!(reports.now().await.unwrap(), None);
+            writer.write_all(&[*byte]).unwrap();
         }
+        writer.write_all(second).unwrap();
         let variable =
             |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
         let first = reports.next().await.unwrap();
         assert_eq!(first.variables, [variable("A", "x=y\n"), variable("B", "")]);
-        assert_eq!(reports.next_now().unwrap(), report(3, "e", b""));
-        assert_eq!(reports.next_now().unwrap(), None);
+        assert_eq!(reports.now().await.unwrap(), report(3, "e", b""));
+        assert_eq!(reports.now().await.unwrap(), None);
     }
 
     #[tokio::test]
     async fn nonsense_is_no_report() {
-        let (writer, mut reports) = pipe();
-        writer.try_write(b"hello\0").unwrap();
+        let (mut writer, mut reports) = pipe();
+        writer.write_all(b"hello\0").unwrap();
         assert!(reports.next().await.is_err());
     }
 }

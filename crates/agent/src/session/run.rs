@@ -209,10 +209,10 @@ async fn follow(
             }
             () = ring_at(*alarm), if runs => course.ring().await,
             report = reports.next(), if runs => match report {
-                Ok(report) => course.end(Over::Reported(report)),
+                Ok(report) => course.end(Over::Reported(report)).await,
                 Err(_broken) => course.cut_off(Cause::Requested).await,
             },
-            status = exit.wait(), if runs => course.end(Over::Exited(status)),
+            status = exit.wait(), if runs => course.end(Over::Exited(status)).await,
             chunk = stdout.next(), if pending.is_empty() => course.read(OutputStream::Stdout, chunk),
             chunk = stderr.next(), if pending.is_empty() => course.read(OutputStream::Stderr, chunk),
             () = process.log.room(), if !pending.is_empty() => {
@@ -251,11 +251,14 @@ impl Course<'_> {
         }
     }
 
-    fn end(&mut self, over: Over) {
+    async fn end(&mut self, over: Over) {
         // A report that was written before the shell ended is the command's.
-        let over = match (over, self.shell.reports.next_now()) {
-            (Over::Exited(_), Ok(Some(report))) => Over::Reported(report),
-            (over, _) => over,
+        let over = match over {
+            Over::Exited(status) => match self.shell.reports.now().await {
+                Ok(Some(report)) => Over::Reported(report),
+                _ => Over::Exited(status),
+            },
+            over => over,
         };
         self.shell.stdout.count_owed();
         self.shell.stderr.count_owed();
@@ -288,7 +291,7 @@ impl Course<'_> {
             CutOff::Ended(report) => {
                 // It was faster, so nothing cut it off.
                 self.cause = None;
-                self.end(Over::Reported(report));
+                self.end(Over::Reported(report)).await;
             }
             CutOff::Kept(rest) => {
                 self.pending.extend(rest);

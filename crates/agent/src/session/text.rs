@@ -7,13 +7,52 @@ use std::collections::BTreeMap;
 
 use api::{error::ApiError, exec::Command};
 
+use super::report::Report;
 use crate::exec::check;
 
-/// Status of a step of the agent's own that did what it should. No other report has it by accident.
-pub(super) const DONE: i32 = 111;
+const START: &str = include_str!("start.bash");
+const LOOP: &str = include_str!("loop.bash");
+const REPORT: &str = include_str!("report.bash");
+
+/// What the loop reports when it is entered: no status that a command can have.
+pub(super) const ENTERED: i32 = 300;
+
+/// What a shell does first.
+pub(super) fn start(dir: &str) -> String {
+    START.replace("@DIR@", dir)
+}
+
+/// What it does from then on.
+pub(super) fn main_loop(dir: &str) -> String {
+    LOOP.replace("@ENTERED@", &REPORT.replace("@STATUS@", &ENTERED.to_string()))
+        .replace("@REPORT@", &REPORT.replace("@STATUS@", "${PIPESTATUS[0]}"))
+        .replace("@DIR@", dir)
+}
+
+/// A line that brings a shell into its loop. The backslash is for aliases; see the loop for the rest.
+pub(super) fn enter_loop(dir: &str) -> Vec<u8> {
+    format!("c\\ommand . {dir}/loop\n").into_bytes()
+}
+
+/// The same for a new shell.
+pub(super) fn begin(dir: &str) -> Vec<u8> {
+    format!("\\builtin . {dir}/start; \\builtin . {dir}/loop\n").into_bytes()
+}
 
 /// Ends the file that runs a command with the command's own status, unseen by traps and `set -x`.
 pub(super) const RETURN_STATUS: &[u8] = b"{ \\builtin return \"${PIPESTATUS[0]}\"; } >&41 2>&41\n";
+
+/// Gives a command what the last one left: traps, options, and `$?`. All that comes after an option
+/// is on its line, because `set -v` shows the lines that follow it.
+pub(super) fn before(last: &Report) -> Vec<u8> {
+    let set = match last.flags.as_str() {
+        "" => String::new(),
+        flags => format!("\\builtin set -{flags}; "),
+    };
+    let status = last.status;
+    let line = format!("{set}{{ \\builtin return {status}; }} >&41 2>&41\n");
+    [&last.traps[..], line.as_bytes()].concat()
+}
 
 /// Reports every exported variable.
 pub(super) fn report_variables(dir: &str) -> Vec<u8> {
@@ -143,9 +182,9 @@ pub(super) fn replace_outputs(dir: &str, descriptors: &[i32], pairs: [[&str; 2];
     descriptors.iter().flat_map(one).collect::<String>().into_bytes()
 }
 
-/// Ends a step of the agent's own.
-pub(super) fn done() -> Vec<u8> {
-    format!("\\builtin return {DONE}\n").into_bytes()
+/// Ends a step of the agent's own with a status that only it has.
+pub(super) fn done(token: u8) -> Vec<u8> {
+    format!("\\builtin return {token}\n").into_bytes()
 }
 
 #[cfg(test)]
