@@ -12,6 +12,7 @@ mod network;
 mod node;
 mod process;
 mod sandbox;
+mod session;
 mod shell;
 mod terminal;
 mod watch;

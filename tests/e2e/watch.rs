@@ -44,10 +44,12 @@ async fn close(server: &Server, events: WatchStream) {
 
 async fn refused(server: &Server, request: WatchFiles) -> String {
     match server.client().watch_files(&id(), &request).await {
-        Err(ClientError::Api { error, .. }) => {
-            serde_json::to_value(error.code).unwrap().as_str().unwrap().to_owned()
-        }
-        other => panic!("{other:?}"),
+        Err(ClientError::Api { error, .. }) => serde_json::to_value(error.code)
+            .expect("a code is text")
+            .as_str()
+            .expect("text")
+            .to_owned(),
+        other => unreachable!("{other:?}"),
     }
 }
 
@@ -61,7 +63,9 @@ async fn next(events: &mut WatchStream) -> WatchEvent {
 async fn until(events: &mut WatchStream, path: &str) -> Vec<String> {
     let mut seen: Vec<FileChange> = Vec::new();
     loop {
-        let WatchEvent::Event(change) = next(events).await else { panic!("no change: {seen:?}") };
+        let WatchEvent::Event(change) = next(events).await else {
+            unreachable!("no change: {seen:?}")
+        };
         if change.path == path {
             return seen.iter().map(shown).collect();
         }
@@ -83,7 +87,7 @@ async fn created(events: &mut WatchStream, count: usize) -> BTreeSet<String> {
                 seen.insert(change.path.replace("/workspace/", "") + slash);
             }
             WatchEvent::Event(_) => {}
-            other => panic!("{other:?}"),
+            other => unreachable!("{other:?}"),
         }
     }
     seen
@@ -302,7 +306,7 @@ async fn a_file_is_watched_through_its_replacements() {
         server.shell("s", &format!("echo x > other; {command}")).await;
         match next(&mut events).await {
             WatchEvent::Event(change) if change.path == "/workspace/file" => change.event_type,
-            other => panic!("{other:?}"),
+            other => unreachable!("{other:?}"),
         }
     };
 

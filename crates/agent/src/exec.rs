@@ -33,6 +33,7 @@ use crate::{
         log::{RESUME_BYTES, Retention},
     },
     refusal::Refusal,
+    session,
 };
 
 /// Runs a command and answers with its output and its ending.
@@ -47,6 +48,11 @@ use crate::{
 /// gets the answer of the first, which runs once, and a stream goes on after its `Last-Event-ID`.
 /// A command whose caller's connection broke waits a minute for it to come back with the key; its
 /// answer is remembered for ten minutes after its end.
+///
+/// With `session`, the command runs in that session's shell when its turn comes; the answer begins
+/// with the command. What the command is killed for does not end the shell, whose state stays; if
+/// that cannot be, `sessionReset` says so. A command that ends the shell itself (`exit`) is answered
+/// with `SESSION_TERMINATED`, or in a stream, after its output, with an event `error`.
 #[utoipa::path(post, path = "/exec", tag = "exec", request_body = ExecRequest,
     params(
         ("idempotency-key" = Option<String>, Header, description = "1 to 255 visible ASCII characters that name this request"),
@@ -59,10 +65,13 @@ use crate::{
         (status = 403, description = "PERMISSION_DENIED: the program or `cwd` may not be used", body = ErrorBody),
         (status = 404, description = "COMMAND_NOT_FOUND; FILE_NOT_FOUND for `cwd`; PROCESS_NOT_FOUND: nothing is known of the stream that is to go on", body = ErrorBody),
         (status = 409, description = "IDEMPOTENCY_CONFLICT: the key was used for another request", body = ErrorBody),
+        (status = 410, description = "SESSION_TERMINATED, SESSION_DESTROYED", body = ErrorBody),
         (status = 413, description = "PAYLOAD_TOO_LARGE", body = ErrorBody),
         (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = ErrorBody),
-        (status = 429, description = "TOO_MANY_REQUESTS: too many commands run at once", body = ErrorBody),
+        (status = 429, description = "TOO_MANY_REQUESTS: too many commands run at once, or wait in the session, or there are too many sessions", body = ErrorBody),
         (status = 500, description = "COMMAND_EXECUTION_ERROR", body = ErrorBody),
+        (status = 501, description = "SHELL_NOT_AVAILABLE: the image has no bash, which sessions need", body = ErrorBody),
+        (status = 507, description = "NO_SPACE: /run, through which sessions get their commands, is full", body = ErrorBody),
     ))]
 pub(crate) async fn exec(
     State(agent): State<Arc<Agent>>,
@@ -198,6 +207,9 @@ async fn run(
     request: ExecRequest,
     place: OwnedSemaphorePermit,
 ) -> Result<(), ApiError> {
+    if let Some(id) = request.session.clone() {
+        return session::launch(agent, process, &id, request, place).await;
+    }
     let stdin =
         request.stdin.map_or(WishedStdin::Null, |text| WishedStdin::Text(text, request.encoding));
     let wish = Wish {
@@ -207,5 +219,5 @@ async fn run(
         timeout_ms: request.timeout_ms,
         stdin,
     };
-    launch(agent, process, wish, request.session.as_ref(), place).await
+    launch(agent, process, wish, None, place).await
 }

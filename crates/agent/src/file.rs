@@ -47,21 +47,14 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 
-use crate::init::Agent;
+use crate::{init::Agent, session};
 
 pub(crate) use mkdir::make_directories;
 pub(crate) use path::open_directory;
 
 /// Where relative paths start: the session's current directory, or the sandbox's working directory.
 pub(crate) fn base(agent: &Agent, session: Option<&SessionId>) -> Result<String, ApiError> {
-    match session {
-        None => Ok(agent.workdir.clone()),
-        Some(session) => {
-            let text = format!("there is no session {session}");
-            let error = ApiError::new(ErrorCode::SessionNotFound, text);
-            Err(error.with("session", session.as_str()))
-        }
-    }
+    session.map_or_else(|| Ok(agent.workdir.clone()), |id| session::cwd(agent, id))
 }
 
 /// The same for the path of a URL, which without a session starts at the root.

@@ -21,7 +21,8 @@ use futures_util::stream;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::{
-    process::{End, Process, log::Read},
+    process::{Aftermath, End, Process, log::Read},
+    session,
     text::{CUT_BYTES, Encoder},
 };
 
@@ -211,7 +212,10 @@ impl Follow {
             ending: end.ending,
             duration_ms: end.duration_ms(),
             usage: end.usage,
+            session_reset: end.aftermath == Aftermath::Reset,
         };
+        // Whoever runs the command has lost its session; whoever looks on sees how it ended.
+        let loss = session::loss(&self.process, end).filter(|_| self.is_awaited);
         let mut text = String::new();
         let refused = self.process.log.refused();
         if refused > 0 {
@@ -225,7 +229,10 @@ impl Follow {
                 text += &render(&output(stream, rest, end.at_ms), Some(self.cursor));
             }
         }
-        text += &render(&exit, Some(self.cursor));
+        text += &match loss {
+            Some(error) => render_error(&ErrorBody { error }),
+            None => render(&exit, Some(self.cursor)),
+        };
         text.into()
     }
 }
@@ -250,6 +257,11 @@ fn render(event: &ExecEvent, cursor: Option<u64>) -> String {
     let data = serde_json::to_string(event).expect("an event is numbers, names and text");
     let id = cursor.map_or_else(String::new, |cursor| format!("id: {cursor}\n"));
     format!("event: {}\n{id}data: {data}\n\n", event.name())
+}
+
+fn render_error(error: &ErrorBody) -> String {
+    let data = serde_json::to_string(error).expect("an error is text and numbers");
+    format!("event: error\ndata: {data}\n\n")
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 //! One thread runs everything; threads of the blocking pool come for file work and go again.
 
 use std::{
-    collections::BTreeMap,
     fs::File,
     io::{self, Read},
     os::{
@@ -30,6 +29,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    env::Environment,
     file::watch::Watches,
     process::{
         Counters, Forest, Table, default_env,
@@ -37,6 +37,7 @@ use crate::{
     },
     reaper::Reaper,
     routes, serve,
+    session::Sessions,
     terminal::Terminals,
 };
 
@@ -60,7 +61,7 @@ const UMASK: u32 = 0o022;
 #[derive(Debug)]
 pub(crate) struct Agent {
     /// Environment of every command: defaults under the sandbox's own.
-    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) env: Environment,
     /// Where commands start and relative paths begin; absolute.
     pub(crate) workdir: String,
     /// `/dev/null`, stdin of a command without one.
@@ -81,6 +82,8 @@ pub(crate) struct Agent {
     pub(crate) waits: Semaphore,
     /// Commands and processes, running and remembered.
     pub(crate) processes: Arc<Table>,
+    /// Shells that outlive their commands.
+    pub(crate) sessions: Sessions,
     /// Background drains in progress, see [`crate::process`].
     pub(crate) drains: AtomicUsize,
     /// Bytes of output that may still be kept.
@@ -181,8 +184,9 @@ fn prepare(handoff: &Handoff, config: AgentConfig) -> Result<Agent, InitError> {
     let mut env = default_env();
     env.extend(config.env);
     let optional = |number: Option<RawFd>| number.map(adopt).transpose();
+    let sessions = Sessions::new(&config.workdir);
     Ok(Agent {
-        env,
+        env: Environment::new(env),
         workdir: config.workdir,
         null: File::open("/dev/null").map_err(InitError::Null)?.into(),
         forest: Forest::new(optional(handoff.cgroup)?),
@@ -196,6 +200,7 @@ fn prepare(handoff: &Handoff, config: AgentConfig) -> Result<Agent, InitError> {
         places: Arc::new(Semaphore::new(PROCESSES_PER_SANDBOX)),
         waits: Semaphore::new(WAITS_PER_SANDBOX),
         processes: Arc::default(),
+        sessions,
         drains: AtomicUsize::new(0),
         log_budget: Arc::new(Budget::new(BUDGET_BYTES)),
         terminals: Terminals::default(),

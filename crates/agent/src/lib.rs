@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod env;
 mod exec;
 mod extract;
 mod file;
@@ -19,6 +20,7 @@ mod reaper;
 mod refusal;
 mod routes;
 mod serve;
+mod session;
 mod terminal;
 mod text;
 

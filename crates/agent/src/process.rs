@@ -16,7 +16,7 @@
 //! What a command leaves in the background when it ends by itself is left alone, and what that
 //! still writes is read and thrown away, so that it does not die of a broken pipe.
 
-mod check;
+pub(crate) mod check;
 mod ending;
 mod launch;
 pub(crate) mod log;
@@ -59,11 +59,12 @@ pub(crate) use check::{
     Surroundings, Wish, WishedStdin, argv, c_string, default_env, environment, programs, shell,
     surroundings,
 };
-pub(crate) use ending::{Cause, Counters};
+pub(crate) use ending::{Cause, Counters, Evidence, ending};
 pub(crate) use launch::{launch, not_started, refused};
+pub(crate) use pump::{Output, discard};
 pub(crate) use run::{Attachment, Run};
 pub(crate) use table::{Following, IdTaken, Keep, Table};
-pub(crate) use tree::{Forest, Tree, end_rest};
+pub(crate) use tree::{Cgroup, Forest, Tree, end_rest, family_of, kill_family};
 
 /// A checked command, ready to start.
 #[derive(Debug)]
@@ -137,6 +138,21 @@ pub(crate) struct End {
     pub(crate) usage: ExecUsage,
     /// Milliseconds since 1970-01-01 UTC.
     pub(crate) at_ms: i64,
+    pub(crate) aftermath: Aftermath,
+}
+
+/// What a command's end means for the session it ran in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Aftermath {
+    /// It goes on. Also where there is none.
+    #[default]
+    Kept,
+    /// Its shell had to be killed with the command.
+    Reset,
+    /// The command ended its shell.
+    Terminated,
+    /// It was deleted under the command.
+    Destroyed,
 }
 
 impl End {
@@ -148,7 +164,8 @@ impl End {
     /// failed, can cause it.
     pub(crate) fn lost() -> Self {
         let (ending, duration) = (Ending::Lost, Duration::ZERO);
-        Self { ending, duration, usage: ExecUsage::default(), at_ms: log::now_ms() }
+        let (usage, aftermath) = (ExecUsage::default(), Aftermath::Kept);
+        Self { ending, duration, usage, at_ms: log::now_ms(), aftermath }
     }
 }
 

@@ -7,7 +7,8 @@ use axum::{Router, extract::DefaultBodyLimit, http::Uri, middleware};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    exec, file, file::watch, health, init::Agent, processes, refusal, refusal::Refusal, terminal,
+    env, exec, file, file::watch, health, init::Agent, processes, refusal, refusal::Refusal,
+    session, terminal,
 };
 
 fn table() -> OpenApiRouter<Arc<Agent>> {
@@ -22,6 +23,10 @@ fn table() -> OpenApiRouter<Arc<Agent>> {
         .routes(routes!(processes::kill))
         .routes(routes!(processes::wait))
         .routes(routes!(processes::kill_all))
+        .routes(routes!(session::list, session::create))
+        .routes(routes!(session::get, session::delete))
+        .routes(routes!(session::get_env, session::change_env))
+        .routes(routes!(env::get, env::change))
         .routes(routes!(terminal::create, terminal::list))
         .routes(routes!(terminal::attach, terminal::delete))
         .routes(routes!(file::read::read, file::write::write, file::remove::delete))
@@ -99,8 +104,10 @@ mod tests {
             [
                 "delete /files/{path}",
                 "delete /processes/{pid}",
+                "delete /sessions/{sid}",
                 "delete /terminals/{tid}",
                 "get /archive",
+                "get /env",
                 "get /files/{path}",
                 "get /files:list",
                 "get /files:stat",
@@ -109,9 +116,14 @@ mod tests {
                 "get /processes",
                 "get /processes/{pid}",
                 "get /processes/{pid}/logs",
+                "get /sessions",
+                "get /sessions/{sid}",
+                "get /sessions/{sid}/env",
                 "get /terminals",
                 "get /terminals/{tid}",
                 "head /files/{path}",
+                "patch /env",
+                "patch /sessions/{sid}/env",
                 "post /exec",
                 "post /files:changes",
                 "post /files:chmod",
@@ -127,6 +139,7 @@ mod tests {
                 "post /processes/{pid}/stdin",
                 "post /processes/{pid}/wait",
                 "post /processes:kill",
+                "post /sessions",
                 "post /terminals",
                 "put /archive",
                 "put /files/{path}",

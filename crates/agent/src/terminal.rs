@@ -168,5 +168,5 @@ fn parse(id: &str) -> Result<TerminalId, ApiError> {
 /// Starts a terminal and waits until its program runs.
 async fn started(agent: &Arc<Agent>, request: CreateTerminal) -> Result<Arc<Terminal>, ApiError> {
     let command = request.command.clone();
-    start::start(agent, request)?.started(command).await
+    start::start(agent, request).await?.started(command).await
 }

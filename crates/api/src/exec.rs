@@ -47,7 +47,9 @@ pub struct ExecRequest {
     /// Variables set (or, with null, unset) for this command only.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, Option<String>>,
-    /// Milliseconds until the command's whole process tree is killed; none means no limit.
+    /// Milliseconds until the command's whole process tree is killed; none means the session's
+    /// `commandTimeoutMs`, else no limit. Time that the command waits for its session's turn does
+    /// not count. A session's shell outlives this, see `sessionReset`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 86_400_000)]
     pub timeout_ms: Option<u64>,
@@ -145,7 +147,8 @@ impl Ending {
     }
 }
 
-/// What a command used, its children included.
+/// What a command used, its children included. Of a command in a session, whose shell lives on, the
+/// memory is not known and 0, and `cpuMs` counts in steps of 10.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExecUsage {
@@ -177,6 +180,10 @@ pub struct ExecResult {
     pub duration_ms: u64,
     /// What it used.
     pub usage: ExecUsage,
+    /// The session's shell had to be killed with the command, so what the session kept is lost; its
+    /// next use gets a fresh shell. Absent unless true.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub session_reset: bool,
 }
 
 /// One event of a streamed exec or of a followed log (`text/event-stream`).
@@ -184,7 +191,8 @@ pub struct ExecResult {
 /// Each event of output has an `id:` line, its cursor: a stream that breaks is resumed after it by
 /// sending it as `Last-Event-ID`. A stream of an exec begins with one `start`, unless it goes on after
 /// a `Last-Event-ID`; a stream that follows to the end ends, unless the connection breaks, with
-/// exactly one `exit`.
+/// exactly one `exit`, or with one `error` (an [`crate::error::ErrorBody`]) when the command ended its
+/// session or the session was deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum ExecEvent {
@@ -226,6 +234,9 @@ pub enum ExecEvent {
         duration_ms: u64,
         /// What it used.
         usage: ExecUsage,
+        /// The session's shell had to be killed with the command. Absent unless true.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        session_reset: bool,
     },
 }
 
@@ -255,6 +266,7 @@ mod tests {
             ending: Ending::Timeout,
             duration_ms: 5,
             usage: ExecUsage::default(),
+            session_reset: false,
         };
         assert_eq!(
             serde_json::to_value(exit).unwrap(),

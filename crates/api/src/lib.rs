@@ -9,6 +9,7 @@
 #![warn(missing_docs)]
 
 pub mod archive;
+pub mod env;
 pub mod error;
 pub mod exec;
 pub mod file;
@@ -18,6 +19,7 @@ pub mod limit;
 pub mod node;
 pub mod process;
 pub mod sandbox;
+pub mod session;
 pub mod terminal;
 pub mod watch;
 

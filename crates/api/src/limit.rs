@@ -23,6 +23,10 @@ pub const ENV_VARS: usize = 1024;
 /// Bytes of one environment variable, name and value.
 pub const ENV_VAR_BYTES: usize = 64 * 1024;
 
+/// Bytes of all variables of a sandbox, names and values: the kernel starts no program with more than
+/// 2 MiB of arguments and environment (execve(2)).
+pub const ENV_BYTES: usize = 1024 * 1024;
+
 /// Bytes of a path: `PATH_MAX` less its closing zero (limits.h).
 pub const PATH_BYTES: usize = 4095;
 
@@ -117,6 +121,16 @@ pub const TERMINAL_MESSAGE_BYTES: usize = 1024 * 1024;
 
 /// Seconds that a terminal is remembered after its program has ended.
 pub const ENDED_TERMINAL_SECS: u64 = 10 * 60;
+
+/// Sessions of one sandbox, the default one included. Each has a shell of about 2 MiB.
+pub const SESSIONS: usize = 64;
+
+/// Commands that wait in one session for the one that runs. More would be answered so late that
+/// their callers are gone.
+pub const SESSION_QUEUE: usize = 64;
+
+/// Bytes of the end of each output that an error `SESSION_TERMINATED` has.
+pub const SESSION_TAIL_BYTES: usize = 16 * 1024;
 
 /// Entries in one page of a directory listing, and sandboxes in one page of a list, unless the
 /// caller asks for fewer.

@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, cat, completions, config, cp, doctor, down, exec, image, inspect, kill, logs, ls, ps,
-    rm, run, serve, shell, start, wait, watch,
+    bench, cat, completions, config, cp, doctor, down, env, exec, image, inspect, kill, logs, ls,
+    ps, rm, run, serve, session, shell, start, wait, watch,
 };
 
 /// Run untrusted code in isolated sandboxes on this machine.
@@ -32,6 +32,7 @@ Getting started:
   sudo sandbar exec my-box 'pip list'        a command in a sandbox that stays
   sudo sandbar start my-box -- python3 -m http.server
   sudo sandbar shell my-box                  a terminal in it
+  sudo sandbar exec -s dev my-box 'cd /tmp'  a command in a shell that stays
   sudo sandbar cp data.csv my-box:/workspace/
   sudo sandbar rm my-box
 
@@ -70,6 +71,10 @@ pub(crate) enum Command {
     Ls(ls::Arguments),
     /// Show what changes in a sandbox's files, as it changes.
     Watch(watch::Arguments),
+    /// List, make and end the sessions of a sandbox: shells that keep their state.
+    Session(session::Arguments),
+    /// Show, set and unset the variables of a sandbox or a session.
+    Env(env::Arguments),
     /// List and build images, the file systems that sandboxes start from.
     Image(image::Arguments),
     /// Start the server on this machine.
@@ -156,6 +161,9 @@ mod tests {
             &["kill", "-s", "NOPE", "box", "web"],
             &["wait", "box", "web", "--port", "80", "--log", "x"],
             &["ps", "box", "--label", "a"],
+            &["exec", "--session", "bad id", "box", "ls"],
+            &["session", "rm", "box"],
+            &["env", "box", "=x"],
         ] {
             let all = std::iter::once(&"sandbar").chain(arguments);
             let error = CommandLine::try_parse_from(all).unwrap_err();

@@ -7,6 +7,7 @@ pub(crate) mod config;
 pub(crate) mod cp;
 pub(crate) mod doctor;
 pub(crate) mod down;
+pub(crate) mod env;
 pub(crate) mod exec;
 pub(crate) mod image;
 pub(crate) mod inspect;
@@ -17,6 +18,7 @@ pub(crate) mod ps;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod serve;
+pub(crate) mod session;
 pub(crate) mod shell;
 pub(crate) mod start;
 pub(crate) mod version;
@@ -62,6 +64,8 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
         Command::Cat(arguments) => wait(|signals| until(signals, cat::run(arguments))),
         Command::Ls(arguments) => wait(|signals| until(signals, ls::run(arguments, out))),
         Command::Watch(arguments) => wait(|signals| until(signals, watch::run(arguments, out))),
+        Command::Session(arguments) => wait(|signals| until(signals, session::run(arguments, out))),
+        Command::Env(arguments) => wait(|signals| until(signals, env::run(arguments, out))),
         Command::Image(arguments) => wait(|signals| until(signals, image::run(arguments, out))),
         Command::Version => wait(|signals| until(signals, version::run(out))),
         Command::Bench(arguments) => wait(|signals| bench::run(arguments, out, signals)),

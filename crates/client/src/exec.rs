@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     Client, ClientError, EventStream,
-    call::{ANSWER_LIMIT, protocol},
+    call::{ANSWER_LIMIT, TURN_LIMIT, protocol},
     event::{COME_BACK_LIMIT, COME_BACK_PAUSE, LAST_EVENT, WayBack, is_passing},
 };
 
@@ -27,7 +27,8 @@ impl Client {
     /// not exist. A command that fails is a result, not an error.
     ///
     /// # Errors
-    /// [`ClientError::Api`] with `COMMAND_NOT_FOUND`, `FILE_NOT_FOUND` (the working directory), ...
+    /// [`ClientError::Api`] with `COMMAND_NOT_FOUND`, `FILE_NOT_FOUND` (the working directory), ...;
+    /// with `SESSION_TERMINATED` when the command ended the shell of its session.
     ///
     /// # Cancel safety
     /// Dropping the future ends the command with all its processes.
@@ -87,7 +88,7 @@ impl Client {
         request: &ExecRequest,
     ) -> Result<ExecStream, ClientError> {
         let call = self.request(Method::POST, &path(id)).header(ACCEPT, "text/event-stream");
-        let response = self.send(ATTEMPT, ANSWER_LIMIT, call.json(request)).await?;
+        let response = self.send(ATTEMPT, start_limit(request), call.json(request)).await?;
         Ok(EventStream::new(self.clone(), ATTEMPT, response, is_exit))
     }
 
@@ -134,6 +135,11 @@ fn answer_limit(request: &ExecRequest) -> Duration {
 
 pub(crate) fn is_exit(event: &ExecEvent) -> bool {
     matches!(event, ExecEvent::Exit { .. })
+}
+
+/// How long the start of a command may take: in a session it waits for its turn.
+fn start_limit(request: &ExecRequest) -> Duration {
+    if request.session.is_some() { TURN_LIMIT } else { ANSWER_LIMIT }
 }
 
 fn path(id: &SandboxId) -> String {

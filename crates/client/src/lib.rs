@@ -37,6 +37,7 @@ mod image;
 mod node;
 mod process;
 mod sandbox;
+mod session;
 mod sse;
 mod terminal;
 mod transfer;

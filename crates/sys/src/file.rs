@@ -19,8 +19,8 @@ mod names;
 
 pub use libc::{
     O_APPEND, O_CREAT, O_DIRECTORY, O_EXCL, O_NOATIME, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH,
-    O_RDONLY, O_RDWR, O_WRONLY, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS,
-    RESOLVE_NO_XDEV, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG,
+    O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG,
 };
 pub use names::{Kind, Name, Names};
 
@@ -116,6 +116,16 @@ pub fn make_character_device(
             libc::makedev(major, minor),
         )
     };
+    check("mknodat", ret).map(drop)
+}
+
+/// Makes a named pipe.
+///
+/// # Errors
+/// As mknodat(2).
+pub fn make_pipe(dir: BorrowedFd<'_>, name: &CStr, mode: u32) -> Result<(), SysError> {
+    // SAFETY: `name` is a valid C string; `dir` is open while borrowed.
+    let ret = unsafe { libc::mknodat(dir.as_raw_fd(), name.as_ptr(), libc::S_IFIFO | mode, 0) };
     check("mknodat", ret).map(drop)
 }
 
@@ -365,6 +375,10 @@ mod tests {
         assert_eq!(stat(dir, c"b").unwrap().mode, S_IFREG | 0o600);
         assert_eq!(stat(dir, c"a").unwrap_err().errno, libc::ENOENT);
         assert_eq!(stat(within.as_fd(), c"").unwrap(), stat(dir, c"d").unwrap());
+        make_pipe(dir, c"p", 0o600).unwrap();
+        assert_eq!(make_pipe(dir, c"p", 0o600).unwrap_err().errno, libc::EEXIST);
+        assert_eq!(stat(dir, c"p").unwrap().mode, libc::S_IFIFO | 0o600);
+        make_dir(dir, c"d", 0o700).unwrap();
         assert_eq!(remove(dir, c"d").unwrap_err().errno, libc::EISDIR);
         assert_eq!(remove_dir(dir, c"b").unwrap_err().errno, libc::ENOTDIR);
         remove_dir(dir, c"d").unwrap();

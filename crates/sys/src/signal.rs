@@ -10,8 +10,8 @@ use crate::error::{SysError, check, check_small};
 
 pub use libc::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGSTOP, SIGTERM};
 
-/// Highest signal number, signal(7).
-pub(crate) const LAST: i32 = 64;
+/// Highest signal number, signal(7): the last real-time signal, which shells call `RTMAX`.
+pub const LAST: i32 = 64;
 
 /// Sends `signal` to the process of a pidfd.
 ///

@@ -3,20 +3,24 @@
 use std::{convert::Infallible, sync::Arc};
 
 use api::{
+    error::ApiError,
     exec::{Encoding, Ending, ExecResult},
     id::ProcessId,
+    limit::SESSION_TAIL_BYTES,
     process::OutputStream,
 };
 use axum::{
     body::Body,
     http::{HeaderValue, header},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use futures_util::stream;
 
 use crate::{
-    process::{Attachment, End, log::Log},
+    process::{Aftermath, Attachment, End, log::Log},
+    refusal::Refusal,
+    session,
     text::Encoder,
 };
 
@@ -29,6 +33,9 @@ const PIECE_BYTES: usize = 48 * 1024;
 pub(super) async fn buffered(attachment: Attachment, encoding: Encoding) -> Response {
     let process = attachment.process();
     let end = process.ended().await;
+    if let Some(loss) = session::loss(process, end) {
+        return Refusal(with_tails(loss, &process.log, encoding)).into_response();
+    }
     let kept = process.log.describe();
     let pieces = pieces(process.about.id.clone(), Arc::clone(&process.log), end, encoding);
     let body = if kept.next_cursor - kept.first_cursor <= PIECE_BYTES as u64 {
@@ -40,6 +47,17 @@ pub(super) async fn buffered(attachment: Attachment, encoding: Encoding) -> Resp
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
     response
+}
+
+/// An error that stands in place of a result has the ends of both outputs.
+fn with_tails(error: ApiError, log: &Log, encoding: Encoding) -> ApiError {
+    let tail = |stream| {
+        let bytes = log.tail(stream, log.describe().next_cursor, SESSION_TAIL_BYTES);
+        let mut encoder = Encoder::new(encoding);
+        encoder.encode(&bytes) + &encoder.finish()
+    };
+    let (stdout, stderr) = (tail(OutputStream::Stdout), tail(OutputStream::Stderr));
+    error.with("stdout", stdout).with("stderr", stderr)
 }
 
 /// An [`ExecResult`] as JSON, taken apart where its two outputs go.
@@ -62,6 +80,7 @@ impl Frame {
             dropped_bytes: log.describe().dropped_bytes,
             duration_ms: end.duration_ms(),
             usage: end.usage,
+            session_reset: end.aftermath == Aftermath::Reset,
         })
         .expect("numbers, names and empty texts are JSON");
         let (head, rest) =
@@ -130,6 +149,7 @@ mod tests {
         duration: Duration::from_millis(5),
         usage: ExecUsage { cpu_ms: 1, peak_memory_bytes: 2 },
         at_ms: 0,
+        aftermath: Aftermath::Kept,
     };
 
     /// What belongs together is apart in the log.
@@ -174,6 +194,7 @@ mod tests {
                         dropped_bytes: 0,
                         duration_ms: 5,
                         usage: END.usage,
+                        session_reset: false,
                     }
                 );
             }

@@ -1,6 +1,6 @@
 //! A request into a checked command: everything that can be refused before a process exists.
 
-use std::{collections::BTreeMap, ffi::CString, path::Path, time::Duration};
+use std::{collections::BTreeMap, ffi::CString, path::Path, sync::Arc, time::Duration};
 
 use api::{
     error::{ApiError, ErrorCode},
@@ -61,15 +61,17 @@ pub(crate) struct Surroundings {
     pub(crate) cwd: String,
 }
 
-/// The surroundings that a session, or else the sandbox, gives.
-pub(crate) fn surroundings(
-    agent: &Agent,
+/// The surroundings that a session, when it is idle, or else the sandbox gives.
+pub(crate) async fn surroundings(
+    agent: &Arc<Agent>,
     session: Option<&SessionId>,
 ) -> Result<Surroundings, ApiError> {
-    if session.is_some() {
-        return Err(invalid("session", "sessions are not there yet"));
+    match session {
+        Some(id) => crate::session::surroundings(agent, id).await,
+        None => {
+            Ok(Surroundings { env: BTreeMap::clone(&agent.env.now()), cwd: agent.workdir.clone() })
+        }
     }
-    Ok(Surroundings { env: agent.env.clone(), cwd: agent.workdir.clone() })
 }
 
 /// Checks a wish and looks up what it names.
@@ -79,7 +81,7 @@ pub(super) fn check(
     place: OwnedSemaphorePermit,
 ) -> Result<Invocation, ApiError> {
     let argv = argv(wish.command)?;
-    let env = environment(surroundings.env, wish.env)?;
+    let env = environment(&surroundings.env, wish.env)?;
     let limit = wish.timeout_ms.map(limit).transpose()?;
     let stdin = match wish.stdin {
         WishedStdin::Null => Stdin::Null,
@@ -103,11 +105,11 @@ pub(super) fn check(
     })
 }
 
-fn invalid_command(text: impl Into<String>) -> ApiError {
+pub(crate) fn invalid_command(text: impl Into<String>) -> ApiError {
     ApiError::new(ErrorCode::InvalidCommand, text)
 }
 
-fn invalid(field: &str, text: impl Into<String>) -> ApiError {
+pub(crate) fn invalid(field: &str, text: impl Into<String>) -> ApiError {
     ApiError::new(ErrorCode::ValidationFailed, text).with("field", field)
 }
 
@@ -125,6 +127,12 @@ pub(crate) fn argv(command: Command) -> Result<Vec<String>, ApiError> {
         Command::Shell(text) => vec![shell().to_owned(), "-c".to_owned(), "--".to_owned(), text],
         Command::Program(argv) => argv,
     };
+    check_words(&argv)?;
+    Ok(argv)
+}
+
+/// Refuses words that the kernel would not take as a command.
+pub(crate) fn check_words(argv: &[String]) -> Result<(), ApiError> {
     if argv.first().is_none_or(String::is_empty) {
         return Err(invalid_command("the command has no program"));
     }
@@ -139,7 +147,7 @@ pub(crate) fn argv(command: Command) -> Result<Vec<String>, ApiError> {
     if argv.iter().any(|argument| argument.contains('\0')) {
         return Err(invalid_command("a command holds no NUL byte"));
     }
-    Ok(argv)
+    Ok(())
 }
 
 pub(crate) fn shell() -> &'static str {
@@ -148,14 +156,14 @@ pub(crate) fn shell() -> &'static str {
 
 /// `base` with the request's changes; null unsets.
 pub(crate) fn environment(
-    base: BTreeMap<String, String>,
+    base: &BTreeMap<String, String>,
     changes: BTreeMap<String, Option<String>>,
 ) -> Result<BTreeMap<String, String>, ApiError> {
     if changes.len() > ENV_VARS {
         let text = format!("a request sets at most {ENV_VARS} variables");
         return Err(invalid("env", text).with("limit", ENV_VARS));
     }
-    let mut env = base;
+    let mut env = base.clone();
     for (name, value) in changes {
         let field = format!("env.{name}");
         if name.is_empty() || name.contains(['=', '\0']) {
@@ -178,7 +186,7 @@ pub(crate) fn environment(
     Ok(env)
 }
 
-fn limit(timeout_ms: u64) -> Result<Duration, ApiError> {
+pub(crate) fn limit(timeout_ms: u64) -> Result<Duration, ApiError> {
     if (1..=EXEC_TIMEOUT_MS).contains(&timeout_ms) {
         return Ok(Duration::from_millis(timeout_ms));
     }
@@ -186,7 +194,7 @@ fn limit(timeout_ms: u64) -> Result<Duration, ApiError> {
     Err(invalid("timeoutMs", text).with("limit", EXEC_TIMEOUT_MS))
 }
 
-fn stdin(text: String, encoding: Encoding) -> Result<Bytes, ApiError> {
+pub(crate) fn stdin(text: String, encoding: Encoding) -> Result<Bytes, ApiError> {
     match encoding {
         Encoding::Utf8 => Ok(text.into()),
         Encoding::Base64 => match BASE64_STANDARD.decode(text) {
@@ -243,7 +251,7 @@ mod tests {
         let base = BTreeMap::from([("A".to_owned(), "1".to_owned()), ("B".to_owned(), "2".into())]);
         let change = |name: &str, value: Option<&str>| {
             let changes = BTreeMap::from([(name.to_owned(), value.map(str::to_owned))]);
-            environment(base.clone(), changes)
+            environment(&base, changes)
         };
         assert_eq!(change("A", Some("x")).unwrap()["A"], "x");
         assert!(!change("A", None).unwrap().contains_key("A"));
@@ -254,7 +262,7 @@ mod tests {
             assert_eq!(refused, Some(ErrorCode::ValidationFailed), "{name:?}");
         }
         let many = (0..=ENV_VARS).map(|number| (format!("V{number}"), None)).collect();
-        assert_eq!(code(environment(base, many)), Some(ErrorCode::ValidationFailed));
+        assert_eq!(code(environment(&base, many)), Some(ErrorCode::ValidationFailed));
     }
 
     #[test]

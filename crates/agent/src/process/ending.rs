@@ -20,11 +20,11 @@ pub(crate) struct Counters {
 
 /// The counts at one time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Counts {
+pub(crate) struct Counts {
     /// Processes killed for want of memory.
-    pub(super) oom_kills: u64,
+    pub(crate) oom_kills: u64,
     /// Forks refused for want of process ids.
-    pub(super) refused_forks: u64,
+    pub(crate) refused_forks: u64,
 }
 
 impl Counters {
@@ -33,7 +33,7 @@ impl Counters {
     }
 
     /// Reads the counts; a file that is missing or unreadable counts nothing.
-    pub(super) fn read(&self) -> Counts {
+    pub(crate) fn read(&self) -> Counts {
         Counts {
             oom_kills: self.memory.as_ref().map_or(0, |file| read_count(file, "oom_kill")),
             refused_forks: self.pids.as_ref().map_or(0, |file| read_count(file, "max")),
@@ -69,22 +69,22 @@ pub(crate) enum Cause {
 
 /// All that is known when a command is over.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Evidence {
+pub(crate) struct Evidence {
     /// Why the agent killed it, if it did.
-    pub(super) cause: Option<Cause>,
+    pub(crate) cause: Option<Cause>,
     /// The signal that it got for that.
-    pub(super) signal: i32,
+    pub(crate) signal: i32,
     /// What the kernel says of it; none when it would not end.
-    pub(super) status: Option<Status>,
-    pub(super) before: Counts,
-    pub(super) after: Counts,
+    pub(crate) status: Option<Status>,
+    pub(crate) before: Counts,
+    pub(crate) after: Counts,
 }
 
 /// Judges. `is_disk_full` is asked only when nothing else explains a failure.
 ///
 /// The counts are the sandbox's, so a limit that a neighbour command met at the same time can
 /// explain a failure that had another reason; a success is never explained away.
-pub(super) fn ending(evidence: Evidence, is_disk_full: impl FnOnce() -> bool) -> Ending {
+pub(crate) fn ending(evidence: Evidence, is_disk_full: impl FnOnce() -> bool) -> Ending {
     let Evidence { cause, signal, status, before, after } = evidence;
     match (cause, status) {
         (Some(Cause::Timeout), None | Some(Status::Signaled(SIGKILL))) => return Ending::Timeout,

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    End, Kill, Process,
+    Aftermath, End, Kill, Process,
     ending::{Cause, Evidence, ending},
     log::now_ms,
     spawn::Running,
@@ -55,23 +55,39 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(10);
 
 /// The reading end of one output.
 #[derive(Debug)]
-pub(super) struct Output {
-    stream: OutputStream,
+pub(crate) struct Output {
+    pub(crate) stream: OutputStream,
     /// None once it has ended.
     pipe: Option<pipe::Receiver>,
     /// Bytes that were in the pipe when the command ended and are not read yet.
-    owed: usize,
+    pub(crate) owed: usize,
 }
 
 impl Output {
-    pub(super) fn new(stream: OutputStream, pipe: pipe::Receiver) -> Self {
+    pub(crate) fn new(stream: OutputStream, pipe: pipe::Receiver) -> Self {
         Self { stream, pipe: Some(pipe), owed: 0 }
+    }
+
+    /// One that has ended.
+    pub(crate) fn closed(stream: OutputStream) -> Self {
+        Self { stream, pipe: None, owed: 0 }
+    }
+
+    /// What is in the pipe now.
+    pub(crate) async fn rest(&mut self) -> Option<(OutputStream, Vec<u8>)> {
+        let mut rest = Vec::new();
+        self.count_owed();
+        // What is there makes the pipe readable, so this does not wait.
+        while self.owed > 0 {
+            rest.extend_from_slice(&self.next().await);
+        }
+        (!rest.is_empty()).then_some((self.stream, rest))
     }
 
     /// The next bytes; never ready once the output has ended. An end is returned as no bytes.
     ///
     /// Cancel safety: nothing is read before the last await.
-    async fn next(&mut self) -> Vec<u8> {
+    pub(crate) async fn next(&mut self) -> Vec<u8> {
         loop {
             let Some(pipe) = &self.pipe else { return std::future::pending().await };
             let chunk = match pipe.readable().await {
@@ -98,7 +114,7 @@ impl Output {
     }
 
     /// Notes what the command left in the pipe: that much will be read, however slow the reader.
-    fn count_owed(&mut self) {
+    pub(crate) fn count_owed(&mut self) {
         if let Some(pipe) = &self.pipe {
             // A pipe always answers; if not, the grace period decides.
             self.owed = sys::pipe::pending(pipe.as_fd()).unwrap_or(0);
@@ -382,12 +398,18 @@ fn conclude(agent: &Agent, running: &Running, course: &Course) -> End {
         peak_memory_bytes: ended.peak_memory_bytes,
     });
     let ending = ending(evidence, || crate::file::is_disk_full(&agent.workdir));
-    End { ending, duration: running.started.elapsed(), usage, at_ms: now_ms() }
+    End {
+        ending,
+        duration: running.started.elapsed(),
+        usage,
+        at_ms: now_ms(),
+        aftermath: Aftermath::Kept,
+    }
 }
 
 /// Reads and throws away what background processes write until the last of them has closed its
 /// output.
-async fn discard(agent: &Agent, mut stdout: Output, mut stderr: Output) {
+pub(crate) async fn discard(agent: &Agent, mut stdout: Output, mut stderr: Output) {
     if stdout.pipe.is_none() && stderr.pipe.is_none() {
         return;
     }

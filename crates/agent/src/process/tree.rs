@@ -48,7 +48,7 @@ pub(crate) struct Forest {
 /// The cgroup of one command.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
-    name: CString,
+    pub(crate) name: CString,
     pub(crate) dir: OwnedFd,
 }
 
@@ -87,7 +87,7 @@ impl Forest {
     }
 
     /// The cgroup of this name, if it is still there. A name is not given twice.
-    pub(super) fn find(&self, name: &CStr) -> Option<Cgroup> {
+    pub(crate) fn find(&self, name: &CStr) -> Option<Cgroup> {
         let how = How::new(file::O_RDONLY | file::O_DIRECTORY);
         let dir = file::open(self.dir.as_ref()?.as_fd(), name, how).ok()?;
         Some(Cgroup { name: name.to_owned(), dir })
@@ -114,6 +114,28 @@ impl Forest {
     }
 }
 
+impl Cgroup {
+    /// Its list of processes: read from the start at each look, written with a process id to take
+    /// that process in.
+    pub(crate) fn procs(&self) -> Result<File, SysError> {
+        let how = How::new(file::O_RDWR);
+        file::open(self.dir.as_fd(), c"cgroup.procs", how).map(File::from)
+    }
+
+    /// The processes in it that have not ended. Source: `cgroup.procs`, cgroups v2.
+    pub(crate) fn members(&self) -> Vec<i32> {
+        let procs = file::open(self.dir.as_fd(), c"cgroup.procs", How::new(file::O_RDONLY));
+        let text = procs.ok().and_then(|procs| io::read_to_string(File::from(procs)).ok());
+        text.unwrap_or_default().lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// Kills every process in it. Source: `cgroup.kill`, cgroups v2, Linux 5.14.
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        let kill = file::open(self.dir.as_fd(), c"cgroup.kill", How::new(file::O_WRONLY))?;
+        File::from(kill).write_all(b"1")
+    }
+}
+
 /// A command's processes.
 #[derive(Debug)]
 pub(crate) struct Tree {
@@ -128,7 +150,7 @@ impl Tree {
     pub(crate) fn kill(&self) {
         let killed = self.cgroup.as_ref().is_some_and(|cgroup| cgroup.kill().is_ok());
         if !killed {
-            kill_by_scan(self.leader);
+            kill_family(self.leader, true);
             // ESRCH: it has ended by itself.
             signal::send(self.pidfd.as_fd(), SIGKILL).unwrap_or(());
         }
@@ -148,7 +170,7 @@ impl Tree {
             Some(cgroup) => cgroup.signal(signal),
             // Once the leader has been waited for, its number may be another's.
             None if signal::send(self.pidfd.as_fd(), 0).is_ok() => {
-                signal_each(family(self.leader, &processes()), signal);
+                signal_each(family_of(self.leader), signal);
             }
             None => {}
         }
@@ -161,23 +183,8 @@ impl Tree {
 }
 
 impl Cgroup {
-    /// Its processes. Source: `cgroup.procs`, cgroups v2.
-    fn members(&self) -> Vec<i32> {
-        let procs = file::open(self.dir.as_fd(), c"cgroup.procs", How::new(file::O_RDONLY));
-        let text = procs.ok().and_then(|procs| io::read_to_string(File::from(procs)).ok());
-        text.unwrap_or_default().lines().filter_map(|line| line.parse().ok()).collect()
-    }
-
     fn signal(&self, signal: i32) {
         signal_each(self.members(), signal);
-    }
-
-    /// Source: `cgroup.kill`, cgroups v2, Linux 5.14.
-    fn kill(&self) -> io::Result<()> {
-        let how = How::new(file::O_WRONLY);
-        let kill = file::open(self.dir.as_fd(), c"cgroup.kill", how)
-            .map_err(|error| io::Error::from_raw_os_error(error.errno))?;
-        File::from(kill).write_all(b"1")
     }
 
     /// Returns when it has no process, or after `patience`; true when it has none.
@@ -216,13 +223,20 @@ fn signal_each(pids: impl IntoIterator<Item = i32>, signal: i32) {
     }
 }
 
-fn kill_by_scan(leader: i32) {
+/// The processes that `leader` started, itself included, as far as they can be found without a
+/// cgroup.
+pub(crate) fn family_of(leader: i32) -> Vec<i32> {
+    family(leader, &processes()).into_iter().collect()
+}
+
+/// Kills the family of `leader`, with or without `leader` itself.
+pub(crate) fn kill_family(leader: i32, with_leader: bool) {
     let mut stopped: HashMap<i32, OwnedFd> = HashMap::new();
     for _ in 0..SCANS {
         let found = family(leader, &processes());
         let mut is_new = false;
         for pid in found {
-            if stopped.contains_key(&pid) {
+            if stopped.contains_key(&pid) || (pid == leader && !with_leader) {
                 continue;
             }
             if let Ok(process) = pidfd::open(pid) {

@@ -52,13 +52,13 @@ struct Plan {
 }
 
 /// Starts what `request` asks for and puts it into the sandbox's table.
-pub(super) fn start(
+pub(super) async fn start(
     agent: &Arc<Agent>,
     request: CreateTerminal,
 ) -> Result<Arc<Terminal>, ApiError> {
     let (id, session) = (request.id.clone(), request.session.clone());
     let command = request.command.clone();
-    let surroundings = process::surroundings(agent, session.as_ref())?;
+    let surroundings = process::surroundings(agent, session.as_ref()).await?;
     let plan = check(surroundings, request)?;
     let shown = match command {
         Some(Command::Shell(text)) => text,
@@ -78,7 +78,7 @@ pub(super) fn start(
 fn check(surroundings: Surroundings, request: CreateTerminal) -> Result<Plan, ApiError> {
     let Surroundings { mut env, cwd } = surroundings;
     env.insert("TERM".to_owned(), TERM.to_owned());
-    let env = process::environment(env, request.env)?;
+    let env = process::environment(&env, request.env)?;
     let argv = match request.command {
         Some(command) => process::argv(command)?,
         None => vec![process::shell().to_owned()],

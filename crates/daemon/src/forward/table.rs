@@ -10,7 +10,7 @@ use super::{Forward, forward};
 use crate::{app::App, extract::SANDBOXES};
 
 /// Routes whose answer takes as long as the work they ask for.
-const ENDLESS: [&str; 8] = [
+const ENDLESS: [&str; 9] = [
     "/exec",
     "/files:copy",
     "/files:move",
@@ -20,6 +20,7 @@ const ENDLESS: [&str; 8] = [
     "/processes/{pid}/stdin",
     "/processes/{pid}/wait",
     "/processes:kill",
+    "/sessions/{sid}/env",
 ];
 
 /// Routes of the agent that are the engine's, not the caller's.

@@ -1,0 +1,181 @@
+//! What a shell reports when it has sourced a file: `TRAPS STATUS FLAGS`, ended by a NUL byte.
+//!
+//! Before it may come records `=NAME=VALUE`, each ended by a NUL byte too. The descriptor is the
+//! shell's own, but code of the session can write to it, so nothing here is believed to be well
+//! formed.
+
+use std::{io, os::fd::AsFd};
+
+use tokio::net::unix::pipe;
+
+use super::Broken;
+
+/// Bytes of one report at most: twice what the kernel starts a program with (execve(2)).
+const REPORT_BYTES: usize = 4 * 1024 * 1024;
+
+/// Bytes of traps that are given back to later commands.
+const TRAPS_BYTES: usize = 64 * 1024;
+
+/// Bytes read at once: a report is short.
+const CHUNK_BYTES: usize = 4096;
+
+/// How a sourced file ended, and what it left behind in the shell that must not act in between.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Report {
+    /// `$?`.
+    pub(super) status: i32,
+    /// Of `$-`, the options that the loop takes away.
+    pub(super) flags: String,
+    /// Commands that set the traps that the loop takes away.
+    pub(super) traps: Vec<u8>,
+    /// Exported variables, if they were asked for.
+    pub(super) variables: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Report {
+    /// True when something acts on commands, or shows, that the loop has taken away.
+    pub(super) fn has_surprises(&self) -> bool {
+        !self.flags.is_empty() || !self.traps.is_empty()
+    }
+}
+
+/// The reading end of a shell's reports.
+#[derive(Debug)]
+pub(super) struct Reports {
+    pipe: pipe::Receiver,
+    buffer: Vec<u8>,
+}
+
+impl Reports {
+    pub(super) fn new(pipe: pipe::Receiver) -> Self {
+        Self { pipe, buffer: Vec::new() }
+    }
+
+    /// The next report.
+    ///
+    /// Cancel safety: what was read of it stays in the buffer.
+    pub(super) async fn next(&mut self) -> Result<Report, Broken> {
+        loop {
+            if let Some(report) = self.take()? {
+                return Ok(report);
+            }
+            self.pipe.readable().await.map_err(|_closed| Broken)?;
+            self.fill()?;
+        }
+    }
+
+    /// The next report, if it is there already.
+    pub(super) async fn now(&mut self) -> Result<Option<Report>, Broken> {
+        // What is there makes the pipe readable, so this does not wait.
+        while sys::pipe::pending(self.pipe.as_fd()).is_ok_and(|bytes| bytes > 0) {
+            self.pipe.readable().await.map_err(|_closed| Broken)?;
+            self.fill()?;
+        }
+        self.take()
+    }
+
+    fn fill(&mut self) -> Result<(), Broken> {
+        let mut chunk = [0; CHUNK_BYTES];
+        loop {
+            match self.pipe.try_read(&mut chunk) {
+                Ok(length) if length > 0 && self.buffer.len() < REPORT_BYTES => {
+                    self.buffer.extend_from_slice(chunk.get(..length).unwrap_or_default());
+                    if length < CHUNK_BYTES {
+                        return Ok(());
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Ok(_) | Err(_) => return Err(Broken),
+            }
+        }
+    }
+
+    fn take(&mut self) -> Result<Option<Report>, Broken> {
+        let mut variables = Vec::new();
+        let mut start = 0;
+        while let Some(length) = self.buffer.iter().skip(start).position(|byte| *byte == 0) {
+            let record = self.buffer.get(start..start + length).unwrap_or_default();
+            start += length + 1;
+            match record.split_first() {
+                Some((b'=', variable)) => variables.extend(split(variable, b'=')),
+                _ => {
+                    let report = parse(record).ok_or(Broken)?;
+                    self.buffer.drain(..start);
+                    return Ok(Some(Report { variables, ..report }));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn split(bytes: &[u8], at: u8) -> Option<(Vec<u8>, Vec<u8>)> {
+    let at = bytes.iter().position(|byte| *byte == at)?;
+    Some((bytes.get(..at)?.to_vec(), bytes.get(at + 1..)?.to_vec()))
+}
+
+fn parse(record: &[u8]) -> Option<Report> {
+    let end = record.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+    let (traps, line) = record.split_at(end);
+    let (status, flags) = std::str::from_utf8(line).ok()?.split_once(' ')?;
+    let flags = flags.chars().filter(|flag| matches!(flag, 'e' | 'v' | 'x')).collect();
+    // POSIX mode says that there is no trap.
+    let mut lines = traps.split_inclusive(|byte| *byte == b'\n');
+    let has_traps = lines.any(|line| !line.starts_with(b"trap -- - "));
+    let traps = if has_traps && traps.len() <= TRAPS_BYTES { traps.to_vec() } else { Vec::new() };
+    let status = status.parse::<u16>().ok()?.into();
+    Some(Report { status, flags, traps, variables: Vec::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn report(status: i32, flags: &str, traps: &[u8]) -> Option<Report> {
+        Some(Report { status, flags: flags.to_owned(), traps: traps.to_vec(), variables: vec![] })
+    }
+
+    #[test]
+    fn a_report_has_a_status_options_and_traps() {
+        assert_eq!(parse(b"0 hiBHs"), report(0, "", b""));
+        assert_eq!(parse(b"255 ehixBHs"), report(255, "ex", b""));
+        let traps = b"trap -- 'echo\n1 e' DEBUG\n";
+        assert_eq!(parse(&[&traps[..], b"7 himvBHs"].concat()), report(7, "v", traps));
+        let none = b"trap -- - DEBUG\ntrap -- - RETURN\n0 hiBHs";
+        assert_eq!(parse(none), report(0, "", b""));
+        for bad in [&b""[..], b"0", b"x y", b"65536 h", b"-1 h", b"\xff 0", b"0 h\n"] {
+            assert_eq!(parse(bad), None, "{bad:?}");
+        }
+    }
+
+    fn pipe() -> (io::PipeWriter, Reports) {
+        let (reader, writer) = io::pipe().unwrap();
+        (writer, Reports::new(pipe::Receiver::from_owned_fd(reader.into()).unwrap()))
+    }
+
+    #[tokio::test]
+    async fn reports_come_whole_however_they_are_cut() {
+        let (mut writer, mut reports) = pipe();
+        let (first, second) = (&b"=A=x=y\n\0=B=\0\x30 h\0"[..], &b"3 e\0"[..]);
+        for byte in first {
+            assert_eq!(reports.now().await.unwrap(), None);
+            writer.write_all(&[*byte]).unwrap();
+        }
+        writer.write_all(second).unwrap();
+        let variable =
+            |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
+        let first = reports.next().await.unwrap();
+        assert_eq!(first.variables, [variable("A", "x=y\n"), variable("B", "")]);
+        assert_eq!(reports.now().await.unwrap(), report(3, "e", b""));
+        assert_eq!(reports.now().await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn nonsense_is_no_report() {
+        let (mut writer, mut reports) = pipe();
+        writer.write_all(b"hello\0").unwrap();
+        assert!(reports.next().await.is_err());
+    }
+}

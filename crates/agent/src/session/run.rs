@@ -1,0 +1,339 @@
+//! One command of a session: it waits for its turn, runs in the shell, and leaves the shell ready.
+//!
+//! Cancellation: a command has a task of its own. Wishes to end it come by its [`Process`], and the
+//! end of its session by [`Session::destroyed`].
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use api::{
+    error::{ApiError, ErrorCode},
+    exec::{Ending, ExecRequest, ExecUsage},
+    process::OutputStream,
+};
+use sys::{signal::SIGKILL, wait::Status};
+use tokio::{
+    sync::{OwnedSemaphorePermit, oneshot},
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    Place, Session, Slot, destroyed, lost, no_room,
+    report::Report,
+    shell::{Around, CutOff, Shell},
+    text,
+};
+use crate::{
+    env::check_names,
+    file,
+    init::Agent,
+    process::{
+        Aftermath, Cause, End, Evidence, Kill, Process,
+        check::{environment, limit, stdin},
+        ending,
+        log::now_ms,
+    },
+};
+
+/// Between two looks for the processes of a command that was asked to end.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// A checked command.
+#[derive(Debug)]
+pub(super) struct Job {
+    text: String,
+    around: Around,
+    limit: Option<Duration>,
+    /// Its place among the commands of the sandbox, held until it has ended.
+    place: OwnedSemaphorePermit,
+}
+
+impl Job {
+    pub(super) fn check(
+        request: ExecRequest,
+        place: OwnedSemaphorePermit,
+    ) -> Result<Self, ApiError> {
+        let text = text::of_command(request.command)?;
+        check_names(&request.env)?;
+        // For its limits: what it starts from is the shell's.
+        environment(&std::collections::BTreeMap::new(), request.env.clone())?;
+        let stdin = request.stdin.map(|text| stdin(text, request.encoding)).transpose()?;
+        let limit = request.timeout_ms.map(limit).transpose()?;
+        if request.cwd.as_ref().is_some_and(|cwd| cwd.contains('\0')) {
+            return Err(ApiError::new(ErrorCode::InvalidPath, "a path holds no NUL byte"));
+        }
+        let around = Around { env: request.env, cwd: request.cwd, stdin };
+        Ok(Self { text, around, limit, place })
+    }
+}
+
+/// Whether the command began.
+pub(super) type Begun = oneshot::Sender<Result<(), ApiError>>;
+
+/// Runs a command to its end.
+pub(super) async fn run(
+    agent: Arc<Agent>,
+    session: Arc<Session>,
+    waiting: Place,
+    (job, process, begun): (Job, Arc<Process>, Begun),
+) {
+    let mut kills = process.kills();
+    let turn = tokio::select! {
+        biased;
+        () = session.destroyed() => Err(destroyed(&session.id)),
+        Ok(_) = kills.wait_for(Option::is_some) => {
+            let text = "the command was called off before its turn in the session came";
+            Err(ApiError::new(ErrorCode::CommandExecutionError, text))
+        }
+        slot = session.turn.lock() => Ok(slot),
+    };
+    drop(kills);
+    let mut slot = match turn {
+        Ok(slot) => slot,
+        Err(error) => return refuse(&process, begun, error),
+    };
+    session.touch();
+    let shell = match prepare(&agent, &session, &mut slot, &job).await {
+        Ok(shell) => shell,
+        Err(error) => return refuse(&process, begun, error),
+    };
+    process.set_pid(shell.pid);
+    // The caller may be gone already.
+    begun.send(Ok(())).ok();
+    let end = follow(&agent, &session, shell, &process, job.limit).await;
+    session.touch();
+    drop(waiting);
+    drop(job.place);
+    process.finish(end);
+    drop(process);
+    settle(&agent, &session, &mut slot, end.aftermath).await;
+}
+
+fn refuse(process: &Process, begun: Begun, error: ApiError) {
+    process.finish(End::lost());
+    // The caller may be gone already.
+    begun.send(Err(error)).ok();
+}
+
+/// Starts the command in the session's shell, which is started first if there is none.
+async fn prepare<'a>(
+    agent: &Arc<Agent>,
+    session: &Session,
+    slot: &'a mut Slot,
+    job: &Job,
+) -> Result<&'a mut Shell, ApiError> {
+    let shell = session.shell(agent, slot).await?;
+    if let Some(cwd) = &job.around.cwd {
+        // Looked at first, because what a shell says of a directory is no code.
+        let here = shell.cwd().unwrap_or_else(|| "/".into());
+        file::open_directory(&here.to_string_lossy(), cwd)?;
+    }
+    let line = shell.prepare(&job.text, &job.around).map_err(|error| no_room(&error))?;
+    if shell.begin(line).await.is_err() {
+        return Err(lost(&session.id));
+    }
+    Ok(shell)
+}
+
+/// Leaves the session ready for the next command.
+async fn settle(agent: &Agent, session: &Session, slot: &mut Slot, aftermath: Aftermath) {
+    let Some(shell) = &mut slot.shell else { return };
+    if aftermath == Aftermath::Kept {
+        match shell.tidy().await {
+            Ok(left) => slot.keep_track(agent, left),
+            // Whoever comes next finds it ended, and is told.
+            Err(_broken) => shell.kill().await,
+        }
+        return;
+    }
+    shell.kill().await;
+    slot.give_up();
+    session.set_pid(None);
+}
+
+/// How it came that a command is over.
+#[derive(Debug)]
+enum Over {
+    /// The shell says how it ended.
+    Reported(Report),
+    /// The shell ended.
+    Exited(Status),
+    /// It was cut off; with the shell, or without.
+    CutOff { is_kept: bool },
+}
+
+/// A command under way.
+struct Course<'a> {
+    shell: &'a mut Shell,
+    cause: Option<Cause>,
+    /// The signal that it got for that.
+    signal: i32,
+    /// The deadline; once it was asked to end, the next look at whether it has.
+    alarm: Option<Instant>,
+    /// Until when what the command started may obey a signal.
+    grace: Option<Instant>,
+    /// It did obey.
+    has_obeyed: bool,
+    over: Option<Over>,
+    /// Output that the log has no room for yet.
+    pending: VecDeque<(OutputStream, Vec<u8>)>,
+}
+
+/// Moves output until the command is over and its output has been read.
+async fn follow(
+    agent: &Agent,
+    session: &Session,
+    shell: &mut Shell,
+    process: &Process,
+    limit: Option<Duration>,
+) -> End {
+    let (started, before) = (Instant::now(), agent.counters.read());
+    let limit = limit.or(session.command_timeout);
+    let mut kills = process.kills();
+    let mut course = Course {
+        shell,
+        cause: None,
+        signal: SIGKILL,
+        alarm: limit.and_then(|limit| started.checked_add(limit)),
+        grace: None,
+        has_obeyed: false,
+        over: None,
+        pending: VecDeque::new(),
+    };
+    let is_destroyed = loop {
+        let Course { shell, over, pending, alarm, .. } = &mut course;
+        let runs = over.is_none();
+        if !runs && pending.is_empty() && shell.stdout.owed == 0 && shell.stderr.owed == 0 {
+            break false;
+        }
+        let Shell { stdout, stderr, reports, exit, .. } = &mut **shell;
+        tokio::select! {
+            () = session.destroyed() => break true,
+            Ok(()) = kills.changed(), if runs => {
+                let kill = *kills.borrow_and_update();
+                if let Some(kill) = kill {
+                    course.kill(kill).await;
+                }
+            }
+            () = ring_at(*alarm), if runs => course.ring().await,
+            report = reports.next(), if runs => match report {
+                Ok(report) => course.end(Over::Reported(report)).await,
+                Err(_broken) => course.cut_off(Cause::Requested).await,
+            },
+            status = exit.wait(), if runs => course.end(Over::Exited(status)).await,
+            chunk = stdout.next(), if pending.is_empty() => course.read(OutputStream::Stdout, chunk),
+            chunk = stderr.next(), if pending.is_empty() => course.read(OutputStream::Stderr, chunk),
+            () = process.log.room(), if !pending.is_empty() => {
+                if let Some((stream, bytes)) = pending.pop_front() {
+                    process.log.append(stream, bytes);
+                }
+            }
+        }
+    };
+    let (status, aftermath) = course.judge(is_destroyed);
+    let evidence = Evidence {
+        cause: if is_destroyed { Some(Cause::Requested) } else { course.cause },
+        signal: course.signal,
+        status,
+        before,
+        after: if status == Some(Status::Exited(0)) { before } else { agent.counters.read() },
+    };
+    let ending = ending(evidence, || file::is_disk_full(&agent.workdir));
+    course.remember(ending);
+    let cpu_ms = u64::try_from(course.shell.lap().as_millis()).unwrap_or(u64::MAX);
+    let usage = ExecUsage { cpu_ms, peak_memory_bytes: 0 };
+    End { ending, duration: started.elapsed(), usage, at_ms: now_ms(), aftermath }
+}
+
+/// Without a timer for a command that has no deadline: setting one costs system calls.
+async fn ring_at(alarm: Option<Instant>) {
+    match alarm {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Course<'_> {
+    fn read(&mut self, stream: OutputStream, chunk: Vec<u8>) {
+        if !chunk.is_empty() {
+            self.pending.push_back((stream, chunk));
+        }
+    }
+
+    async fn end(&mut self, over: Over) {
+        // A report that was written before the shell ended is the command's.
+        let over = match over {
+            Over::Exited(status) => match self.shell.reports.now().await {
+                Ok(Some(report)) => Over::Reported(report),
+                _ => Over::Exited(status),
+            },
+            over => over,
+        };
+        self.shell.stdout.count_owed();
+        self.shell.stderr.count_owed();
+        self.over = Some(over);
+    }
+
+    async fn kill(&mut self, kill: Kill) {
+        let cause = *self.cause.get_or_insert(kill.cause);
+        self.signal = kill.signal;
+        if kill.signal == SIGKILL || kill.grace.is_zero() {
+            return self.cut_off(cause).await;
+        }
+        self.shell.ask(kill.signal).await;
+        self.grace = Some(Instant::now() + kill.grace);
+        self.alarm = Some(Instant::now());
+    }
+
+    /// The deadline has come, or it is time for a look at what was asked to end.
+    async fn ring(&mut self) {
+        let Some(grace) = self.grace else { return self.cut_off(Cause::Timeout).await };
+        self.has_obeyed = self.shell.others().is_empty();
+        if self.has_obeyed || Instant::now() >= grace {
+            return self.cut_off(Cause::Requested).await;
+        }
+        self.alarm = Some(Instant::now() + LOOK_INTERVAL);
+    }
+
+    async fn cut_off(&mut self, cause: Cause) {
+        self.cause.get_or_insert(cause);
+        match self.shell.cut_off().await {
+            CutOff::Ended(report) => {
+                // It was faster, so nothing cut it off.
+                self.cause = None;
+                self.end(Over::Reported(report)).await;
+            }
+            CutOff::Kept(rest) => {
+                self.pending.extend(rest);
+                self.over = Some(Over::CutOff { is_kept: true });
+            }
+            CutOff::Lost(rest) => {
+                self.pending.extend(rest);
+                self.over = Some(Over::CutOff { is_kept: false });
+            }
+        }
+    }
+
+    fn judge(&self, is_destroyed: bool) -> (Option<Status>, Aftermath) {
+        if is_destroyed {
+            return (None, Aftermath::Destroyed);
+        }
+        match &self.over {
+            Some(Over::Reported(report)) => (Some(Status::Exited(report.status)), Aftermath::Kept),
+            Some(Over::Exited(status)) => (Some(*status), Aftermath::Terminated),
+            Some(Over::CutOff { is_kept }) => {
+                // What obeyed is said to have been ended by the signal it was asked with.
+                let status = self.has_obeyed.then_some(Status::Exited(0));
+                (status, if *is_kept { Aftermath::Kept } else { Aftermath::Reset })
+            }
+            None => (None, Aftermath::Reset),
+        }
+    }
+
+    /// What the next command of the session begins with.
+    fn remember(&mut self, ending: Ending) {
+        match self.over.take() {
+            Some(Over::Reported(report)) => self.shell.remember(report),
+            _ => self.shell.set_status(ending.exit_code()),
+        }
+    }
+}
