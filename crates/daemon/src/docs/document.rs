@@ -22,7 +22,10 @@ const SANDBOX: &str = "/v1/sandboxes/{id}";
 const TAGS: [(&str, &str); 5] = [
     ("sandbox", "An isolated environment with its own files, processes, limits and network."),
     ("exec", "Run a command and follow it to its end."),
-    ("file", "Read, write, list and delete files inside a sandbox. Contents are raw bodies."),
+    (
+        "file",
+        "Read, write, list, copy, move and delete files inside a sandbox. Contents are raw bodies, or JSON.",
+    ),
     ("image", "Immutable root file systems that sandboxes start from."),
     ("node", "The server itself."),
 ];
