@@ -8,7 +8,7 @@
 //!
 //! Each file below is one operation with its route, or something that several share.
 //!
-//! Owns: nothing between requests.
+//! Owns: nothing between requests but the walk of the last page of a list.
 //! Does not: promise durability; the disk's own write-back does.
 
 // Contents.

@@ -17,13 +17,14 @@ fn id() -> SandboxId {
     "s".parse().unwrap()
 }
 
-/// All pages of a listing; `between` runs after each but the last.
+/// All pages of a listing; `between` runs after each but the last. After every other page another list
+/// is asked for, so that the next one has only its cursor to go by.
 async fn pages(
     client: &Client,
     mut query: ListFiles,
     mut between: impl AsyncFnMut(&[FileEntry]),
 ) -> Vec<FileEntry> {
-    let mut entries = Vec::new();
+    let (mut entries, mut number) = (Vec::new(), 0);
     loop {
         let page = client.list_files(&id(), &query).await.unwrap();
         entries.extend(page.entries.iter().cloned());
@@ -32,6 +33,12 @@ async fn pages(
             return entries;
         }
         between(&page.entries).await;
+        number += 1;
+        if number % 2 == 0 {
+            let other =
+                ListFiles { path: "/usr".to_owned(), limit: Some(1), ..ListFiles::default() };
+            assert!(client.list_files(&id(), &other).await.unwrap().next_cursor.is_some());
+        }
     }
 }
 

@@ -1,6 +1,10 @@
 //! Listing a directory, a page at a time, in memory that does not grow with it.
 
-use std::{cmp::Ordering, ffi::CString, sync::Arc};
+use std::{
+    cmp::Ordering,
+    ffi::CString,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use api::{
     error::{ApiError, ErrorBody, ErrorCode},
@@ -24,6 +28,11 @@ use super::{
 use crate::{extract::Query, init::Agent, refusal::Refusal};
 
 const LIST: &str = "list";
+
+/// The walk of the page that was made last, if there is more. Who asks for the next page next gets it
+/// from here: where overlayfs merges directories, to open one again is to read all of it again. Holds
+/// as much as one walk does, and everything works without it.
+static PAUSED: Mutex<Option<Paused>> = Mutex::new(None);
 
 /// Bytes of the longest cursor: that of a path whose every other byte is a slash.
 const CURSOR_BYTES: usize = PATH_BYTES * 6;
@@ -58,12 +67,27 @@ pub(crate) async fn list(
 /// A checked query.
 #[derive(Debug)]
 struct Page {
+    list: List,
+    /// Where the page before ended, and the same as text.
+    after: Vec<Position>,
+    cursor: String,
+    limit: usize,
+}
+
+/// What is listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct List {
     path: FilePath,
     recursive: bool,
     hidden: bool,
-    /// Where the page before ended.
-    after: Vec<Position>,
-    limit: usize,
+}
+
+/// A walk between two pages.
+#[derive(Debug)]
+struct Paused {
+    list: List,
+    cursor: String,
+    walk: Walk,
 }
 
 fn check(base: &str, query: &ListFiles) -> Result<Page, ApiError> {
@@ -82,13 +106,9 @@ fn check(base: &str, query: &ListFiles) -> Result<Page, ApiError> {
                 invalid("cursor", "cursor is not the nextCursor of a page of this list".to_owned())
             })?,
     };
-    Ok(Page {
-        path: path::absolute(base, &query.path)?,
-        recursive: query.recursive,
-        hidden: query.hidden,
-        after,
-        limit,
-    })
+    let path = path::absolute(base, &query.path)?;
+    let list = List { path, recursive: query.recursive, hidden: query.hidden };
+    Ok(Page { list, after, cursor: query.cursor.clone().unwrap_or_default(), limit })
 }
 
 /// Each position as its eight bytes, its name and a slash.
@@ -122,24 +142,25 @@ fn parse_cursor(cursor: &str) -> Option<Vec<Position>> {
 }
 
 fn make(page: Page) -> Result<FileList, ApiError> {
-    let Page { path, recursive, hidden, after, limit } = page;
-    let refuse = |error| fault(LIST, &path, error);
-    let root = path::open(file::cwd(), path.as_c_str(), file::O_RDONLY | file::O_DIRECTORY)
-        .map_err(refuse)?;
-    let shown = path.trimmed();
-    let mut walk = Walk::new(root, shown.as_bytes(), hidden);
-    walk.resume(after, recursive);
+    let Page { list, after, cursor: begins_at, limit } = page;
+    let refuse = |error| fault(LIST, &list.path, error);
+    let mut walk = match take_paused(&list, &begins_at) {
+        Some(walk) => walk,
+        None => open(&list, after).map_err(refuse)?,
+    };
     let mut entries: Vec<FileEntry> = Vec::new();
-    let mut next_cursor = None;
+    let mut next_cursor = String::new();
     while walk.step().map_err(refuse)? {
         if entries.len() == limit {
+            walk.stay();
+            pause(Paused { list, cursor: next_cursor.clone(), walk });
             sort(&mut entries);
-            return Ok(FileList { entries, next_cursor });
+            return Ok(FileList { entries, next_cursor: Some(next_cursor) });
         }
         let (dir, name) = walk.place();
         match entry(dir, name, &walk.path()) {
             Ok(mut found) => {
-                if recursive && found.file_type == FileType::Directory {
+                if list.recursive && found.file_type == FileType::Directory {
                     found.unlisted = enter(&mut walk).map_err(refuse)?;
                 }
                 entries.push(found);
@@ -149,11 +170,29 @@ fn make(page: Page) -> Result<FileList, ApiError> {
             Err(error) => return Err(refuse(error)),
         }
         if entries.len() == limit {
-            next_cursor = Some(cursor(walk.positions()));
+            next_cursor = cursor(walk.positions());
         }
     }
     sort(&mut entries);
     Ok(FileList { entries, next_cursor: None })
+}
+
+fn open(list: &List, after: Vec<Position>) -> Result<Walk, SysError> {
+    let flags = file::O_RDONLY | file::O_DIRECTORY;
+    let root = path::open(file::cwd(), list.path.as_c_str(), flags)?;
+    let mut walk = Walk::new(root, list.path.trimmed().as_bytes(), list.hidden);
+    walk.resume(after, list.recursive);
+    Ok(walk)
+}
+
+fn take_paused(list: &List, cursor: &str) -> Option<Walk> {
+    let mut paused = PAUSED.lock().unwrap_or_else(PoisonError::into_inner);
+    let fits = |paused: &mut Paused| paused.list == *list && paused.cursor == cursor;
+    paused.take_if(fits).map(|paused| paused.walk)
+}
+
+fn pause(walk: Paused) {
+    *PAUSED.lock().unwrap_or_else(PoisonError::into_inner) = Some(walk);
 }
 
 /// Goes into a directory; true when its content stays out of the list.

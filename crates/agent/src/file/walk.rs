@@ -82,6 +82,8 @@ pub(super) struct Walk {
     /// Path of the innermost directory, without a slash at its end.
     path: Vec<u8>,
     hidden: bool,
+    /// The next step stays where it is.
+    stays: bool,
 }
 
 impl Walk {
@@ -90,7 +92,7 @@ impl Walk {
     pub(super) fn new(root: OwnedFd, path: &[u8], hidden: bool) -> Self {
         let path = path.strip_suffix(b"/").unwrap_or(path).to_vec();
         let first = Level { path: path.len(), position: None, names: None };
-        Self { root, levels: vec![first], path, hidden }
+        Self { root, levels: vec![first], path, hidden, stays: false }
     }
 
     /// Goes on after an entry: one position in each directory from the root to it. With `within` the
@@ -113,8 +115,16 @@ impl Walk {
         self.levels.iter().filter_map(|level| level.position.as_ref())
     }
 
+    /// Makes the next step come to the same entry once more.
+    pub(super) fn stay(&mut self) {
+        self.stays = true;
+    }
+
     /// Goes to the next entry; false at the end.
     pub(super) fn step(&mut self) -> Result<bool, SysError> {
+        if std::mem::take(&mut self.stays) {
+            return Ok(true);
+        }
         while !self.levels.is_empty() {
             self.reopen()?;
             let Some(level) = self.levels.last_mut() else { break };

@@ -23,7 +23,10 @@ const TAGS: [(&str, &str); 6] = [
     ("sandbox", "An isolated environment with its own files, processes, limits and network."),
     ("exec", "Run a command and follow it to its end."),
     ("process", "Commands that run on by themselves: start, read, feed, wait for, end."),
-    ("file", "Read, write, list and delete files inside a sandbox. Contents are raw bodies."),
+    (
+        "file",
+        "Read, write, list, copy, move and delete files inside a sandbox. Contents are raw bodies, or JSON.",
+    ),
     ("image", "Immutable root file systems that sandboxes start from."),
     ("node", "The server itself."),
 ];
