@@ -132,6 +132,36 @@ fn ls_lists_with_details_hidden_names_and_trees() {
 }
 
 #[test]
+fn cp_takes_many_small_files_both_ways() {
+    const DIRECTORIES: usize = 100;
+    const FILES: usize = 200;
+    let server = server();
+    let from = server.state_dir().join("from");
+    for directory in 0..DIRECTORIES {
+        let path = from.join(directory.to_string());
+        fs::create_dir_all(&path).unwrap();
+        for file in 0..FILES {
+            fs::write(path.join(file.to_string()), format!("{directory} {file}")).unwrap();
+        }
+    }
+    let back = server.state_dir().join("back");
+
+    let up = sandbar(&server, &["cp", "-r", &from.to_string_lossy(), "s:/workspace/tree"]);
+    assert!(up.status.success(), "{}", stderr(&up));
+    let down = sandbar(&server, &["--json", "cp", "s:/workspace/tree", &back.to_string_lossy()]);
+    assert!(down.status.success(), "{}", stderr(&down));
+
+    let copied: Value = serde_json::from_slice(&down.stdout).unwrap();
+    assert_eq!(copied["files"], DIRECTORIES * FILES);
+    for directory in 0..DIRECTORIES {
+        for file in 0..FILES {
+            let path = back.join(format!("{directory}/{file}"));
+            assert_eq!(fs::read_to_string(path).unwrap(), format!("{directory} {file}"));
+        }
+    }
+}
+
+#[test]
 fn ctrl_c_ends_the_command_inside() {
     let server = server();
     let mut process = server

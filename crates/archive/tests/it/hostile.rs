@@ -10,11 +10,11 @@ use api::limit::{ARCHIVE_HEADER_BYTES, PATH_BYTES};
 use archive::{ArchiveError, Fault, UnpackOptions, Unpacker};
 use testkit::tape::{self, END, entry, file, header, records, seal};
 
-use crate::tree::{directory, look, unpack};
+use crate::tree::{directory, look, temporary, unpack};
 
 /// Unpacks into a directory beside another one, and makes sure that this is as it was.
 fn attack(parts: &[Vec<u8>], prepare: impl Fn(&Path)) -> (tempfile::TempDir, Result<u64, String>) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     let (target, outside) = (dir.path().join("target"), dir.path().join("outside"));
     fs::create_dir(&target).unwrap();
     fs::create_dir(&outside).unwrap();
@@ -136,7 +136,7 @@ fn hard_links_name_only_files_of_the_tree() {
 fn devices_and_pipes_are_not_made_and_told() {
     let parts: Vec<_> =
         [b'3', b'4', b'6'].iter().map(|kind| entry(*kind, b"special", b"", b"")).collect();
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     let bytes = [parts.concat(), file("kept", "x"), END.to_vec()].concat();
     let done = unpack(dir.path(), &bytes, 512).unwrap();
     assert_eq!((done.entries(), done.left_out.left_out_count), (1, 3));
@@ -171,7 +171,7 @@ fn a_name_that_changes_its_kind_replaces_no_directory() {
 }
 
 fn fault_of(bytes: &[u8]) -> Option<Fault> {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     match unpack(dir.path(), bytes, 512) {
         Ok(_) => None,
         Err(ArchiveError::Invalid { fault, .. }) => Some(fault),
@@ -259,7 +259,7 @@ fn what_breaks_off_leaves_whole_files_only() {
     let content = "x".repeat(5000);
     let bytes = [file("first", &content), file("second", &content), END.to_vec()].concat();
     for cut in (0..bytes.len()).step_by(256) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = temporary();
         fs::write(dir.path().join("second"), "old").unwrap();
         let error = unpack(dir.path(), &bytes[..cut], 300).unwrap_err();
         assert!(matches!(error, ArchiveError::Invalid { fault: Fault::BrokenOff, .. }), "{error}");
@@ -272,7 +272,7 @@ fn what_breaks_off_leaves_whole_files_only() {
 
 #[test]
 fn dropping_it_in_the_middle_leaves_whole_files_and_directories() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     let directory_entry = entry(b'5', b"d", b"", b"");
     let bytes = [directory_entry, file("d/whole", "x"), file("d/half", &"x".repeat(5000))].concat();
     let mut unpacker = Unpacker::new(directory(dir.path()), UnpackOptions::default());
@@ -289,7 +289,7 @@ fn dropping_it_in_the_middle_leaves_whole_files_and_directories() {
 
 #[test]
 fn after_an_error_nothing_more_is_taken() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     let mut unpacker = Unpacker::new(directory(dir.path()), UnpackOptions::default());
     unpacker.feed(&file("../x", "")).unwrap_err();
     unpacker.feed(&file("y", "")).unwrap_err();
@@ -309,7 +309,7 @@ fn a_broken_archive_never_panics() {
         END.to_vec(),
     ]
     .concat();
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
     for _ in 0..2000 {
         let mut bytes = sane.clone();

@@ -11,7 +11,7 @@ use std::{
 use api::{archive::LeftOutReason, limit::ARCHIVE_DEPTH};
 use archive::{Exclude, PackOptions, Packer, Source};
 
-use crate::tree::{directory, look, make, pack, pack_with};
+use crate::tree::{directory, look, make, pack, pack_with, temporary};
 
 /// Gives `archive` to a program and returns what it prints.
 fn feed(program: &str, arguments: &[&str], archive: &[u8]) -> String {
@@ -56,7 +56,7 @@ fn comment(archive: &[u8]) -> Option<serde_json::Value> {
 
 #[test]
 fn gnu_tar_makes_the_same_tree_of_it() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     let (from, to) = (dir.path().join("from"), dir.path().join("to"));
     fs::create_dir(&from).unwrap();
     fs::create_dir(&to).unwrap();
@@ -73,7 +73,7 @@ fn gnu_tar_makes_the_same_tree_of_it() {
 
 #[test]
 fn python_reads_it_to_its_end_and_its_comment() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     fs::write(dir.path().join("file"), "x").unwrap();
     let _socket = UnixListener::bind(dir.path().join("socket\n")).unwrap();
     let program = "import sys,tarfile,io
@@ -91,7 +91,7 @@ file None
 
 #[test]
 fn one_file_is_an_archive_too() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     fs::write(dir.path().join("f"), "content").unwrap();
     let file = File::open(dir.path().join("f")).unwrap();
     let source = Source::File { file, name: b"name".to_vec() };
@@ -107,7 +107,7 @@ fn one_file_is_an_archive_too() {
 
 #[test]
 fn what_is_excluded_is_not_there_and_not_told() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     for file in ["a.py", "a.pyc", "node_modules/x/y", "src/b.pyc", "src/b.py", "target/t"] {
         let path = dir.path().join(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -124,7 +124,7 @@ fn what_is_excluded_is_not_there_and_not_told() {
 
 #[test]
 fn what_cannot_be_in_an_archive_is_left_out_and_told() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     fs::write(dir.path().join("kept"), "").unwrap();
     Command::new("mkfifo").arg(dir.path().join("pipe")).status().unwrap();
     let _socket = UnixListener::bind(dir.path().join("socket")).unwrap();
@@ -160,7 +160,7 @@ fn nothing_mounted_is_descended_into() {
 
 #[test]
 fn trees_of_any_depth_and_width_end() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     let mut path = dir.path().to_owned();
     for _ in 0..ARCHIVE_DEPTH + 5 {
         path.push("d");
@@ -188,7 +188,7 @@ fn trees_of_any_depth_and_width_end() {
 fn a_file_that_changes_while_it_is_read_keeps_its_announced_size() {
     const SIZE: u64 = 4 << 20;
     for (new, is_short) in [(SIZE / 2, true), (0, true), (SIZE * 2, false)] {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = temporary();
         let path = dir.path().join("file");
         fs::write(&path, vec![b'x'; usize::try_from(SIZE).unwrap()]).unwrap();
 
@@ -222,7 +222,7 @@ fn a_file_that_changes_while_it_is_read_keeps_its_announced_size() {
 
 #[test]
 fn what_may_not_be_read_is_left_out_and_told() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     fs::write(dir.path().join("open"), "").unwrap();
     fs::write(dir.path().join("closed"), "").unwrap();

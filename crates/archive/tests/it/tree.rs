@@ -100,6 +100,11 @@ pub(crate) fn make(root: &Path) {
     fs::set_permissions(root.join("sizes"), fs::Permissions::from_mode(0o555)).unwrap();
 }
 
+/// A directory in memory: some disks are slow at names that come and go.
+pub(crate) fn temporary() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap()
+}
+
 pub(crate) fn directory(path: &Path) -> std::os::fd::OwnedFd {
     File::open(path).unwrap().into()
 }

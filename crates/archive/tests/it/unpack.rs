@@ -10,11 +10,11 @@ use archive::UnpackOptions;
 
 use testkit::tape;
 
-use crate::tree::{look, make, pack, unpack, unpack_with};
+use crate::tree::{look, make, pack, temporary, unpack, unpack_with};
 
 #[test]
 fn a_tree_comes_back_exact_whatever_the_pieces() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     let from = dir.path().join("from");
     fs::create_dir(&from).unwrap();
     make(&from);
@@ -24,7 +24,7 @@ fn a_tree_comes_back_exact_whatever_the_pieces() {
     expected.remove(&Vec::new());
 
     for piece in [1, 511, 512, 513, 10_240, usize::MAX] {
-        let to = tempfile::tempdir().unwrap();
+        let to = temporary();
         let done = unpack(to.path(), &archive, piece).unwrap();
         let mut found = look(to.path());
         found.remove(&Vec::new());
@@ -38,7 +38,7 @@ fn a_tree_comes_back_exact_whatever_the_pieces() {
 
 #[test]
 fn the_forms_of_gnu_tar_are_read() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     let from = dir.path().join("from");
     fs::create_dir(&from).unwrap();
     make(&from);
@@ -48,7 +48,7 @@ fn the_forms_of_gnu_tar_are_read() {
             .output()
             .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (ours, theirs) = (temporary(), temporary());
         unpack(ours.path(), &output.stdout, 10_000).unwrap();
         let mut packed = look(&from);
         if !has_nanoseconds {
@@ -68,7 +68,7 @@ fn the_forms_of_gnu_tar_are_read() {
 
 #[test]
 fn the_oldest_form_and_ustar_are_read() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     let from = dir.path().join("from");
     fs::create_dir_all(from.join("d").join("x".repeat(90))).unwrap();
     fs::write(from.join("d/file"), "x").unwrap();
@@ -78,7 +78,7 @@ fn the_oldest_form_and_ustar_are_read() {
             .args(["-c", &format!("--format={format}"), "-C", from.to_str().unwrap(), "."])
             .output()
             .unwrap();
-        let to = tempfile::tempdir().unwrap();
+        let to = temporary();
         // The oldest form has no room for the longest name, and GNU tar leaves it out.
         let done = unpack(to.path(), &output.stdout, 512).unwrap();
         assert_eq!((done.files, done.directories), (files, 2), "{format}");
@@ -88,7 +88,7 @@ fn the_oldest_form_and_ustar_are_read() {
 
 #[test]
 fn components_are_stripped_also_of_hard_links() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     let (from, to) = (dir.path().join("from"), dir.path().join("to"));
     fs::create_dir_all(from.join("top/d")).unwrap();
     fs::create_dir(&to).unwrap();
@@ -106,7 +106,7 @@ fn components_are_stripped_also_of_hard_links() {
 
 #[test]
 fn owners_and_times_are_ours_unless_they_are_kept() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     let from = dir.path().join("from");
     fs::create_dir_all(from.join("d")).unwrap();
     fs::write(from.join("d/f"), "x").unwrap();
@@ -119,7 +119,7 @@ fn owners_and_times_are_ours_unless_they_are_kept() {
     assert!(Command::new("touch").args(touch.chain(paths)).status().unwrap().success());
 
     for keep in [true, false] {
-        let to = tempfile::tempdir().unwrap();
+        let to = temporary();
         let options = UnpackOptions { keep_owner: keep, keep_times: keep, strip_components: 0 };
         unpack_with(to.path(), &pack(&from), 1000, options).unwrap();
         for path in ["d", "d/f", "d/l"] {
@@ -132,7 +132,7 @@ fn owners_and_times_are_ours_unless_they_are_kept() {
 
 #[test]
 fn what_is_there_is_replaced_whole_and_directories_are_merged() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     let (from, to) = (dir.path().join("from"), dir.path().join("to"));
     for root in [&from, &to] {
         fs::create_dir_all(root.join("d")).unwrap();
@@ -209,9 +209,7 @@ fn the_last_entry_of_a_name_wins_as_with_gnu_tar() {
             }
         }
         let archive = tape::archive(&parts);
-        // In memory: some disks are slow at names that come and go.
-        let dir = || tempfile::tempdir_in("/dev/shm").unwrap();
-        let (ours, theirs) = (dir(), dir());
+        let (ours, theirs) = (temporary(), temporary());
         let file = theirs.path().with_extension("tar");
         fs::write(&file, &archive).unwrap();
         let untar = Command::new("tar")
@@ -253,7 +251,7 @@ fn content(root: &std::path::Path) -> Vec<(String, Vec<u8>, u64)> {
 
 #[test]
 fn directories_keep_their_time_whoever_fills_them() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     let (from, to) = (dir.path().join("from"), dir.path().join("to"));
     fs::create_dir(&to).unwrap();
     for number in 0..200 {
