@@ -4,6 +4,7 @@
 mod escape;
 mod leak;
 mod network;
+mod process;
 
 /// A server for one test.
 fn server() -> testkit::Server {
