@@ -21,7 +21,8 @@ const END_WAIT: Duration = Duration::from_millis(100);
 ///
 /// Only for a process that was started with `"stdin": "open"`. The body is passed on as the process
 /// reads it, and the answer comes when the pipe to it has taken all. Of writers at the same time the
-/// first comes first, whole. A writer that breaks off leaves what it has written.
+/// first comes first, whole. A writer that breaks off leaves what it has written. A body of which
+/// the process takes nothing for two minutes is given up with TIMEOUT.
 #[utoipa::path(post, path = "/processes/{pid}/stdin", operation_id = "writeProcessStdin", tag = "processes",
     params(("pid" = String, Path, description = "Its id, or its process id inside the sandbox"), WriteStdin),
     request_body(content = [u8], content_type = "application/octet-stream"),
