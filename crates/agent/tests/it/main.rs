@@ -9,4 +9,5 @@ mod exec;
 mod file;
 mod harness;
 mod limits;
+mod terminal;
 mod tree;

@@ -19,9 +19,10 @@ use crate::forward::table::documented;
 const SANDBOX: &str = "/v1/sandboxes/{id}";
 
 /// Operations by noun, in reading order.
-const TAGS: [(&str, &str); 5] = [
+const TAGS: [(&str, &str); 6] = [
     ("sandbox", "An isolated environment with its own files, processes, limits and network."),
     ("exec", "Run a command and follow it to its end."),
+    ("terminal", "Programs on a pseudoterminal, seen and typed into over WebSocket."),
     ("file", "Read, write, list and delete files inside a sandbox. Contents are raw bodies."),
     ("image", "Immutable root file systems that sandboxes start from."),
     ("node", "The server itself."),
