@@ -9,7 +9,11 @@ use api::{
 use client::ClientError;
 use serde_json::{Value, json};
 use testkit::{PATIENCE, Viewer};
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
 
 use crate::server;
 
@@ -283,6 +287,40 @@ async fn a_viewer_that_never_reads_holds_nobody_up_for_ever() {
     server.post(TERMINALS, &body).await;
     server.terminal_until("alone", |terminal| !terminal.running).await;
     assert_eq!(server.terminal("alone").await.next_cursor, (64 << 20) + 3);
+}
+
+/// Waits for the minute, because that is what it is about.
+#[tokio::test]
+async fn a_viewer_that_answers_no_ping_is_gone_after_a_minute() {
+    let server = server();
+    let mut alive = Viewer::attach(&server, "t").await;
+    let address = server.url();
+    let mut mute = TcpStream::connect(address.trim_start_matches("http://")).await.unwrap();
+    let request = format!(
+        "GET {TERMINALS}/t HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\n\
+         connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+         sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+        address.trim_start_matches("http://"),
+        server.key()
+    );
+    mute.write_all(request.as_bytes()).await.unwrap();
+
+    let begun = Instant::now();
+    let mut heard = Vec::new();
+    let end = tokio::select! {
+        end = timeout(2 * PATIENCE, mute.read_to_end(&mut heard)) => end,
+        // Reading answers pings.
+        () = async { while let Ok(Some(_)) = alive.connection.output.next().await {} } => {
+            panic!("the viewer that answers was dropped")
+        }
+    };
+
+    end.expect("it is dropped").unwrap();
+    assert!(begun.elapsed() >= Duration::from_secs(60), "{:?}", begun.elapsed());
+    let pings = heard.windows(2).filter(|window| window == b"\x89\x00").count();
+    assert!((3..=5).contains(&pings), "{pings} pings in {:?}", begun.elapsed());
+    alive.type_in("echo sti''ll\n").await;
+    alive.until("still\r\n").await;
 }
 
 #[tokio::test]

@@ -46,7 +46,7 @@ pub(crate) use table::Terminals;
 ///
 /// Its program has a pseudoterminal as stdin, stdout, stderr and controlling terminal. It runs on
 /// without viewers; the newest 256 KiB of its output are kept for whoever attaches.
-#[utoipa::path(post, path = "/terminals", tag = "terminals", request_body = CreateTerminal,
+#[utoipa::path(post, path = "/terminals", operation_id = "createTerminal", tag = "terminals", request_body = CreateTerminal,
     responses(
         (status = 201, description = "It runs", body = api::terminal::Terminal),
         (status = 400, description = "VALIDATION_FAILED, INVALID_COMMAND, INVALID_PATH, NOT_DIRECTORY", body = ErrorBody),
@@ -67,7 +67,7 @@ pub(crate) async fn create(
 }
 
 /// Lists the terminals that run or ended a short while ago.
-#[utoipa::path(get, path = "/terminals", tag = "terminals",
+#[utoipa::path(get, path = "/terminals", operation_id = "listTerminals", tag = "terminals",
     responses((status = 200, description = "All of them", body = TerminalList)))]
 pub(crate) async fn list(State(agent): State<Arc<Agent>>) -> Json<TerminalList> {
     let all = agent.terminals.all();
@@ -79,9 +79,11 @@ pub(crate) async fn list(State(agent): State<Arc<Agent>>) -> Json<TerminalList> 
 /// A request that asks for a WebSocket becomes a viewer; the terminal is made when it does not
 /// exist. The viewer is sent what was kept of the output as one binary message, then the text
 /// `{"type":"ready"}`, then output as it comes. Binary messages from it are typed; the text
-/// `{"type":"resize","cols":120,"rows":40}` changes the size. The texts are a `TerminalEvent` and a
-/// `TerminalControl`. A program that ends is an `exit`, and the connection closes. A viewer that
-/// does not take its output is dropped with an `error`, and may attach again.
+/// `{"type":"resize","cols":120,"rows":40}` changes the size, and any other text is answered with
+/// `{"type":"error","message":"..."}`. When the program ends, the viewer is sent
+/// `{"type":"exit","code":137,"signal":"SIGKILL"}` (`signal` only if one ended it), and the
+/// connection closes. A viewer that does not take its output is dropped with an `error`, and may
+/// attach again. Pings come every 15 s; a viewer that says nothing for 60 s is dropped.
 #[utoipa::path(get, path = "/terminals/{tid}", operation_id = "attachTerminal", tag = "terminals",
     params(("tid" = TerminalId, Path, description = "The terminal"), AttachTerminal),
     responses(
@@ -113,7 +115,6 @@ pub(crate) async fn attach(
             return Err(ApiError::new(ErrorCode::ValidationFailed, text).into());
         }
     };
-    agent.terminals.admit_viewer()?;
     let terminal = match agent.terminals.get(&id) {
         Ok(terminal) => terminal.started(None).await?,
         Err(error) if query.create == Some(false) => return Err(error.into()),
@@ -128,6 +129,7 @@ pub(crate) async fn attach(
             .await?
         }
     };
+    agent.terminals.admit_viewer()?;
     if let Some(size) = size {
         terminal.resize(size);
     }
@@ -141,7 +143,7 @@ pub(crate) async fn attach(
 ///
 /// The program is told that its terminal is going (SIGHUP) and has a second to end; then its whole
 /// process tree is killed. Viewers get the `exit`.
-#[utoipa::path(delete, path = "/terminals/{tid}", tag = "terminals",
+#[utoipa::path(delete, path = "/terminals/{tid}", operation_id = "deleteTerminal", tag = "terminals",
     params(("tid" = TerminalId, Path, description = "The terminal")),
     responses(
         (status = 204, description = "Ended and forgotten"),

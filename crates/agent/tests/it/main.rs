@@ -12,5 +12,6 @@ mod harness;
 mod key;
 mod limits;
 mod process;
+mod terminal;
 mod tree;
 mod wait;

@@ -653,6 +653,38 @@ async fn a_tunnel_ends_with_either_of_its_sides() {
     timeout(PATIENCE, freed).await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_whose_agent_says_nothing_at_all_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let head = b"HTTP/1.1 101 Go\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nlast words";
+    let _agent = raw_agent(dir.path(), head.to_vec(), closed);
+    let daemon = Daemon::start(dir.path(), tunnel(), |_| {}).await;
+    let mut caller = TcpStream::connect(daemon.address).await.unwrap();
+    caller.write_all(SWITCH.as_bytes()).await.unwrap();
+    let begun = tokio::time::Instant::now();
+
+    let mut answer = Vec::new();
+    caller.read_to_end(&mut answer).await.unwrap();
+
+    assert!(answer.ends_with(b"last words"));
+    assert!(begun.elapsed() >= Duration::from_secs(60), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn only_terminals_are_tunnels() {
+    let document = table::published();
+    let tunnels: Vec<_> = document
+        .paths
+        .paths
+        .iter()
+        .flat_map(|(path, item)| {
+            let get = item.get.iter().filter(|get| get.responses.responses.contains_key("101"));
+            get.map(move |_| path.as_str())
+        })
+        .collect();
+    assert_eq!(tunnels, ["/terminals/{tid}"]);
+}
+
 #[tokio::test]
 async fn a_change_of_protocol_passes_only_where_it_may() {
     let plain = SWITCH.replace("connection: Upgrade\r\n", "");
