@@ -76,7 +76,7 @@ pub(crate) async fn surroundings(
 
 /// Checks a wish and looks up what it names.
 pub(super) fn check(
-    surroundings: Surroundings,
+    surroundings: &Surroundings,
     wish: Wish,
     place: OwnedSemaphorePermit,
 ) -> Result<Invocation, ApiError> {

@@ -33,7 +33,7 @@ pub(crate) async fn launch(
 ) -> Result<(), ApiError> {
     let command = wish.command.clone();
     let unstarted = Unstarted(process);
-    let invocation = check(surroundings(agent, session).await?, wish, place)?;
+    let invocation = check(&surroundings(agent, session).await?, wish, place)?;
     let begun = start(agent, invocation, process).map_err(|error| not_started(&error))?;
     // From here on it is followed.
     std::mem::forget(unstarted);
