@@ -87,6 +87,27 @@ async fn most_of_what_a_script_may_do_by_accident_does_no_harm() {
 }
 
 #[tokio::test]
+async fn an_interrupt_ends_what_runs_and_leaves_the_session_usable() {
+    let server = server();
+    let s = session(&server, "a");
+    s.out("X=alive").await;
+    let (code, stdout, _) = s.run("echo begun; kill -INT $$; echo NO").await;
+    assert_eq!((code, stdout.as_str()), (130, "begun\n"));
+    assert_eq!(s.out("echo $? $X").await, "130 alive\n");
+    // One that comes between two commands is no matter: each command runs, once, and alone.
+    for round in 0..5 {
+        s.out("(sleep 0.1; kill -INT $$; touch /tmp/sent) & disown").await;
+        server.shell("s", "while [ ! -e /tmp/sent ]; do sleep 0.01; done; rm /tmp/sent").await;
+        let command = format!("echo {round} >>/tmp/rounds; echo $X $PWD $N");
+        let more = json!({"env": {"N": "n"}, "cwd": "/usr"});
+        let more = if round % 2 == 0 { more } else { json!({}) };
+        let expected = if round % 2 == 0 { "alive /usr n\n" } else { "alive /workspace\n" };
+        assert_eq!(s.run_with(&command, more).await, (0, expected.to_owned(), String::new()));
+    }
+    assert_eq!(s.out("cat /tmp/rounds").await, "0\n1\n2\n3\n4\n");
+}
+
+#[tokio::test]
 async fn a_full_run_directory_is_told() {
     let server = server();
     let s = session(&server, "a");

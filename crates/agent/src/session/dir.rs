@@ -27,9 +27,9 @@ const ROOT: &CStr = c"/run/sandbar";
 const TRIES: usize = 64;
 
 /// All names that are ever used in a directory.
-const NAMES: [&str; 14] = [
-    "start", "loop", "status", "command", "step", "before", "saved", "names", "input", "int",
-    "out0", "out1", "err0", "err1",
+const NAMES: [&str; 15] = [
+    "start", "loop", "nothing", "status", "command", "step", "before", "saved", "names", "input",
+    "int", "out0", "out1", "err0", "err1",
 ];
 
 /// What makes a file the same file.
@@ -80,6 +80,7 @@ impl Dir {
     /// Puts the two texts here that make a shell one of a session.
     pub(super) fn put_texts(&self) -> Result<(), SysError> {
         self.put("start", text::start(&self.path).as_bytes())?;
+        self.put(text::NOTHING, b"")?;
         self.put("loop", text::main_loop(&self.path).as_bytes())
     }
 

@@ -89,9 +89,9 @@ const RETURN_WAIT: Duration = Duration::from_millis(50);
 /// How long it may take after that before it counts as lost.
 const INTERRUPT_WAIT: Duration = Duration::from_secs(1);
 
-/// Signs that are asked of it then, and how long each may take: one is usual.
-const SIGNS: usize = 10;
-const SIGN_WAIT: Duration = Duration::from_millis(200);
+/// How often the shell may be found out of its loop before it counts as lost: an interrupt throws it
+/// out once.
+pub(super) const TRIES: usize = 5;
 
 /// Bytes of the list of a cgroup with the shell alone in it.
 const ALONE_BYTES: usize = 32;
@@ -125,10 +125,6 @@ impl Around {
     }
 }
 
-/// What makes the shell run a command.
-#[derive(Debug)]
-pub(super) struct Line(&'static [u8]);
-
 #[derive(Debug)]
 pub(super) struct Shell {
     agent: Arc<Agent>,
@@ -138,14 +134,15 @@ pub(super) struct Shell {
     group: Option<Group>,
     dir: Dir,
     control: pipe::Sender,
+    control_id: FileId,
     pub(super) reports: Reports,
     pub(super) stdout: Output,
     pub(super) stderr: Output,
     outputs: Outputs,
     /// What the next command begins with.
     last: Report,
-    /// Of the last step.
-    token: u8,
+    /// Of the last line.
+    id: u64,
     /// Puts back what was there for one command only.
     undo: Vec<u8>,
     has_input: bool,
@@ -240,6 +237,8 @@ impl Shell {
         let reports = pipe::Receiver::from_owned_fd(dir.make_pipe("status", true)?.0)
             .map_err(|e| of_io(&e))?;
         let (stdin, control) = io::pipe().map_err(|error| of_io(&error))?;
+        let control = File::from(OwnedFd::from(control));
+        let control_id = FileId::of(&control.metadata().map_err(|e| of_io(&e))?);
         let control = pipe::Sender::from_owned_fd(control.into()).map_err(|e| of_io(&e))?;
         let programs = PROGRAMS.map(CStr::to_owned);
         let argv = ARGUMENTS.map(CStr::to_owned);
@@ -278,12 +277,13 @@ impl Shell {
             group,
             dir,
             control,
+            control_id,
             reports: Reports::new(reports),
             stdout: Output::closed(OutputStream::Stdout),
             stderr: Output::closed(OutputStream::Stderr),
             outputs: Outputs { ids: None, is_even: false },
             last: Report::default(),
-            token: 0,
+            id: 0,
             undo: Vec::new(),
             has_input: false,
             cpu: proc::Cpu::of(spawned.pid),
@@ -291,8 +291,12 @@ impl Shell {
         Ok((shell, spawned.report))
     }
 
-    /// Puts a command where the shell will find it, and says what line makes the shell run it.
-    pub(super) fn prepare(&mut self, command: &str, around: &Around) -> Result<Line, SysError> {
+    /// Puts a command where the shell will find it, and returns the name of the file to begin with.
+    pub(super) fn prepare(
+        &mut self,
+        command: &str,
+        around: &Around,
+    ) -> Result<&'static str, SysError> {
         let mut text = Vec::new();
         if self.last.has_surprises() {
             // In the command's own file, and not before it, where they would act too early.
@@ -305,12 +309,12 @@ impl Shell {
         self.dir.write("command", &text)?;
         let has_status = self.last.status == 0 || self.last.has_surprises();
         if has_status && around.is_empty() {
-            return Ok(Line(b"command\n"));
+            return Ok("command");
         }
         let written = self.step_around(around).and_then(|step| self.dir.write("step", &step));
         // Nothing was done that would have to be put back.
         written.inspect_err(|_refused| self.undo.clear())?;
-        Ok(Line(b"step\n"))
+        Ok("step")
     }
 
     fn step_around(&mut self, around: &Around) -> Result<Vec<u8>, SysError> {
@@ -348,9 +352,34 @@ impl Shell {
         Ok(step)
     }
 
-    /// Makes the shell run what was prepared. It answers with a report.
-    pub(super) async fn begin(&mut self, line: Line) -> Result<(), Broken> {
-        self.say(line.0).await
+    /// Makes the shell source one of its files. It answers with a report of the last id.
+    pub(super) async fn source(&mut self, file: &str) -> Result<(), Broken> {
+        self.id += 1;
+        self.say(&text::line(self.dir.path(), file, self.id)).await
+    }
+
+    /// Throws away what was written since the last command: that is no command's.
+    pub(super) async fn drop_noise(&mut self) {
+        drop((self.stdout.rest().await, self.stderr.rest().await));
+    }
+
+    /// True when this is the answer to what the shell was last told.
+    pub(super) fn is_answered_by(&self, report: &Report) -> bool {
+        report.id == self.id && report.status != text::ENTERED
+    }
+
+    /// Brings the shell back into its loop, wherever it waits. There is never more than one line in
+    /// the pipe, because the top level takes all that there is and keeps what it does not need.
+    pub(super) async fn call_back(&mut self) -> Result<(), Broken> {
+        match sys::pipe::pending(self.control.as_fd()) {
+            Ok(0) => self.say(&text::line(self.dir.path(), text::NOTHING, 0)).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// True when the shell reads from the agent, and so does not run a command.
+    pub(super) fn is_at_home(&self) -> bool {
+        proc::descriptor(self.pid, 0).is_some_and(|file| FileId::of(&file) == self.control_id)
     }
 
     /// Remembers what the next command begins with.
@@ -363,11 +392,11 @@ impl Shell {
         self.last.status = status;
     }
 
-    async fn say(&mut self, line: &[u8]) -> Result<(), Broken> {
+    async fn say(&mut self, line: &str) -> Result<(), Broken> {
         let write = async {
             loop {
                 self.control.writable().await?;
-                match self.control.try_write(line) {
+                match self.control.try_write(line.as_bytes()) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     // A line fits into the pipe, which is empty but for it.
                     other => return other.map(drop),
@@ -381,34 +410,36 @@ impl Shell {
     }
 
     /// Makes the shell do something of the agent's own, and returns the variables that it reports.
-    async fn step(&mut self, text: Vec<u8>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Broken> {
-        self.step_within(STEP_WAIT, text).await
-    }
-
-    async fn step_within(
-        &mut self,
-        limit: Duration,
-        mut text: Vec<u8>,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Broken> {
-        self.token = if self.token == u8::MAX { 1 } else { self.token + 1 };
-        let token = i32::from(self.token);
-        text.extend(text::done(self.token));
-        self.dir.write("step", &text).map_err(|_refused| Broken)?;
-        self.say(b"step\n").await?;
-        let Self { reports, exit, .. } = self;
-        let report = async {
-            loop {
-                let report = tokio::select! {
-                    report = reports.next() => report?,
-                    _ = exit.wait() => return Err(Broken),
-                };
-                // Others are left over from when the shell came back into its loop.
-                if report.status == token {
+    /// It must do no harm to do it twice.
+    async fn step(&mut self, text: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Broken> {
+        self.dir.write("step", text).map_err(|_refused| Broken)?;
+        let answered = async {
+            for _ in 0..TRIES {
+                self.source("step").await?;
+                if let Some(report) = self.answer().await? {
                     return Ok(report.variables);
                 }
             }
+            Err(Broken)
         };
-        timeout(limit, report).await.unwrap_or(Err(Broken))
+        timeout(STEP_WAIT, answered).await.unwrap_or(Err(Broken))
+    }
+
+    /// The answer to what the shell was told; none if it was out of its loop and did not do it, or
+    /// not to the end.
+    async fn answer(&mut self) -> Result<Option<Report>, Broken> {
+        loop {
+            let report = tokio::select! {
+                report = self.reports.next() => report?,
+                _ = self.exit.wait() => return Err(Broken),
+            };
+            if report.status == text::ENTERED {
+                return Ok(None);
+            }
+            if self.is_answered_by(&report) {
+                return Ok(Some(report));
+            }
+        }
     }
 
     /// Sets and unsets variables.
@@ -416,12 +447,12 @@ impl Shell {
         &mut self,
         changes: &BTreeMap<String, Option<String>>,
     ) -> Result<(), Broken> {
-        self.step(text::exports(changes)).await.map(drop)
+        self.step(&text::exports(changes)).await.map(drop)
     }
 
     /// Its exported variables.
     pub(super) async fn variables(&mut self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Broken> {
-        let variables = self.step(text::report_variables(self.dir.path())).await;
+        let variables = self.step(&text::report_variables(self.dir.path())).await;
         self.dir.remove("names");
         variables
     }
@@ -434,7 +465,7 @@ impl Shell {
             self.dir.remove("input");
         }
         if !undo.is_empty() {
-            self.step(undo).await?;
+            self.step(&undo).await?;
         }
         if self.is_alone() {
             return Ok(None);
@@ -491,9 +522,10 @@ impl Shell {
             let pairs = [&pairs[0], &pairs[1]].map(|[old, new]| [&**old, &**new]);
             text::replace_outputs(path, &led, pairs)
         };
-        self.step(text).await?;
+        self.step(&text).await?;
         // Without its directory the shell finds neither the old ones nor the new ones.
-        if !led.is_empty() && self.led_to(Some(ids)).is_empty() {
+        let is_led = self.outputs.ids.is_none() || !led.is_empty();
+        if is_led && self.led_to(Some(ids)).is_empty() {
             return Err(Broken);
         }
         self.outputs = Outputs { ids: Some(ids), is_even: new == 0 };
@@ -552,7 +584,9 @@ impl Shell {
     /// Ends the command and, if it can be, keeps the shell.
     pub(super) async fn cut_off(&mut self) -> CutOff {
         let is_stopped = self.stop().await;
-        if let Ok(Some(report)) = self.reports.now().await {
+        if let Ok(Some(report)) = self.reports.now().await
+            && self.is_answered_by(&report)
+        {
             self.signal(SIGCONT);
             return CutOff::Ended(report);
         }
@@ -612,18 +646,13 @@ impl Shell {
     /// Lets the stopped shell run our trap, and leads it back into its loop.
     async fn come_back(&mut self) -> Result<(), Broken> {
         self.dir.remove("int");
-        let again = text::enter_loop(self.dir.path());
-        self.say(&again).await?;
+        self.call_back().await?;
         self.signal(SIGCONT);
         let report = match self.entered(RETURN_WAIT).await {
             Err(None) => {
                 self.signal(SIGINT);
-                self.say(&again).await?;
-                let entered = self.entered(INTERRUPT_WAIT).await;
-                // If the interrupt came late, the shell leaves its loop once more, and what it was
-                // told before that is lost.
-                self.find_again().await?;
-                entered
+                self.call_back().await?;
+                self.entered(INTERRUPT_WAIT).await
             }
             other => other,
         };
@@ -632,7 +661,7 @@ impl Shell {
         self.last.flags = report.map_err(|_reason| Broken)?.flags;
         let mut restore = text::restore_trap(self.dir.path());
         restore.extend(std::mem::take(&mut self.undo));
-        self.step(restore).await?;
+        self.step(&restore).await?;
         self.refresh().await
     }
 
@@ -656,16 +685,6 @@ impl Shell {
             }
         };
         timeout(limit, entered).await.unwrap_or(Err(None))
-    }
-
-    /// Asks the shell for a sign until it gives one.
-    async fn find_again(&mut self) -> Result<(), Broken> {
-        for _ in 0..SIGNS {
-            if self.step_within(SIGN_WAIT, Vec::new()).await.is_ok() {
-                return Ok(());
-            }
-        }
-        Err(Broken)
     }
 
     /// Kills the shell and everything in its cgroup, and waits for its end.

@@ -17,6 +17,9 @@ const REPORT: &str = include_str!("report.bash");
 /// What the loop reports when it is entered: no status that a command can have.
 pub(super) const ENTERED: i32 = 300;
 
+/// What a shell sources that is only to come back into its loop; it is empty.
+pub(super) const NOTHING: &str = "nothing";
+
 /// What a shell does first.
 pub(super) fn start(dir: &str) -> String {
     START.replace("@DIR@", dir)
@@ -29,14 +32,15 @@ pub(super) fn main_loop(dir: &str) -> String {
         .replace("@DIR@", dir)
 }
 
-/// A line that brings a shell into its loop. The backslash is for aliases; see the loop for the rest.
-pub(super) fn enter_loop(dir: &str) -> Vec<u8> {
-    format!("c\\ommand . {dir}/loop\n").into_bytes()
+/// The line that makes the loop source a file and report with this id. At the top level it is a command
+/// that enters the loop; the backslash is for aliases.
+pub(super) fn line(dir: &str, file: &str, id: u64) -> String {
+    format!("\\. {dir}/loop #{file} {id}\n")
 }
 
-/// The same for a new shell.
-pub(super) fn begin(dir: &str) -> Vec<u8> {
-    format!("\\builtin . {dir}/start; \\builtin . {dir}/loop\n").into_bytes()
+/// The first line of all.
+pub(super) fn begin(dir: &str) -> String {
+    format!("\\. {dir}/start; \\. {dir}/loop\n")
 }
 
 /// Ends the file that runs a command with the command's own status, unseen by traps and `set -x`.
@@ -58,11 +62,12 @@ pub(super) fn before(last: &Report) -> Vec<u8> {
 pub(super) fn report_variables(dir: &str) -> Vec<u8> {
     format!(
         r#"\builtin compgen -e >|{dir}/names
-\builtin mapfile -t __sandbar <{dir}/names
-for __sandbar_name in "${{__sandbar[@]}}"; do
-  [[ -v $__sandbar_name ]] && \builtin printf '=%s=%s\0' "$__sandbar_name" "${{!__sandbar_name}}" >&40
+\builtin mapfile -t __sandbar_names <{dir}/names
+for __sandbar_name in "${{__sandbar_names[@]}}"; do
+  [[ -v $__sandbar_name ]] &&
+    \builtin printf '=%s=%s\0' "$__sandbar_name" "${{!__sandbar_name}}" >&40
 done
-\builtin unset -v __sandbar_name
+\builtin unset -v __sandbar_name __sandbar_names
 "#
     )
     .into_bytes()
@@ -161,15 +166,16 @@ pub(super) fn enter(cwd: &str) -> Vec<u8> {
 /// Takes [`enter`] back, to the directory that is `cwd` whatever its name is now.
 pub(super) fn leave(cwd: &[u8]) -> Vec<u8> {
     let cwd = quote(cwd);
-    let back = b"\\builtin cd -- \"${__sandbar_at[0]-}\" 2>&41\n[[ . -ef ";
+    let back = b"if [[ ${__sandbar_at+x} ]]; then\n\
+        \\builtin cd -- \"${__sandbar_at[0]-}\" 2>&41\n[[ . -ef ";
     let rest = b"\nif [[ ${__sandbar_at[1]+x} ]]; then OLDPWD=${__sandbar_at[1]}; \
-        else \\builtin unset -v OLDPWD; fi\n\\builtin unset -v __sandbar_at\n";
+        else \\builtin unset -v OLDPWD; fi\n\\builtin unset -v __sandbar_at\nfi\n";
     [&back[..], &cwd, b" ]] || \\builtin cd -- ", &cwd, rest].concat()
 }
 
-/// Leads stdout and stderr of a new shell to these pipes. What follows is done if it worked.
+/// Leads stdout and stderr of a new shell to these pipes.
 pub(super) fn open_outputs(dir: &str, [stdout, stderr]: [&str; 2]) -> Vec<u8> {
-    format!("\\exec 1>{dir}/{stdout} 2>{dir}/{stderr} &&\n").into_bytes()
+    format!("\\exec 1>{dir}/{stdout} 2>{dir}/{stderr}\n").into_bytes()
 }
 
 /// Leads those of the descriptors that lead to one of the old pipes to the new one in its place.
@@ -180,11 +186,6 @@ pub(super) fn replace_outputs(dir: &str, descriptors: &[i32], pairs: [[&str; 2];
         })
     };
     descriptors.iter().flat_map(one).collect::<String>().into_bytes()
-}
-
-/// Ends a step of the agent's own with a status that only it has.
-pub(super) fn done(token: u8) -> Vec<u8> {
-    format!("\\builtin return {token}\n").into_bytes()
 }
 
 #[cfg(test)]
@@ -243,6 +244,8 @@ mod tests {
             b"echo $PWD $OLDPWD ${__sandbar_at-none}; OLDPWD=; unset OLDPWD\n",
             &enter("."),
             b"pwd\n",
+            &leave(b"/tmp"),
+            // Once more changes nothing.
             &leave(b"/tmp"),
             b"echo $PWD ${OLDPWD-none}",
         ];
