@@ -9,6 +9,7 @@ mod image;
 mod network;
 mod node;
 mod sandbox;
+mod session;
 
 /// A server for one test.
 fn server() -> testkit::Server {

@@ -53,8 +53,10 @@ pub struct Session {
     /// shell has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<i32>,
-    /// A command runs or waits in it.
+    /// A command runs in it.
     pub busy: bool,
+    /// Commands that wait for their turn.
+    pub waiting: usize,
     /// Milliseconds since 1970-01-01 UTC.
     pub created_at_ms: i64,
     /// When a command last began or ended in it. Milliseconds since 1970-01-01 UTC.

@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, completions, config, cp, doctor, down, exec, image, inspect, ps, rm, run, serve,
+    bench, completions, config, cp, doctor, down, env, exec, image, inspect, ps, rm, run, serve,
+    session,
 };
 
 /// Run untrusted code in isolated sandboxes on this machine.
@@ -29,6 +30,7 @@ Getting started:
   sudo sandbar serve                         start the server, in a terminal of its own
   sudo sandbar run -- echo hello             one command in a fresh sandbox
   sudo sandbar exec my-box 'pip list'        a command in a sandbox that stays
+  sudo sandbar exec -s dev my-box 'cd /tmp'  a command in a shell that stays
   sudo sandbar cp data.csv my-box:/workspace/
   sudo sandbar rm my-box
 
@@ -51,6 +53,10 @@ pub(crate) enum Command {
     Rm(rm::Arguments),
     /// Copy files between this machine and a sandbox.
     Cp(cp::Arguments),
+    /// List, make and end the sessions of a sandbox: shells that keep their state.
+    Session(session::Arguments),
+    /// Show, set and unset the variables of a sandbox or a session.
+    Env(env::Arguments),
     /// List and build images, the file systems that sandboxes start from.
     Image(image::Arguments),
     /// Start the server on this machine.
@@ -123,6 +129,9 @@ mod tests {
             &["rm", "--all", "box"],
             &["run", "--network", "moon", "ls"],
             &["image", "build", "."],
+            &["exec", "--session", "bad id", "box", "ls"],
+            &["session", "rm", "box"],
+            &["env", "box", "=x"],
         ] {
             let all = std::iter::once(&"sandbar").chain(arguments);
             let error = CommandLine::try_parse_from(all).unwrap_err();

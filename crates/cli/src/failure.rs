@@ -68,9 +68,15 @@ pub(crate) fn report(error: &anyhow::Error, json: bool, failed: u8) -> ExitCode 
 }
 
 fn not_run(error: &anyhow::Error) -> u8 {
-    match api_error(error).map(|error| error.code) {
-        Some(ErrorCode::CommandNotFound) => NO_PROGRAM,
-        Some(ErrorCode::CommandExecutionError) => NOT_STARTED,
+    let Some(error) = api_error(error) else { return NOT_RUN };
+    match error.code {
+        ErrorCode::CommandNotFound => NO_PROGRAM,
+        ErrorCode::CommandExecutionError => NOT_STARTED,
+        // The command ended the shell of its session, as `exit 3` does.
+        ErrorCode::SessionTerminated => {
+            let code = error.details.get("exitCode").and_then(Value::as_u64);
+            code.and_then(|code| u8::try_from(code).ok()).unwrap_or(NOT_RUN)
+        }
         _ => NOT_RUN,
     }
 }
@@ -137,6 +143,14 @@ mod tests {
         let error = ApiError::new(ErrorCode::SandboxNotFound, "no sandbox is called x");
         let error = ApiError { request_id: Some("r1".to_owned()), ..error };
         anyhow::Error::new(ClientError::Api { status: 404, error }).context("could not inspect x")
+    }
+
+    #[test]
+    fn a_command_that_ends_its_session_gives_its_code() {
+        let error = ApiError::new(ErrorCode::SessionTerminated, "it exited").with("exitCode", 3);
+        let error = anyhow::Error::new(ClientError::Api { status: 410, error });
+        assert_eq!(not_run(&error), 3);
+        assert_eq!(not_run(&refusal()), NOT_RUN);
     }
 
     #[test]

@@ -16,6 +16,11 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// own limits, so that its typed error arrives and not this.
 pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(180);
 
+/// The same for what waits until a session has done what it was asked before: a command may take a
+/// day.
+pub(crate) const TURN_LIMIT: Duration =
+    Duration::from_millis(api::limit::EXEC_TIMEOUT_MS).saturating_add(ANSWER_LIMIT);
+
 /// Silence on a stream or an upload after which the server counts as gone: four heartbeats.
 pub(crate) const SILENCE_LIMIT: Duration = Duration::from_secs(4 * api::limit::HEARTBEAT_SECS);
 

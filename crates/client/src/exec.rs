@@ -13,7 +13,7 @@ use reqwest::Method;
 
 use crate::{
     Client, ClientError, EventStream,
-    call::{ANSWER_LIMIT, protocol},
+    call::{ANSWER_LIMIT, TURN_LIMIT, protocol},
 };
 
 /// The events of a command; the last is [`ExecEvent::Exit`]. Dropping it ends the command.
@@ -24,7 +24,8 @@ impl Client {
     /// not exist. A command that fails is a result, not an error.
     ///
     /// # Errors
-    /// [`ClientError::Api`] with `COMMAND_NOT_FOUND`, `FILE_NOT_FOUND` (the working directory), ...
+    /// [`ClientError::Api`] with `COMMAND_NOT_FOUND`, `FILE_NOT_FOUND` (the working directory), ...;
+    /// with `SESSION_TERMINATED` when the command ended the shell of its session.
     ///
     /// # Cancel safety
     /// Dropping the future ends the command with all its processes.
@@ -36,7 +37,7 @@ impl Client {
         let attempt = "run a command";
         let limit = Duration::from_millis(request.timeout_ms.unwrap_or(EXEC_TIMEOUT_MS));
         let call = self.request(Method::POST, &path(id)).json(request);
-        self.send_json(attempt, limit.saturating_add(ANSWER_LIMIT), call).await
+        self.send_json(attempt, limit.saturating_add(start_limit(request)), call).await
     }
 
     /// Starts a command and returns its events as they happen.
@@ -50,11 +51,16 @@ impl Client {
     ) -> Result<ExecStream, ClientError> {
         let attempt = "run a command";
         let call = self.request(Method::POST, &path(id)).header(ACCEPT, "text/event-stream");
-        let response = self.send(attempt, ANSWER_LIMIT, call.json(request)).await?;
+        let response = self.send(attempt, start_limit(request), call.json(request)).await?;
         Ok(EventStream::new(self.clone(), attempt, response, |event| {
             matches!(event, ExecEvent::Exit { .. })
         }))
     }
+}
+
+/// How long the start of a command may take: in a session it waits for its turn.
+fn start_limit(request: &ExecRequest) -> Duration {
+    if request.session.is_some() { TURN_LIMIT } else { ANSWER_LIMIT }
 }
 
 fn path(id: &SandboxId) -> String {

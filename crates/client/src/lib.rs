@@ -35,6 +35,7 @@ mod file;
 mod image;
 mod node;
 mod sandbox;
+mod session;
 mod sse;
 
 pub use api;

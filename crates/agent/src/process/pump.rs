@@ -73,16 +73,13 @@ impl Output {
     }
 
     /// What is in the pipe now.
-    pub(crate) fn rest(&mut self) -> Option<(OutputStream, Vec<u8>)> {
-        self.count_owed();
+    pub(crate) async fn rest(&mut self) -> Option<(OutputStream, Vec<u8>)> {
         let mut rest = Vec::new();
+        self.count_owed();
+        // What is there makes the pipe readable, so this does not wait.
         while self.owed > 0 {
-            let chunk = self.pipe.as_ref().and_then(|pipe| read_chunk(pipe).ok());
-            let Some(chunk) = chunk.filter(|chunk| !chunk.is_empty()) else { break };
-            self.owed = self.owed.saturating_sub(chunk.len());
-            rest.extend_from_slice(&chunk);
+            rest.extend_from_slice(&self.next().await);
         }
-        self.owed = 0;
         (!rest.is_empty()).then_some((self.stream, rest))
     }
 

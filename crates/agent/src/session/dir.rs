@@ -18,6 +18,8 @@ use sys::{
     file::{self, How},
 };
 
+use super::text;
+
 /// Where the directories of all shells are: memory, which nothing of the image needs to have.
 const ROOT: &CStr = c"/run/sandbar";
 
@@ -25,12 +27,10 @@ const ROOT: &CStr = c"/run/sandbar";
 const TRIES: usize = 64;
 
 /// All names that are ever used in a directory.
-const NAMES: [&CStr; 11] = [
-    c"start", c"loop", c"command", c"step", c"return", c"saved", c"names", c"input", c"int",
-    c"out", c"err",
+const NAMES: [&str; 15] = [
+    "start", "loop", "nothing", "status", "command", "step", "before", "saved", "names", "input",
+    "int", "out0", "out1", "err0", "err1",
 ];
-
-const STATUS: &CStr = c"status";
 
 /// What makes a file the same file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,24 +45,23 @@ impl FileId {
     }
 }
 
-/// A shell's directory. Dropping it removes what was put there.
+/// A shell's directory. Dropping it removes what was put there. It is known by its path alone, as the
+/// shell knows it.
 #[derive(Debug)]
 pub(super) struct Dir {
     path: String,
-    dir: OwnedFd,
 }
 
 impl Dir {
     /// Makes an empty directory that only the sandbox's root can use.
     pub(super) fn make() -> Result<Self, SysError> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        ignore_existing(file::make_dir(file::cwd(), ROOT, 0o700))?;
         let mut in_the_way = SysError { call: "mkdirat", errno: errno::EEXIST };
         for _ in 0..TRIES {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let path = format!("{}/{number}", ROOT.to_string_lossy());
-            match file::make_dir(file::cwd(), &file::c_name(path.as_str())?, 0o700) {
-                Ok(()) => return Ok(Self { dir: open(&path)?, path }),
+            match make_below_root(&path) {
+                Ok(()) => return Ok(Self { path }),
                 Err(error) if error.errno == errno::EEXIST => in_the_way = error,
                 Err(error) => return Err(error),
             }
@@ -74,15 +73,21 @@ impl Dir {
         &self.path
     }
 
-    /// A text of ours with this directory's path in it.
-    pub(super) fn fill(&self, text: &str) -> String {
-        text.replace("@DIR@", &self.path)
+    fn path_of(&self, name: &str) -> Result<CString, SysError> {
+        file::c_name(format!("{}/{name}", self.path))
+    }
+
+    /// Puts the two texts here that make a shell one of a session.
+    pub(super) fn put_texts(&self) -> Result<(), SysError> {
+        self.put("start", text::start(&self.path).as_bytes())?;
+        self.put(text::NOTHING, b"")?;
+        self.put("loop", text::main_loop(&self.path).as_bytes())
     }
 
     /// Writes a file whole.
-    pub(super) fn write(&mut self, name: &CStr, content: &[u8]) -> Result<(), SysError> {
+    pub(super) fn write(&self, name: &str, content: &[u8]) -> Result<(), SysError> {
         match self.put(name, content) {
-            Err(SysError { errno: errno::ENOENT, .. }) => {
+            Err(SysError { errno: errno::ENOENT | errno::ENOTDIR, .. }) => {
                 self.make_again()?;
                 self.put(name, content)
             }
@@ -90,7 +95,7 @@ impl Dir {
         }
     }
 
-    fn put(&self, name: &CStr, content: &[u8]) -> Result<(), SysError> {
+    fn put(&self, name: &str, content: &[u8]) -> Result<(), SysError> {
         let flags = file::O_WRONLY
             | file::O_CREAT
             | file::O_TRUNC
@@ -98,37 +103,35 @@ impl Dir {
             // Of a pipe that somebody put there.
             | file::O_NONBLOCK;
         let how = How { mode: 0o600, ..How::new(flags) };
-        let file = file::open(self.dir.as_fd(), name, how)?;
+        let file = file::open(file::cwd(), &self.path_of(name)?, how)?;
         if content.is_empty() { Ok(()) } else { file::write_all(file.as_fd(), content) }
     }
 
     /// The directory was removed.
-    fn make_again(&mut self) -> Result<(), SysError> {
-        ignore_existing(file::make_dir(file::cwd(), ROOT, 0o700))?;
-        let path = file::c_name(self.path.as_str())?;
-        ignore_existing(file::make_dir(file::cwd(), &path, 0o700))?;
-        self.dir = open(&self.path)?;
-        self.put(c"loop", self.fill(super::shell::LOOP).as_bytes())
+    fn make_again(&self) -> Result<(), SysError> {
+        ignore_existing(make_below_root(&self.path))?;
+        self.put_texts()
     }
 
     /// Makes a named pipe and opens its reading end, which also keeps whoever opens the other end
     /// from waiting. `is_endless` keeps it from ending when its last writer closes it.
     pub(super) fn make_pipe(
-        &mut self,
-        name: &CStr,
+        &self,
+        name: &str,
         is_endless: bool,
     ) -> Result<(OwnedFd, FileId), SysError> {
         self.remove(name);
-        match file::make_pipe(self.dir.as_fd(), name, 0o600) {
-            Err(SysError { errno: errno::ENOENT, .. }) => {
+        let path = self.path_of(name)?;
+        match file::make_pipe(file::cwd(), &path, 0o600) {
+            Err(SysError { errno: errno::ENOENT | errno::ENOTDIR, .. }) => {
                 self.make_again()?;
-                file::make_pipe(self.dir.as_fd(), name, 0o600)?;
+                file::make_pipe(file::cwd(), &path, 0o600)?;
             }
             other => other?,
         }
         let mode = if is_endless { file::O_RDWR } else { file::O_RDONLY };
         let how = How::new(mode | file::O_NONBLOCK | file::O_NOFOLLOW);
-        let pipe = File::from(file::open(self.dir.as_fd(), name, how)?);
+        let pipe = File::from(file::open(file::cwd(), &path, how)?);
         let metadata = pipe.metadata().map_err(|error| SysError {
             call: "fstat",
             errno: error.raw_os_error().unwrap_or(errno::EIO),
@@ -136,36 +139,40 @@ impl Dir {
         Ok((pipe.into(), FileId::of(&metadata)))
     }
 
-    /// The pipe that reports come through.
-    pub(super) fn make_status(&mut self) -> Result<OwnedFd, SysError> {
-        self.make_pipe(STATUS, true).map(|(pipe, _)| pipe)
-    }
-
-    /// Nobody needs the name of the pipe for reports any more.
-    pub(super) fn hide_status(&self) {
-        self.remove(STATUS);
-    }
-
-    pub(super) fn remove(&self, name: &CStr) {
-        // It is gone already, or it is nothing of ours.
-        file::remove(self.dir.as_fd(), name).unwrap_or(());
+    pub(super) fn remove(&self, name: &str) {
+        if let Ok(path) = self.path_of(name) {
+            // It is gone already, or it is nothing of ours.
+            file::remove(file::cwd(), &path).unwrap_or(());
+        }
     }
 }
 
 impl Drop for Dir {
     fn drop(&mut self) {
         NAMES.iter().for_each(|name| self.remove(name));
-        self.hide_status();
-        if let Ok(path) = CString::new(self.path.as_str()) {
+        if let Ok(path) = file::c_name(self.path.as_str()) {
             // What others put there keeps it.
             file::remove_dir(file::cwd(), &path).unwrap_or(());
         }
     }
 }
 
-fn open(path: &str) -> Result<OwnedFd, SysError> {
-    let how = How::new(file::O_RDONLY | file::O_DIRECTORY | file::O_NOFOLLOW);
-    file::open(file::cwd(), &file::c_name(path)?, how)
+fn make_below_root(path: &str) -> Result<(), SysError> {
+    let path = file::c_name(path)?;
+    let make = |name| file::make_dir(file::cwd(), name, 0o700);
+    match make(&path) {
+        Err(SysError { errno: errno::ENOENT, .. }) => {
+            ignore_existing(make(ROOT))?;
+            make(&path)
+        }
+        // Something else has the name, which goes; a directory would not.
+        Err(SysError { errno: errno::ENOTDIR, .. }) => {
+            file::remove(file::cwd(), ROOT)?;
+            make(ROOT)?;
+            make(&path)
+        }
+        made => made,
+    }
 }
 
 fn ignore_existing(made: Result<(), SysError>) -> Result<(), SysError> {

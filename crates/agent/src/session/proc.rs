@@ -80,6 +80,11 @@ pub(super) fn cwd(pid: i32) -> Option<PathBuf> {
     path.is_dir().then_some(path)
 }
 
+/// The file behind one of its descriptors.
+pub(super) fn descriptor(pid: i32, number: i32) -> Option<fs::Metadata> {
+    fs::metadata(format!("/proc/{pid}/fd/{number}")).ok()
+}
+
 /// Its descriptors with the files behind them.
 pub(super) fn descriptors(pid: i32) -> Vec<(i32, fs::Metadata)> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };

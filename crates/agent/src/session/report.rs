@@ -1,17 +1,17 @@
-//! What a shell reports when it has sourced a file: `TRAPS STATUS FLAGS`, ended by a NUL byte.
+//! What a shell reports when it has sourced a file: `TRAPS STATUS FLAGS ID`, ended by a NUL byte.
 //!
 //! Before it may come records `=NAME=VALUE`, each ended by a NUL byte too. The descriptor is the
 //! shell's own, but code of the session can write to it, so nothing here is believed to be well
 //! formed.
 
-use std::io;
+use std::{io, os::fd::AsFd};
 
 use tokio::net::unix::pipe;
 
 use super::Broken;
 
-/// Bytes of one report at most: all variables of a shell many times over.
-const REPORT_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of one report at most: twice what the kernel starts a program with (execve(2)).
+const REPORT_BYTES: usize = 4 * 1024 * 1024;
 
 /// Bytes of traps that are given back to later commands.
 const TRAPS_BYTES: usize = 64 * 1024;
@@ -22,6 +22,8 @@ const CHUNK_BYTES: usize = 4096;
 /// How a sourced file ended, and what it left behind in the shell that must not act in between.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Report {
+    /// Of the line that named the file.
+    pub(super) id: u64,
     /// `$?`.
     pub(super) status: i32,
     /// Of `$-`, the options that the loop takes away.
@@ -30,6 +32,13 @@ pub(super) struct Report {
     pub(super) traps: Vec<u8>,
     /// Exported variables, if they were asked for.
     pub(super) variables: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Report {
+    /// True when something acts on commands, or shows, that the loop has taken away.
+    pub(super) fn has_surprises(&self) -> bool {
+        !self.flags.is_empty() || !self.traps.is_empty()
+    }
 }
 
 /// The reading end of a shell's reports.
@@ -58,8 +67,12 @@ impl Reports {
     }
 
     /// The next report, if it is there already.
-    pub(super) fn next_now(&mut self) -> Result<Option<Report>, Broken> {
-        self.fill()?;
+    pub(super) async fn now(&mut self) -> Result<Option<Report>, Broken> {
+        // What is there makes the pipe readable, so this does not wait.
+        while sys::pipe::pending(self.pipe.as_fd()).is_ok_and(|bytes| bytes > 0) {
+            self.pipe.readable().await.map_err(|_closed| Broken)?;
+            self.fill()?;
+        }
         self.take()
     }
 
@@ -106,62 +119,72 @@ fn split(bytes: &[u8], at: u8) -> Option<(Vec<u8>, Vec<u8>)> {
 fn parse(record: &[u8]) -> Option<Report> {
     let end = record.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
     let (traps, line) = record.split_at(end);
-    let (status, flags) = std::str::from_utf8(line).ok()?.split_once(' ')?;
+    let mut fields = std::str::from_utf8(line).ok()?.split(' ');
+    let (status, flags, id) = (fields.next()?, fields.next()?, fields.next()?);
     let flags = flags.chars().filter(|flag| matches!(flag, 'e' | 'v' | 'x')).collect();
     // POSIX mode says that there is no trap.
     let mut lines = traps.split_inclusive(|byte| *byte == b'\n');
     let has_traps = lines.any(|line| !line.starts_with(b"trap -- - "));
     let traps = if has_traps && traps.len() <= TRAPS_BYTES { traps.to_vec() } else { Vec::new() };
-    let status = status.parse::<u8>().ok()?.into();
-    Some(Report { status, flags, traps, variables: Vec::new() })
+    let status = status.parse::<u16>().ok()?.into();
+    // The loop has no line yet when it is entered.
+    let id = id.parse().unwrap_or(0);
+    Some(Report { id, status, flags, traps, variables: Vec::new() })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     fn report(status: i32, flags: &str, traps: &[u8]) -> Option<Report> {
-        Some(Report { status, flags: flags.to_owned(), traps: traps.to_vec(), variables: vec![] })
+        let (flags, traps) = (flags.to_owned(), traps.to_vec());
+        Some(Report { id: 7, status, flags, traps, variables: vec![] })
     }
 
     #[test]
     fn a_report_has_a_status_options_and_traps() {
-        assert_eq!(parse(b"0 hiBHs"), report(0, "", b""));
-        assert_eq!(parse(b"255 ehixBHs"), report(255, "ex", b""));
+        assert_eq!(parse(b"0 hiBHs 7"), report(0, "", b""));
+        assert_eq!(parse(b"255 ehixBHs 7"), report(255, "ex", b""));
         let traps = b"trap -- 'echo\n1 e' DEBUG\n";
-        assert_eq!(parse(&[&traps[..], b"7 himvBHs"].concat()), report(7, "v", traps));
-        let none = b"trap -- - DEBUG\ntrap -- - RETURN\n0 hiBHs";
+        assert_eq!(parse(&[&traps[..], b"7 himvBHs 7"].concat()), report(7, "v", traps));
+        let none = b"trap -- - DEBUG\ntrap -- - RETURN\n0 hiBHs 7";
         assert_eq!(parse(none), report(0, "", b""));
-        for bad in [&b""[..], b"0", b"x y", b"256 h", b"-1 h", b"\xff 0", b"0 h\n"] {
+        assert_eq!(parse(b"300 hiBHs ").map(|report| report.id), Some(0));
+        for bad in
+            [&b""[..], b"0", b"0 h", b"x y 7", b"65536 h 7", b"-1 h 7", b"\xff 0 7", b"0 h 7\n"]
+        {
             assert_eq!(parse(bad), None, "{bad:?}");
         }
     }
 
-    fn pipe() -> (pipe::Sender, Reports) {
-        let (writer, reader) = pipe::pipe().unwrap();
-        (writer, Reports::new(reader))
+    fn pipe() -> (io::PipeWriter, Reports) {
+        let (reader, writer) = io::pipe().unwrap();
+        (writer, Reports::new(pipe::Receiver::from_owned_fd(reader.into()).unwrap()))
     }
 
     #[tokio::test]
     async fn reports_come_whole_however_they_are_cut() {
-        let (writer, mut reports) = pipe();
-        let text = b"=A=x=y\n\0=B=\0\x30 h\0\x33 e\0";
-        for byte in text {
-            assert_eq!(writer.try_write(&[*byte]).unwrap(), 1);
-            reports.fill().unwrap();
+        let (mut writer, mut reports) = pipe();
+        let (first, second) = (&b"=A=x=y\n\0=B=\0\x30 h 7\0"[..], &b"3 e 7\0"[..]);
+        for byte in first {
+            assert_eq!(reports.now().await.unwrap(), None);
+            writer.write_all(&[*byte]).unwrap();
         }
+        writer.write_all(second).unwrap();
         let variable =
             |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
         let first = reports.next().await.unwrap();
         assert_eq!(first.variables, [variable("A", "x=y\n"), variable("B", "")]);
-        assert_eq!(reports.next_now().unwrap(), report(3, "e", b""));
-        assert_eq!(reports.next_now().unwrap(), None);
+        assert_eq!(reports.now().await.unwrap(), report(3, "e", b""));
+        assert_eq!(reports.now().await.unwrap(), None);
     }
 
     #[tokio::test]
     async fn nonsense_is_no_report() {
-        let (writer, mut reports) = pipe();
-        writer.try_write(b"hello\0").unwrap();
+        let (mut writer, mut reports) = pipe();
+        writer.write_all(b"hello\0").unwrap();
         assert!(reports.next().await.is_err());
     }
 }

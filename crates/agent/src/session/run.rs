@@ -10,7 +10,10 @@ use api::{
     exec::{Ending, ExecRequest, ExecUsage},
     process::OutputStream,
 };
-use sys::{signal::SIGKILL, wait::Status};
+use sys::{
+    signal::{SIGINT, SIGKILL},
+    wait::Status,
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, oneshot},
     time::{Instant, sleep_until},
@@ -19,7 +22,7 @@ use tokio::{
 use super::{
     Place, Session, Slot, destroyed, lost, no_room,
     report::Report,
-    shell::{Around, CutOff, Shell},
+    shell::{Around, CutOff, Shell, TRIES},
     text,
 };
 use crate::{
@@ -32,6 +35,9 @@ use crate::{
 
 /// Between two looks for the processes of a command that was asked to end.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Between two looks for a shell that waits although its command has not ended.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A checked command.
 #[derive(Debug)]
@@ -88,14 +94,15 @@ pub(super) async fn run(
         Err(error) => return refuse(&process, begun, error),
     };
     session.touch();
-    let shell = match prepare(&agent, &session, &mut slot, &job).await {
-        Ok(shell) => shell,
+    let (shell, file) = match prepare(&agent, &session, &mut slot, &job).await {
+        Ok(begun) => begun,
         Err(error) => return refuse(&process, begun, error),
     };
     process.set_pid(shell.pid);
     // The caller may be gone already.
     begun.send(Ok(())).ok();
-    let end = follow(&agent, &session, shell, &process, job.limit).await;
+    let course = Course::new(shell, file, job.limit.or(session.command_timeout));
+    let end = follow(&agent, &session, course, &process).await;
     session.touch();
     drop(waiting);
     drop(job.place);
@@ -116,18 +123,19 @@ async fn prepare<'a>(
     session: &Session,
     slot: &'a mut Slot,
     job: &Job,
-) -> Result<&'a mut Shell, ApiError> {
+) -> Result<(&'a mut Shell, &'static str), ApiError> {
     let shell = session.shell(agent, slot).await?;
     if let Some(cwd) = &job.around.cwd {
         // Looked at first, because what a shell says of a directory is no code.
         let here = shell.cwd().unwrap_or_else(|| "/".into());
         file::open_directory(&here.to_string_lossy(), cwd)?;
     }
-    let line = shell.prepare(&job.text, &job.around).map_err(|error| no_room(&error))?;
-    if shell.begin(line).await.is_err() {
+    let file = shell.prepare(&job.text, &job.around).map_err(|error| no_room(&error))?;
+    shell.drop_noise().await;
+    if shell.source(file).await.is_err() {
         return Err(lost(&session.id));
     }
-    Ok(shell)
+    Ok((shell, file))
 }
 
 /// Leaves the session ready for the next command.
@@ -160,6 +168,9 @@ enum Over {
 /// A command under way.
 struct Course<'a> {
     shell: &'a mut Shell,
+    /// What the shell sources.
+    file: &'static str,
+    started: Instant,
     cause: Option<Cause>,
     /// The deadline; once it was asked to end, the next look at whether it has.
     alarm: Option<Instant>,
@@ -167,33 +178,37 @@ struct Course<'a> {
     grace: Option<Instant>,
     /// It did obey.
     has_obeyed: bool,
+    watch: Watch,
     over: Option<Over>,
     /// Output that the log has no room for yet.
     pending: VecDeque<(OutputStream, Vec<u8>)>,
+}
+
+/// The watch for a shell that a signal has thrown out of its command, and that waits for the agent as
+/// the agent waits for it.
+#[derive(Debug)]
+struct Watch {
+    at: Instant,
+    /// It was seen to wait.
+    has_seen: bool,
+    /// It was called back.
+    has_called: bool,
+    /// Times that it was out of its loop before the command could begin.
+    missed: usize,
 }
 
 /// Moves output until the command is over and its output has been read.
 async fn follow(
     agent: &Agent,
     session: &Session,
-    shell: &mut Shell,
+    mut course: Course<'_>,
     process: &Process,
-    limit: Option<Duration>,
 ) -> End {
-    let (started, before) = (Instant::now(), agent.counters.read());
-    let limit = limit.or(session.command_timeout);
+    let before = agent.counters.read();
     let mut kills = process.kills();
-    let mut course = Course {
-        shell,
-        cause: None,
-        alarm: limit.and_then(|limit| started.checked_add(limit)),
-        grace: None,
-        has_obeyed: false,
-        over: None,
-        pending: VecDeque::new(),
-    };
     let is_destroyed = loop {
-        let Course { shell, over, pending, alarm, .. } = &mut course;
+        let next_ring = course.next_ring();
+        let Course { shell, over, pending, .. } = &mut course;
         let runs = over.is_none();
         if !runs && pending.is_empty() && shell.stdout.owed == 0 && shell.stderr.owed == 0 {
             break false;
@@ -207,12 +222,12 @@ async fn follow(
                     course.kill(kill).await;
                 }
             }
-            () = ring_at(*alarm), if runs => course.ring().await,
+            () = sleep_until(next_ring), if runs => course.ring().await,
             report = reports.next(), if runs => match report {
-                Ok(report) => course.end(Over::Reported(report)),
+                Ok(report) => course.report(report).await,
                 Err(_broken) => course.cut_off(Cause::Requested).await,
             },
-            status = exit.wait(), if runs => course.end(Over::Exited(status)),
+            status = exit.wait(), if runs => course.end(Over::Exited(status)).await,
             chunk = stdout.next(), if pending.is_empty() => course.read(OutputStream::Stdout, chunk),
             chunk = stderr.next(), if pending.is_empty() => course.read(OutputStream::Stderr, chunk),
             () = process.log.room(), if !pending.is_empty() => {
@@ -233,29 +248,65 @@ async fn follow(
     course.remember(ending);
     let cpu_ms = u64::try_from(course.shell.lap().as_millis()).unwrap_or(u64::MAX);
     let usage = ExecUsage { cpu_ms, peak_memory_bytes: 0 };
-    End { ending, duration: started.elapsed(), usage, at_ms: now_ms(), aftermath }
+    End { ending, duration: course.started.elapsed(), usage, at_ms: now_ms(), aftermath }
 }
 
-/// Without a timer for a command that has no deadline: setting one costs system calls.
-async fn ring_at(alarm: Option<Instant>) {
-    match alarm {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
+impl<'a> Course<'a> {
+    fn new(shell: &'a mut Shell, file: &'static str, limit: Option<Duration>) -> Self {
+        let started = Instant::now();
+        let watch =
+            Watch { at: started + WATCH_INTERVAL, has_seen: false, has_called: false, missed: 0 };
+        Self {
+            shell,
+            file,
+            started,
+            cause: None,
+            alarm: limit.and_then(|limit| started.checked_add(limit)),
+            grace: None,
+            has_obeyed: false,
+            watch,
+            over: None,
+            pending: VecDeque::new(),
+        }
     }
-}
 
-impl Course<'_> {
+    fn next_ring(&self) -> Instant {
+        self.alarm.map_or(self.watch.at, |alarm| alarm.min(self.watch.at))
+    }
+
     fn read(&mut self, stream: OutputStream, chunk: Vec<u8>) {
         if !chunk.is_empty() {
             self.pending.push_back((stream, chunk));
         }
     }
 
-    fn end(&mut self, over: Over) {
+    async fn report(&mut self, report: Report) {
+        if self.shell.is_answered_by(&report) {
+            return self.end(Over::Reported(report)).await;
+        }
+        if report.status != text::ENTERED {
+            return;
+        }
+        if self.watch.has_called {
+            // The command was interrupted, as one typed into a terminal can be.
+            let status = 128 + SIGINT;
+            return self.end(Over::Reported(Report { status, ..report })).await;
+        }
+        // A signal had thrown the shell out of its loop before, so the command has not begun.
+        self.watch.missed += 1;
+        if self.watch.missed > TRIES || self.shell.source(self.file).await.is_err() {
+            self.cut_off(Cause::Requested).await;
+        }
+    }
+
+    async fn end(&mut self, over: Over) {
         // A report that was written before the shell ended is the command's.
-        let over = match (over, self.shell.reports.next_now()) {
-            (Over::Exited(_), Ok(Some(report))) => Over::Reported(report),
-            (over, _) => over,
+        let over = match over {
+            Over::Exited(status) => match self.shell.reports.now().await {
+                Ok(Some(report)) if self.shell.is_answered_by(&report) => Over::Reported(report),
+                _ => Over::Exited(status),
+            },
+            over => over,
         };
         self.shell.stdout.count_owed();
         self.shell.stderr.count_owed();
@@ -272,8 +323,34 @@ impl Course<'_> {
         self.alarm = Some(Instant::now());
     }
 
-    /// The deadline has come, or it is time for a look at what was asked to end.
     async fn ring(&mut self) {
+        let now = Instant::now();
+        if now >= self.watch.at {
+            self.look_after().await;
+        }
+        if self.over.is_none() && self.alarm.is_some_and(|alarm| now >= alarm) {
+            self.alarm().await;
+        }
+    }
+
+    /// Looks whether the shell waits. Once may be by chance, on its way to its report.
+    async fn look_after(&mut self) {
+        let is_waiting = self.shell.is_at_home();
+        let watch = &mut self.watch;
+        let has_seen = std::mem::replace(&mut watch.has_seen, is_waiting);
+        watch.at = Instant::now() + if is_waiting { LOOK_INTERVAL } else { WATCH_INTERVAL };
+        if !is_waiting || !has_seen {
+            return;
+        }
+        watch.at = Instant::now() + WATCH_INTERVAL;
+        watch.has_seen = false;
+        if std::mem::replace(&mut watch.has_called, true) || self.shell.call_back().await.is_err() {
+            self.cut_off(Cause::Requested).await;
+        }
+    }
+
+    /// The deadline has come, or it is time for a look at what was asked to end.
+    async fn alarm(&mut self) {
         let Some(grace) = self.grace else { return self.cut_off(Cause::Timeout).await };
         self.has_obeyed = self.shell.others().is_empty();
         if self.has_obeyed || Instant::now() >= grace {
@@ -288,7 +365,7 @@ impl Course<'_> {
             CutOff::Ended(report) => {
                 // It was faster, so nothing cut it off.
                 self.cause = None;
-                self.end(Over::Reported(report));
+                self.end(Over::Reported(report)).await;
             }
             CutOff::Kept(rest) => {
                 self.pending.extend(rest);

@@ -56,9 +56,6 @@ use crate::{
     process::{Cgroup, Output, discard, family_of, kill_family},
 };
 
-const START: &str = include_str!("start.bash");
-pub(super) const LOOP: &str = include_str!("loop.bash");
-
 /// Paths of bash, tried in turn.
 const PROGRAMS: [&CStr; 3] = [c"/bin/bash", c"/usr/bin/bash", c"/usr/local/bin/bash"];
 
@@ -92,6 +89,10 @@ const RETURN_WAIT: Duration = Duration::from_millis(50);
 /// How long it may take after that before it counts as lost.
 const INTERRUPT_WAIT: Duration = Duration::from_secs(1);
 
+/// How often the shell may be found out of its loop before it counts as lost: an interrupt throws it
+/// out once.
+pub(super) const TRIES: usize = 5;
+
 /// Bytes of the list of a cgroup with the shell alone in it.
 const ALONE_BYTES: usize = 32;
 
@@ -124,10 +125,6 @@ impl Around {
     }
 }
 
-/// What makes the shell run a command.
-#[derive(Debug)]
-pub(super) struct Line(&'static [u8]);
-
 #[derive(Debug)]
 pub(super) struct Shell {
     agent: Arc<Agent>,
@@ -137,12 +134,15 @@ pub(super) struct Shell {
     group: Option<Group>,
     dir: Dir,
     control: pipe::Sender,
+    control_id: FileId,
     pub(super) reports: Reports,
     pub(super) stdout: Output,
     pub(super) stderr: Output,
     outputs: Outputs,
     /// What the next command begins with.
     last: Report,
+    /// Of the last line.
+    id: u64,
     /// Puts back what was there for one command only.
     undo: Vec<u8>,
     has_input: bool,
@@ -215,18 +215,13 @@ impl Shell {
     ) -> Result<Self, ApiError> {
         let (mut shell, failure) =
             Self::spawn(agent, env, &cwd).map_err(|error| not_started(error.errno))?;
-        let begin = shell.dir.fill("\\builtin . @DIR@/start; \\builtin . @DIR@/loop\n");
         let begun = async {
-            shell.say(begin.as_bytes()).await?;
-            let Self { reports, exit, .. } = &mut shell;
-            tokio::select! {
-                report = reports.next() => report.map(drop),
-                _ = exit.wait() => Err(Broken),
-            }?;
-            shell.dir.hide_status();
+            shell.say(&text::begin(shell.dir.path())).await?;
+            shell.entered(START_WAIT).await.map_err(|_reason| Broken)?;
+            shell.dir.remove("status");
             shell.refresh().await
         };
-        let is_begun = timeout(START_WAIT, begun).await.is_ok_and(|begun| begun.is_ok());
+        let is_begun = begun.await.is_ok();
         if is_begun { Ok(shell) } else { Err(refused(read_failure(&failure))) }
     }
 
@@ -237,11 +232,13 @@ impl Shell {
         env: &BTreeMap<String, String>,
         cwd: &OwnedFd,
     ) -> Result<(Self, OwnedFd), SysError> {
-        let mut dir = Dir::make()?;
-        dir.write(c"start", dir.fill(START).as_bytes())?;
-        dir.write(c"loop", dir.fill(LOOP).as_bytes())?;
-        let reports = pipe::Receiver::from_owned_fd(dir.make_status()?).map_err(|e| of_io(&e))?;
+        let dir = Dir::make()?;
+        dir.put_texts()?;
+        let reports = pipe::Receiver::from_owned_fd(dir.make_pipe("status", true)?.0)
+            .map_err(|e| of_io(&e))?;
         let (stdin, control) = io::pipe().map_err(|error| of_io(&error))?;
+        let control = File::from(OwnedFd::from(control));
+        let control_id = FileId::of(&control.metadata().map_err(|e| of_io(&e))?);
         let control = pipe::Sender::from_owned_fd(control.into()).map_err(|e| of_io(&e))?;
         let programs = PROGRAMS.map(CStr::to_owned);
         let argv = ARGUMENTS.map(CStr::to_owned);
@@ -279,11 +276,13 @@ impl Shell {
             group,
             dir,
             control,
+            control_id,
             reports: Reports::new(reports),
             stdout: Output::closed(OutputStream::Stdout),
             stderr: Output::closed(OutputStream::Stderr),
             outputs: Outputs { ids: None, is_even: false },
             last: Report::default(),
+            id: 0,
             undo: Vec::new(),
             has_input: false,
             cpu: proc::Cpu::of(spawned.pid),
@@ -291,21 +290,30 @@ impl Shell {
         Ok((shell, spawned.report))
     }
 
-    /// Puts a command where the shell will find it, and says what line makes the shell run it.
-    pub(super) fn prepare(&mut self, command: &str, around: &Around) -> Result<Line, SysError> {
-        let mut text = self.last.traps.clone();
-        if !self.last.flags.is_empty() {
-            text.extend_from_slice(format!("\\builtin set -{}\n", self.last.flags).as_bytes());
+    /// Puts a command where the shell will find it, and returns the name of the file to begin with.
+    pub(super) fn prepare(
+        &mut self,
+        command: &str,
+        around: &Around,
+    ) -> Result<&'static str, SysError> {
+        let mut text = Vec::new();
+        if self.last.has_surprises() {
+            // In the command's own file, and not before it, where they would act too early.
+            let path = self.dir.path();
+            let and = if self.last.status == 0 { "" } else { " && :" };
+            text.extend(format!("\\builtin . {path}/before{and}\n").bytes());
+            self.dir.write("before", &text::before(&self.last))?;
         }
         text.extend_from_slice(command.as_bytes());
-        self.dir.write(c"command", &text)?;
-        if self.last.status == 0 && around.is_empty() {
-            return Ok(Line(b"command\n"));
+        self.dir.write("command", &text)?;
+        let has_status = self.last.status == 0 || self.last.has_surprises();
+        if has_status && around.is_empty() {
+            return Ok("command");
         }
-        let written = self.step_around(around).and_then(|step| self.dir.write(c"step", &step));
+        let written = self.step_around(around).and_then(|step| self.dir.write("step", &step));
         // Nothing was done that would have to be put back.
         written.inspect_err(|_refused| self.undo.clear())?;
-        Ok(Line(b"step\n"))
+        Ok("step")
     }
 
     fn step_around(&mut self, around: &Around) -> Result<Vec<u8>, SysError> {
@@ -314,7 +322,7 @@ impl Shell {
             env.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| &**name).collect();
         let mut step = Vec::new();
         if !hidden.is_empty() {
-            self.dir.write(c"saved", b"")?;
+            self.dir.write("saved", b"")?;
             step.extend(text::hide(self.dir.path(), &hidden));
             self.undo.extend(text::show(self.dir.path(), &hidden));
         }
@@ -324,11 +332,10 @@ impl Shell {
             self.undo.extend(text::leave(&here));
         }
         let path = self.dir.path().to_owned();
-        if self.last.status != 0 {
-            let text = format!("\\builtin return {}\n", self.last.status);
-            self.dir.write(c"return", text.as_bytes())?;
+        if self.last.status != 0 && !self.last.has_surprises() {
+            self.dir.write("before", &text::before(&self.last))?;
             // `&&`, so that it counts as no failure.
-            step.extend(format!("\\builtin . {path}/return && :\n").bytes());
+            step.extend(format!("\\builtin . {path}/before && :\n").bytes());
         }
         step.extend(b"! ");
         step.extend(text::assignments(env));
@@ -336,7 +343,7 @@ impl Shell {
         step.extend(format!("\\command . {path}/command").bytes());
         if let Some(stdin) = stdin {
             self.has_input = true;
-            self.dir.write(c"input", stdin)?;
+            self.dir.write("input", stdin)?;
             step.extend(format!(" <{path}/input").bytes());
         }
         step.push(b'\n');
@@ -344,9 +351,34 @@ impl Shell {
         Ok(step)
     }
 
-    /// Makes the shell run what was prepared. It answers with a report.
-    pub(super) async fn begin(&mut self, line: Line) -> Result<(), Broken> {
-        self.say(line.0).await
+    /// Makes the shell source one of its files. It answers with a report of the last id.
+    pub(super) async fn source(&mut self, file: &str) -> Result<(), Broken> {
+        self.id += 1;
+        self.say(&text::line(self.dir.path(), file, self.id)).await
+    }
+
+    /// Throws away what was written since the last command: that is no command's.
+    pub(super) async fn drop_noise(&mut self) {
+        drop((self.stdout.rest().await, self.stderr.rest().await));
+    }
+
+    /// True when this is the answer to what the shell was last told.
+    pub(super) fn is_answered_by(&self, report: &Report) -> bool {
+        report.id == self.id && report.status != text::ENTERED
+    }
+
+    /// Brings the shell back into its loop, wherever it waits. There is never more than one line in
+    /// the pipe, because the top level takes all that there is and keeps what it does not need.
+    pub(super) async fn call_back(&mut self) -> Result<(), Broken> {
+        match sys::pipe::pending(self.control.as_fd()) {
+            Ok(0) => self.say(&text::line(self.dir.path(), text::NOTHING, 0)).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// True when the shell reads from the agent, and so does not run a command.
+    pub(super) fn is_at_home(&self) -> bool {
+        proc::descriptor(self.pid, 0).is_some_and(|file| FileId::of(&file) == self.control_id)
     }
 
     /// Remembers what the next command begins with.
@@ -359,11 +391,11 @@ impl Shell {
         self.last.status = status;
     }
 
-    async fn say(&mut self, line: &[u8]) -> Result<(), Broken> {
+    async fn say(&mut self, line: &str) -> Result<(), Broken> {
         let write = async {
             loop {
                 self.control.writable().await?;
-                match self.control.try_write(line) {
+                match self.control.try_write(line.as_bytes()) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     // A line fits into the pipe, which is empty but for it.
                     other => return other.map(drop),
@@ -377,24 +409,36 @@ impl Shell {
     }
 
     /// Makes the shell do something of the agent's own, and returns the variables that it reports.
-    async fn step(&mut self, mut text: Vec<u8>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Broken> {
-        text.extend(text::done());
-        self.dir.write(c"step", &text).map_err(|_refused| Broken)?;
-        self.say(b"step\n").await?;
-        let Self { reports, exit, .. } = self;
-        let report = async {
-            loop {
-                let report = tokio::select! {
-                    report = reports.next() => report?,
-                    _ = exit.wait() => return Err(Broken),
-                };
-                // Another one is left over from an interrupt that came late.
-                if report.status == text::DONE {
+    /// It must do no harm to do it twice.
+    async fn step(&mut self, text: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Broken> {
+        self.dir.write("step", text).map_err(|_refused| Broken)?;
+        let answered = async {
+            for _ in 0..TRIES {
+                self.source("step").await?;
+                if let Some(report) = self.answer().await? {
                     return Ok(report.variables);
                 }
             }
+            Err(Broken)
         };
-        timeout(STEP_WAIT, report).await.unwrap_or(Err(Broken))
+        timeout(STEP_WAIT, answered).await.unwrap_or(Err(Broken))
+    }
+
+    /// The answer to what the shell was told; none if it was out of its loop and did not do it, or
+    /// not to the end.
+    async fn answer(&mut self) -> Result<Option<Report>, Broken> {
+        loop {
+            let report = tokio::select! {
+                report = self.reports.next() => report?,
+                _ = self.exit.wait() => return Err(Broken),
+            };
+            if report.status == text::ENTERED {
+                return Ok(None);
+            }
+            if self.is_answered_by(&report) {
+                return Ok(Some(report));
+            }
+        }
     }
 
     /// Sets and unsets variables.
@@ -402,13 +446,13 @@ impl Shell {
         &mut self,
         changes: &BTreeMap<String, Option<String>>,
     ) -> Result<(), Broken> {
-        self.step(text::exports(changes)).await.map(drop)
+        self.step(&text::exports(changes)).await.map(drop)
     }
 
     /// Its exported variables.
     pub(super) async fn variables(&mut self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Broken> {
-        let variables = self.step(text::report_variables(self.dir.path())).await;
-        self.dir.remove(c"names");
+        let variables = self.step(&text::report_variables(self.dir.path())).await;
+        self.dir.remove("names");
         variables
     }
 
@@ -417,10 +461,10 @@ impl Shell {
     pub(super) async fn tidy(&mut self) -> Result<Option<CString>, Broken> {
         let undo = std::mem::take(&mut self.undo);
         if std::mem::take(&mut self.has_input) {
-            self.dir.remove(c"input");
+            self.dir.remove("input");
         }
         if !undo.is_empty() {
-            self.step(undo).await?;
+            self.step(&undo).await?;
         }
         if self.is_alone() {
             return Ok(None);
@@ -477,9 +521,10 @@ impl Shell {
             let pairs = [&pairs[0], &pairs[1]].map(|[old, new]| [&**old, &**new]);
             text::replace_outputs(path, &led, pairs)
         };
-        self.step(text).await?;
+        self.step(&text).await?;
         // Without its directory the shell finds neither the old ones nor the new ones.
-        if !led.is_empty() && self.led_to(Some(ids)).is_empty() {
+        let is_led = self.outputs.ids.is_none() || !led.is_empty();
+        if is_led && self.led_to(Some(ids)).is_empty() {
             return Err(Broken);
         }
         self.outputs = Outputs { ids: Some(ids), is_even: new == 0 };
@@ -492,13 +537,8 @@ impl Shell {
         Ok(())
     }
 
-    fn make_output(
-        &mut self,
-        name: &str,
-        stream: OutputStream,
-    ) -> Result<(Output, FileId), Broken> {
-        let name = CString::new(name).map_err(|_zero| Broken)?;
-        let (pipe, id) = self.dir.make_pipe(&name, false).map_err(|_refused| Broken)?;
+    fn make_output(&self, name: &str, stream: OutputStream) -> Result<(Output, FileId), Broken> {
+        let (pipe, id) = self.dir.make_pipe(name, false).map_err(|_refused| Broken)?;
         let pipe = pipe::Receiver::from_owned_fd(pipe).map_err(|_no_pipe| Broken)?;
         Ok((Output::new(stream, pipe), id))
     }
@@ -543,7 +583,9 @@ impl Shell {
     /// Ends the command and, if it can be, keeps the shell.
     pub(super) async fn cut_off(&mut self) -> CutOff {
         let is_stopped = self.stop().await;
-        if let Ok(Some(report)) = self.reports.next_now() {
+        if let Ok(Some(report)) = self.reports.now().await
+            && self.is_answered_by(&report)
+        {
             self.signal(SIGCONT);
             return CutOff::Ended(report);
         }
@@ -553,7 +595,8 @@ impl Shell {
             self.signal(signal::LAST);
         }
         let is_apart = self.kill_others().await;
-        let rest = self.stdout.rest().into_iter().chain(self.stderr.rest()).collect();
+        let (stdout, stderr) = (self.stdout.rest().await, self.stderr.rest().await);
+        let rest = stdout.into_iter().chain(stderr).collect();
         if can_return && is_apart && self.come_back().await.is_ok() {
             return CutOff::Kept(rest);
         }
@@ -601,41 +644,46 @@ impl Shell {
 
     /// Lets the stopped shell run our trap, and leads it back into its loop.
     async fn come_back(&mut self) -> Result<(), Broken> {
-        self.dir.remove(c"int");
-        // In the loop this line names a file that does not exist; see `step`.
-        let again = format!("command . {}/loop\n", self.dir.path());
-        self.say(format!("\\builtin set +m; {again}").as_bytes()).await?;
+        self.dir.remove("int");
+        self.call_back().await?;
         self.signal(SIGCONT);
-        let report = match self.returned(RETURN_WAIT).await {
+        let report = match self.entered(RETURN_WAIT).await {
             Err(None) => {
                 self.signal(SIGINT);
-                self.say(again.as_bytes()).await?;
-                self.returned(INTERRUPT_WAIT).await
+                self.call_back().await?;
+                self.entered(INTERRUPT_WAIT).await
             }
             other => other,
         };
-        // The traps of the loop were set before the loop was entered again, so it does not see them.
+        // The trap that the loop takes away was set before the loop was entered again, so the loop
+        // does not see it; what is remembered of it stays.
         self.last.flags = report.map_err(|_reason| Broken)?.flags;
         let mut restore = text::restore_trap(self.dir.path());
         restore.extend(std::mem::take(&mut self.undo));
-        self.step(restore).await?;
+        self.step(&restore).await?;
         self.refresh().await
     }
 
-    /// Waits for the shell to report from its loop. What it writes on its way there is no command's.
-    async fn returned(&mut self, wait: Duration) -> Result<Report, Option<Broken>> {
+    /// Waits for the shell to report that it is in its loop. What it writes on its way there is no
+    /// command's.
+    async fn entered(&mut self, limit: Duration) -> Result<Report, Option<Broken>> {
         let Self { reports, exit, stdout, stderr, .. } = self;
-        let returned = async {
+        let entered = async {
             loop {
                 tokio::select! {
-                    report = reports.next() => return report.map_err(Some),
+                    report = reports.next() => match report {
+                        Ok(report) if report.status == text::ENTERED => return Ok(report),
+                        // The command's own, which it could not finish.
+                        Ok(_) => {}
+                        Err(broken) => return Err(Some(broken)),
+                    },
                     _ = exit.wait() => return Err(Some(Broken)),
                     noise = stdout.next() => drop(noise),
                     noise = stderr.next() => drop(noise),
                 }
             }
         };
-        timeout(wait, returned).await.unwrap_or(Err(None))
+        timeout(limit, entered).await.unwrap_or(Err(None))
     }
 
     /// Kills the shell and everything in its cgroup, and waits for its end.

@@ -333,12 +333,14 @@ impl Session {
 
     /// It, as callers see it.
     pub(super) fn describe(&self) -> Described {
+        let places = self.places.load(Ordering::Relaxed);
         Described {
             id: self.id.clone(),
             name: self.name.clone(),
             cwd: self.cwd().to_string_lossy().into_owned(),
             pid: self.pid(),
-            busy: self.places.load(Ordering::Relaxed) > 0,
+            busy: places > 0,
+            waiting: places.saturating_sub(1),
             created_at_ms: self.created_ms,
             last_used_ms: self.last_used_ms.load(Ordering::Relaxed),
             command_timeout_ms: self

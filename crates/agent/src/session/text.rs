@@ -7,23 +7,67 @@ use std::collections::BTreeMap;
 
 use api::{error::ApiError, exec::Command};
 
+use super::report::Report;
 use crate::exec::check;
 
-/// Status of a step of the agent's own that did what it should. No other report has it by accident.
-pub(super) const DONE: i32 = 111;
+const START: &str = include_str!("start.bash");
+const LOOP: &str = include_str!("loop.bash");
+const REPORT: &str = include_str!("report.bash");
+
+/// What the loop reports when it is entered: no status that a command can have.
+pub(super) const ENTERED: i32 = 300;
+
+/// What a shell sources that is only to come back into its loop; it is empty.
+pub(super) const NOTHING: &str = "nothing";
+
+/// What a shell does first.
+pub(super) fn start(dir: &str) -> String {
+    START.replace("@DIR@", dir)
+}
+
+/// What it does from then on.
+pub(super) fn main_loop(dir: &str) -> String {
+    LOOP.replace("@ENTERED@", &REPORT.replace("@STATUS@", &ENTERED.to_string()))
+        .replace("@REPORT@", &REPORT.replace("@STATUS@", "${PIPESTATUS[0]}"))
+        .replace("@DIR@", dir)
+}
+
+/// The line that makes the loop source a file and report with this id. At the top level it is a command
+/// that enters the loop; the backslash is for aliases.
+pub(super) fn line(dir: &str, file: &str, id: u64) -> String {
+    format!("\\. {dir}/loop #{file} {id}\n")
+}
+
+/// The first line of all.
+pub(super) fn begin(dir: &str) -> String {
+    format!("\\. {dir}/start; \\. {dir}/loop\n")
+}
 
 /// Ends the file that runs a command with the command's own status, unseen by traps and `set -x`.
 pub(super) const RETURN_STATUS: &[u8] = b"{ \\builtin return \"${PIPESTATUS[0]}\"; } >&41 2>&41\n";
+
+/// Gives a command what the last one left: traps, options, and `$?`. All that comes after an option
+/// is on its line, because `set -v` shows the lines that follow it.
+pub(super) fn before(last: &Report) -> Vec<u8> {
+    let set = match last.flags.as_str() {
+        "" => String::new(),
+        flags => format!("\\builtin set -{flags}; "),
+    };
+    let status = last.status;
+    let line = format!("{set}{{ \\builtin return {status}; }} >&41 2>&41\n");
+    [&last.traps[..], line.as_bytes()].concat()
+}
 
 /// Reports every exported variable.
 pub(super) fn report_variables(dir: &str) -> Vec<u8> {
     format!(
         r#"\builtin compgen -e >|{dir}/names
-\builtin mapfile -t __sandbar <{dir}/names
-for __sandbar_name in "${{__sandbar[@]}}"; do
-  [[ -v $__sandbar_name ]] && \builtin printf '=%s=%s\0' "$__sandbar_name" "${{!__sandbar_name}}" >&40
+\builtin mapfile -t __sandbar_names <{dir}/names
+for __sandbar_name in "${{__sandbar_names[@]}}"; do
+  [[ -v $__sandbar_name ]] &&
+    \builtin printf '=%s=%s\0' "$__sandbar_name" "${{!__sandbar_name}}" >&40
 done
-\builtin unset -v __sandbar_name
+\builtin unset -v __sandbar_name __sandbar_names
 "#
     )
     .into_bytes()
@@ -122,15 +166,16 @@ pub(super) fn enter(cwd: &str) -> Vec<u8> {
 /// Takes [`enter`] back, to the directory that is `cwd` whatever its name is now.
 pub(super) fn leave(cwd: &[u8]) -> Vec<u8> {
     let cwd = quote(cwd);
-    let back = b"\\builtin cd -- \"${__sandbar_at[0]-}\" 2>&41\n[[ . -ef ";
+    let back = b"if [[ ${__sandbar_at+x} ]]; then\n\
+        \\builtin cd -- \"${__sandbar_at[0]-}\" 2>&41\n[[ . -ef ";
     let rest = b"\nif [[ ${__sandbar_at[1]+x} ]]; then OLDPWD=${__sandbar_at[1]}; \
-        else \\builtin unset -v OLDPWD; fi\n\\builtin unset -v __sandbar_at\n";
+        else \\builtin unset -v OLDPWD; fi\n\\builtin unset -v __sandbar_at\nfi\n";
     [&back[..], &cwd, b" ]] || \\builtin cd -- ", &cwd, rest].concat()
 }
 
-/// Leads stdout and stderr of a new shell to these pipes. What follows is done if it worked.
+/// Leads stdout and stderr of a new shell to these pipes.
 pub(super) fn open_outputs(dir: &str, [stdout, stderr]: [&str; 2]) -> Vec<u8> {
-    format!("\\exec 1>{dir}/{stdout} 2>{dir}/{stderr} &&\n").into_bytes()
+    format!("\\exec 1>{dir}/{stdout} 2>{dir}/{stderr}\n").into_bytes()
 }
 
 /// Leads those of the descriptors that lead to one of the old pipes to the new one in its place.
@@ -141,11 +186,6 @@ pub(super) fn replace_outputs(dir: &str, descriptors: &[i32], pairs: [[&str; 2];
         })
     };
     descriptors.iter().flat_map(one).collect::<String>().into_bytes()
-}
-
-/// Ends a step of the agent's own.
-pub(super) fn done() -> Vec<u8> {
-    format!("\\builtin return {DONE}\n").into_bytes()
 }
 
 #[cfg(test)]
@@ -204,6 +244,8 @@ mod tests {
             b"echo $PWD $OLDPWD ${__sandbar_at-none}; OLDPWD=; unset OLDPWD\n",
             &enter("."),
             b"pwd\n",
+            &leave(b"/tmp"),
+            // Once more changes nothing.
             &leave(b"/tmp"),
             b"echo $PWD ${OLDPWD-none}",
         ];

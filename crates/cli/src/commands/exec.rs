@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io, process::ExitCode, time::Duration};
 use anyhow::Context as _;
 use api::{
     exec::{Command, Encoding, Ending, ExecEvent, ExecRequest},
-    id::SandboxId,
+    id::{SandboxId, SessionId},
 };
 use clap::Args;
 use client::{Client, decode_output, encode_stdin};
@@ -28,6 +28,10 @@ const STDIN_BYTES: usize = 5 * 1024 * 1024;
 pub(crate) struct Arguments {
     /// The sandbox; it is created when it does not exist.
     pub(crate) id: SandboxId,
+    /// Run in this session, which keeps directory, variables, functions and options for its next
+    /// command; it is made when it does not exist.
+    #[arg(short, long, value_name = "SESSION")]
+    pub(crate) session: Option<SessionId>,
     #[command(flatten)]
     pub(crate) exec: ExecArguments,
 }
@@ -41,7 +45,7 @@ pub(crate) struct ExecArguments {
     /// Set a variable for the command; NAME alone takes its value from here.
     #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = parse_variable)]
     pub(crate) env: Vec<(String, Option<String>)>,
-    /// Directory to run in; a relative path begins at /workspace.
+    /// Directory to run in; a relative path begins at the session's, or at /workspace.
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
     /// Kill the command after this time (30s, 5m).
@@ -52,7 +56,7 @@ pub(crate) struct ExecArguments {
     pub(crate) command: Vec<String>,
 }
 
-fn parse_variable(text: &str) -> Result<(String, Option<String>), String> {
+pub(crate) fn parse_variable(text: &str) -> Result<(String, Option<String>), String> {
     let (name, value) = match text.split_once('=') {
         Some((name, value)) => (name, Some(value.to_owned())),
         None => (text, None),
@@ -71,7 +75,7 @@ pub(crate) async fn run(
 ) -> anyhow::Result<ExitCode> {
     let client = Client::from_environment()?;
     let work = async {
-        let request = arguments.exec.request().await?;
+        let request = ExecRequest { session: arguments.session, ..arguments.exec.request().await? };
         follow(&client, &arguments.id, &request, out).await
     };
     signals.unless(work).await?
@@ -101,7 +105,7 @@ fn command(arguments: &[String]) -> Command {
     }
 }
 
-fn environment(
+pub(crate) fn environment(
     given: &[(String, Option<String>)],
 ) -> anyhow::Result<BTreeMap<String, Option<String>>> {
     let mut variables = BTreeMap::new();
@@ -139,7 +143,7 @@ pub(crate) async fn follow(
     request: &ExecRequest,
     out: Output,
 ) -> anyhow::Result<ExitCode> {
-    let ending = if out.json {
+    let (ending, is_reset) = if out.json {
         // A JSON text cannot hold all bytes; people who need them read a file, or leave --json.
         let stdin = request.stdin.as_deref();
         let request = match stdin {
@@ -153,6 +157,9 @@ pub(crate) async fn follow(
     if let Some(explanation) = explain(ending, request.timeout_ms) {
         note(out, explanation);
     }
+    if is_reset {
+        note(out, "the session's shell had to be killed too; what it kept is lost");
+    }
     Ok(ExitCode::from(exit_code(ending)))
 }
 
@@ -160,7 +167,7 @@ async fn buffered(
     client: &Client,
     id: &SandboxId,
     request: &ExecRequest,
-) -> anyhow::Result<Ending> {
+) -> anyhow::Result<(Ending, bool)> {
     let mut result = client.exec(id, request).await?;
     if request.encoding == Encoding::Base64 {
         for text in [&mut result.stdout, &mut result.stderr] {
@@ -168,10 +175,14 @@ async fn buffered(
         }
     }
     print_json(&result)?;
-    Ok(result.ending)
+    Ok((result.ending, result.session_reset))
 }
 
-async fn live(client: &Client, id: &SandboxId, request: &ExecRequest) -> anyhow::Result<Ending> {
+async fn live(
+    client: &Client,
+    id: &SandboxId,
+    request: &ExecRequest,
+) -> anyhow::Result<(Ending, bool)> {
     let mut events = client.exec_stream(id, request).await?;
     // Asynchronous, so that a reader who is slow does not keep signals from being seen.
     let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
@@ -188,11 +199,11 @@ async fn live(client: &Client, id: &SandboxId, request: &ExecRequest) -> anyhow:
                 // Without a stderr the command's result still counts.
                 drop(write(&mut stderr, &bytes).await);
             }
-            ExecEvent::Exit { ending, .. } => return Ok(ending),
+            ExecEvent::Exit { ending, session_reset, .. } => return Ok((ending, session_reset)),
         }
     }
     // The stream fails before it ends without its final event.
-    Ok(Ending::Lost)
+    Ok((Ending::Lost, false))
 }
 
 async fn write(target: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
