@@ -2,6 +2,7 @@
 
 mod crash;
 mod leak;
+mod soak;
 
 /// A server for one test.
 fn server() -> testkit::Server {
