@@ -369,12 +369,14 @@ async fn bench_measures_and_destroys_what_it_made() {
             "destroy",
             "create, exec true, destroy",
             "exec true",
+            "exec echo hi in a session",
             "write 1 KiB",
             "read 1 KiB"
         ]
     );
     assert_eq!(report["measures"][0]["count"], 2);
     assert_eq!((&report["rate"]["count"], &report["idle"]["sandboxes"]), (&json!(2), &json!(2)));
+    assert_eq!(report["sessionRate"]["count"], 100);
     assert_eq!(fs::read_to_string(&samples).unwrap().lines().count(), 2 * names.len());
 
     let (mut created, mut destroyed) = (Vec::new(), Vec::new());

@@ -104,8 +104,10 @@ async fn measure(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Report>
     let mut once = bench.create_exec_destroy().await;
     report.measures.append(&mut once);
     report.measures.push(bench.exec().await?);
+    report.measures.push(bench.session().await?);
     report.measures.extend(bench.files().await?);
     report.rate = Some(bench.rate().await);
+    report.session_rate = Some(bench.session_rate().await?);
     report.idle = bench.idle_memory().await?;
     if arguments.compare {
         report.comparison = Some(compare::run(bench, &image, arguments.rootfs.as_deref()).await?);

@@ -14,12 +14,14 @@ pub(super) struct Report {
     machine: Machine,
     pub(super) measures: Vec<Samples>,
     pub(super) rate: Option<Rate>,
+    /// Of commands in sessions.
+    pub(super) session_rate: Option<Rate>,
     pub(super) idle: Option<Idle>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) comparison: Option<Comparison>,
 }
 
-/// Creations and destructions per second.
+/// Creations and destructions, or commands, per second.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Rate {
@@ -65,7 +67,14 @@ impl Idle {
 
 impl Report {
     pub(super) fn new(machine: Machine) -> Self {
-        Self { machine, measures: Vec::new(), rate: None, idle: None, comparison: None }
+        Self {
+            machine,
+            measures: Vec::new(),
+            rate: None,
+            session_rate: None,
+            idle: None,
+            comparison: None,
+        }
     }
 
     /// Those of other programs included.
@@ -76,7 +85,7 @@ impl Report {
     /// True when an attempt of ours failed. Failures of other programs are theirs.
     pub(super) fn has_failures(&self) -> bool {
         self.measures.iter().any(|samples| samples.failures() > 0)
-            || self.rate.as_ref().is_some_and(|rate| rate.failures > 0)
+            || [&self.rate, &self.session_rate].into_iter().flatten().any(|rate| rate.failures > 0)
             || self.idle.as_ref().is_some_and(|idle| idle.failures > 0)
     }
 }
@@ -100,10 +109,13 @@ impl fmt::Display for Report {
         writeln!(f, "{}\n", self.machine)?;
         write!(f, "{}", table("milliseconds", &self.measures))?;
         writeln!(f)?;
-        if let Some(Rate { per_second, count, failures, in_flight }) = &self.rate {
+        for (name, rate) in
+            [("create and destroy", &self.rate), ("exec in sessions", &self.session_rate)]
+        {
+            let Some(Rate { per_second, count, failures, in_flight }) = rate else { continue };
             writeln!(
                 f,
-                "create and destroy  {per_second:.0} per second \
+                "{name:<18}  {per_second:.0} per second \
                  ({count} with {in_flight} in flight, {failures} failed)"
             )?;
         }
@@ -164,12 +176,14 @@ mod tests {
         samples.record(std::time::Instant::now(), Err::<(), _>("no\u{1b}"));
         report.measures.push(samples);
         report.rate = Some(Rate::new(10, 0, 2, Duration::from_secs(2)));
+        report.session_rate = Some(Rate::new(900, 0, 50, Duration::from_secs(3)));
         report.idle = Some(Idle::new(4, 0, 8 << 20));
         assert!(report.has_failures());
         let page = report.to_string();
         for part in [
             "exec true: first failure: no\\u{1b}",
-            "5 per second (10 with 2 in flight",
+            "create and destroy  5 per second (10 with 2 in flight",
+            "exec in sessions    300 per second (900 with 50 in flight",
             "2.0 MiB (4 at once",
         ] {
             assert!(page.contains(part), "{part:?} in\n{page}");
