@@ -78,6 +78,90 @@ fn cp_goes_both_ways_with_directories_and_modes() {
 }
 
 #[test]
+fn cat_prints_bytes_in_a_pipe_and_harmless_text_on_a_terminal() {
+    let server = server();
+    let make = "printf 'a\\033[2Jb\\377\\n' > evil; printf '\\000\\001' > bytes";
+    assert!(sandbar(&server, &["exec", "s", make]).status.success());
+
+    let piped = sandbar(&server, &["cat", "s:/workspace/evil", "s:/workspace/bytes"]);
+    assert_eq!(piped.stdout, b"a\x1b[2Jb\xff\n\0\x01");
+    let missing = sandbar(&server, &["cat", "s:/workspace/none"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(stderr(&missing).contains("s:/workspace/none"), "{}", stderr(&missing));
+
+    // script(1) gives it a terminal.
+    let sandbar = server.command(["cat", "s:/workspace/evil"]);
+    let mut script = std::process::Command::new("script");
+    let line = format!("{} cat s:/workspace/evil", sandbar.get_program().display());
+    script.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).env_clear();
+    script.envs(sandbar.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let shown = script.output().expect("script(1) starts");
+    assert_eq!(stdout(&shown), "a\\u{1b}[2Jb\u{fffd}\r\n");
+}
+
+#[test]
+fn ls_lists_with_details_hidden_names_and_trees() {
+    let server = server();
+    let make = "mkdir -p d/e; echo 12345 > d/e/f; ln -s e d/link; touch d/.hidden \"$(printf 'd/a\\nb\\033')\"; \
+        chmod 640 d/e/f; touch -d @1000000000 d/e/f";
+    assert!(sandbar(&server, &["exec", "s", make]).status.success());
+    let ls = |args: &[&str]| {
+        let output = sandbar(&server, &[&["ls"], args].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        stdout(&output)
+    };
+
+    assert_eq!(ls(&["s"]), "d\n");
+    assert_eq!(ls(&["s:/workspace/d"]), "a\\nb\\u{1b}\ne\nlink\n");
+    assert_eq!(ls(&["-a", "s:/workspace/d"]), ".hidden\na\\nb\\u{1b}\ne\nlink\n");
+    assert_eq!(ls(&["-R", "s"]), "d\nd/a\\nb\\u{1b}\nd/e\nd/e/f\nd/link\n");
+    assert_eq!(
+        ls(&["-l", "s:/workspace/d/e"]),
+        "-rw-r-----     0     0            6 2001-09-09T01:46:40Z f\n"
+    );
+    assert!(ls(&["-l", "s:/workspace/d"]).ends_with(" link -> e\n"));
+    assert_eq!(ls(&["s:/workspace/d/e/f"]), "f\n");
+    let json: Vec<Value> = ls(&["--json", "-R", "s:/workspace/d"])
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(json[2]["path"], "/workspace/d/e/f");
+    let missing = sandbar(&server, &["ls", "s:/none"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(stderr(&missing).contains("s:/none"), "{}", stderr(&missing));
+}
+
+#[test]
+fn cp_takes_many_small_files_both_ways() {
+    const DIRECTORIES: usize = 100;
+    const FILES: usize = 200;
+    let server = server();
+    let from = server.state_dir().join("from");
+    for directory in 0..DIRECTORIES {
+        let path = from.join(directory.to_string());
+        fs::create_dir_all(&path).unwrap();
+        for file in 0..FILES {
+            fs::write(path.join(file.to_string()), format!("{directory} {file}")).unwrap();
+        }
+    }
+    let back = server.state_dir().join("back");
+
+    let up = sandbar(&server, &["cp", "-r", &from.to_string_lossy(), "s:/workspace/tree"]);
+    assert!(up.status.success(), "{}", stderr(&up));
+    let down = sandbar(&server, &["--json", "cp", "s:/workspace/tree", &back.to_string_lossy()]);
+    assert!(down.status.success(), "{}", stderr(&down));
+
+    let copied: Value = serde_json::from_slice(&down.stdout).unwrap();
+    assert_eq!(copied["files"], DIRECTORIES * FILES);
+    for directory in 0..DIRECTORIES {
+        for file in 0..FILES {
+            let path = back.join(format!("{directory}/{file}"));
+            assert_eq!(fs::read_to_string(path).unwrap(), format!("{directory} {file}"));
+        }
+    }
+}
+
+#[test]
 fn ctrl_c_ends_the_command_inside() {
     let server = server();
     let mut process = server

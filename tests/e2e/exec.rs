@@ -2,9 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
 use serde_json::{Value, json};
-use testkit::{Server, reqwest::Method};
+use testkit::{Events, Server, reqwest::Method};
 
 use crate::server;
 
@@ -106,7 +105,7 @@ async fn events_arrive_while_the_command_runs() {
     assert_eq!(next(&mut events).await["data"], "last\n");
     let end = next(&mut events).await;
     assert_eq!((&end["type"], &end["exitCode"]), (&json!("exit"), &json!(0)));
-    assert!(events.events.next().await.is_none());
+    assert!(events.next().await.is_none());
 }
 
 #[tokio::test]
@@ -130,7 +129,7 @@ async fn a_gigabyte_streams_in_bounded_memory() {
     let mut events = stream(&server, &body).await;
 
     let mut bytes = 0;
-    while let Some(event) = events.events.next().await {
+    while let Some(event) = events.next().await {
         if event["type"] == "stdout" {
             bytes += event["data"].as_str().map_or(0, str::len);
         }
@@ -182,32 +181,10 @@ async fn many_commands_run_at_once() {
     }
 }
 
-struct Events {
-    events: std::pin::Pin<Box<dyn futures_util::Stream<Item = Value>>>,
-}
-
 async fn next(events: &mut Events) -> Value {
-    events.events.next().await.expect("the stream goes on")
+    events.next().await.expect("the stream goes on")
 }
 
 async fn stream(server: &Server, body: &Value) -> Events {
-    let request = server.request(Method::POST, EXEC).header("accept", "text/event-stream");
-    let response = request.json(body).send().await.expect("a response comes");
-    assert_eq!(response.status(), 200);
-    let lines = futures_util::stream::unfold(
-        (response, Vec::new()),
-        |(mut response, mut buffer): (_, Vec<u8>)| async move {
-            loop {
-                if let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-                    let line: Vec<u8> = buffer.drain(..=end).collect();
-                    return Some((String::from_utf8_lossy(&line).into_owned(), (response, buffer)));
-                }
-                buffer.extend(response.chunk().await.expect("the stream is whole")?);
-            }
-        },
-    );
-    let data = lines.filter_map(|line| async move {
-        serde_json::from_str(line.strip_prefix("data:")?.trim()).ok()
-    });
-    Events { events: Box::pin(data) }
+    testkit::events(server.request(Method::POST, EXEC).json(body)).await.expect("a response comes")
 }

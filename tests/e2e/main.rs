@@ -1,15 +1,21 @@
 //! The product through its public interface: a real server, real sandboxes, one file per noun.
 
 mod api;
+mod archive;
 mod command_line;
 mod disk;
 mod exec;
 mod file;
+mod hang;
 mod image;
 mod network;
 mod node;
+mod process;
 mod sandbox;
 mod session;
+mod shell;
+mod terminal;
+mod watch;
 
 /// A server for one test.
 fn server() -> testkit::Server {

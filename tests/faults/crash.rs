@@ -2,12 +2,17 @@
 
 use std::{fs, os::fd::AsFd};
 
+use futures_util::stream;
 use serde_json::json;
-use testkit::Server;
+use testkit::{
+    Server,
+    reqwest::{Body, Method},
+    tape,
+};
 
 use crate::server;
 
-fn kill(pid: i32) {
+pub(crate) fn kill(pid: i32) {
     let pidfd = sys::pidfd::open(pid).expect("the process runs");
     sys::signal::send(pidfd.as_fd(), sys::signal::SIGKILL).expect("it can be killed");
     assert!(sys::poll::wait_readable(pidfd.as_fd(), 10_000).expect("it can be waited for"));
@@ -21,7 +26,7 @@ fn children(parent: u32) -> Vec<i32> {
 }
 
 /// The host's process id of the only sandbox's agent.
-fn agent_pid(server: &Server) -> i32 {
+pub(crate) fn agent_pid(server: &Server) -> i32 {
     let tree = "/sys/fs/cgroup/memory";
     let tree = if fs::metadata(tree).is_ok() { tree } else { "/sys/fs/cgroup" };
     let node = format!("{tree}/sandbar-{}", server.slot().name());
@@ -159,4 +164,46 @@ async fn killed_launchers_are_replaced() {
 
     assert_eq!(server.shell("after", "echo made").await, "made\n");
     assert_eq!(server.shell("before", "echo kept").await, "kept\n");
+}
+
+/// Each file is as it was before or as it is in the archive, whenever the agent dies.
+#[tokio::test]
+async fn an_agent_killed_while_it_unpacks_leaves_whole_files() {
+    const FILES: usize = 300;
+    let server = server();
+    let (old, new) = ("old\n".repeat(5000), "new\n".repeat(9000));
+    let parts = |content: &str| {
+        let files = (0..FILES).map(|number| tape::file(&format!("d/{number}"), content));
+        tape::archive(&files.collect::<Vec<_>>())
+    };
+    let path = "/v1/sandboxes/s/archive?path=to";
+    assert_eq!(server.put(path, parts(&old)).await.status, 200);
+    for round in 0..5_usize {
+        let archive = parts(&new);
+        // The rest never comes; the agent waits for it when it dies, or is still busy.
+        let sent = archive.len() / 6 * (round + 1);
+        let (pieces, body) = tokio::sync::mpsc::channel::<Result<Vec<u8>, std::io::Error>>(1);
+        let body = stream::unfold(body, |mut body| async { body.recv().await.map(|p| (p, body)) });
+        let request = server.request(Method::PUT, path).body(Body::wrap_stream(body));
+        let upload = tokio::spawn(request.send());
+        for piece in archive[..sent].chunks(100_000) {
+            pieces.send(Ok(piece.to_vec())).await.expect("the upload runs");
+        }
+        let some_new =
+            "for i in $(seq 1000); do grep -qls new to/d/* && exit 0; sleep 0.01; done; exit 1";
+        server.shell("s", some_new).await;
+
+        kill(agent_pid(&server));
+
+        let answer = testkit::answer(upload.await.unwrap().unwrap()).await;
+        assert_eq!(answer.code(), "AGENT_UNREACHABLE", "{}", answer.text);
+        // The death is known when the sandbox answers again.
+        let again = json!({"command": "true"});
+        while server.post("/v1/sandboxes/s/exec", &again).await.status != 200 {}
+        let sums = server.shell("s", "cat to/d/[0-9]* | wc -c; sha256sum to/d/[0-9]* | cut -c1-64 | sort -u | wc -l; ls to/d | wc -l").await;
+        let fields: Vec<usize> = sums.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+        assert_eq!((fields[1], fields[2]), (2, FILES), "{sums}");
+        assert_eq!((fields[0] - FILES * old.len()) % (new.len() - old.len()), 0, "{sums}");
+        assert_eq!(server.put(path, parts(&old)).await.status, 200);
+    }
 }

@@ -1,8 +1,11 @@
 //! Faults: what is killed, full, or interrupted at a bad moment.
 
 mod crash;
+mod files;
 mod leak;
+mod resume;
 mod soak;
+mod terminal;
 
 /// A server for one test.
 fn server() -> testkit::Server {

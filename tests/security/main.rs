@@ -1,9 +1,14 @@
 //! What must not work, tried from inside a sandbox. Names of tests are denials; the ids behind
 //! them are those of the attack list.
 
+mod archive;
 mod escape;
+mod files;
 mod leak;
 mod network;
+mod process;
+mod terminal;
+mod watch;
 
 /// A server for one test.
 fn server() -> testkit::Server {

@@ -15,9 +15,9 @@ use api::{
 use axum::{Json, extract::State, http::StatusCode};
 
 use crate::{
-    exec::check::{environment, invalid},
     extract,
     init::Agent,
+    process::check::{environment, invalid},
     refusal::Refusal,
     session,
 };

@@ -1,40 +1,40 @@
 //! Exec: start a command, follow it to its end, reply in one of two forms.
 //!
-//! Owns: the check of a request, and both renderings of the one event stream: JSON when the
-//! command has ended, or server-sent events while it runs.
+//! ```text
+//!             no key ─▶ launch ──────────────────┐
+//! request ─┤                                     ├─▶ Attachment ─▶ JSON or events
+//!             key ──▶ its run, or launch a new one ┘
+//! ```
+//!
+//! Owns: the two renderings of a command's log, JSON when it has ended or events while it runs, and
+//! what an idempotency key means.
 //! Does not: start, follow or kill anything itself; dropping the [`Attachment`] does.
 
-pub(crate) mod check;
+mod key;
 mod reply;
 
 use std::sync::Arc;
 
 use api::{
     error::{ApiError, ErrorBody, ErrorCode},
-    exec::{ExecRequest, ExecResult},
-    limit::EXECS_PER_SANDBOX,
+    exec::{ExecRequest, ExecResult, OnDisconnect},
+    limit::{EXECS_PER_SANDBOX, LOG_BYTES},
 };
-use axum::{
-    extract::State,
-    http::{HeaderMap, header},
-    response::Response,
-};
-use sys::{
-    errno,
-    spawn::{Failure, Step},
-};
+use axum::{extract::State, http::HeaderMap, response::Response};
 use tokio::sync::OwnedSemaphorePermit;
 
+use self::key::Key;
 use crate::{
     extract::Json,
-    follow::Follow,
+    follow::{self, Follow},
     init::Agent,
-    process::{self, About, Attachment, Process, StartError, log::Retention},
+    process::{
+        About, Attachment, Keep, Process, Run, Wish, WishedStdin, launch,
+        log::{RESUME_BYTES, Retention},
+    },
     refusal::Refusal,
     session,
 };
-
-pub(crate) use check::default_env;
 
 /// Runs a command and answers with its output and its ending.
 ///
@@ -44,17 +44,27 @@ pub(crate) use check::default_env;
 /// over or the caller's connection closes, the command's whole process tree is killed. Processes
 /// that it leaves in the background when it ends by itself keep running; their output is not kept.
 ///
+/// With an `Idempotency-Key` the request is safe to repeat: one with the same key and the same body
+/// gets the answer of the first, which runs once, and a stream goes on after its `Last-Event-ID`.
+/// A command whose caller's connection broke waits a minute for it to come back with the key; its
+/// answer is remembered for ten minutes after its end.
+///
 /// With `session`, the command runs in that session's shell when its turn comes; the answer begins
 /// with the command. What the command is killed for does not end the shell, whose state stays; if
 /// that cannot be, `sessionReset` says so. A command that ends the shell itself (`exit`) is answered
 /// with `SESSION_TERMINATED`, or in a stream, after its output, with an event `error`.
 #[utoipa::path(post, path = "/exec", tag = "exec", request_body = ExecRequest,
+    params(
+        ("idempotency-key" = Option<String>, Header, description = "1 to 255 visible ASCII characters that name this request"),
+        ("last-event-id" = Option<u64>, Header, description = "With a key, and for an event stream: go on after this cursor"),
+    ),
     responses(
         (status = 200, description = "The command was started and has ended, or is being followed",
             content((ExecResult = "application/json"), (String = "text/event-stream"))),
         (status = 400, description = "VALIDATION_FAILED, INVALID_COMMAND, INVALID_PATH, NOT_DIRECTORY", body = ErrorBody),
         (status = 403, description = "PERMISSION_DENIED: the program or `cwd` may not be used", body = ErrorBody),
-        (status = 404, description = "COMMAND_NOT_FOUND; FILE_NOT_FOUND for `cwd`", body = ErrorBody),
+        (status = 404, description = "COMMAND_NOT_FOUND; FILE_NOT_FOUND for `cwd`; PROCESS_NOT_FOUND: nothing is known of the stream that is to go on", body = ErrorBody),
+        (status = 409, description = "IDEMPOTENCY_CONFLICT: the key was used for another request", body = ErrorBody),
         (status = 410, description = "SESSION_TERMINATED, SESSION_DESTROYED", body = ErrorBody),
         (status = 413, description = "PAYLOAD_TOO_LARGE", body = ErrorBody),
         (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = ErrorBody),
@@ -68,98 +78,146 @@ pub(crate) async fn exec(
     headers: HeaderMap,
     Json(request): Json<ExecRequest>,
 ) -> Result<Response, Refusal> {
-    let place = Arc::clone(&agent.execs).try_acquire_owned().map_err(|_full| too_many())?;
-    let encoding = request.encoding;
-    let about = About::exec(&request.command, request.session.clone());
-    let wants_events = wants_events(&headers);
-    let retention = if wants_events { Retention::Unread { behind: 0 } } else { Retention::Oldest };
-    let process = Process::new(&agent, about, retention);
-    let attachment = Attachment(Arc::clone(&process));
-    match request.session.clone() {
-        Some(id) => session::launch(&agent, &process, &id, request, place).await?,
-        None => launch(&agent, &process, request, place).await?,
+    let form = Form::of(&headers)?;
+    match (Key::of(&headers)?, form) {
+        (Some(key), _) => keyed(agent, key, form, request).await,
+        (None, Form::Events { after: Some(_) }) => {
+            let text = "a stream goes on by the `Idempotency-Key` of its first request";
+            Err(ApiError::new(ErrorCode::ValidationFailed, text).into())
+        }
+        (None, _) => once(agent, form, request).await,
     }
-    if wants_events {
-        return Ok(Follow::new(process, 0, encoding).awaited().respond(attachment));
-    }
-    Ok(reply::buffered(attachment, encoding).await)
 }
 
-/// Starts the command in a shell of its own, and returns when it runs.
-async fn launch(
+/// How an answer is wanted.
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    /// One JSON document at the end.
+    Whole,
+    /// Events, perhaps only those after a cursor.
+    Events { after: Option<u64> },
+}
+
+impl Form {
+    fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
+        if !follow::is_wanted(headers) {
+            return Ok(Self::Whole);
+        }
+        Ok(Self::Events { after: follow::last_event(headers)? })
+    }
+}
+
+/// Runs a command for one caller.
+async fn once(agent: Arc<Agent>, form: Form, request: ExecRequest) -> Result<Response, Refusal> {
+    let place = place(&agent)?;
+    let (encoding, on_disconnect) = (request.encoding, request.on_disconnect);
+    let retention = match (form, on_disconnect) {
+        (Form::Whole, _) => Retention::Oldest,
+        (Form::Events { .. }, OnDisconnect::Kill) => Retention::Unread { behind: 0 },
+        (Form::Events { .. }, OnDisconnect::Keep) => Retention::Unread { behind: LOG_BYTES },
+    };
+    let process = new_process(&agent, &request, retention);
+    // Generated ids are never taken.
+    agent.processes.add(&process, Keep::Nothing).unwrap_or(());
+    let attachment = Attachment::new(&process, on_disconnect);
+    run(&agent, &process, request, place).await?;
+    match form {
+        Form::Whole => Ok(reply::buffered(attachment, encoding).await),
+        Form::Events { .. } => {
+            let follow = Follow::new(process, 0, encoding).awaited().announced();
+            Ok(follow.respond(attachment, std::future::pending()))
+        }
+    }
+}
+
+/// Answers with the run of `key`, which is started if there is none.
+async fn keyed(
+    agent: Arc<Agent>,
+    key: Key,
+    form: Form,
+    request: ExecRequest,
+) -> Result<Response, Refusal> {
+    let (hash, encoding, on_disconnect) =
+        (Key::hash(&request), request.encoding, request.on_disconnect);
+    let run = match (agent.processes.run(key.as_str()), form) {
+        (Some(run), _) => run,
+        (None, Form::Events { after: Some(_) }) => return Err(key.forgotten().into()),
+        (None, _) => begin(&agent, &key, form, request)?,
+    };
+    if run.hash != hash {
+        return Err(key.conflict().into());
+    }
+    let attachment = Attachment::of_run(&run, on_disconnect, &agent.tasks);
+    run.begun().await?;
+    match form {
+        Form::Whole => {
+            run.process.log.keep_oldest();
+            Ok(reply::buffered(attachment, encoding).await)
+        }
+        Form::Events { after } => {
+            let cursor = after.unwrap_or(0);
+            follow::check_cursor(&run.process, cursor)?;
+            let mut follow = Follow::new(Arc::clone(&run.process), cursor, encoding).awaited();
+            if after.is_none() {
+                follow = follow.announced();
+            }
+            Ok(follow.respond(attachment, run.take_over()))
+        }
+    }
+}
+
+/// Starts a run in a task of its own: whoever asked for it first may be gone before it has begun,
+/// and another may have come.
+fn begin(
+    agent: &Arc<Agent>,
+    key: &Key,
+    form: Form,
+    request: ExecRequest,
+) -> Result<Arc<Run>, ApiError> {
+    let place = place(agent)?;
+    let retention = match form {
+        Form::Whole => Retention::Oldest,
+        Form::Events { .. } => Retention::Unread { behind: RESUME_BYTES },
+    };
+    let process = new_process(agent, &request, retention);
+    let run = agent.processes.add_run(key.as_str(), Run::new(Key::hash(&request), process));
+    let (task_agent, task_run) = (Arc::clone(agent), Arc::clone(&run));
+    agent.tasks.spawn(async move {
+        let result = self::run(&task_agent, &task_run.process, request, place).await;
+        task_run.begin(result);
+    });
+    Ok(run)
+}
+
+fn place(agent: &Agent) -> Result<OwnedSemaphorePermit, ApiError> {
+    Arc::clone(&agent.execs).try_acquire_owned().map_err(|_full| {
+        let text = format!("{EXECS_PER_SANDBOX} commands run in this sandbox; wait for one to end");
+        ApiError::new(ErrorCode::TooManyRequests, text).with("limit", EXECS_PER_SANDBOX)
+    })
+}
+
+fn new_process(agent: &Agent, request: &ExecRequest, retention: Retention) -> Arc<Process> {
+    Process::new(agent, About::exec(&request.command, request.session.clone()), retention)
+}
+
+/// Starts the command as `process`, and returns when it runs.
+async fn run(
     agent: &Arc<Agent>,
     process: &Arc<Process>,
     request: ExecRequest,
     place: OwnedSemaphorePermit,
 ) -> Result<(), ApiError> {
-    let command = request.command.clone();
-    let invocation = check::check(agent, request, place)?;
-    let started =
-        process::start(agent, invocation, process).map_err(|error| not_started(&error))?;
-    match started.await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(failure)) => Err(refused(Some(failure), &command)),
-        Err(_unknown) => Err(refused(None, &command)),
+    if let Some(id) = request.session.clone() {
+        return session::launch(agent, process, &id, request, place).await;
     }
-}
-
-fn wants_events(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(header::ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| value.to_ascii_lowercase().contains("text/event-stream"))
-}
-
-fn too_many() -> ApiError {
-    let text = format!("{EXECS_PER_SANDBOX} commands run in this sandbox; wait for one to end");
-    ApiError::new(ErrorCode::TooManyRequests, text).with("limit", EXECS_PER_SANDBOX)
-}
-
-/// No child could be made.
-fn not_started(error: &StartError) -> ApiError {
-    let cause = match error.errno() {
-        Some(errno::EAGAIN) => "the sandbox has no process ids left; end some of its processes",
-        Some(errno::ENOMEM) => "the sandbox has no memory left",
-        Some(errno::EMFILE | errno::ENFILE) => "too many files are open",
-        _ => "the kernel refused",
+    let stdin =
+        request.stdin.map_or(WishedStdin::Null, |text| WishedStdin::Text(text, request.encoding));
+    let wish = Wish {
+        command: request.command,
+        cwd: request.cwd,
+        env: request.env,
+        timeout_ms: request.timeout_ms,
+        stdin,
     };
-    let text = format!("cannot start the command: {error}: {cause}");
-    let api = ApiError::new(ErrorCode::CommandExecutionError, text);
-    match error.errno() {
-        Some(errno) => api.with("errno", errno),
-        None => api,
-    }
-}
-
-/// The child could not become the program.
-fn refused(failure: Option<Failure>, command: &api::exec::Command) -> ApiError {
-    let Some(Failure { step, errno }) = failure else {
-        let text = "the command's start was not seen; whether it ran is unknown";
-        return ApiError::new(ErrorCode::CommandExecutionError, text);
-    };
-    let program = match command {
-        api::exec::Command::Shell(_) => "/bin/bash or /bin/sh",
-        api::exec::Command::Program(argv) => argv.first().map_or("", String::as_str),
-    };
-    let (code, why) = match (step, errno) {
-        (Step::Exec, errno::ENOENT) => {
-            (ErrorCode::CommandNotFound, "no such program in the sandbox, or its interpreter")
-        }
-        (Step::Exec, errno::EACCES) => (ErrorCode::PermissionDenied, "it may not be executed"),
-        (Step::Exec, errno::ENOEXEC) => (
-            ErrorCode::CommandExecutionError,
-            "it is neither a binary for this machine nor a script with a `#!` line",
-        ),
-        (Step::Exec, errno::E2BIG) => (
-            ErrorCode::PayloadTooLarge,
-            "arguments and environment together are over the kernel's limit",
-        ),
-        (Step::Exec, _) => (ErrorCode::CommandExecutionError, "the kernel refused"),
-        _ => (ErrorCode::CommandExecutionError, "its surroundings could not be set up"),
-    };
-    ApiError::new(code, format!("cannot run {program:?}: {why}"))
-        .with("program", program)
-        .with("step", format!("{step:?}"))
-        .with("errno", errno)
+    launch(agent, process, wish, None, place).await
 }

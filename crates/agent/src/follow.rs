@@ -6,14 +6,14 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use api::{
-    error::ErrorBody,
+    error::{ApiError, ErrorBody, ErrorCode},
     exec::{Encoding, Ending, ExecEvent},
     limit::HEARTBEAT_SECS,
     process::OutputStream,
 };
 use axum::{
     body::Body,
-    http::{HeaderValue, header},
+    http::{HeaderMap, HeaderValue, header},
     response::Response,
 };
 use bytes::Bytes;
@@ -31,6 +31,36 @@ const EVENT_BYTES: usize = 48 * 1024;
 
 /// A quiet stream's sign of life: a comment, which clients ignore.
 const HEARTBEAT: Bytes = Bytes::from_static(b":\n\n");
+
+const LAST_EVENT: &str = "last-event-id";
+
+/// True when a request asks for events.
+pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.to_ascii_lowercase().contains("text/event-stream"))
+}
+
+/// The cursor after which a request's stream of events is to go on.
+pub(crate) fn last_event(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
+    let Some(value) = headers.get(LAST_EVENT) else { return Ok(None) };
+    match value.to_str().map(str::parse) {
+        Ok(Ok(cursor)) => Ok(Some(cursor)),
+        _ => Err(ApiError::new(ErrorCode::ValidationFailed, "a Last-Event-ID is a number")),
+    }
+}
+
+/// Refuses a position that the log has not come to.
+pub(crate) fn check_cursor(process: &Process, cursor: u64) -> Result<(), ApiError> {
+    let next = process.log.describe().next_cursor;
+    if cursor <= next {
+        return Ok(());
+    }
+    let text = format!("the cursor {cursor} is after the end of the log, {next}");
+    Err(ApiError::new(ErrorCode::ValidationFailed, text).with("nextCursor", next))
+}
 
 /// Where a stream of events ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,9 +106,14 @@ impl Follow {
         Self { process, cursor, stdout, stderr, is_awaited: false, until: Until::Exit, start: None }
     }
 
-    /// The process waits for this reader, which also says that it has started.
+    /// The process waits for this reader.
     pub(crate) fn awaited(mut self) -> Self {
         self.is_awaited = true;
+        self
+    }
+
+    /// Says first that the process has started.
+    pub(crate) fn announced(mut self) -> Self {
         let process_id = self.process.about.id.clone();
         self.start = Some(ExecEvent::Start { pid: self.process.pid(), process_id });
         self
@@ -90,19 +125,29 @@ impl Follow {
         self
     }
 
-    /// The answer that follows the log. `held` lives as long as its body.
-    pub(crate) fn respond(self, held: impl Send + 'static) -> Response {
+    /// The answer that follows the log. `held` lives as long as its body. When `taken` ends, the
+    /// stream ends with an `error`.
+    pub(crate) fn respond(
+        self,
+        held: impl Send + 'static,
+        taken: impl Future<Output = ()> + Send + 'static,
+    ) -> Response {
         let period = Duration::from_secs(HEARTBEAT_SECS);
         let mut heartbeat = interval_at(Instant::now() + period, period);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let events = stream::unfold(Some((self, heartbeat, held)), |state| async move {
-            let (mut follow, mut heartbeat, held) = state?;
+        let state = Some((self, heartbeat, Box::pin(taken), held));
+        let events = stream::unfold(state, |state| async move {
+            let (mut follow, mut heartbeat, mut taken, held) = state?;
             let (text, is_last) = tokio::select! {
                 next = follow.next() => next,
                 _ = heartbeat.tick() => (HEARTBEAT, false),
+                () = &mut taken => (taken_over(), true),
             };
             heartbeat.reset();
-            Some((Ok::<_, Infallible>(text), (!is_last).then_some((follow, heartbeat, held))))
+            Some((
+                Ok::<_, Infallible>(text),
+                (!is_last).then_some((follow, heartbeat, taken, held)),
+            ))
         });
         let mut response = Response::new(Body::from_stream(events));
         let headers = response.headers_mut();
@@ -159,7 +204,7 @@ impl Follow {
         next
     }
 
-    /// What is still kept of both outputs, and the end.
+    /// What is missing at the end of the log, what is still kept of both outputs, and the end.
     fn exit(&mut self, end: End) -> Bytes {
         let exit = ExecEvent::Exit {
             success: end.ending == Ending::Exited { code: 0 },
@@ -172,6 +217,10 @@ impl Follow {
         // Whoever runs the command has lost its session; whoever looks on sees how it ended.
         let loss = session::loss(&self.process, end).filter(|_| self.is_awaited);
         let mut text = String::new();
+        let refused = self.process.log.refused();
+        if refused > 0 {
+            text += &render(&ExecEvent::Dropped { bytes: refused }, Some(self.cursor));
+        }
         for (stream, encoder) in
             [(OutputStream::Stdout, &mut self.stdout), (OutputStream::Stderr, &mut self.stderr)]
         {
@@ -186,6 +235,14 @@ impl Follow {
         };
         text.into()
     }
+}
+
+/// The end of a stream whose place another one took.
+fn taken_over() -> Bytes {
+    let text = "another request with this Idempotency-Key reads the stream now";
+    let error = ErrorBody { error: ApiError::new(ErrorCode::ResourceBusy, text) };
+    let data = serde_json::to_string(&error).expect("an error is texts and numbers");
+    format!("event: error\ndata: {data}\n\n").into()
 }
 
 fn output(stream: OutputStream, data: String, time_ms: i64) -> ExecEvent {

@@ -3,18 +3,21 @@
 //! One thread runs everything; threads of the blocking pool come for file work and go again.
 
 use std::{
-    fs::{DirBuilder, File},
+    fs::File,
     io::{self, Read},
     os::{
         fd::{OwnedFd, RawFd},
-        unix::{fs::DirBuilderExt, net::UnixListener as StdListener},
+        unix::net::UnixListener as StdListener,
     },
     process::ExitCode,
     sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
 
-use api::limit::EXECS_PER_SANDBOX;
+use api::{
+    error::ApiError,
+    limit::{EXECS_PER_SANDBOX, PROCESSES_PER_SANDBOX, WAITS_PER_SANDBOX},
+};
 use jail::handoff::{Handoff, InvalidHandoff};
 use link::AgentConfig;
 use sys::SysError;
@@ -27,13 +30,15 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     env::Environment,
+    file::watch::Watches,
     process::{
-        Counters, Forest,
+        Counters, Forest, Table, default_env,
         log::{BUDGET_BYTES, Budget},
     },
     reaper::Reaper,
     routes, serve,
     session::Sessions,
+    terminal::Terminals,
 };
 
 /// Threads for file work at once. The disk is one; more threads only cost memory.
@@ -71,12 +76,22 @@ pub(crate) struct Agent {
     pub(crate) reaper: Reaper,
     /// Commands that may still start.
     pub(crate) execs: Arc<Semaphore>,
+    /// Processes that may still start.
+    pub(crate) places: Arc<Semaphore>,
+    /// Waits for processes that may still begin.
+    pub(crate) waits: Semaphore,
+    /// Commands and processes, running and remembered.
+    pub(crate) processes: Arc<Table>,
     /// Shells that outlive their commands.
     pub(crate) sessions: Sessions,
     /// Background drains in progress, see [`crate::process`].
     pub(crate) drains: AtomicUsize,
     /// Bytes of output that may still be kept.
     pub(crate) log_budget: Arc<Budget>,
+    /// The terminals that run or are remembered.
+    pub(crate) terminals: Terminals,
+    /// What is watched, and by how many.
+    pub(crate) watches: Watches,
     /// Tasks that follow commands.
     pub(crate) tasks: TaskTracker,
 }
@@ -96,8 +111,8 @@ enum InitError {
     Protect(#[source] SysError),
     #[error("open /dev/null")]
     Null(#[source] io::Error),
-    #[error("make the working directory {path}")]
-    Workdir { path: String, source: io::Error },
+    #[error("prepare the working directory")]
+    Workdir(#[source] ApiError),
     #[error("start the runtime")]
     Runtime(#[source] io::Error),
     #[error("listen")]
@@ -165,12 +180,8 @@ fn read_config(fd: OwnedFd) -> Result<AgentConfig, InitError> {
 }
 
 fn prepare(handoff: &Handoff, config: AgentConfig) -> Result<Agent, InitError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(&config.workdir)
-        .map_err(|source| InitError::Workdir { path: config.workdir.clone(), source })?;
-    let mut env = crate::exec::default_env();
+    crate::file::make_directories(&config.workdir).map_err(InitError::Workdir)?;
+    let mut env = default_env();
     env.extend(config.env);
     let optional = |number: Option<RawFd>| number.map(adopt).transpose();
     let sessions = Sessions::new(&config.workdir);
@@ -186,9 +197,14 @@ fn prepare(handoff: &Handoff, config: AgentConfig) -> Result<Agent, InitError> {
         ),
         reaper: Reaper::default(),
         execs: Arc::new(Semaphore::new(EXECS_PER_SANDBOX)),
+        places: Arc::new(Semaphore::new(PROCESSES_PER_SANDBOX)),
+        waits: Semaphore::new(WAITS_PER_SANDBOX),
+        processes: Arc::default(),
         sessions,
         drains: AtomicUsize::new(0),
         log_budget: Arc::new(Budget::new(BUDGET_BYTES)),
+        terminals: Terminals::default(),
+        watches: Watches::default(),
         tasks: TaskTracker::new(),
     })
 }
@@ -203,6 +219,7 @@ async fn live(
     let mut child_ended = signal(SignalKind::child()).map_err(InitError::Reap)?;
     let router = routes::router(Arc::clone(&agent));
     let mut serving = std::pin::pin!(serve::serve(listener, router));
+    let mut tidying = std::pin::pin!(agent.processes.tidy());
     loop {
         tokio::select! {
             _ = child_ended.recv() => {
@@ -212,6 +229,7 @@ async fn live(
                 }
             }
             Err(error) = &mut serving => return Err(InitError::Listen(error)),
+            never = &mut tidying => match never {},
         }
     }
 }

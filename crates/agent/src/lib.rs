@@ -15,11 +15,13 @@ mod follow;
 mod health;
 mod init;
 mod process;
+mod processes;
 mod reaper;
 mod refusal;
 mod routes;
 mod serve;
 mod session;
+mod terminal;
 mod text;
 
 pub use init::main;

@@ -6,26 +6,33 @@
 //!              pump task           └─▶ wait
 //! ```
 //!
-//! Owns: the pipes, the deadline and the cgroup of each command, and its [`Log`].
+//! Owns: the pipes, the deadline and the cgroup of each command, its [`Log`], and the [`Table`] of
+//! all of them.
 //! Does not: know HTTP or encode anything.
 //!
 //! Invariant: each process that started ends exactly once, after the last byte of its log.
+//! Invariant: a process has a pid from when its program runs; one that ends without never was.
 //! Cancellation: a process lives on its own; [`Attachment`] is what binds it to a caller.
 //! What a command leaves in the background when it ends by itself is left alone, and what that
 //! still writes is read and thrown away, so that it does not die of a broken pipe.
 
+pub(crate) mod check;
 mod ending;
+mod launch;
 pub(crate) mod log;
 mod pump;
+mod run;
 mod spawn;
+mod table;
 mod tree;
+pub(crate) mod wait;
 
 use std::{
     ffi::CString,
     os::fd::OwnedFd,
     sync::{
-        Arc,
-        atomic::{AtomicI32, AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -33,18 +40,31 @@ use std::{
 use api::{
     exec::{Ending, ExecUsage},
     id::{ProcessId, SessionId},
+    limit::COMMAND_SHOWN_CHARS,
     process::ProcessKind,
 };
-use bytes::Bytes;
 use sys::{SysError, signal::SIGKILL, spawn::Failure};
-use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+use tokio::{
+    net::unix::pipe,
+    sync::{OwnedSemaphorePermit, oneshot, watch},
+};
 
-use self::log::{Log, Retention};
+use self::{
+    check::Stdin,
+    log::{Budget, Log, Retention},
+};
 use crate::init::Agent;
 
+pub(crate) use check::{
+    Surroundings, Wish, WishedStdin, argv, c_string, default_env, environment, programs, shell,
+    surroundings,
+};
 pub(crate) use ending::{Cause, Counters, Evidence, ending};
+pub(crate) use launch::{launch, not_started, refused};
 pub(crate) use pump::{Output, discard};
-pub(crate) use tree::{Cgroup, Forest, family_of, kill_family};
+pub(crate) use run::{Attachment, Run};
+pub(crate) use table::{Following, IdTaken, Keep, Table};
+pub(crate) use tree::{Cgroup, Forest, Tree, end_rest, family_of, kill_family};
 
 /// A checked command, ready to start.
 #[derive(Debug)]
@@ -57,8 +77,7 @@ pub(crate) struct Invocation {
     pub(crate) envp: Vec<CString>,
     /// Working directory.
     pub(crate) cwd: OwnedFd,
-    /// What it reads; `/dev/null` unless given.
-    pub(crate) stdin: Option<Bytes>,
+    pub(crate) stdin: Stdin,
     /// How long it may run.
     pub(crate) limit: Option<Duration>,
     /// Its place among the commands of the sandbox, held until it has ended.
@@ -81,6 +100,16 @@ impl About {
         let kind = ProcessKind::Exec;
         Self { id: generate_id(), kind, command: shown(command), session }
     }
+
+    /// A process that runs on by itself.
+    pub(crate) fn process(
+        id: Option<ProcessId>,
+        command: &api::exec::Command,
+        session: Option<SessionId>,
+    ) -> Self {
+        let id = id.unwrap_or_else(generate_id);
+        Self { id, kind: ProcessKind::Process, command: shown(command), session }
+    }
 }
 
 /// An id that no other process of this agent gets, and, by its time, none of an earlier one.
@@ -91,9 +120,13 @@ pub(crate) fn generate_id() -> ProcessId {
 }
 
 fn shown(command: &api::exec::Command) -> String {
-    match command {
+    let all = match command {
         api::exec::Command::Shell(text) => text.clone(),
         api::exec::Command::Program(argv) => argv.join(" "),
+    };
+    match all.char_indices().nth(COMMAND_SHOWN_CHARS) {
+        Some((end, _)) => all[..end].to_owned(),
+        None => all,
     }
 }
 
@@ -151,6 +184,11 @@ impl Kill {
     pub(crate) fn now(cause: Cause) -> Self {
         Self { cause, signal: SIGKILL, grace: Duration::ZERO }
     }
+
+    /// Nothing is left to the processes.
+    fn is_forced(&self) -> bool {
+        self.signal == SIGKILL || self.grace.is_zero()
+    }
 }
 
 /// A command from its start on.
@@ -158,33 +196,60 @@ impl Kill {
 pub(crate) struct Process {
     pub(crate) about: About,
     pub(crate) log: Arc<Log>,
-    /// Milliseconds since 1970-01-01 UTC.
-    pub(crate) started_ms: i64,
-    /// 0 until it is known.
-    pid: AtomicI32,
+    started: OnceLock<Started>,
     end: watch::Sender<Option<End>>,
     kill: watch::Sender<Option<Kill>>,
+    /// While it takes input.
+    stdin: tokio::sync::Mutex<Option<pipe::Sender>>,
+    /// While it runs, unless it runs in a shell that lives on.
+    tree: Mutex<Option<Arc<Tree>>>,
+    /// The cgroup of what it left when it ended.
+    rest: OnceLock<CString>,
+    table: Arc<Table>,
+}
+
+/// When a program began to run, and as what.
+#[derive(Debug, Clone, Copy)]
+struct Started {
+    pid: i32,
+    /// Milliseconds since 1970-01-01 UTC.
+    at_ms: i64,
 }
 
 impl Process {
-    /// A process that is about to start. Whoever follows it calls [`Process::finish`].
+    /// A process that is about to start. Whoever follows it calls [`Process::set_pid`] when it
+    /// runs, and [`Process::finish`] in any case.
     pub(crate) fn new(agent: &Agent, about: About, retention: Retention) -> Arc<Self> {
+        Self::of(&agent.processes, &agent.log_budget, about, retention)
+    }
+
+    fn of(
+        table: &Arc<Table>,
+        budget: &Arc<Budget>,
+        about: About,
+        retention: Retention,
+    ) -> Arc<Self> {
         Arc::new(Self {
             about,
-            log: Arc::new(Log::new(retention, Arc::clone(&agent.log_budget))),
-            started_ms: log::now_ms(),
-            pid: AtomicI32::new(0),
+            log: Arc::new(Log::new(retention, Arc::clone(budget))),
+            started: OnceLock::new(),
             end: watch::Sender::new(None),
             kill: watch::Sender::new(None),
+            stdin: tokio::sync::Mutex::new(None),
+            tree: Mutex::new(None),
+            rest: OnceLock::new(),
+            table: Arc::clone(table),
         })
     }
 
+    /// 0 until it runs.
     pub(crate) fn pid(&self) -> i32 {
-        self.pid.load(Ordering::Relaxed)
+        self.started.get().map_or(0, |started| started.pid)
     }
 
+    /// Its program runs.
     pub(crate) fn set_pid(&self, pid: i32) {
-        self.pid.store(pid, Ordering::Relaxed);
+        self.started.get_or_init(|| Started { pid, at_ms: log::now_ms() });
     }
 
     /// How it ended, if it has.
@@ -204,6 +269,9 @@ impl Process {
     /// Nothing more will be written, and this is how it ended.
     pub(crate) fn finish(&self, end: End) {
         self.log.close();
+        self.close_stdin();
+        drop(self.tree().take());
+        self.table.settle(self);
         self.end.send_replace(Some(end));
     }
 
@@ -219,18 +287,61 @@ impl Process {
     pub(crate) fn kills(&self) -> watch::Receiver<Option<Kill>> {
         self.kill.subscribe()
     }
-}
 
-/// Binds a process to a caller: dropping it before the process has ended kills the process.
-#[derive(Debug)]
-pub(crate) struct Attachment(pub(crate) Arc<Process>);
+    /// Sends `signal` to its whole tree; false when it has none of its own.
+    pub(crate) fn signal(&self, signal: i32) -> bool {
+        let tree = self.tree();
+        if let Some(tree) = &*tree {
+            tree.signal(signal);
+        }
+        tree.is_some()
+    }
 
-impl Drop for Attachment {
-    fn drop(&mut self) {
-        if self.0.end().is_none() {
-            // Nobody reads any more, so nobody is waited for.
-            self.0.log.release();
-            self.0.kill(Kill::now(Cause::CallerGone));
+    /// Where it reads from: nothing for one that takes no input, or no more. Who holds the lock
+    /// writes; the others wait for their turns.
+    pub(crate) fn stdin(&self) -> &tokio::sync::Mutex<Option<pipe::Sender>> {
+        &self.stdin
+    }
+
+    /// Before it runs, so that nobody holds the lock.
+    fn open_stdin(&self, writer: Option<pipe::Sender>) {
+        if let Ok(mut stdin) = self.stdin.try_lock() {
+            *stdin = writer;
+        }
+    }
+
+    /// Whoever holds the lock sees the end.
+    fn close_stdin(&self) {
+        if let Ok(mut stdin) = self.stdin.try_lock() {
+            *stdin = None;
+        }
+    }
+
+    /// The name of the cgroup of what it left when it ended.
+    pub(crate) fn rest(&self) -> Option<CString> {
+        self.rest.get().cloned()
+    }
+
+    fn tree(&self) -> MutexGuard<'_, Option<Arc<Tree>>> {
+        self.tree.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It, as callers see it.
+    pub(crate) fn describe(&self) -> api::process::Process {
+        let end = self.end();
+        api::process::Process {
+            id: self.about.id.clone(),
+            kind: self.about.kind,
+            pid: self.pid(),
+            command: self.about.command.clone(),
+            session: self.about.session.clone(),
+            running: end.is_none(),
+            ending: end.map(|end| end.ending),
+            exit_code: end.map(|end| end.ending.exit_code()),
+            started_at_ms: self.started.get().map_or(0, |started| started.at_ms),
+            ended_at_ms: end.map(|end| end.at_ms),
+            usage: end.map(|end| end.usage),
+            log: self.log.describe(),
         }
     }
 }
@@ -257,21 +368,20 @@ impl StartError {
 }
 
 /// Whether a child became its program, when that is known; no answer when it will never be.
-pub(crate) type Started = oneshot::Receiver<Result<(), Failure>>;
+type Begun = oneshot::Receiver<Result<(), Failure>>;
 
 /// Starts a command and follows it in a task of its own, which ends soon after the command does.
 ///
 /// # Errors
 /// [`StartError`] when not even a child could be made; a child that cannot become the program is
-/// the answer of [`Started`].
-pub(crate) fn start(
+/// the answer of [`Begun`].
+fn start(
     agent: &Arc<Agent>,
     invocation: Invocation,
     process: &Arc<Process>,
-) -> Result<Started, StartError> {
-    let running = spawn::spawn(agent, invocation)?;
-    process.set_pid(running.pid);
-    let (tell, started) = oneshot::channel();
+) -> Result<Begun, StartError> {
+    let running = spawn::spawn(agent, invocation, process)?;
+    let (tell, begun) = oneshot::channel();
     agent.tasks.spawn(pump::follow(Arc::clone(agent), running, Arc::clone(process), tell));
-    Ok(started)
+    Ok(begun)
 }

@@ -12,13 +12,14 @@ use sys::{
     SysError,
     wait::{self, Ended},
 };
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// Who waits for which child.
 #[derive(Debug, Default)]
 pub(crate) struct Reaper {
     /// By process id; an entry goes when its child has ended.
     expected: Mutex<HashMap<i32, oneshot::Sender<Ended>>>,
+    reaped: Notify,
 }
 
 impl Reaper {
@@ -41,6 +42,13 @@ impl Reaper {
                 None => orphans += 1,
             }
         }
+        self.reaped.notify_waiters();
         Ok(orphans)
+    }
+
+    /// Ends when children have been waited for. Nothing is missed between a look at processes and
+    /// the first poll of this, because everything runs on one thread.
+    pub(crate) fn reaped(&self) -> impl Future<Output = ()> {
+        self.reaped.notified()
     }
 }

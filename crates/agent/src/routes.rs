@@ -6,19 +6,42 @@ use api::error::{ApiError, ErrorCode};
 use axum::{Router, extract::DefaultBodyLimit, http::Uri, middleware};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{env, exec, file, health, init::Agent, refusal, refusal::Refusal, session};
+use crate::{
+    env, exec, file, file::watch, health, init::Agent, processes, refusal, refusal::Refusal,
+    session, terminal,
+};
 
 fn table() -> OpenApiRouter<Arc<Agent>> {
     OpenApiRouter::new()
         .routes(routes!(health::health))
         .routes(routes!(exec::exec))
+        .routes(routes!(processes::start, processes::list))
+        .routes(routes!(processes::get, processes::delete))
+        .routes(routes!(processes::logs))
+        .routes(routes!(processes::stdin))
+        .routes(routes!(processes::signal))
+        .routes(routes!(processes::kill))
+        .routes(routes!(processes::wait))
+        .routes(routes!(processes::kill_all))
         .routes(routes!(session::list, session::create))
         .routes(routes!(session::get, session::delete))
         .routes(routes!(session::get_env, session::change_env))
         .routes(routes!(env::get, env::change))
-        .routes(routes!(file::read, file::write, file::delete))
-        .routes(routes!(file::list))
-        .routes(routes!(file::make_directory))
+        .routes(routes!(terminal::create, terminal::list))
+        .routes(routes!(terminal::attach, terminal::delete))
+        .routes(routes!(file::read::read, file::write::write, file::remove::delete))
+        .routes(routes!(file::list::list))
+        .routes(routes!(file::stat::stat))
+        .routes(routes!(file::mkdir::make_directory))
+        .routes(routes!(file::rename::move_file))
+        .routes(routes!(file::copy::copy_file))
+        .routes(routes!(file::symlink::make_symlink))
+        .routes(routes!(file::chmod::change_mode))
+        .routes(routes!(file::batch::read_files))
+        .routes(routes!(file::batch::write_files))
+        .routes(routes!(file::archive::read, file::archive::write))
+        .routes(routes!(watch::watch))
+        .routes(routes!(watch::changes))
 }
 
 /// The routes as an OpenAPI document, for the daemon to forward and to publish.
@@ -80,20 +103,45 @@ mod tests {
             seen,
             [
                 "delete /files/{path}",
+                "delete /processes/{pid}",
                 "delete /sessions/{sid}",
+                "delete /terminals/{tid}",
+                "get /archive",
                 "get /env",
                 "get /files/{path}",
                 "get /files:list",
+                "get /files:stat",
+                "get /files:watch",
                 "get /health",
+                "get /processes",
+                "get /processes/{pid}",
+                "get /processes/{pid}/logs",
                 "get /sessions",
                 "get /sessions/{sid}",
                 "get /sessions/{sid}/env",
+                "get /terminals",
+                "get /terminals/{tid}",
                 "head /files/{path}",
                 "patch /env",
                 "patch /sessions/{sid}/env",
                 "post /exec",
+                "post /files:changes",
+                "post /files:chmod",
+                "post /files:copy",
                 "post /files:mkdir",
+                "post /files:move",
+                "post /files:read",
+                "post /files:symlink",
+                "post /files:write",
+                "post /processes",
+                "post /processes/{pid}/kill",
+                "post /processes/{pid}/signal",
+                "post /processes/{pid}/stdin",
+                "post /processes/{pid}/wait",
+                "post /processes:kill",
                 "post /sessions",
+                "post /terminals",
+                "put /archive",
                 "put /files/{path}",
             ]
         );

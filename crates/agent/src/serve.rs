@@ -19,6 +19,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until the listener breaks; returns only with its error.
 ///
+/// A connection that becomes a viewer's leaves its place; viewers are counted by themselves.
+///
 /// A connection that its peer closes drops the request it carries, whatever that waits for: this
 /// is how a caller's going away reaches a command.
 pub(crate) async fn serve(
@@ -45,6 +47,7 @@ pub(crate) async fn serve(
                 hyper::server::conn::http1::Builder::new()
                     .max_buf_size(BUFFER_BYTES)
                     .serve_connection(TokioIo::new(stream), service)
+                    .with_upgrades()
                     .await,
             );
             drop(place);

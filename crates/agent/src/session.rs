@@ -44,10 +44,12 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use self::table::{Place, Slot};
 use crate::{
     env::{check_bytes, check_names},
-    exec::check::{environment, invalid},
     extract,
     init::Agent,
-    process::{Aftermath, End, Process},
+    process::{
+        Aftermath, End, Process, Surroundings,
+        check::{environment, invalid},
+    },
     refusal::Refusal,
 };
 
@@ -56,14 +58,6 @@ pub(crate) use self::table::{Session, Sessions};
 /// The shell does not answer as it should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Broken;
-
-/// What a process starts with that is started in a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Surroundings {
-    /// U+FFFD stands for what is not UTF-8.
-    pub(crate) env: BTreeMap<String, String>,
-    pub(crate) cwd: String,
-}
 
 /// Makes a session.
 ///

@@ -27,6 +27,10 @@ pub enum ErrorCode {
     NameTooLong,
     /// The path is a device, a pipe or a socket; only regular files are read and written.
     NotRegularFile,
+    /// The path goes through too many symbolic links, or through one of /proc that is no path.
+    TooManyLinks,
+    /// What was to be unpacked is no archive, breaks off, or names what may not be written.
+    InvalidArchive,
     /// The URL is none that git can clone from here.
     InvalidGitUrl,
     /// No key, or a key this server does not know.
@@ -79,15 +83,23 @@ pub enum ErrorCode {
     DirectoryNotEmpty,
     /// Something else uses the resource now.
     ResourceBusy,
+    /// The process has ended: it takes no signal and no input any more.
+    ProcessEnded,
+    /// The process's stdin is closed, or it was started without one.
+    StdinClosed,
     /// The session's shell ended, as `exit` does, while the command ran; `details` has its exit code
     /// and output. The next use of the session gets a fresh shell.
     SessionTerminated,
     /// The session was deleted while the command waited or ran.
     SessionDestroyed,
+    /// The file does not have the content that `If-Match` names; nothing was changed.
+    PreconditionFailed,
     /// The body or a field of it is over its limit.
     PayloadTooLarge,
     /// The file is over the limit of this form of the request; the raw form has none.
     FileTooLarge,
+    /// There are more directories to watch than may be watched at once.
+    TreeTooLarge,
     /// What arrived does not have the checksum that was promised; nothing was changed.
     ChecksumMismatch,
     /// The requested byte range lies outside the file.
@@ -141,6 +153,8 @@ impl ErrorCode {
             | Self::NotDirectory
             | Self::NameTooLong
             | Self::NotRegularFile
+            | Self::TooManyLinks
+            | Self::InvalidArchive
             | Self::InvalidGitUrl => 400,
             Self::Unauthorized => 401,
             // 401 would speak of the API's own key.
@@ -167,9 +181,12 @@ impl ErrorCode {
             | Self::IdempotencyConflict
             | Self::FileExists
             | Self::DirectoryNotEmpty
-            | Self::ResourceBusy => 409,
+            | Self::ResourceBusy
+            | Self::ProcessEnded
+            | Self::StdinClosed => 409,
             Self::SessionTerminated | Self::SessionDestroyed => 410,
-            Self::PayloadTooLarge | Self::FileTooLarge => 413,
+            Self::PreconditionFailed => 412,
+            Self::PayloadTooLarge | Self::FileTooLarge | Self::TreeTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::RangeNotSatisfiable => 416,
             Self::ChecksumMismatch => 422,

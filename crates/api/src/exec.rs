@@ -60,7 +60,7 @@ pub struct ExecRequest {
     #[serde(default)]
     pub encoding: Encoding,
     /// What becomes of the command when the caller's connection closes before its end.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "OnDisconnect::is_kill")]
     pub on_disconnect: OnDisconnect,
 }
 
@@ -75,6 +75,14 @@ pub enum OnDisconnect {
     /// It runs on. Its output is kept as that of a process; the key or the process's log leads
     /// back to it.
     Keep,
+}
+
+impl OnDisconnect {
+    /// Not written, because sandboxes that were started before it was known refuse it.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    fn is_kill(&self) -> bool {
+        *self == Self::Kill
+    }
 }
 
 impl ExecRequest {
@@ -181,9 +189,10 @@ pub struct ExecResult {
 /// One event of a streamed exec or of a followed log (`text/event-stream`).
 ///
 /// Each event of output has an `id:` line, its cursor: a stream that breaks is resumed after it by
-/// sending it as `Last-Event-ID`. A stream of an exec begins with one `start`; a stream that follows
-/// to the end ends, unless the connection breaks, with exactly one `exit`, or with one `error` (an
-/// [`crate::error::ErrorBody`]) when the command ended its session or the session was deleted.
+/// sending it as `Last-Event-ID`. A stream of an exec begins with one `start`, unless it goes on after
+/// a `Last-Event-ID`; a stream that follows to the end ends, unless the connection breaks, with
+/// exactly one `exit`, or with one `error` (an [`crate::error::ErrorBody`]) when the command ended its
+/// session or the session was deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum ExecEvent {

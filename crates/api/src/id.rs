@@ -168,6 +168,11 @@ name_inside_sandbox! {
     SessionId, "default"
 }
 
+name_inside_sandbox! {
+    /// Names a terminal of a sandbox. The caller may choose it.
+    TerminalId, "main"
+}
+
 /// Names an image in the store of a node: `default`, `host`, `my-app` or `my-app:v2`.
 ///
 /// A name of 1 to 128 lower-case letters, digits, `-`, `_`, `.`, `/` beginning and ending with a letter or a digit, and

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod archive;
 pub mod env;
 pub mod error;
 pub mod exec;
@@ -19,5 +20,7 @@ pub mod node;
 pub mod process;
 pub mod sandbox;
 pub mod session;
+pub mod terminal;
+pub mod watch;
 
 pub use error::require_object;

@@ -52,6 +52,76 @@ pub const HEARTBEAT_SECS: u64 = 15;
 /// Commands that run at once in one sandbox through `exec`.
 pub const EXECS_PER_SANDBOX: usize = 256;
 
+/// Processes that run at once in one sandbox, beside the commands of `exec`.
+pub const PROCESSES_PER_SANDBOX: usize = 256;
+
+/// Characters shown of a process's command; the rest is left out. A list of processes, and what is
+/// remembered of ended ones, then stays small.
+pub const COMMAND_SHOWN_CHARS: usize = 4096;
+
+/// Processes remembered after their end; the one that ended first is forgotten first.
+pub const ENDED_PROCESSES: usize = 256;
+
+/// Bytes that what is remembered of ended processes may take, logs included; as for their number.
+/// The one that ended last is kept whatever it takes.
+pub const ENDED_PROCESSES_BYTES: usize = 32 * 1024 * 1024;
+
+/// Seconds that a process is remembered after its end: who started it in the evening finds it in the
+/// morning.
+pub const ENDED_PROCESS_SECS: u64 = 24 * 60 * 60;
+
+/// Characters of an `Idempotency-Key`: visible ASCII.
+pub const IDEMPOTENCY_KEY_CHARS: usize = 255;
+
+/// Answers of `exec` remembered for their idempotency keys; the command that ended first is
+/// forgotten first.
+pub const KEPT_ANSWERS: usize = 1024;
+
+/// Bytes that those answers may take; as for their number. The newest is kept whatever it takes.
+pub const KEPT_ANSWERS_BYTES: usize = 32 * 1024 * 1024;
+
+/// Seconds that the answer to an `exec` with an idempotency key is remembered after the command's
+/// end: longer than any client retries.
+pub const KEPT_ANSWER_SECS: u64 = 10 * 60;
+
+/// Milliseconds between the signal of a `kill` and SIGKILL, unless the caller says otherwise: what
+/// other runtimes give a program to end by itself.
+pub const KILL_GRACE_MS: u64 = 5000;
+
+/// Milliseconds of that grace at most.
+pub const KILL_GRACE_MOST_MS: u64 = 60 * 1000;
+
+/// Milliseconds that a wait for a process may take at most: a day.
+pub const WAIT_TIMEOUT_MS: u64 = EXEC_TIMEOUT_MS;
+
+/// Waits for processes at once in one sandbox. Each may keep two lines and a pattern.
+pub const WAITS_PER_SANDBOX: usize = 256;
+
+/// Bytes of a line that a wait for a line of output looks at; a longer line counts as several.
+pub const WAIT_LINE_BYTES: usize = 64 * 1024;
+
+/// Bytes of the text or the pattern of such a wait, and of the path of a wait for HTTP.
+pub const WAIT_PATTERN_BYTES: usize = 1024;
+
+/// Terminals in one sandbox that run or are remembered; of the latter the oldest make way.
+pub const TERMINALS_PER_SANDBOX: usize = 64;
+
+/// Viewers of all terminals of one sandbox together. Bounds the agent's memory: each may be in the
+/// middle of a message.
+pub const TERMINAL_VIEWERS: usize = 64;
+
+/// Columns and rows of a terminal: no screen has more, and programs keep a cell for each.
+pub const TERMINAL_SIDE: u16 = 1000;
+
+/// Bytes of output kept of one terminal, the newest: some screens for who comes back.
+pub const TERMINAL_OUTPUT_BYTES: usize = 256 * 1024;
+
+/// Bytes of one message from a viewer: a large paste. A larger one is sent in pieces.
+pub const TERMINAL_MESSAGE_BYTES: usize = 1024 * 1024;
+
+/// Seconds that a terminal is remembered after its program has ended.
+pub const ENDED_TERMINAL_SECS: u64 = 10 * 60;
+
 /// Sessions of one sandbox, the default one included. Each has a shell of about 2 MiB.
 pub const SESSIONS: usize = 64;
 
@@ -66,6 +136,18 @@ pub const SESSION_TAIL_BYTES: usize = 16 * 1024;
 /// caller asks for fewer.
 pub const PAGE_ENTRIES: usize = 1000;
 
+/// Entries in one page of a directory listing at most. A page is made whole before it is sent: of
+/// usual names this is some 3 MiB.
+pub const FILE_PAGE_ENTRIES: usize = 10_000;
+
+/// Bytes of content that one JSON answer carries, of one file or of several together. More is read
+/// raw, which has no limit. Bounds what a caller that collects answers must hold.
+pub const JSON_CONTENT_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Files read or written by one request: as many as pay for the round trip, few enough that it
+/// ends soon.
+pub const BATCH_FILES: usize = 1000;
+
 /// Labels of one sandbox.
 pub const LABELS: usize = 64;
 
@@ -74,3 +156,55 @@ pub const LABEL_BYTES: usize = 256;
 
 /// Bytes of an image recipe.
 pub const RECIPE_BYTES: usize = 256 * 1024;
+
+/// Entries of an archive that is unpacked. Each costs an inode or a name; more is no source tree but
+/// an attack on the file system.
+pub const ARCHIVE_ENTRIES: u64 = 2_000_000;
+
+/// Directories inside each other in an archive, out and in. The agent holds a descriptor for each;
+/// a path has room for some 2,000.
+pub const ARCHIVE_DEPTH: usize = 256;
+
+/// Bytes of the headers of one entry besides its own: long names, pax records. A path needs 4 KiB;
+/// the rest is for extended attributes, which are read over.
+pub const ARCHIVE_HEADER_BYTES: usize = 256 * 1024;
+
+/// Bytes of the window that a compressed archive may ask for: what a zstd decoder must offer
+/// (RFC 8878 section 3.1.1.1.2). `zstd --ultra` and `--long` ask for more.
+pub const ARCHIVE_WINDOW_BYTES: usize = 8 * 1024 * 1024;
+
+/// Patterns in one request of what to leave out: each is held against each name.
+pub const ARCHIVE_EXCLUDES: usize = 64;
+
+/// Archives packed or unpacked at once in one sandbox. Each takes up to some 4 MiB of the agent's
+/// memory, and more with a large window.
+pub const ARCHIVES_AT_ONCE: usize = 4;
+
+/// Entries named as left out, and bytes of their paths; the rest is counted. Written as JSON they
+/// fit into [`ARCHIVE_HEADER_BYTES`], each byte as six.
+pub const ARCHIVE_LEFT_OUT: usize = 100;
+
+/// See [`ARCHIVE_LEFT_OUT`].
+pub const ARCHIVE_LEFT_OUT_BYTES: usize = 32 * 1024;
+
+/// Streams of watched files at once in one sandbox. Each takes one of the kernel's 128 (by default)
+/// inotify instances of the sandbox, which its own programs share.
+pub const WATCHES_PER_SANDBOX: usize = 32;
+
+/// Directories that all watches of a sandbox follow together, each counted once per watch: more
+/// than any source tree has without what is built and installed. Bounds the agent's memory (some
+/// 250 bytes each) and leaves the kernel's own limit to the sandbox's programs.
+pub const WATCHED_DIRECTORIES: usize = 65_536;
+
+/// Patterns in one `include` or `exclude`.
+pub const WATCH_PATTERNS: usize = 64;
+
+/// Bytes of one pattern.
+pub const WATCH_PATTERN_BYTES: usize = 1024;
+
+/// Versions of `files:changes` with different paths or patterns that one sandbox knows at once; the
+/// one that was not asked for for longest gives way. Each takes an inotify instance too.
+pub const CHANGES_KEPT: usize = 16;
+
+/// Seconds that a version of `files:changes` stays known after it was last asked for.
+pub const CHANGES_KEPT_SECS: u64 = 10 * 60;

@@ -1,5 +1,8 @@
 //! Processes: commands that run on by themselves, with a log that is read from any position.
 
+mod signal;
+mod wait;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +11,11 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     exec::{Command, Encoding, Ending, ExecUsage},
     id::{ProcessId, SessionId},
+    limit::KILL_GRACE_MS,
 };
+
+pub use signal::{InvalidSignal, Signal};
+pub use wait::{LogMatch, ProcessReady, WaitProcess, WaitUntil};
 
 /// Body of `POST /v1/sandboxes/{id}/processes`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -74,7 +81,8 @@ pub struct Process {
     pub kind: ProcessKind,
     /// Its process id inside the sandbox; the shell's for an exec in a session.
     pub pid: i32,
-    /// The shell text, or the arguments with blanks between.
+    /// The shell text, or the arguments with blanks between; its first
+    /// [`crate::limit::COMMAND_SHOWN_CHARS`] characters.
     pub command: String,
     /// The session it was started in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -178,10 +186,70 @@ pub struct LogRecord {
 pub struct ProcessLogs {
     /// What is kept from the asked cursor on, in the order it was read.
     pub records: Vec<LogRecord>,
-    /// Bytes between the asked cursor and the first record that are not kept any more.
+    /// Bytes from the asked cursor on that are not kept any more.
     pub dropped_bytes: u64,
     /// Where the next read begins.
     pub next_cursor: u64,
     /// False once the process has ended, so nothing follows.
     pub running: bool,
+}
+
+/// Body of `POST /v1/sandboxes/{id}/processes/{pid}/signal`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SignalProcess {
+    /// The signal that every process of the tree gets.
+    pub signal: Signal,
+}
+
+/// Body of `POST /v1/sandboxes/{id}/processes/{pid}/kill` and of `POST .../processes:kill`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KillProcess {
+    /// What the whole tree gets first.
+    #[serde(default = "default_signal")]
+    pub signal: Signal,
+    /// Milliseconds that the tree may take to end of it before SIGKILL.
+    #[serde(default = "default_grace")]
+    #[schema(minimum = 0, maximum = 60_000)]
+    pub grace_ms: u64,
+}
+
+fn default_signal() -> Signal {
+    Signal::TERM
+}
+
+fn default_grace() -> u64 {
+    KILL_GRACE_MS
+}
+
+impl Default for KillProcess {
+    fn default() -> Self {
+        Self { signal: default_signal(), grace_ms: default_grace() }
+    }
+}
+
+/// Answer of `POST /v1/sandboxes/{id}/processes:kill`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KilledProcesses {
+    /// How many processes ran and do so no more.
+    pub killed: usize,
+}
+
+/// Query of `POST /v1/sandboxes/{id}/processes/{pid}/stdin`.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct WriteStdin {
+    /// Close stdin after the body: the process reads the end of its input.
+    #[serde(default)]
+    pub close: bool,
+}
+
+/// Answer of `POST /v1/sandboxes/{id}/processes/{pid}/stdin`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StdinWritten {
+    /// Bytes that the pipe to the process took: all of the body.
+    pub written_bytes: u64,
 }

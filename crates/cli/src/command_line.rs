@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, completions, config, cp, doctor, down, env, exec, image, inspect, ps, rm, run, serve,
-    session,
+    bench, cat, completions, config, cp, doctor, down, env, exec, image, inspect, kill, logs, ls,
+    ps, rm, run, serve, session, shell, start, wait, watch,
 };
 
 /// Run untrusted code in isolated sandboxes on this machine.
@@ -30,13 +30,15 @@ Getting started:
   sudo sandbar serve                         start the server, in a terminal of its own
   sudo sandbar run -- echo hello             one command in a fresh sandbox
   sudo sandbar exec my-box 'pip list'        a command in a sandbox that stays
+  sudo sandbar start my-box -- python3 -m http.server
+  sudo sandbar shell my-box                  a terminal in it
   sudo sandbar exec -s dev my-box 'cd /tmp'  a command in a shell that stays
   sudo sandbar cp data.csv my-box:/workspace/
   sudo sandbar rm my-box
 
 The server is found by itself on its own machine. To reach another, set SANDBAR_URL and SANDBAR_KEY.
-Exit codes: run and exec end with the command's own; with 127 when there is no such program, and 125
-when Sandbar itself failed. Other commands end with 0, 1 (failed) or 2 (wrong usage).";
+Exit codes: run, exec, shell and wait end with the command's own; with 127 when there is no such
+program, and 125 when Sandbar itself failed. Other commands end with 0, 1 (failed) or 2 (wrong usage).";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -45,7 +47,17 @@ pub(crate) enum Command {
     Run(run::Arguments),
     /// Run a command in a sandbox, which is created when it does not exist.
     Exec(exec::Arguments),
-    /// List the sandboxes.
+    /// Open a terminal in a sandbox, which is created when it does not exist.
+    Shell(shell::Arguments),
+    /// Start a process that runs on by itself in a sandbox; print its id.
+    Start(start::Arguments),
+    /// Show what a process has written.
+    Logs(logs::Arguments),
+    /// Wait for a process: its end, a line of its output, a port.
+    Wait(wait::Arguments),
+    /// End processes with everything they started.
+    Kill(kill::Arguments),
+    /// List the sandboxes, or the processes of one.
     Ps(ps::Arguments),
     /// Show everything about one sandbox.
     Inspect(inspect::Arguments),
@@ -53,6 +65,12 @@ pub(crate) enum Command {
     Rm(rm::Arguments),
     /// Copy files between this machine and a sandbox.
     Cp(cp::Arguments),
+    /// Print files of a sandbox.
+    Cat(cat::Arguments),
+    /// List a directory of a sandbox.
+    Ls(ls::Arguments),
+    /// Show what changes in a sandbox's files, as it changes.
+    Watch(watch::Arguments),
     /// List, make and end the sessions of a sandbox: shells that keep their state.
     Session(session::Arguments),
     /// Show, set and unset the variables of a sandbox or a session.
@@ -67,7 +85,7 @@ pub(crate) enum Command {
     Doctor(doctor::Arguments),
     /// Check or print the server's configuration.
     Config(config::Arguments),
-    /// Measure the server: creation, exec, files, memory.
+    /// Measure the server: creation, exec, terminals, files, memory.
     Bench(bench::Arguments),
     /// Print completions for a shell.
     Completions(completions::Arguments),
@@ -119,7 +137,9 @@ mod tests {
     #[test]
     fn bad_input_is_refused_before_anything_runs() {
         for arguments in [
-            &["exec", "bad id", "ls"][..],
+            &["shell"][..],
+            &["shell", "box", "--terminal", "1"],
+            &["exec", "bad id", "ls"],
             &["exec", "8080", "ls"],
             &["run"],
             &["exec", "box"],
@@ -129,6 +149,18 @@ mod tests {
             &["rm", "--all", "box"],
             &["run", "--network", "moon", "ls"],
             &["image", "build", "."],
+            &["cat"],
+            &["cat", "box"],
+            &["cat", "box:file"],
+            &["ls"],
+            &["ls", "box:dir"],
+            &["start", "box"],
+            &["start", "box", "--id", "8080", "--", "ls"],
+            &["kill", "box"],
+            &["kill", "box", "--all", "web"],
+            &["kill", "-s", "NOPE", "box", "web"],
+            &["wait", "box", "web", "--port", "80", "--log", "x"],
+            &["ps", "box", "--label", "a"],
             &["exec", "--session", "bad id", "box", "ls"],
             &["session", "rm", "box"],
             &["env", "box", "=x"],

@@ -1,6 +1,7 @@
 //! The commands: one file each. This page says which run where.
 
 pub(crate) mod bench;
+pub(crate) mod cat;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod cp;
@@ -10,16 +11,25 @@ pub(crate) mod env;
 pub(crate) mod exec;
 pub(crate) mod image;
 pub(crate) mod inspect;
+pub(crate) mod kill;
+pub(crate) mod logs;
+pub(crate) mod ls;
 pub(crate) mod ps;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod serve;
 pub(crate) mod session;
+pub(crate) mod shell;
+pub(crate) mod start;
 pub(crate) mod version;
+pub(crate) mod wait;
+pub(crate) mod watch;
 
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use api::id::SandboxId;
+use client::{Client, ClientError};
 
 use crate::{
     command_line::{Command, CommandLine},
@@ -32,7 +42,7 @@ use crate::{
 pub(crate) fn run(line: CommandLine) -> ExitCode {
     let out = Output { json: line.json };
     let failed = match line.command {
-        Command::Run(_) | Command::Exec(_) => NOT_RUN,
+        Command::Run(_) | Command::Exec(_) | Command::Shell(_) | Command::Wait(_) => NOT_RUN,
         _ => FAILED,
     };
     dispatch(line.command, out).unwrap_or_else(|error| report(&error, out.json, failed))
@@ -42,10 +52,18 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(arguments) => wait(|signals| run::run(arguments, out, signals)),
         Command::Exec(arguments) => wait(|signals| exec::run(arguments, out, signals)),
+        Command::Shell(arguments) => wait(|signals| shell::run(arguments, out, signals)),
+        Command::Start(arguments) => wait(|signals| until(signals, start::run(arguments, out))),
+        Command::Logs(arguments) => wait(|signals| until(signals, logs::run(arguments, out))),
+        Command::Wait(arguments) => wait(|signals| until(signals, wait::run(arguments, out))),
+        Command::Kill(arguments) => wait(|signals| until(signals, kill::run(arguments, out))),
         Command::Ps(arguments) => wait(|signals| until(signals, ps::run(arguments, out))),
         Command::Inspect(arguments) => wait(|signals| until(signals, inspect::run(arguments, out))),
         Command::Rm(arguments) => wait(|signals| until(signals, rm::run(arguments, out))),
         Command::Cp(arguments) => wait(|signals| until(signals, cp::run(arguments, out))),
+        Command::Cat(arguments) => wait(|signals| until(signals, cat::run(arguments))),
+        Command::Ls(arguments) => wait(|signals| until(signals, ls::run(arguments, out))),
+        Command::Watch(arguments) => wait(|signals| until(signals, watch::run(arguments, out))),
         Command::Session(arguments) => wait(|signals| until(signals, session::run(arguments, out))),
         Command::Env(arguments) => wait(|signals| until(signals, env::run(arguments, out))),
         Command::Image(arguments) => wait(|signals| until(signals, image::run(arguments, out))),
@@ -81,6 +99,11 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .enable_all()
         .build()
         .context("could not start the asynchronous runtime")
+}
+
+/// Fails for a sandbox that is not there: asking it anything would make one.
+async fn require_sandbox(client: &Client, id: &SandboxId) -> Result<(), ClientError> {
+    client.sandbox(id).await.map(drop)
 }
 
 /// A command that a signal ends at once, leaving nothing to tidy up.

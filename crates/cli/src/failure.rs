@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 0 done │ 1 failed │ 2 wrong usage │ 128 + n ended by signal n
-//! run and exec: the command's own │ 125 Sandbar failed │ 126 cannot be started │ 127 no such program
+//! run, exec, shell: the command's own │ 125 Sandbar failed │ 126 cannot be started │ 127 no such program
 //! ```
 
 use std::{
@@ -23,7 +23,7 @@ pub(crate) const FAILED: u8 = 1;
 /// Exit code of a command that was asked for in a wrong way; clap uses the same.
 pub(crate) const USAGE: u8 = 2;
 
-/// Exit code of `run` and `exec` when the command did not get to run, as docker has it.
+/// Exit code of `run`, `exec` and `shell` when the command did not get to run, as docker has it.
 pub(crate) const NOT_RUN: u8 = 125;
 
 /// Exit code of `run` and `exec` when the program is there and cannot be started, as shells have it.
@@ -124,9 +124,12 @@ fn wire(error: &anyhow::Error) -> Value {
     let client = error.chain().find_map(|cause| cause.downcast_ref::<ClientError>());
     let code = match client {
         Some(ClientError::Environment(_) | ClientError::Address(_)) => "SERVER_NOT_FOUND",
-        Some(ClientError::Unreachable { .. } | ClientError::Transport { .. }) => {
-            "SERVER_UNREACHABLE"
-        }
+        Some(
+            ClientError::Unreachable { .. }
+            | ClientError::Transport { .. }
+            | ClientError::Broken { .. }
+            | ClientError::CutOff { .. },
+        ) => "SERVER_UNREACHABLE",
         Some(ClientError::Timeout { .. }) => "TIMEOUT",
         Some(ClientError::Protocol { .. }) => "PROTOCOL_ERROR",
         _ if error.is::<Stop>() => "USAGE",

@@ -10,6 +10,7 @@ mod commands;
 mod failure;
 mod output;
 mod random;
+mod sandbox_path;
 mod signals;
 mod table;
 mod units;

@@ -16,6 +16,8 @@ pub(crate) enum Signal {
     HangUp,
     /// Ctrl-C.
     Interrupt,
+    /// Ctrl-\\.
+    Quit,
     /// kill(1) without a signal.
     Terminate,
 }
@@ -26,6 +28,7 @@ impl Signal {
         match self {
             Self::HangUp => 129,
             Self::Interrupt => 130,
+            Self::Quit => 131,
             Self::Terminate => 143,
         }
     }
@@ -36,6 +39,7 @@ impl fmt::Display for Signal {
         f.write_str(match self {
             Self::HangUp => "SIGHUP",
             Self::Interrupt => "SIGINT",
+            Self::Quit => "SIGQUIT",
             Self::Terminate => "SIGTERM",
         })
     }
@@ -46,6 +50,7 @@ impl fmt::Display for Signal {
 pub(crate) struct Signals {
     hang_up: unix::Signal,
     interrupt: unix::Signal,
+    quit: unix::Signal,
     terminate: unix::Signal,
 }
 
@@ -55,6 +60,7 @@ impl Signals {
         Ok(Self {
             hang_up: unix::signal(SignalKind::hangup())?,
             interrupt: unix::signal(SignalKind::interrupt())?,
+            quit: unix::signal(SignalKind::quit())?,
             terminate: unix::signal(SignalKind::terminate())?,
         })
     }
@@ -67,6 +73,7 @@ impl Signals {
         tokio::select! {
             _ = self.hang_up.recv() => Signal::HangUp,
             _ = self.interrupt.recv() => Signal::Interrupt,
+            _ = self.quit.recv() => Signal::Quit,
             _ = self.terminate.recv() => Signal::Terminate,
         }
     }

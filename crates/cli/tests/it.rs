@@ -12,8 +12,9 @@ use std::{
     process::{Output, Stdio},
 };
 
-use fake::{Entry, Seen, Server};
+use fake::{Entry, Lie, Seen, Server};
 use serde_json::{Value, json};
+use testkit::tape;
 use tokio::{
     io::AsyncReadExt,
     process::{Child, Command},
@@ -240,7 +241,8 @@ async fn a_directory_goes_in_and_comes_back_the_same() {
     let copied: Value = serde_json::from_slice(&up.stdout).unwrap();
     assert_eq!(
         copied,
-        json!({"files": 3, "directories": 3, "links": 1, "bytes": 13, "leftOut": []})
+        json!({"files": 3, "directories": 3, "links": 1, "bytes": 13,
+            "leftOut": [], "leftOutCount": 0, "partial": false})
     );
     let files = server.files.lock().unwrap().clone();
     assert_eq!(files["/w/run.sh"], Entry::File(0o755, b"#!/bin/sh\n".to_vec()));
@@ -286,24 +288,99 @@ async fn a_file_goes_into_a_directory_or_to_a_name() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "something was left behind");
 }
 
+/// A sandbox of which the agent was taken over: its archives are made to do harm.
+async fn copied_from_a_liar(archive: &[Vec<u8>], breaks_off: bool) -> (Output, tempfile::TempDir) {
+    let server = Server::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("outside"), "untouched").unwrap();
+    fs::create_dir(dir.path().join("copy")).unwrap();
+    symlink("../outside", dir.path().join("copy/there")).unwrap();
+    server.files.lock().unwrap().insert("/w".to_owned(), Entry::Directory);
+    *server.lie.lock().unwrap() = Some(Lie { archive: archive.concat(), breaks_off });
+    let target = dir.path().join("copy");
+    let copied = output(&server, &["cp", "-r", "box:/w/.", target.to_str().unwrap()]).await;
+    assert_eq!(fs::read_to_string(dir.path().join("outside")).unwrap(), "untouched");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "something lies outside the copy");
+    (copied, dir)
+}
+
 #[tokio::test]
 async fn a_sandbox_cannot_write_outside_the_copy() {
-    for (path, entry) in [
-        ("/etc/lie", Entry::File(0o644, b"x".to_vec())),
-        ("/w/../lie", Entry::File(0o644, b"x".to_vec())),
-        ("/w/../../lie", Entry::Directory),
+    let end = tape::END.to_vec();
+    for lie in [
+        [tape::file("../outside", "x"), vec![]],
+        [tape::file("a/../../outside", "x"), vec![]],
+        [tape::entry(b'2', b"link", b"..", b""), tape::file("link/outside", "x")],
+        [tape::entry(b'2', b"link", b"/", b""), tape::file("link/tmp/x", "x")],
+        [tape::entry(b'1', b"stolen", b"../outside", b""), tape::file("stolen", "x")],
+        [tape::entry(b'1', b"stolen", b"there", b""), tape::file("stolen", "x")],
+        [tape::records(b'x', &[("path", "../outside")]), tape::file("a", "x")],
     ] {
-        let server = Server::start().await;
-        let dir = tempfile::tempdir().unwrap();
-        let target = dir.path().join("copy");
-        server.files.lock().unwrap().insert("/w".to_owned(), Entry::Directory);
-        server.files.lock().unwrap().insert(path.to_owned(), entry);
-        let copied = output(&server, &["cp", "box:/w", target.to_str().unwrap()]).await;
-        assert_eq!(copied.status.code(), Some(1), "{path}");
-        assert!(text(&copied.stderr).contains("nothing outside is written"));
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
+        let (copied, dir) = copied_from_a_liar(&[lie.concat(), end.clone()], false).await;
+        assert_eq!(copied.status.code(), Some(1), "{}", text(&copied.stdout));
+        assert!(text(&copied.stderr).contains("copied before, and stay"));
+        assert!(!dir.path().join("copy/stolen").exists());
     }
+    // A link that is there is replaced, not written through; an absolute name stays inside.
+    let files = [tape::file("there", "x"), tape::file("/absolute", "y"), end];
+    let (copied, dir) = copied_from_a_liar(&files, false).await;
+    assert!(copied.status.success(), "{}", text(&copied.stderr));
+    assert!(fs::symlink_metadata(dir.path().join("copy/there")).unwrap().is_file());
+    assert_eq!(fs::read_to_string(dir.path().join("copy/absolute")).unwrap(), "y");
+    assert_eq!(mode(&dir.path().join("copy/absolute")), 0o777, "no set-user-id");
+}
+
+#[tokio::test]
+async fn a_copy_that_breaks_off_is_an_error_that_says_what_is_there() {
+    let whole = tape::file("whole", "x");
+    let half = tape::file("half", &"y".repeat(4000));
+    for (archive, breaks_off) in [
+        (vec![whole.clone(), half[..2000].to_vec()], true),
+        (vec![whole.clone(), half[..2000].to_vec()], false),
+        (vec![whole.clone()], false),
+        (vec![whole.clone(), tape::END.to_vec()], true),
+    ] {
+        let (copied, dir) = copied_from_a_liar(&archive, breaks_off).await;
+        assert_eq!(copied.status.code(), Some(1));
+        let stderr = text(&copied.stderr);
+        assert!(
+            stderr.contains("1 files and 0 directories were copied before, and stay"),
+            "{stderr}"
+        );
+        assert_eq!(fs::read_to_string(dir.path().join("copy/whole")).unwrap(), "x");
+        assert_eq!(
+            fs::read_dir(dir.path().join("copy")).unwrap().count(),
+            2,
+            "half a file is left"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_was_left_out_is_named_without_control_characters() {
+    let comment = r#"{"leftOutCount": 3, "partial": true, "leftOut":
+        [{"path": "\u001b]0;x\u0007\nb", "reason": "special"}, {"path": "c", "reason": "unreadable"}]}"#;
+    let archive = [
+        tape::records(b'x', &[("comment", comment)]),
+        tape::entry(b'5', b"./", b"", b""),
+        tape::END.to_vec(),
+    ];
+    let (copied, _dir) = copied_from_a_liar(&archive, false).await;
+    assert_eq!(copied.status.code(), Some(1), "the copy is not whole");
+    assert_eq!(
+        text(&copied.stderr),
+        "sandbar: \\u{1b}]0;x\\u{7}\\nb: it is a socket, a pipe or a device\n\
+         sandbar: c: it may not be read\nsandbar: and 1 more like these\n\
+         sandbar: the copy is not whole\n"
+    );
+    // Nonsense about itself is no reason to fail.
+    let archive = [
+        tape::records(b'x', &[("comment", "nonsense")]),
+        tape::entry(b'5', b"./", b"", b""),
+        tape::END.to_vec(),
+    ];
+    let (copied, _dir) = copied_from_a_liar(&archive, false).await;
+    assert!(copied.status.success(), "{}", text(&copied.stderr));
 }
 
 #[tokio::test]
@@ -370,11 +447,16 @@ async fn bench_measures_and_destroys_what_it_made() {
             "create, exec true, destroy",
             "exec true",
             "exec echo hi in a session",
+            "process start",
+            "first byte of a stream",
+            "key to a program and back",
             "write 1 KiB",
             "read 1 KiB"
         ]
     );
     assert_eq!(report["measures"][0]["count"], 2);
+    let flows: Vec<_> = report["flows"].as_array().unwrap().iter().map(|f| &f["streams"]).collect();
+    assert_eq!(flows, [1, 1, 100]);
     assert_eq!((&report["rate"]["count"], &report["idle"]["sandboxes"]), (&json!(2), &json!(2)));
     assert_eq!(report["sessionRate"]["count"], 100);
     assert_eq!(fs::read_to_string(&samples).unwrap().lines().count(), 2 * names.len());

@@ -123,6 +123,15 @@ impl Client {
         request: RequestBuilder,
     ) -> Result<T, ClientError> {
         let response = self.send(attempt, limit, request).await?;
+        self.json(attempt, response).await
+    }
+
+    /// Reads an answer's JSON.
+    pub(crate) async fn json<T: DeserializeOwned>(
+        &self,
+        attempt: &str,
+        response: Response,
+    ) -> Result<T, ClientError> {
         let body = self.collect(attempt, response, MAX_ANSWER_BYTES).await?;
         serde_json::from_slice(&body)
             .map_err(|fault| protocol(attempt, format!("its body does not read: {fault}")))

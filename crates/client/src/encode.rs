@@ -41,6 +41,13 @@ pub(crate) fn file_path(path: &[u8]) -> String {
     out
 }
 
+/// A text as one segment of a path.
+pub(crate) fn segment(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    encode(text.as_bytes(), &mut out);
+    out
+}
+
 /// The bytes that a percent-encoded text stands for; none when it is malformed.
 pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());

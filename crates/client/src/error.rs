@@ -41,6 +41,21 @@ pub enum ClientError {
         #[source]
         source: reqwest::Error,
     },
+    /// The stream ended before its final event, as it does when the server is stopped.
+    #[error("could not {attempt}: the stream ended before its final event")]
+    CutOff {
+        /// What was being done.
+        attempt: String,
+    },
+    /// A connection that speaks both ways broke.
+    #[error("could not {attempt}: the connection to the server broke")]
+    Broken {
+        /// What was being done.
+        attempt: String,
+        /// Why it broke.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The server said nothing for too long.
     #[error("could not {attempt}: the server said nothing for {limit:?}")]
     Timeout {
@@ -84,6 +99,12 @@ pub enum ClientError {
         #[source]
         source: io::Error,
     },
+}
+
+impl ClientError {
+    pub(crate) fn cut_off(attempt: &str) -> Self {
+        Self::CutOff { attempt: attempt.to_owned() }
+    }
 }
 
 /// Why [`crate::Client::from_environment`] found no server. Each text says what to do.

@@ -1,41 +1,42 @@
 //! Files of a sandbox: contents as bytes or as streams, directories as pages.
 //!
-//! Paths are absolute, without exception: a relative one would mean different files in different
-//! sandboxes. They are bytes, as the kernel has them; a `&str` is good where it is UTF-8. Contents are byte-exact; the streaming forms hold one chunk in memory.
+//! Paths as arguments are absolute: a relative one would mean different files in different
+//! sandboxes; the types of [`api::file`] take relative ones. They are bytes, as the kernel has them; a
+//! `&str` is good where it is UTF-8. Contents are byte-exact; the streaming forms hold one chunk in
+//! memory.
+
+mod names;
 
 use std::{
     fmt, io,
-    pin::{Pin, pin},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    pin::Pin,
     task::{Context, Poll},
 };
 
 use api::{
-    file::{DeleteFile, FileEntry, FileList, ListFiles, MODE_HEADER, MakeDirectory, WriteFile},
-    id::SandboxId,
+    file::{
+        FileContent, FileContents, FileEntry, FileResult, FilesWritten, MODE_HEADER, ReadEncoding,
+        ReadFiles, WriteFile, WriteFiles,
+    },
+    id::{SandboxId, SessionId},
 };
 use bytes::Bytes;
-use futures_util::{
-    Stream,
-    stream::{self, BoxStream, StreamExt},
-};
-use http::header::CONTENT_TYPE;
+use futures_util::{Stream, stream::StreamExt};
+use http::header::{CONTENT_TYPE, IF_MATCH};
 use reqwest::{Method, RequestBuilder, Response};
 
 use crate::{
     Client, ClientError, MAX_ANSWER_BYTES,
-    call::{ANSWER_LIMIT, SILENCE_LIMIT, within},
+    call::ANSWER_LIMIT,
     encode::{Query, decode, file_path},
+    transfer::ByteStream,
 };
 
 /// The content of a file as it arrives. Dropping it closes the connection.
 pub struct FileStream {
     size: Option<u64>,
     mode: Option<u32>,
-    content: BoxStream<'static, Result<Bytes, ClientError>>,
+    content: ByteStream,
 }
 
 impl FileStream {
@@ -94,13 +95,7 @@ impl Client {
         let size = response.content_length();
         let mode = response.headers().get(MODE_HEADER).and_then(|bits| bits.to_str().ok());
         let mode = mode.and_then(|bits| u32::from_str_radix(bits, 8).ok());
-        let reading = (self.clone(), response);
-        let content = stream::try_unfold(reading, |(client, mut response)| async move {
-            let chunk = within(READ, SILENCE_LIMIT, response.chunk()).await?;
-            let chunk = chunk.map_err(|source| client.broken(READ, source))?;
-            Ok(chunk.map(|chunk| (chunk, (client, response))))
-        });
-        Ok(FileStream { size, mode, content: content.boxed() })
+        Ok(FileStream { size, mode, content: self.download(READ, response) })
     }
 
     /// Writes a file whole: readers see the old content or the new. Parents are made.
@@ -113,9 +108,9 @@ impl Client {
         path: impl AsRef<[u8]>,
         options: &WriteFile,
         content: impl Into<Bytes>,
-    ) -> Result<(), ClientError> {
+    ) -> Result<FileEntry, ClientError> {
         let call = self.write_request(id, path.as_ref(), options)?.body(content.into());
-        self.send(WRITE, ANSWER_LIMIT, call).await.map(drop)
+        self.send_json(WRITE, ANSWER_LIMIT, call).await
     }
 
     /// Writes a file of any size from a stream, in constant memory. An error of the stream, or
@@ -130,85 +125,80 @@ impl Client {
         path: impl AsRef<[u8]>,
         options: &WriteFile,
         content: S,
-    ) -> Result<(), ClientError>
+    ) -> Result<FileEntry, ClientError>
     where
         S: Stream<Item = io::Result<Bytes>> + Send + 'static,
     {
-        let upload = Arc::new(Upload::default());
-        let body = reqwest::Body::wrap_stream(content.map({
-            let upload = Arc::clone(&upload);
-            move |chunk| upload.pass(chunk)
-        }));
-        let call = self.write_request(id, path.as_ref(), options)?.body(body);
-        let mut sending = pin!(call.send());
-        let mut seen = 0;
-        loop {
-            if let Ok(answer) = tokio::time::timeout(SILENCE_LIMIT, &mut sending).await {
-                let response = answer.map_err(|source| match upload.take_fault() {
-                    Some(source) => ClientError::Content { attempt: WRITE.to_owned(), source },
-                    None => self.broken(WRITE, source),
-                })?;
-                return self.check(WRITE, response).await.map(drop);
-            }
-            let now = upload.chunks.load(Ordering::Relaxed);
-            if now == seen {
-                return Err(ClientError::Timeout {
-                    attempt: WRITE.to_owned(),
-                    limit: SILENCE_LIMIT,
-                });
-            }
-            seen = now;
-        }
+        let call = self.write_request(id, path.as_ref(), options)?;
+        let response = self.upload(WRITE, call, content).await?;
+        self.json(WRITE, response).await
     }
 
-    /// One page of a directory.
+    /// Writes a file whole, but only over the content that `etag` names: of two programs that have
+    /// read the same content, the second to write is refused.
     ///
     /// # Errors
-    /// [`ClientError::Api`] with `FILE_NOT_FOUND`, `NOT_DIRECTORY`, ...
-    pub async fn list_files(
-        &self,
-        id: &SandboxId,
-        query: &ListFiles,
-    ) -> Result<FileList, ClientError> {
-        let limit = query.limit.map(|limit| limit.to_string());
-        let text = Query::default()
-            .text("path", &query.path)
-            .flag("recursive", query.recursive)
-            .flag("hidden", query.hidden)
-            .optional("cursor", query.cursor.as_deref())
-            .optional("limit", limit.as_deref());
-        let path = format!("/v1/sandboxes/{id}/files:list{}", text.as_str());
-        self.send_json("list a directory", ANSWER_LIMIT, self.request(Method::GET, &path)).await
-    }
-
-    /// Makes a directory.
-    ///
-    /// # Errors
-    /// [`ClientError::Api`] with `FILE_EXISTS`, `FILE_NOT_FOUND` (the parent), ...
-    pub async fn make_directory(
-        &self,
-        id: &SandboxId,
-        request: &MakeDirectory,
-    ) -> Result<(), ClientError> {
-        let path = format!("/v1/sandboxes/{id}/files:mkdir");
-        let call = self.request(Method::POST, &path).json(request);
-        self.send("make a directory", ANSWER_LIMIT, call).await.map(drop)
-    }
-
-    /// Deletes a file, or with `options.recursive` a directory and everything in it.
-    ///
-    /// # Errors
-    /// [`ClientError::Api`] with `FILE_NOT_FOUND`, `IS_DIRECTORY`, ...
-    pub async fn delete_file(
+    /// As [`Client::write_file`]; [`ClientError::Api`] with `PRECONDITION_FAILED`.
+    pub async fn replace_file(
         &self,
         id: &SandboxId,
         path: impl AsRef<[u8]>,
-        options: &DeleteFile,
-    ) -> Result<(), ClientError> {
-        let query = Query::default().flag("recursive", options.recursive);
+        options: &WriteFile,
+        etag: &str,
+        content: impl Into<Bytes>,
+    ) -> Result<FileEntry, ClientError> {
+        let call = self.write_request(id, path.as_ref(), options)?.header(IF_MATCH, etag);
+        self.send_json(WRITE, ANSWER_LIMIT, call.body(content.into())).await
+    }
+
+    /// Reads a file of up to 32 MiB as text or base64, with what is said about it.
+    ///
+    /// # Errors
+    /// [`ClientError::Api`] with `FILE_NOT_FOUND`, `FILE_TOO_LARGE`, ...
+    pub async fn file_content(
+        &self,
+        id: &SandboxId,
+        path: impl AsRef<[u8]>,
+        encoding: ReadEncoding,
+    ) -> Result<FileContent, ClientError> {
+        let encoding = match encoding {
+            ReadEncoding::Auto => "auto",
+            ReadEncoding::Utf8 => "utf8",
+            ReadEncoding::Base64 => "base64",
+        };
+        let query = Query::default().text("encoding", encoding);
         let url = format!("{}{}", url(id, path.as_ref())?, query.as_str());
-        let call = self.request(Method::DELETE, &url);
-        self.send("delete a file", ANSWER_LIMIT, call).await.map(drop)
+        self.send_json(READ, ANSWER_LIMIT, self.request(Method::GET, &url)).await
+    }
+
+    /// Reads several files; one result per path, in their order.
+    ///
+    /// # Errors
+    /// Those of the request as a whole; a file's own are in its result.
+    pub async fn read_files(
+        &self,
+        id: &SandboxId,
+        request: &ReadFiles,
+    ) -> Result<Vec<FileResult<FileContent>>, ClientError> {
+        let path = format!("/v1/sandboxes/{id}/files:read");
+        let call = self.request(Method::POST, &path).json(request);
+        let answer: FileContents = self.send_json("read files", ANSWER_LIMIT, call).await?;
+        Ok(answer.files)
+    }
+
+    /// Writes several files; one result per file, in their order. The request has up to 8 MiB.
+    ///
+    /// # Errors
+    /// As [`Client::read_files`].
+    pub async fn write_files(
+        &self,
+        id: &SandboxId,
+        request: &WriteFiles,
+    ) -> Result<Vec<FileResult<FileEntry>>, ClientError> {
+        let path = format!("/v1/sandboxes/{id}/files:write");
+        let call = self.request(Method::POST, &path).json(request);
+        let answer: FilesWritten = self.send_json("write files", ANSWER_LIMIT, call).await?;
+        Ok(answer.files)
     }
 
     async fn open_file(&self, id: &SandboxId, path: &[u8]) -> Result<Response, ClientError> {
@@ -221,33 +211,15 @@ impl Client {
         path: &[u8],
         options: &WriteFile,
     ) -> Result<RequestBuilder, ClientError> {
-        let query = Query::default().optional("mode", options.mode.as_deref());
+        let query = Query::default()
+            .optional("mode", options.mode.as_deref())
+            .flag("append", options.append)
+            .flag("exclusive", options.exclusive)
+            .optional("sha256", options.sha256.as_deref())
+            .optional("session", options.session.as_ref().map(SessionId::as_str));
         let url = format!("{}{}", url(id, path)?, query.as_str());
         let call = self.request(Method::PUT, &url);
         Ok(call.header(CONTENT_TYPE, "application/octet-stream"))
-    }
-}
-
-/// What the sender of a streamed body sees of it: that it moves, and why it failed.
-#[derive(Default)]
-struct Upload {
-    chunks: AtomicU64,
-    /// Written by the body, read once the request has failed.
-    fault: Mutex<Option<io::Error>>,
-}
-
-impl Upload {
-    fn pass(&self, chunk: io::Result<Bytes>) -> io::Result<Bytes> {
-        self.chunks.fetch_add(1, Ordering::Relaxed);
-        chunk.map_err(|fault| {
-            let kind = fault.kind();
-            *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
-            kind.into()
-        })
-    }
-
-    fn take_fault(&self) -> Option<io::Error> {
-        self.fault.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

@@ -1,8 +1,8 @@
 //! The Rust SDK: Sandbar's HTTP API as typed, asynchronous calls.
 //!
 //! Owns: finding the server of this machine, authentication, the limits on what is waited for and
-//! kept in memory, and the reading of event streams. Does not: retry, keep state between calls, or
-//! start servers. The types are those of [`api`], the same that the server is compiled against.
+//! kept in memory, and the reading of event streams. Does not: keep state between calls, start
+//! servers, or retry anything but what has a way back: a followed log, and an exec with a key. The types are those of [`api`], the same that the server is compiled against.
 //!
 //! ```no_run
 //! use client::{Client, api::{exec::{Command, ExecRequest}, sandbox::CreateSandbox}};
@@ -25,6 +25,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod archive;
 mod call;
 mod encode;
 mod environment;
@@ -34,9 +35,13 @@ mod exec;
 mod file;
 mod image;
 mod node;
+mod process;
 mod sandbox;
 mod session;
 mod sse;
+mod terminal;
+mod transfer;
+mod watch;
 
 pub use api;
 
@@ -47,3 +52,7 @@ pub use event::EventStream;
 pub use exec::{ExecStream, decode_output, encode_stdin};
 pub use file::{FileStream, entry_path};
 pub use image::BuildStream;
+pub use process::LogStream;
+pub use terminal::{TerminalConnection, TerminalInput, TerminalMessage, TerminalOutput};
+pub use transfer::ByteStream;
+pub use watch::WatchStream;

@@ -1,8 +1,8 @@
 //! Reads `text/event-stream` from chunks cut anywhere.
 //!
 //! Owns: lines, fields and the blank line that ends an event, as the HTML standard defines them
-//! (section 9.2.6, "Interpreting an event stream"). Does not: resume, so `id` and `retry` are
-//! ignored.
+//! (section 9.2.6, "Interpreting an event stream"). Ids are numbers in this API; another one is
+//! ignored, and so is `retry`.
 //!
 //! Invariant: the events depend only on the bytes, never on how they were cut into chunks.
 
@@ -19,6 +19,8 @@ pub(crate) struct Event {
     pub(crate) name: String,
     /// The `data` fields, joined by line feeds.
     pub(crate) data: String,
+    /// The `id` field: where a stream that breaks after this event goes on.
+    pub(crate) id: Option<u64>,
 }
 
 /// Why a stream cannot be read any further.
@@ -44,6 +46,7 @@ pub(crate) struct Parser {
     name: String,
     data: String,
     has_data: bool,
+    id: Option<u64>,
     events: VecDeque<Event>,
 }
 
@@ -98,6 +101,7 @@ impl Parser {
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
             "event" => value.clone_into(&mut self.name),
+            "id" => self.id = value.parse().ok(),
             "data" => {
                 if self.data.len() + value.len() > EVENT_BYTES {
                     return Err(SseError::TooLong);
@@ -116,8 +120,9 @@ impl Parser {
     /// An event without data is dropped, as the standard says.
     fn dispatch(&mut self) {
         let (name, data) = (mem::take(&mut self.name), mem::take(&mut self.data));
+        let id = mem::take(&mut self.id);
         if mem::take(&mut self.has_data) {
-            self.events.push_back(Event { name, data });
+            self.events.push_back(Event { name, data, id });
         }
     }
 }
@@ -137,7 +142,7 @@ mod tests {
     }
 
     fn event(name: &str, data: &str) -> Event {
-        Event { name: name.to_owned(), data: data.to_owned() }
+        Event { name: name.to_owned(), data: data.to_owned(), id: None }
     }
 
     const STREAM: &str = "\u{feff}: heartbeat\n\nevent: start\ndata: {\"pid\":1}\n\n\
@@ -149,7 +154,7 @@ mod tests {
         vec![
             event("start", "{\"pid\":1}"),
             event("stdout", "one\ntwo"),
-            event("", "ä"),
+            Event { id: Some(7), ..event("", "ä") },
             event("", ""),
             event("", " x"),
         ]

@@ -10,7 +10,7 @@ use std::{
 use api::{
     error::ErrorCode,
     exec::{Command, Encoding, Ending, ExecEvent, ExecRequest},
-    file::{ListFiles, MakeDirectory, WriteFile},
+    file::{FileResult, ListFiles, MakeDirectory, NewFile, ReadEncoding, WriteFile, WriteFiles},
     id::SandboxId,
     image::{BuildEvent, BuildImage},
     node::{Shutdown, ShutdownSandboxes},
@@ -199,7 +199,7 @@ async fn a_cut_stream_is_an_error_and_so_is_an_error_event() {
     let client = serve(routes).await;
     let events = client.exec_stream(&id("cut"), &shell("x")).await.unwrap();
     let error = events.try_collect::<Vec<_>>().await.unwrap_err();
-    assert!(matches!(error, ClientError::Protocol { .. }), "{error:?}");
+    assert!(matches!(error, ClientError::CutOff { .. }), "{error:?}");
     let mut events = client.exec_stream(&id("failed"), &shell("x")).await.unwrap();
     let error = events.next().await.unwrap().unwrap_err();
     assert!(matches!(error, ClientError::Api { status: 502, .. }), "{error:?}");
@@ -232,6 +232,13 @@ async fn dropping_a_stream_closes_its_connection() {
     wait.await.unwrap_err();
 }
 
+/// What a server answers to a write.
+fn written() -> Json<Value> {
+    Json(
+        json!({"name": "f", "path": "/f", "type": "file", "size": 1, "mode": 420, "modifiedMs": 1}),
+    )
+}
+
 #[tokio::test]
 async fn paths_arrive_as_they_were_meant() {
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -241,13 +248,13 @@ async fn paths_arrive_as_they_were_meant() {
                  body: Bytes| async move {
         assert_eq!(body, b"\0\xff"[..]);
         seen.lock().unwrap().push(format!("{path} {}", uri.query().unwrap_or_default()));
-        StatusCode::NO_CONTENT
+        written()
     };
     let routes = Router::new()
         .route("/v1/sandboxes/{id}/files/{*path}", put(write))
         .with_state(Arc::clone(&seen));
     let client = serve(routes).await;
-    let mode = WriteFile { mode: Some("755".to_owned()) };
+    let mode = WriteFile { mode: Some("755".to_owned()), ..WriteFile::default() };
     for path in ["/a b/ä?#%2F", "/w/../../../x", "/..", "/"] {
         client.write_file(&id("x"), path, &mode, &b"\0\xff"[..]).await.unwrap();
     }
@@ -272,7 +279,7 @@ async fn contents_stream_in_both_directions() {
                 .await
                 .unwrap();
             assert_eq!(bytes, CHUNKS * 65536);
-            StatusCode::CREATED
+            written()
         })
         .get(|| async { ([("x-sandbar-mode", "750")], vec![7_u8; 100_000]) }),
     );
@@ -321,7 +328,7 @@ async fn directories_are_listed_and_made() {
             "/v1/sandboxes/{id}/files:mkdir",
             post(|Json(body): Json<Value>| async move {
                 assert_eq!(body, json!({"path": "/w/d", "recursive": true}));
-                StatusCode::CREATED
+                written()
             }),
         );
     let client = serve(routes).await;
@@ -330,12 +337,68 @@ async fn directories_are_listed_and_made() {
         recursive: true,
         hidden: true,
         limit: Some(5),
-        cursor: None,
+        ..ListFiles::default()
     };
     let page = client.list_files(&id("x"), &query).await.unwrap();
     assert_eq!(page.entries[0].link_target.as_deref(), Some("/etc"));
-    let request = MakeDirectory { path: "/w/d".to_owned(), recursive: true };
+    let request = MakeDirectory { path: "/w/d".to_owned(), recursive: true, session: None };
     client.make_directory(&id("x"), &request).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_asked_of_files_arrives_whole() {
+    let routes = Router::new()
+        .route(
+            "/v1/sandboxes/{id}/files/{*path}",
+            put(|RawQuery(query): RawQuery, headers: HeaderMap| async move {
+                let expected = "append=true&exclusive=true&sha256=ab&session=s";
+                assert_eq!(query.unwrap(), expected);
+                assert_eq!(headers["if-match"], "\"tag\"");
+                written()
+            })
+            .get(|RawQuery(query): RawQuery| async move {
+                assert_eq!(query.unwrap(), "encoding=base64");
+                Json(json!({"path": "/f", "size": 1, "mode": 420, "modifiedMs": 1, "etag": "\"t\"",
+                    "mimeType": "text/plain", "isBinary": false, "encoding": "base64",
+                    "content": "eA=="}))
+            }),
+        )
+        .route(
+            "/v1/sandboxes/{id}/files:stat",
+            get(|RawQuery(query): RawQuery| async move {
+                if query.unwrap() == "path=%2Ff&follow=true" {
+                    return Ok(written());
+                }
+                Err(refusal(StatusCode::NOT_FOUND, "FILE_NOT_FOUND"))
+            }),
+        )
+        .route(
+            "/v1/sandboxes/{id}/files:write",
+            post(|Json(body): Json<Value>| async move {
+                assert_eq!(body["files"][0]["ifMatch"], "\"tag\"");
+                Json(json!({"files": [written().0,
+                    {"path": "g", "error": {"code": "FILE_EXISTS", "message": "m"}}]}))
+            }),
+        );
+    let client = serve(routes).await;
+    let options = WriteFile {
+        mode: None,
+        append: true,
+        exclusive: true,
+        sha256: Some("ab".to_owned()),
+        session: Some("s".parse().unwrap()),
+    };
+    client.replace_file(&id("x"), "/f", &options, "\"tag\"", "x").await.unwrap();
+    let content = client.file_content(&id("x"), "/f", ReadEncoding::Base64).await.unwrap();
+    assert_eq!((&*content.content, content.encoding), ("eA==", Encoding::Base64));
+    assert!(client.file_exists(&id("x"), "/f").await.unwrap());
+    assert!(!client.file_exists(&id("x"), "/g").await.unwrap());
+    let file = NewFile { if_match: Some("\"tag\"".to_owned()), ..NewFile::default() };
+    let request = WriteFiles { files: vec![file], session: None };
+    let results = client.write_files(&id("x"), &request).await.unwrap();
+    let results: Vec<_> = results.into_iter().map(FileResult::into_result).collect();
+    assert_eq!(results[0].as_ref().unwrap().path, "/f");
+    assert_eq!(results[1].as_ref().unwrap_err().code, ErrorCode::FileExists);
 }
 
 #[tokio::test]

@@ -9,6 +9,9 @@
 //! take. Does not know what any route means: which there are, and which carry JSON, is read from the
 //! agent's own document.
 //!
+//! A route whose document has the answer 101 may turn into a tunnel, see [`crate::server::tunnel`]:
+//! after that head nothing is looked at any more, in either direction.
+//!
 //! The agent is hostile. Its head is bounded by the link, its status and headers pass a list, its
 //! body is bytes. A body that breaks off breaks the caller's connection: an answer that is not whole
 //! never looks whole.
@@ -31,9 +34,13 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use http::{HeaderMap, Method, Uri};
-use hyper::body::Incoming;
+use futures_util::TryStreamExt as _;
+use http::{HeaderMap, Method, StatusCode, Uri};
+use http_body_util::StreamBody;
+use hyper::body::{Frame, Incoming};
+use hyper_util::rt::TokioIo;
 use link::Links;
+use tokio_util::io::ReaderStream;
 
 use self::body::{Download, Upload, UploadFault};
 use crate::{
@@ -42,11 +49,19 @@ use crate::{
     log,
     metrics::{Lifecycle, Metrics},
     reply::Failure,
+    server::tunnel::{PIECE_BYTES, Switch, Upstream},
 };
 
 /// Silence an agent may keep before its head, counted from the last byte of the request it took.
 /// Deleting or listing a huge tree takes seconds; an agent that is stopped or mad takes for ever.
 const HEAD_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Pause between questions to an agent whose answer may take for ever.
+const HEALTH_EVERY: Duration = Duration::from_secs(4);
+
+/// Questions in a row that stay without an answer, [`link::Links::health`] waiting 2 s each, before
+/// such an agent counts as stopped: about 18 s, which a sandbox without any CPU left does not reach.
+const UNANSWERED: u32 = 3;
 
 /// How one route is forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,13 +71,15 @@ pub(crate) struct Forward {
     pub(crate) is_json: bool,
     /// Its answer may take as long as the work it asks for. The jail's end ends the connection.
     pub(crate) is_endless: bool,
+    /// Its caller may change to WebSocket; everything after the agent's 101 is between the two.
+    pub(crate) may_switch: bool,
     /// How long an agent may be silent otherwise; [`HEAD_DEADLINE`] but in tests.
     pub(crate) head_deadline: Duration,
 }
 
 impl Forward {
     pub(crate) fn new(is_json: bool, is_endless: bool) -> Self {
-        Self { is_json, is_endless, head_deadline: HEAD_DEADLINE }
+        Self { is_json, is_endless, may_switch: false, head_deadline: HEAD_DEADLINE }
     }
 }
 
@@ -118,16 +135,28 @@ where
     G: Send + 'static,
 {
     let target = agent_target(request.uri())?;
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    let switch = head.extensions.remove::<Switch>().filter(|_| {
+        route.may_switch && body.is_end_stream() && header::asks_for_websocket(&head.headers)
+    });
     let limit = if route.is_json { JSON_BODY_BYTES as u64 } else { u64::MAX };
     let upload = Upload::new(body, limit, metrics.bytes_to_agents());
     let mut is_retry = false;
     loop {
         let (jail, guard) = activate().await?;
-        let request = agent_request(&head.method, &target, &head.headers, &upload);
-        let error = match answer_in_time(route, links.send(jail, request), &upload).await? {
-            Ok(response) => return caller_response(response, guard, metrics),
-            Err(error) => error,
+        let mut request = agent_request(&head.method, &target, &head.headers, &upload);
+        if switch.is_some() {
+            header::add_switch(request.headers_mut(), &head.headers);
+        }
+        let answer = answer_in_time(route, links.send(jail, request), &upload, (links, jail));
+        let error = match (answer.await?, &switch) {
+            (Ok(response), Some(switch))
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS =>
+            {
+                return switched_response(response, switch, guard, metrics).await;
+            }
+            (Ok(response), _) => return caller_response(response, guard, metrics),
+            (Err(error), _) => error,
         };
         if let Some(fault) = upload.fault() {
             return Err(broken_upload(fault));
@@ -175,6 +204,7 @@ async fn answer_in_time<T>(
     route: Forward,
     answer: impl Future<Output = T>,
     upload: &Upload,
+    (links, jail): (&Links, u64),
 ) -> Result<T, Failure> {
     tokio::select! {
         answer = answer => Ok(answer),
@@ -182,6 +212,20 @@ async fn answer_in_time<T>(
             ErrorCode::Timeout,
             format!("the sandbox gave no answer within {} s", route.head_deadline.as_secs()),
         )),
+        () = stopped(links, jail), if route.is_endless => Err(Failure::new(
+            ErrorCode::AgentUnreachable,
+            "the sandbox's agent is stopped or stuck: it answers nothing any more, so whether the \
+             command still runs is unknown; destroy the sandbox if it stays so",
+        )),
+    }
+}
+
+/// Ends when an agent answers nothing at all. One that is merely busy with what it was asked says so.
+async fn stopped(links: &Links, jail: u64) {
+    let mut unanswered = 0;
+    while unanswered < UNANSWERED {
+        tokio::time::sleep(HEALTH_EVERY).await;
+        unanswered = if links.health(jail).await.is_ok() { 0 } else { unanswered + 1 };
     }
 }
 
@@ -200,6 +244,28 @@ fn caller_response<G: Send + 'static>(
     *response.status_mut() = head.status;
     *response.headers_mut() = header::to_caller(&head.headers);
     Ok(response)
+}
+
+/// The answer to a caller that changes to another protocol with the agent. Its body is what comes
+/// back from then on; where the caller's bytes go is left in `switch`.
+async fn switched_response<G: Send + 'static>(
+    mut response: http::Response<Incoming>,
+    switch: &Switch,
+    guard: G,
+    metrics: &Metrics,
+) -> Result<Response, Failure> {
+    let upgraded = hyper::upgrade::on(&mut response)
+        .await
+        .map_err(|error| unreachable_agent(&link::LinkError::Unreachable(error.into())))?;
+    let (from_agent, agent) = tokio::io::split(TokioIo::new(upgraded));
+    switch.set(Upstream { agent, sent: metrics.bytes_to_agents() });
+    let pieces = ReaderStream::with_capacity(from_agent, PIECE_BYTES).map_ok(Frame::data);
+    let body = Download::new(StreamBody::new(pieces), guard, metrics.bytes_from_agents());
+    let mut answer = Response::new(Body::new(body));
+    *answer.status_mut() = response.status();
+    *answer.headers_mut() = header::to_caller(response.headers());
+    header::add_switch(answer.headers_mut(), response.headers());
+    Ok(answer)
 }
 
 /// The caller's own doing, though it shows as a link that broke.

@@ -1,27 +1,34 @@
 //! The HTTP server: accepts connections, bounds their number and their heads, ends them kindly.
 
 mod linger;
+pub(crate) mod tunnel;
 
 #[cfg(test)]
 mod tests;
 
-use std::{pin::pin, sync::Arc, time::Duration};
-
-use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-    service::TowerToHyperService,
+use std::{
+    convert::Infallible,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
+
+use axum::{Router, body::Body, response::Response};
+use http::{Request, StatusCode};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     time::{sleep, timeout},
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
 
-use self::linger::Lingering;
+use self::{
+    linger::Lingering,
+    tunnel::{Switch, Tunnel},
+};
 use crate::app::REQUESTS_AT_ONCE;
 
 /// Connections at once: one per request in work, and as many idle ones in clients' pools.
@@ -41,7 +48,7 @@ const HEADERS: usize = 100;
 const BUFFER_BYTES: usize = 128 * 1024;
 
 /// Time for requests under way when the server stops. Longer ones are cut off; their commands end
-/// with the connection.
+/// with the connection. Tunnels have no end of their own and are cut off at once.
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// Pause after a failed accept: nearly always no descriptor is free, and one will be.
@@ -51,9 +58,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// no connection is left.
 pub(crate) async fn run(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let graceful = GracefulShutdown::new();
     let connections = TaskTracker::new();
-    let cut_off = tokio_util::sync::CancellationToken::new();
+    let stopping = CancellationToken::new();
+    let cut_off = CancellationToken::new();
     let mut stop = pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -61,28 +68,78 @@ pub(crate) async fn run(listener: TcpListener, router: Router, stop: impl Future
             () = &mut stop => break,
         };
         let Some((stream, place)) = accepted else { continue };
-        let service = TowerToHyperService::new(router.clone());
-        let connection = builder().serve_connection(TokioIo::new(Lingering::new(stream)), service);
-        let connection = graceful.watch(connection);
+        let work = serve(stream, router.clone(), stopping.clone());
         let cut_off = cut_off.clone();
         connections.spawn(async move {
             let _place = place;
             tokio::select! {
-                ended = connection => if let Err(error) = ended {
-                    // A caller that left, or an answer that broke off: the request's line says it.
-                    tracing::debug!(%error, "a connection broke");
-                },
+                () = work => {}
                 () = cut_off.cancelled() => {}
             }
         });
     }
     drop(listener);
     connections.close();
-    if timeout(DRAIN, graceful.shutdown()).await.is_err() {
+    stopping.cancel();
+    if timeout(DRAIN, connections.wait()).await.is_err() {
         tracing::warn!(after_secs = DRAIN.as_secs(), "requests under way were cut off");
     }
     cut_off.cancel();
     connections.wait().await;
+}
+
+/// Serves one connection to its end: its requests, of which the last is under way when `stopping`
+/// ends, and the tunnel it may become, which ends then.
+async fn serve(stream: TcpStream, router: Router, stopping: CancellationToken) {
+    let became = Became::default();
+    let tunnel = Arc::clone(&became);
+    let service = service_fn(move |request| answer(router.clone(), request, Arc::clone(&tunnel)));
+    let stream = TokioIo::new(Lingering::new(stream));
+    {
+        let mut connection = pin!(builder().serve_connection(stream, service).with_upgrades());
+        let ended = tokio::select! {
+            ended = &mut connection => ended,
+            () = stopping.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            // A caller that left, or an answer that broke off: the request's line says it.
+            tracing::debug!(%error, "a connection broke");
+        }
+    }
+    let tunnel = became.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(tunnel) = tunnel {
+        tokio::select! {
+            () = tunnel.run() => {}
+            () = stopping.cancelled() => {}
+        }
+    }
+}
+
+/// What a connection became after its last answer.
+type Became = Arc<Mutex<Option<Tunnel>>>;
+
+/// Answers one request; a 101 leaves its tunnel in `became`.
+async fn answer(
+    router: Router,
+    mut request: Request<Incoming>,
+    became: Became,
+) -> Result<Response, Infallible> {
+    let Some(caller) = request.extensions_mut().remove::<OnUpgrade>() else {
+        return router.oneshot(request).await;
+    };
+    let switch = Switch::default();
+    request.extensions_mut().insert(switch.clone());
+    let response = router.oneshot(request).await?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(response);
+    }
+    let (head, body) = response.into_parts();
+    *became.lock().unwrap_or_else(PoisonError::into_inner) =
+        switch.take().map(|upstream| Tunnel { caller, upstream, body });
+    Ok(Response::from_parts(head, Body::empty()))
 }
 
 /// The next connection and its place; none when there was an error to wait out.

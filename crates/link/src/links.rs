@@ -17,7 +17,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header::HOST};
+use http::{HeaderValue, Request, Response, StatusCode, header::HOST};
 use http_body_util::{BodyExt, Empty};
 use hyper::{
     body::Incoming,
@@ -87,8 +87,11 @@ impl Links {
     /// Sends at most once: a connection found dead before anything was written is replaced
     /// silently, one that breaks later is an error.
     ///
+    /// A response of 101 hands its connection over: [`hyper::upgrade::on`] gives the stream.
+    ///
     /// # Cancel safety
-    /// Dropping the future or the response body closes the connection, which tells the agent.
+    /// Dropping the future, the response body or the upgraded stream closes the connection, which
+    /// tells the agent.
     ///
     /// # Errors
     /// [`LinkError::Unreachable`].
@@ -138,7 +141,9 @@ impl Links {
             let unsent = error.take_message().map(Box::new);
             (error.into_error(), unsent)
         })?;
-        if connection.sender.is_ready() {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            // Its connection speaks HTTP no more and belongs to the response.
+        } else if connection.sender.is_ready() {
             self.shared.idle.put(jail, connection);
         } else {
             // Ends with the response's body, which its reader owns.
@@ -160,7 +165,7 @@ impl Links {
             .await
             .map_err(unreachable)?;
         // Ends with its sender or its peer. Its error reaches whoever waits for a response.
-        tokio::spawn(async move { drop(connection.await) });
+        tokio::spawn(async move { drop(connection.with_upgrades().await) });
         if !self.shared.is_swept.swap(true, Ordering::Relaxed) {
             // Ends with the last `Links`.
             tokio::spawn(sweep(Arc::downgrade(&self.shared)));

@@ -14,7 +14,9 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::TokioIo;
 use link::{Body, LinkError, Links};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const JAIL: u64 = 3;
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -168,6 +170,40 @@ async fn words_after_the_answer_end_the_connection() {
         assert_eq!(text(&links, "/").await.unwrap(), "ok");
     }
     assert_eq!(connections.try_iter().count(), 3);
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_is_the_caller_s_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (accepted, connections) = mpsc::channel();
+    agent(dir.path(), move |stream| {
+        accepted.send(()).unwrap();
+        let mut reader = BufReader::new(&stream);
+        if read_head(&mut reader) == Some("GET /plain HTTP/1.1\r\n".to_owned()) {
+            (&stream).write_all(OK).unwrap();
+            return;
+        }
+        // What follows the head in the same write belongs to the stream.
+        let head = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n";
+        (&stream).write_all(format!("{head}first ").as_bytes()).unwrap();
+        std::io::copy(&mut reader, &mut &stream).unwrap();
+    });
+    let links = Links::new(dir.path().to_owned());
+    let mut request = get("/tunnel");
+    request.headers_mut().insert("connection", "upgrade".parse().unwrap());
+    request.headers_mut().insert("upgrade", "x".parse().unwrap());
+
+    let response = links.send(JAIL, request).await.unwrap();
+    assert_eq!(response.status(), http::StatusCode::SWITCHING_PROTOCOLS);
+    let mut stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+    stream.write_all(b"echo").await.unwrap();
+    let mut heard = [0; 10];
+    stream.read_exact(&mut heard).await.unwrap();
+    drop(stream);
+
+    assert_eq!(&heard, b"first echo");
+    assert_eq!(text(&links, "/plain").await.unwrap(), "ok");
+    assert_eq!(connections.try_iter().count(), 2);
 }
 
 /// Reports the end of the connection after sending `answer`.

@@ -18,11 +18,11 @@ use crate::{
 mod names;
 
 pub use libc::{
-    O_CREAT, O_DIRECTORY, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, O_RDWR,
-    O_TRUNC, O_WRONLY, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS,
-    RESOLVE_NO_XDEV, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG,
+    O_APPEND, O_CREAT, O_DIRECTORY, O_EXCL, O_NOATIME, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH,
+    O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG,
 };
-pub use names::Names;
+pub use names::{Kind, Name, Names};
 
 /// How [`open`] opens.
 #[derive(Debug, Clone, Copy)]
@@ -161,15 +161,106 @@ fn unlink(dir: BorrowedFd<'_>, name: &CStr, flags: i32) -> Result<(), SysError> 
     check("unlinkat", ret).map(drop)
 }
 
-/// Renames `from` to `to` within `dir`, replacing a file that is there.
+/// Renames `from` in `from_dir` to `to` in `to_dir`. What is there is replaced, as far as the kernel
+/// replaces it, unless `is_exclusive`.
 ///
 /// # Errors
-/// Those of `renameat(2)`.
-pub fn rename(dir: BorrowedFd<'_>, from: &CStr, to: &CStr) -> Result<(), SysError> {
-    let dir = dir.as_raw_fd();
-    // SAFETY: both names are valid C strings; `dir` is open while borrowed.
-    let done = unsafe { libc::renameat(dir, from.as_ptr(), dir, to.as_ptr()) };
-    check("renameat", done).map(drop)
+/// Those of `renameat2(2)`: `EXDEV` for another file system, and on overlayfs for a directory of a
+/// lower layer; `EEXIST` when `is_exclusive`; `EINVAL` for a directory into itself.
+///
+/// Source: `renameat2(2)`, Linux 3.15.
+pub fn rename(
+    (from_dir, from): (BorrowedFd<'_>, &CStr),
+    (to_dir, to): (BorrowedFd<'_>, &CStr),
+    is_exclusive: bool,
+) -> Result<(), SysError> {
+    let flags = if is_exclusive { libc::RENAME_NOREPLACE } else { 0 };
+    let (from_dir, to_dir) = (from_dir.as_raw_fd(), to_dir.as_raw_fd());
+    // SAFETY: both names are valid C strings; the directories are open while borrowed.
+    let done = unsafe { libc::renameat2(from_dir, from.as_ptr(), to_dir, to.as_ptr(), flags) };
+    check("renameat2", done).map(drop)
+}
+
+/// Where data begins at or after `from`: a hole of a sparse file lies before it. None when there
+/// is a hole up to the end. Moves the file's position.
+///
+/// # Errors
+/// Those of `lseek(2)`; `EINVAL` for a file that has no positions.
+pub fn seek_data(file: BorrowedFd<'_>, from: u64) -> Result<Option<u64>, SysError> {
+    seek(file, from, libc::SEEK_DATA)
+}
+
+/// Where data that begins at `from` ends: at a hole or at the end of the file. None when `from` is
+/// not in the file. Moves the file's position.
+///
+/// # Errors
+/// As [`seek_data`].
+pub fn seek_hole(file: BorrowedFd<'_>, from: u64) -> Result<Option<u64>, SysError> {
+    seek(file, from, libc::SEEK_HOLE)
+}
+
+fn seek(file: BorrowedFd<'_>, from: u64, whence: i32) -> Result<Option<u64>, SysError> {
+    let Ok(from) = i64::try_from(from) else { return Ok(None) };
+    // SAFETY: integers only; the file is open while borrowed.
+    let found = unsafe { libc::lseek(file.as_raw_fd(), from, whence) };
+    match check("lseek", found) {
+        Ok(found) => Ok(u64::try_from(found).ok()),
+        Err(SysError { errno: libc::ENXIO, .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives the file `from` in `from_dir` the further name `to` in `to_dir`; a symbolic link is not
+/// followed.
+///
+/// # Errors
+/// Those of `linkat(2)`; `EEXIST` when `to` is there.
+pub fn hard_link(
+    from_dir: BorrowedFd<'_>,
+    from: &CStr,
+    to_dir: BorrowedFd<'_>,
+    to: &CStr,
+) -> Result<(), SysError> {
+    let (from_dir, to_dir) = (from_dir.as_raw_fd(), to_dir.as_raw_fd());
+    // SAFETY: both names are valid C strings; both directories are open while borrowed.
+    let done = unsafe { libc::linkat(from_dir, from.as_ptr(), to_dir, to.as_ptr(), 0) };
+    check("linkat", done).map(drop)
+}
+
+/// Gives the symbolic link `name` itself another owner.
+///
+/// # Errors
+/// Those of `fchownat(2)`; `EINVAL` for an id that is not mapped in this user namespace.
+pub fn set_link_owner(
+    dir: BorrowedFd<'_>,
+    name: &CStr,
+    (uid, gid): (u32, u32),
+) -> Result<(), SysError> {
+    let flags = libc::AT_SYMLINK_NOFOLLOW;
+    // SAFETY: `name` is a valid C string; `dir` is open while borrowed; the rest are numbers.
+    let done = unsafe { libc::fchownat(dir.as_raw_fd(), name.as_ptr(), uid, gid, flags) };
+    check("fchownat", done).map(drop)
+}
+
+/// Sets when the symbolic link `name` itself last changed: seconds since 1970-01-01 UTC, and
+/// nanoseconds from 0 to 999,999,999.
+///
+/// # Errors
+/// Those of `utimensat(2)`.
+pub fn set_link_modified(
+    dir: BorrowedFd<'_>,
+    name: &CStr,
+    (seconds, nanoseconds): (i64, u32),
+) -> Result<(), SysError> {
+    let times = [
+        libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT },
+        libc::timespec { tv_sec: seconds, tv_nsec: i64::from(nanoseconds) },
+    ];
+    let (dir, flags) = (dir.as_raw_fd(), libc::AT_SYMLINK_NOFOLLOW);
+    // SAFETY: `name` is a valid C string, `times` are the two times that the call reads, and both
+    // live through it; `dir` is open while borrowed.
+    let done = unsafe { libc::utimensat(dir, name.as_ptr(), times.as_ptr(), flags) };
+    check("utimensat", done).map(drop)
 }
 
 /// Where the symbolic link `name` in `dir` points.
@@ -196,27 +287,45 @@ pub struct Stat {
     pub mode: u32,
     /// Bytes.
     pub size: u64,
-    /// Milliseconds since 1970-01-01 UTC of the last change of the content.
-    pub modified_ms: i64,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device and inode: which file it is.
+    pub identity: (u64, u64),
+    /// Nanoseconds since 1970-01-01 UTC of the last change of the content.
+    pub modified_ns: i64,
+    /// The same of the last read.
+    pub accessed_ns: i64,
+    /// The same of the last change of content or inode.
+    pub changed_ns: i64,
 }
 
-/// Looks at `name` in `dir`; at a symbolic link itself.
+/// Looks at `name` in `dir`; at a symbolic link itself. With an empty name at `dir`, which need not
+/// be a directory.
 ///
 /// # Errors
 /// Those of `fstatat(2)`.
 pub fn stat(dir: BorrowedFd<'_>, name: &CStr) -> Result<Stat, SysError> {
+    const FLAGS: i32 = libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH;
     let mut stat = MaybeUninit::<libc::stat>::zeroed();
     // SAFETY: the structure is writable, the name ends in a zero, `dir` is open while borrowed.
-    let done = unsafe {
-        libc::fstatat(dir.as_raw_fd(), name.as_ptr(), stat.as_mut_ptr(), libc::AT_SYMLINK_NOFOLLOW)
-    };
+    let done = unsafe { libc::fstatat(dir.as_raw_fd(), name.as_ptr(), stat.as_mut_ptr(), FLAGS) };
     check("fstatat", done)?;
     // SAFETY: integers only; zeroed, and filled in by the call that succeeded.
     let stat = unsafe { stat.assume_init() };
+    let time = |seconds: i64, nanoseconds: i64| {
+        seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
+    };
     Ok(Stat {
         mode: stat.st_mode,
         size: u64::try_from(stat.st_size).unwrap_or_default(),
-        modified_ms: stat.st_mtime * 1000 + stat.st_mtime_nsec / 1_000_000,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        identity: (stat.st_dev, stat.st_ino),
+        modified_ns: time(stat.st_mtime, stat.st_mtime_nsec),
+        accessed_ns: time(stat.st_atime, stat.st_atime_nsec),
+        changed_ns: time(stat.st_ctime, stat.st_ctime_nsec),
     })
 }
 
@@ -256,9 +365,16 @@ mod tests {
         let new = How { flags: O_WRONLY | O_CREAT | O_EXCL, mode: 0o600, resolve: 0 };
         open(dir, c"a", new).unwrap();
         assert_eq!(open(dir, c"a", new).unwrap_err().errno, libc::EEXIST);
-        rename(dir, c"a", c"b").unwrap();
+        make_dir(dir, c"d", 0o700).unwrap();
+        rename((dir, c"a"), (dir, c"b"), true).unwrap();
+        let taken = rename((dir, c"b"), (dir, c"d"), true).unwrap_err();
+        assert_eq!(taken.errno, libc::EEXIST);
+        let within = open(dir, c"d", How::new(O_RDONLY | O_DIRECTORY)).unwrap();
+        let into_itself = rename((dir, c"d"), (within.as_fd(), c"d"), false).unwrap_err();
+        assert_eq!(into_itself.errno, libc::EINVAL);
         assert_eq!(stat(dir, c"b").unwrap().mode, S_IFREG | 0o600);
         assert_eq!(stat(dir, c"a").unwrap_err().errno, libc::ENOENT);
+        assert_eq!(stat(within.as_fd(), c"").unwrap(), stat(dir, c"d").unwrap());
         make_pipe(dir, c"p", 0o600).unwrap();
         assert_eq!(make_pipe(dir, c"p", 0o600).unwrap_err().errno, libc::EEXIST);
         assert_eq!(stat(dir, c"p").unwrap().mode, libc::S_IFIFO | 0o600);
@@ -274,10 +390,61 @@ mod tests {
     }
 
     #[test]
+    fn links_have_owners_and_times_of_their_own_and_files_further_names() {
+        use std::os::unix::fs::MetadataExt;
+        let path = std::env::temp_dir().join(format!("sys-links-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        let dir = std::fs::File::open(&path).unwrap();
+        let dir = dir.as_fd();
+        std::fs::write(path.join("a"), "x").unwrap();
+        std::os::unix::fs::symlink("a", path.join("l")).unwrap();
+
+        hard_link(dir, c"a", dir, c"b").unwrap();
+        hard_link(dir, c"l", dir, c"m").unwrap();
+        set_link_modified(dir, c"l", (-5, 7)).unwrap();
+        // Needs no privilege: they are its own.
+        let link = std::fs::symlink_metadata(path.join("l")).unwrap();
+        set_link_owner(dir, c"l", (link.uid(), link.gid())).unwrap();
+
+        assert_eq!(hard_link(dir, c"a", dir, c"b").unwrap_err().errno, libc::EEXIST);
+        assert_eq!(set_link_owner(dir, c"none", (0, 0)).unwrap_err().errno, libc::ENOENT);
+        assert_eq!(set_link_modified(dir, c"none", (0, 0)).unwrap_err().errno, libc::ENOENT);
+        assert_eq!(std::fs::metadata(path.join("b")).unwrap().nlink(), 2);
+        assert!(std::fs::metadata(path.join("a")).unwrap().mtime() > 0);
+        let moved = std::fs::symlink_metadata(path.join("m")).unwrap();
+        assert_eq!((moved.mtime(), moved.mtime_nsec()), (-5, 7));
+        std::fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
     fn magic_links_are_refused() {
         let how = How { resolve: RESOLVE_NO_MAGICLINKS, ..How::new(O_PATH) };
         assert_eq!(open(cwd(), c"/proc/self/exe", how).unwrap_err().errno, libc::ELOOP);
         open(cwd(), c"/proc/self/status", how).unwrap();
+    }
+
+    #[test]
+    fn holes_are_told_from_data() {
+        use std::os::unix::fs::FileExt;
+        let file = tempfile();
+        file.set_len(1 << 20).unwrap();
+        assert_eq!(seek_data(file.as_fd(), 0), Ok(None));
+        file.write_all_at(b"x", 1 << 19).unwrap();
+        let data = seek_data(file.as_fd(), 0).unwrap().unwrap();
+        assert!(data > 0 && data <= 1 << 19, "{data}");
+        let end = seek_hole(file.as_fd(), data).unwrap().unwrap();
+        assert!(end > 1 << 19 && end < 1 << 20, "{end}");
+        assert_eq!(seek_hole(file.as_fd(), 1 << 20), Ok(None));
+        assert_eq!(seek_data(file.as_fd(), u64::MAX), Ok(None));
+    }
+
+    /// A file without a name.
+    fn tempfile() -> std::fs::File {
+        let path = std::env::temp_dir().join(format!("sys-file-sparse-{}", std::process::id()));
+        let mut options = std::fs::File::options();
+        let file = options.read(true).write(true).create_new(true).open(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        file
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::{
     error::SysError,
     fd, file,
     process::{self, Fork, Strings},
-    seccomp, signal,
+    pty, seccomp, signal,
 };
 
 pub use failure::{Failure, REPORT_BYTES, Step};
@@ -43,6 +43,8 @@ pub struct Spawn<'a> {
     pub cwd: BorrowedFd<'a>,
     /// Its stdin, stdout and stderr; descriptors above 2.
     pub stdio: [BorrowedFd<'a>; 3],
+    /// Its stdin is a terminal, and controls its session: it sends the session's signals.
+    pub has_terminal: bool,
     /// Directory of the v2 cgroup it is born in; this process's own unless given.
     pub cgroup: Option<BorrowedFd<'a>>,
     /// `tasks` files of the v1 cgroups it joins before anything else.
@@ -107,7 +109,7 @@ fn child(plan: &Plan<'_>) -> ! {
 /// The child's steps. Cgroups come first, so that everything after is charged to them; the filter
 /// after all calls but exec, because nothing before needs it.
 fn become_program(plan: &Plan<'_>) -> Result<Infallible, Failure> {
-    let Spawn { cwd, stdio, tasks, .. } = *plan.spawn;
+    let Spawn { cwd, stdio, has_terminal, tasks, .. } = *plan.spawn;
     for tasks in tasks {
         // "0" names the writer itself, cgroups(7).
         in_step(Step::JoinCgroup, file::write_all(*tasks, b"0"))?;
@@ -120,6 +122,10 @@ fn become_program(plan: &Plan<'_>) -> Result<Infallible, Failure> {
     in_step(Step::Signals, signal::unblock_all())?;
     for (target, source) in (0..).zip(stdio) {
         in_step(Step::Stdio, fd::inherit_as(source, target))?;
+    }
+    if has_terminal {
+        let [stdin, ..] = stdio;
+        in_step(Step::Terminal, pty::control(stdin))?;
     }
     in_step(Step::WorkingDirectory, process::enter(cwd))?;
     // Closed by exec and not now, because the report's pipe must live until then.

@@ -78,6 +78,72 @@ impl Server {
     }
 }
 
+/// A stream of events (`text/event-stream`) being read.
+#[derive(Debug)]
+pub struct Events {
+    response: Response,
+    buffer: Vec<u8>,
+    /// The `id:` of the last event that had one.
+    pub cursor: Option<u64>,
+    id: Option<u64>,
+}
+
+/// The connection of a stream broke.
+#[derive(Debug)]
+pub struct Broken;
+
+impl Events {
+    /// The data of the next event; none at the end.
+    ///
+    /// # Panics
+    /// When the stream breaks off.
+    pub async fn next(&mut self) -> Option<Value> {
+        self.try_next().await.expect("the stream is whole")
+    }
+
+    /// As [`Events::next`], for streams that may break off. An event that broke in the middle was
+    /// none.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub async fn try_next(&mut self) -> Result<Option<Value>, Broken> {
+        loop {
+            while let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                let line = std::str::from_utf8(&line).expect("the stream is text").trim_end();
+                if let Some(id) = line.strip_prefix("id: ") {
+                    self.id = id.parse().ok();
+                }
+                if let Some(data) = line.strip_prefix("data: ") {
+                    self.cursor = self.id.take().or(self.cursor);
+                    return Ok(Some(serde_json::from_str(data).expect("data is JSON")));
+                }
+            }
+            match self.response.chunk().await {
+                Ok(Some(chunk)) => self.buffer.extend_from_slice(&chunk),
+                Ok(None) => return Ok(None),
+                Err(_) => return Err(Broken),
+            }
+        }
+    }
+}
+
+/// Sends a request for events.
+///
+/// # Errors
+/// [`Broken`] when no response comes.
+///
+/// # Panics
+/// When the response is a refusal.
+pub async fn events(request: RequestBuilder) -> Result<Events, Broken> {
+    let response = request.header("accept", "text/event-stream").send().await;
+    let response = response.map_err(|_no_answer| Broken)?;
+    if response.status() != 200 {
+        panic!("{}: {}", response.status(), response.text().await.unwrap_or_default());
+    }
+    Ok(Events { response, buffer: Vec::new(), cursor: None, id: None })
+}
+
 /// Reads a response to its end.
 ///
 /// # Panics

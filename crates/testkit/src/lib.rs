@@ -11,11 +11,14 @@ mod http;
 mod leaks;
 mod server;
 mod slot;
+pub mod tape;
+mod viewer;
 
-pub use http::{Answer, answer};
+pub use http::{Answer, Broken, Events, answer, events};
 pub use leaks::Leaks;
 pub use server::{Server, Settings};
 pub use slot::Slot;
+pub use viewer::{PATIENCE, Viewer};
 
 pub use api;
 pub use client;

@@ -66,11 +66,18 @@ impl Server {
     /// As [`Server::start`].
     #[must_use]
     pub fn start_with(binary: &str, settings: Settings<'_>) -> Self {
-        let state = tempfile::Builder::new()
-            .prefix("sandbar-test-")
-            .tempdir_in("/var/tmp")
-            .expect("a state directory can be made");
-        Self::start_on(binary, (state.path().to_owned(), Some(state)), None, settings)
+        Self::start_on(binary, Slot::take(), temporary_state(), None, settings)
+    }
+
+    /// Starts a server that has the same address again after a restart.
+    ///
+    /// # Panics
+    /// As [`Server::start`].
+    #[must_use]
+    pub fn start_at_one_address(binary: &str) -> Self {
+        let slot = Slot::take();
+        let address = format!("127.0.0.1:{}", slot.port());
+        Self::start_on(binary, slot, temporary_state(), None, &[("LISTEN", &address)])
     }
 
     /// Starts a server whose host network is the network namespace `namespace`, as ip-netns(8)
@@ -80,11 +87,7 @@ impl Server {
     /// As [`Server::start`].
     #[must_use]
     pub fn start_in_namespace(binary: &str, namespace: &str) -> Self {
-        let state = tempfile::Builder::new()
-            .prefix("sandbar-test-")
-            .tempdir_in("/var/tmp")
-            .expect("a state directory can be made");
-        Self::start_on(binary, (state.path().to_owned(), Some(state)), Some(namespace), &[])
+        Self::start_on(binary, Slot::take(), temporary_state(), Some(namespace), &[])
     }
 
     /// Starts a server that keeps its state in `state`, which the caller removes.
@@ -93,16 +96,16 @@ impl Server {
     /// As [`Server::start`].
     #[must_use]
     pub fn start_in(binary: &str, state: &Path, settings: Settings<'_>) -> Self {
-        Self::start_on(binary, (state.to_owned(), None), None, settings)
+        Self::start_on(binary, Slot::take(), (state.to_owned(), None), None, settings)
     }
 
     fn start_on(
         binary: &str,
+        slot: Slot,
         (state, temporary): (PathBuf, Option<TempDir>),
         namespace: Option<&str>,
         settings: Settings<'_>,
     ) -> Self {
-        let slot = Slot::take();
         let before = Leaks::look(&slot.name(), &state);
         let settings =
             settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
@@ -330,6 +333,14 @@ impl Drop for Server {
         assert!(down.status.success(), "`sandbar down` failed: {complaint}\n{log}");
         self.before.expect_again(&self.slot.name(), &self.state);
     }
+}
+
+fn temporary_state() -> (PathBuf, Option<TempDir>) {
+    let state = tempfile::Builder::new()
+        .prefix("sandbar-test-")
+        .tempdir_in("/var/tmp")
+        .expect("a state directory can be made");
+    (state.path().to_owned(), Some(state))
 }
 
 /// Collects the log; tells when the line comes that says that requests are served.

@@ -17,6 +17,10 @@ const FIRST_UID: u32 = 0x4000_0000;
 /// User ids of one slot: 256 sandboxes of 65,536.
 const UIDS: u32 = 256 << 16;
 
+/// The port of the first slot's server, for tests that need the same one again after a restart: below
+/// those that the kernel gives out by itself.
+const FIRST_PORT: u32 = 22_000;
+
 /// A number that no other test uses, by a lock that ends with the process.
 #[derive(Debug)]
 pub struct Slot {
@@ -53,6 +57,12 @@ impl Slot {
     #[must_use]
     pub fn subnet(&self) -> String {
         format!("10.214.{}.0/24", self.number)
+    }
+
+    /// A port of its own.
+    #[must_use]
+    pub fn port(&self) -> u32 {
+        FIRST_PORT + self.number
     }
 
     /// The first user id of its sandboxes.

@@ -1,4 +1,4 @@
-//! The two renderings of a command's log.
+//! A command's log as one JSON document.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -31,7 +31,7 @@ const PIECE_BYTES: usize = 48 * 1024;
 ///
 /// Cancel safety: dropping the future drops `attachment`.
 pub(super) async fn buffered(attachment: Attachment, encoding: Encoding) -> Response {
-    let process = &attachment.0;
+    let process = attachment.process();
     let end = process.ended().await;
     if let Some(loss) = session::loss(process, end) {
         return Refusal(with_tails(loss, &process.log, encoding)).into_response();
@@ -152,6 +152,19 @@ mod tests {
         aftermath: Aftermath::Kept,
     };
 
+    /// What belongs together is apart in the log.
+    fn written_in_turns(stdout: &[u8], stderr: &[u8]) -> Arc<Log> {
+        let log = Log::new(Retention::Oldest, Arc::new(Budget::new(BUDGET_BYTES)));
+        for turn in 0..stdout.len().max(stderr.len()).div_ceil(1000) {
+            for (stream, bytes) in [(OutputStream::Stdout, stdout), (OutputStream::Stderr, stderr)]
+            {
+                let chunk = bytes.chunks(1000).nth(turn).unwrap_or_default();
+                log.append(stream, chunk.to_vec());
+            }
+        }
+        Arc::new(log)
+    }
+
     #[test]
     fn pieces_make_the_json_of_a_result() {
         let long: Vec<u8> = "a\"\n€\u{1}".bytes().cycle().take(3 * PIECE_BYTES + 1).collect();
@@ -163,17 +176,7 @@ mod tests {
             (Encoding::Base64, |b| base64::Engine::encode(&base64::prelude::BASE64_STANDARD, b)),
         ] {
             for (stdout, stderr) in [(&b""[..], &b"\xff"[..]), (&long, b"x"), (b"", &long)] {
-                let log =
-                    Arc::new(Log::new(Retention::Oldest, Arc::new(Budget::new(BUDGET_BYTES))));
-                // Written in turns, so that what belongs together is apart in the log.
-                for turn in 0..stdout.len().max(stderr.len()).div_ceil(1000) {
-                    for (stream, bytes) in
-                        [(OutputStream::Stdout, stdout), (OutputStream::Stderr, stderr)]
-                    {
-                        let chunk = bytes.chunks(1000).nth(turn).unwrap_or_default();
-                        log.append(stream, chunk.to_vec());
-                    }
-                }
+                let log = written_in_turns(stdout, stderr);
                 let id: ProcessId = "p".parse().unwrap();
 
                 let json: Vec<Bytes> = pieces(id.clone(), log, END, encoding).collect();

@@ -37,6 +37,7 @@ fn code(errno: i32) -> ErrorCode {
         errno::EEXIST => ErrorCode::FileExists,
         errno::ENOTEMPTY => ErrorCode::DirectoryNotEmpty,
         errno::EBUSY => ErrorCode::ResourceBusy,
+        errno::ELOOP => ErrorCode::TooManyLinks,
         // Opening a socket, or a device without a driver, open(2).
         errno::ENXIO | errno::ENODEV => ErrorCode::NotRegularFile,
         _ => ErrorCode::FilesystemError,

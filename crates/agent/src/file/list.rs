@@ -1,305 +1,253 @@
-//! Listing a directory: sorted, a page at a time, in memory that does not grow with it.
-//!
-//! ```text
-//! cursor ─▶ open the directories on its way ─▶ walk in order ─▶ page, next cursor
-//! ```
-//!
-//! Each level of the walk holds the next few names after its position, found by reading its whole
-//! directory and keeping the smallest. When all levels together hold too many, the outermost
-//! forget theirs; a position is enough to find them again. So a page of a directory costs one look
-//! at all of its names, and any number of entries fits.
-//!
-//! Order: path by path, component by component, bytes as numbers; a directory before its content.
+//! Listing a directory, a page at a time, in memory that does not grow with it.
 
 use std::{
     cmp::Ordering,
-    collections::{BTreeSet, VecDeque},
-    ffi::{CStr, CString},
-    os::fd::{AsFd, OwnedFd},
+    ffi::CString,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use api::{
-    error::{ApiError, ErrorCode},
+    error::{ApiError, ErrorBody, ErrorCode},
     file::{FileEntry, FileList, FileType, ListFiles},
-    limit::{PAGE_ENTRIES, PATH_BYTES},
+    limit::{FILE_PAGE_ENTRIES, PAGE_ENTRIES, PATH_BYTES},
+};
+use axum::{
+    extract::State,
+    http::{HeaderName, header},
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use sys::{
-    SysError, errno,
-    file::{self, How, Names},
-};
+use sys::{SysError, errno, file};
 
 use super::{
+    base, blocking,
     entry::entry,
     fault::fault,
     path::{self, FilePath},
+    walk::{Position, Walk, is_passable},
 };
+use crate::{extract::Query, init::Agent, refusal::Refusal};
 
 const LIST: &str = "list";
 
-/// Names held by all levels together; more than one page, so that a flat directory is read once
-/// per page.
-const HELD_NAMES: usize = 4 * PAGE_ENTRIES;
+/// The walk of the page that was made last, if there is more. Who asks for the next page next gets it
+/// from here: where overlayfs merges directories, to open one again is to read all of it again. Holds
+/// as much as one walk does, and everything works without it.
+static PAUSED: Mutex<Option<Paused>> = Mutex::new(None);
 
-/// Bytes of the path of the deepest directory whose content is shown: the path of what is in it
-/// must itself fit in a path, and a name has up to 255 bytes.
-const DEEPEST_BYTES: usize = PATH_BYTES - 256;
+/// Bytes of the longest cursor: that of a path whose every other byte is a slash.
+const CURSOR_BYTES: usize = PATH_BYTES * 6;
+
+/// Lists a directory, a page at a time.
+///
+/// Within a page entries are sorted by path, component by component; a directory comes before its
+/// content. Pages follow each other in the order of the file system, so that each costs the same,
+/// however large the directory is. Names that are not UTF-8 are shown with U+FFFD and have
+/// `encodedPath`. What is made, changed or removed between two pages may or may not appear.
+#[utoipa::path(get, path = "/files:list", operation_id = "listFiles", tag = "files", params(ListFiles),
+    responses(
+        (status = 200, description = "One page", body = FileList),
+        (status = 400, description = "VALIDATION_FAILED, INVALID_PATH, NOT_DIRECTORY, NAME_TOO_LONG, TOO_MANY_LINKS", body = ErrorBody),
+        (status = 403, description = "PERMISSION_DENIED", body = ErrorBody),
+        (status = 404, description = "FILE_NOT_FOUND, SESSION_NOT_FOUND", body = ErrorBody),
+        (status = 500, description = "FILESYSTEM_ERROR", body = ErrorBody),
+    ))]
+pub(crate) async fn list(
+    State(agent): State<Arc<Agent>>,
+    Query(query): Query<ListFiles>,
+) -> Result<([(HeaderName, &'static str); 1], Vec<u8>), Refusal> {
+    let page = check(&base(&agent, query.session.as_ref())?, &query)?;
+    // Written out where it is made: a large page would keep the thread of all requests for long.
+    let json = blocking(move || {
+        serde_json::to_vec(&make(page)?)
+            .map_err(|fault| ApiError::new(ErrorCode::InternalError, fault.to_string()))
+    });
+    Ok(([(header::CONTENT_TYPE, "application/json")], json.await?))
+}
 
 /// A checked query.
 #[derive(Debug)]
-pub(super) struct Page {
-    path: FilePath,
-    recursive: bool,
-    hidden: bool,
-    /// Components of the last entry of the page before, below `path`.
-    after: Vec<CString>,
+struct Page {
+    list: List,
+    /// Where the page before ended, and the same as text.
+    after: Vec<Position>,
+    cursor: String,
     limit: usize,
 }
 
-/// Checks a query.
-pub(super) fn check(workdir: &str, query: &ListFiles) -> Result<Page, ApiError> {
+/// What is listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct List {
+    path: FilePath,
+    recursive: bool,
+    hidden: bool,
+}
+
+/// A walk between two pages.
+#[derive(Debug)]
+struct Paused {
+    list: List,
+    cursor: String,
+    walk: Walk,
+}
+
+fn check(base: &str, query: &ListFiles) -> Result<Page, ApiError> {
     let invalid = |field: &str, text: String| {
         ApiError::new(ErrorCode::ValidationFailed, text).with("field", field)
     };
     let limit = query.limit.unwrap_or(PAGE_ENTRIES);
-    if !(1..=PAGE_ENTRIES).contains(&limit) {
-        return Err(invalid("limit", format!("limit is from 1 to {PAGE_ENTRIES}")));
+    if !(1..=FILE_PAGE_ENTRIES).contains(&limit) {
+        return Err(invalid("limit", format!("limit is from 1 to {FILE_PAGE_ENTRIES}")));
     }
     let after = match &query.cursor {
         None => Vec::new(),
-        Some(cursor) => parse_cursor(cursor).ok_or_else(|| {
-            invalid("cursor", "cursor is not the nextCursor of a page".to_owned())
-        })?,
+        Some(cursor) => parse_cursor(cursor)
+            .filter(|positions| query.recursive || positions.len() == 1)
+            .ok_or_else(|| {
+                invalid("cursor", "cursor is not the nextCursor of a page of this list".to_owned())
+            })?,
     };
-    Ok(Page {
-        path: path::absolute(workdir, &query.path)?,
-        recursive: query.recursive,
-        hidden: query.hidden,
-        after,
-        limit,
-    })
+    let path = path::absolute(base, &query.path)?;
+    let list = List { path, recursive: query.recursive, hidden: query.hidden };
+    Ok(Page { list, after, cursor: query.cursor.clone().unwrap_or_default(), limit })
 }
 
-fn cursor(components: &[CString]) -> String {
-    let bytes: Vec<&[u8]> = components.iter().map(CString::as_bytes).collect();
-    BASE64_URL_SAFE_NO_PAD.encode(bytes.join(&b'/'))
-}
-
-fn parse_cursor(cursor: &str) -> Option<Vec<CString>> {
-    let bytes = BASE64_URL_SAFE_NO_PAD.decode(cursor).ok().filter(|b| b.len() <= PATH_BYTES)?;
-    bytes
-        .split(|byte| *byte == b'/')
-        .map(|part| match part {
-            b"" | b"." | b".." => None,
-            part => CString::new(part).ok(),
-        })
-        .collect()
-}
-
-/// Makes the page.
-pub(super) fn list(page: &Page) -> Result<FileList, ApiError> {
-    let refuse = |error| fault(LIST, &page.path, error);
-    let root = path::open(file::cwd(), page.path.as_c_str(), file::O_RDONLY | file::O_DIRECTORY)
-        .map_err(refuse)?;
-    let mut walk = Walk::new(page, root).map_err(refuse)?;
-    let mut entries: Vec<FileEntry> = Vec::new();
-    let mut last = Vec::new();
-    while let Some(found) = walk.next(page.limit - entries.len() + 1).map_err(refuse)? {
-        if entries.len() == page.limit {
-            return Ok(FileList { entries, next_cursor: Some(cursor(&last)) });
-        }
-        last = walk.position();
-        entries.push(found);
+/// Each position as its eight bytes, its name and a slash.
+fn cursor<'a>(positions: impl Iterator<Item = &'a Position>) -> String {
+    let mut bytes = Vec::new();
+    for position in positions {
+        bytes.extend_from_slice(&position.at.to_le_bytes());
+        bytes.extend_from_slice(position.name.as_bytes());
+        bytes.push(b'/');
     }
+    BASE64_URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn parse_cursor(cursor: &str) -> Option<Vec<Position>> {
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(cursor).ok().filter(|b| b.len() <= CURSOR_BYTES)?;
+    let mut rest = &bytes[..];
+    let mut positions = Vec::new();
+    let mut path = 0;
+    while let Some((at, after)) = rest.split_first_chunk::<8>() {
+        let end = after.iter().position(|byte| *byte == b'/')?;
+        let (name, after) = after.split_at(end);
+        path += name.len() + 1;
+        rest = after.get(1..)?;
+        let name = match name {
+            b"" | b"." | b".." => return None,
+            name => CString::new(name).ok()?,
+        };
+        positions.push(Position { at: u64::from_le_bytes(*at), name });
+    }
+    (rest.is_empty() && !positions.is_empty() && path <= PATH_BYTES).then_some(positions)
+}
+
+fn make(page: Page) -> Result<FileList, ApiError> {
+    let Page { list, after, cursor: begins_at, limit } = page;
+    let refuse = |error| fault(LIST, &list.path, error);
+    let mut walk = match take_paused(&list, &begins_at) {
+        Some(walk) => walk,
+        None => open(&list, after).map_err(refuse)?,
+    };
+    let mut entries: Vec<FileEntry> = Vec::new();
+    let mut next_cursor = String::new();
+    while walk.step().map_err(refuse)? {
+        if entries.len() == limit {
+            walk.stay();
+            pause(Paused { list, cursor: next_cursor.clone(), walk });
+            sort(&mut entries);
+            return Ok(FileList { entries, next_cursor: Some(next_cursor) });
+        }
+        let (dir, name) = walk.place();
+        match entry(dir, name, &walk.path()) {
+            Ok(mut found) => {
+                if list.recursive && found.file_type == FileType::Directory {
+                    found.unlisted = enter(&mut walk).map_err(refuse)?;
+                }
+                entries.push(found);
+            }
+            // Gone since its name was read.
+            Err(SysError { errno: errno::ENOENT, .. }) => continue,
+            Err(error) => return Err(refuse(error)),
+        }
+        if entries.len() == limit {
+            next_cursor = cursor(walk.positions());
+        }
+    }
+    sort(&mut entries);
     Ok(FileList { entries, next_cursor: None })
 }
 
-/// A directory on the way of the walk.
-#[derive(Debug)]
-struct Level {
-    /// Its name in the level above; empty for the root.
-    name: CString,
-    /// The entry it has come to.
-    at: Option<CString>,
-    /// The names right after `at`, in order.
-    next: VecDeque<CString>,
-    /// True when nothing comes after `next`.
-    is_complete: bool,
-}
-
-impl Level {
-    fn new(name: CString, at: Option<CString>) -> Self {
-        Self { name, at, next: VecDeque::new(), is_complete: false }
-    }
-}
-
-/// A walk through a tree, in order.
-#[derive(Debug)]
-struct Walk<'a> {
-    page: &'a Page,
-    root: OwnedFd,
-    levels: Vec<Level>,
-    /// Descriptor of the last level.
-    dir: Option<OwnedFd>,
-}
-
-impl<'a> Walk<'a> {
-    /// Begins after the page's cursor.
-    fn new(page: &'a Page, root: OwnedFd) -> Result<Self, SysError> {
-        let mut walk = Self { page, root, levels: Vec::new(), dir: None };
-        let mut name = c"".to_owned();
-        for component in &page.after {
-            walk.levels.push(Level::new(name, Some(component.clone())));
-            name = component.clone();
-        }
-        // The cursor's entry may be a directory, whose content comes next.
-        if page.after.is_empty() || page.recursive {
-            walk.levels.push(Level::new(name, None));
-        }
-        walk.enter()?;
-        Ok(walk)
-    }
-
-    /// The next entry; `wanted` says how many more may be asked for.
-    fn next(&mut self, wanted: usize) -> Result<Option<FileEntry>, SysError> {
-        loop {
-            let Some(level) = self.levels.last_mut() else { return Ok(None) };
-            let Some(dir) = &self.dir else {
-                self.leave()?;
-                continue;
-            };
-            if level.next.is_empty() && !level.is_complete {
-                fill(level, dir, self.page.hidden, wanted)?;
-                self.forget();
-                continue;
-            }
-            let Some(name) = level.next.pop_front() else {
-                self.leave()?;
-                continue;
-            };
-            level.at = Some(name.clone());
-            let path = self.shown_path();
-            let Some(dir) = &self.dir else { continue };
-            match entry(dir.as_fd(), &name, &path) {
-                Ok(found) => {
-                    let is_directory = found.file_type == FileType::Directory;
-                    if self.page.recursive && is_directory && path.len() < DEEPEST_BYTES {
-                        self.levels.push(Level::new(name, None));
-                        self.descend()?;
-                    }
-                    return Ok(Some(found));
-                }
-                // Gone since its name was read.
-                Err(SysError { errno: errno::ENOENT, .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Components of the entry it has come to.
-    fn position(&self) -> Vec<CString> {
-        self.levels.iter().filter_map(|level| level.at.clone()).collect()
-    }
-
-    fn shown_path(&self) -> Vec<u8> {
-        let trimmed = self.page.path.trimmed();
-        let mut path = trimmed.as_bytes().to_vec();
-        for component in self.position() {
-            if path.last() != Some(&b'/') {
-                path.push(b'/');
-            }
-            path.extend_from_slice(component.as_bytes());
-        }
-        path
-    }
-
-    /// Opens the last level, from the root. One that is gone, is none any more, may not be read or
-    /// is too deep for a path has no content to show.
-    fn enter(&mut self) -> Result<(), SysError> {
-        let mut relative = Vec::new();
-        for level in self.levels.iter().skip(1) {
-            relative.extend_from_slice(level.name.as_bytes());
-            relative.push(b'/');
-        }
-        relative.push(b'.');
-        self.dir = Self::passable(open_below(&self.root, &file::c_name(relative)?))?;
-        Ok(())
-    }
-
-    /// Opens the last level, which has just been pushed, from the one above it.
-    fn descend(&mut self) -> Result<(), SysError> {
-        let Some(level) = self.levels.last() else { return Ok(()) };
-        let Some(dir) = &self.dir else { return Ok(()) };
-        self.dir = Self::passable(open_below(dir, &level.name))?;
-        Ok(())
-    }
-
-    fn passable(opened: Result<OwnedFd, SysError>) -> Result<Option<OwnedFd>, SysError> {
-        use errno::{EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM, EXDEV};
-        match opened {
-            Ok(dir) => Ok(Some(dir)),
-            Err(error) => match error.errno {
-                EACCES | ELOOP | ENAMETOOLONG | ENOENT | ENOTDIR | EPERM | EXDEV => Ok(None),
-                _ => Err(error),
-            },
-        }
-    }
-
-    fn leave(&mut self) -> Result<(), SysError> {
-        self.levels.pop();
-        if self.levels.is_empty() { Ok(()) } else { self.enter() }
-    }
-
-    /// Takes names from the outermost levels while all hold too many.
-    fn forget(&mut self) {
-        let mut held: usize = self.levels.iter().map(|level| level.next.len()).sum();
-        let Some((_, outer)) = self.levels.split_last_mut() else { return };
-        for level in outer {
-            if held <= HELD_NAMES {
-                return;
-            }
-            held -= level.next.len();
-            if !level.next.is_empty() {
-                level.next.clear();
-                level.is_complete = false;
-            }
-        }
-    }
-}
-
-/// Opens a directory of the listed tree: no way out of it, and nothing of /proc that is the
-/// agent's.
-fn open_below(dir: &OwnedFd, path: &CStr) -> Result<OwnedFd, SysError> {
-    let how = How {
-        flags: file::O_PATH | file::O_DIRECTORY,
-        mode: 0,
-        resolve: file::RESOLVE_BENEATH | file::RESOLVE_NO_SYMLINKS,
-    };
-    let found = file::open(dir.as_fd(), path, how)?;
-    path::open(found.as_fd(), c".", file::O_RDONLY | file::O_DIRECTORY)
-}
-
-/// Reads the directory and keeps the `wanted` smallest names after the level's position.
-fn fill(level: &mut Level, dir: &OwnedFd, hidden: bool, wanted: usize) -> Result<(), SysError> {
+fn open(list: &List, after: Vec<Position>) -> Result<Walk, SysError> {
     let flags = file::O_RDONLY | file::O_DIRECTORY;
-    let mut names = Names::new(path::open(dir.as_fd(), c".", flags)?);
-    let mut smallest = BTreeSet::new();
-    level.is_complete = true;
-    let (at, is_complete) = (&level.at, &mut level.is_complete);
-    while names.next_batch(|name| {
-        let is_past = at.as_deref().is_none_or(|at| name.cmp(at) == Ordering::Greater);
-        if !is_past || (!hidden && name.to_bytes().starts_with(b".")) {
-            return;
-        }
-        if smallest.len() >= wanted {
-            *is_complete = false;
-            if smallest.last().is_some_and(|last: &CString| name >= last.as_c_str()) {
-                return;
+    let root = path::open(file::cwd(), list.path.as_c_str(), flags)?;
+    let mut walk = Walk::new(root, list.path.trimmed().as_bytes(), list.hidden);
+    walk.resume(after, list.recursive);
+    Ok(walk)
+}
+
+fn take_paused(list: &List, cursor: &str) -> Option<Walk> {
+    let mut paused = PAUSED.lock().unwrap_or_else(PoisonError::into_inner);
+    let fits = |paused: &mut Paused| paused.list == *list && paused.cursor == cursor;
+    paused.take_if(fits).map(|paused| paused.walk)
+}
+
+fn pause(walk: Paused) {
+    *PAUSED.lock().unwrap_or_else(PoisonError::into_inner) = Some(walk);
+}
+
+/// Goes into a directory; true when its content stays out of the list.
+fn enter(walk: &mut Walk) -> Result<bool, SysError> {
+    match walk.enter() {
+        Ok(()) => Ok(false),
+        // Gone, or another thing by now: it has no content.
+        Err(SysError { errno: errno::ENOENT | errno::ENOTDIR | errno::ELOOP, .. }) => Ok(false),
+        Err(error) if is_passable(error) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+fn sort(entries: &mut [FileEntry]) {
+    entries.sort_unstable_by(|a, b| by_component(a.path.as_bytes(), b.path.as_bytes()));
+}
+
+/// Component by component, bytes as numbers: the slash goes before everything.
+fn by_component(a: &[u8], b: &[u8]) -> Ordering {
+    let rank = |byte: Option<&u8>| byte.map(|byte| if *byte == b'/' { 0 } else { *byte });
+    let differs = a.iter().zip(b).position(|(a, b)| a != b).unwrap_or(a.len().min(b.len()));
+    rank(a.get(differs)).cmp(&rank(b.get(differs)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_goes_before_its_content_and_that_before_its_neighbours() {
+        let sorted = ["/a", "/a/b", "/a/b/c", "/a/b.x", "/a-", "/a-/z", "/a0", "/b"];
+        for (index, a) in sorted.iter().enumerate() {
+            for (other, b) in sorted.iter().enumerate() {
+                let found = by_component(a.as_bytes(), b.as_bytes());
+                assert_eq!(found, index.cmp(&other), "{a} {b}");
             }
-            smallest.pop_last();
         }
-        smallest.insert(name.to_owned());
-    })? {}
-    level.next = smallest.into_iter().collect();
-    Ok(())
+    }
+
+    #[test]
+    fn a_cursor_is_read_as_it_was_written_and_nothing_else_is() {
+        let position = |at, name: &CStr| Position { at, name: name.to_owned() };
+        let positions = vec![position(u64::MAX / 2, c"a"), position(0, c"\xff b")];
+        assert_eq!(parse_cursor(&cursor(positions.iter())), Some(positions));
+        let longest: Vec<Position> = (0..PATH_BYTES / 2).map(|_| position(7, c"d")).collect();
+        assert_eq!(parse_cursor(&cursor(longest.iter())), Some(longest));
+        for name in [c"", c".", c".."] {
+            assert_eq!(parse_cursor(&cursor([position(1, name)].iter())), None);
+        }
+        let deep: Vec<Position> = (0..=PATH_BYTES / 2).map(|_| position(7, c"d")).collect();
+        assert_eq!(parse_cursor(&cursor(deep.iter())), None);
+        for bad in ["", "AA", "!", "AAAAAAAAAAAA", "AAAAAAAAAABhAA"] {
+            assert_eq!(parse_cursor(bad), None, "{bad}");
+        }
+    }
+
+    use std::ffi::CStr;
 }

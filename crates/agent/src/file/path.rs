@@ -17,7 +17,7 @@ use api::{
 };
 use sys::{
     SysError, errno,
-    file::{self, How},
+    file::{self, How, Stat},
     file_system,
 };
 
@@ -31,7 +31,7 @@ const LINKS: usize = 40;
 pub(super) struct FilePath(CString);
 
 impl FilePath {
-    fn new(bytes: Vec<u8>) -> Result<Self, ApiError> {
+    pub(super) fn new(bytes: Vec<u8>) -> Result<Self, ApiError> {
         let invalid = |text: String| Err(ApiError::new(ErrorCode::InvalidPath, text));
         if bytes.len() > PATH_BYTES {
             return invalid(format!("a path has at most {PATH_BYTES} bytes"));
@@ -88,7 +88,7 @@ impl FilePath {
     }
 
     /// The directory part, and the last component; `.` of it when the path ends in a slash.
-    fn split(&self) -> (Self, CString) {
+    pub(super) fn split(&self) -> (Self, CString) {
         let bytes = self.as_bytes();
         let slash = bytes.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
         let (parent, name) = bytes.split_at((slash + 1).min(bytes.len()));
@@ -98,10 +98,14 @@ impl FilePath {
     }
 }
 
-/// The path that `/files/...` names: what follows, percent-decoded once, from the root.
-pub(super) fn of_url(url_path: &str) -> Result<FilePath, ApiError> {
+/// The path that `/files/...` names: what follows, percent-decoded once, from the root; or from
+/// `base` when there is one and it does not begin with a slash.
+pub(super) fn of_url(base: Option<&str>, url_path: &str) -> Result<FilePath, ApiError> {
     let encoded = url_path.strip_prefix("/files/").unwrap_or(url_path);
-    let mut bytes = vec![b'/'];
+    let starts_at_root =
+        encoded.starts_with('/') || encoded.to_ascii_lowercase().starts_with("%2f");
+    let mut bytes = base.filter(|_| !starts_at_root).unwrap_or_default().as_bytes().to_vec();
+    bytes.push(b'/');
     let mut rest = encoded.bytes();
     while let Some(byte) = rest.next() {
         if byte != b'%' {
@@ -122,15 +126,15 @@ fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
-/// A path of a request's text: from the root, or from `workdir`.
-pub(super) fn absolute(workdir: &str, text: &str) -> Result<FilePath, ApiError> {
+/// A path of a request's text: from the root, or from `base`.
+pub(super) fn absolute(base: &str, text: &str) -> Result<FilePath, ApiError> {
     if text.is_empty() {
         return Err(ApiError::new(ErrorCode::InvalidPath, "the path is empty"));
     }
     if text.starts_with('/') {
         return FilePath::from_root(text.as_bytes().to_vec());
     }
-    FilePath::from_root(format!("{workdir}/{text}").into_bytes())
+    FilePath::from_root(format!("{base}/{text}").into_bytes())
 }
 
 /// Opens `path`, below `dir` if it is relative. Nothing in it waits, becomes a terminal of ours,
@@ -183,21 +187,49 @@ impl Target {
     }
 
     /// The same for what the last component points to, link by link: the file that a write means.
-    pub(super) fn follow(attempt: &str, path: &FilePath) -> Result<Self, ApiError> {
+    /// With what is there; none when nothing is.
+    pub(super) fn follow(attempt: &str, path: &FilePath) -> Result<(Self, Option<Stat>), ApiError> {
         let mut target = Self::open(attempt, path)?;
         for _ in 0..LINKS {
-            let link = match file::read_link(target.parent.as_fd(), &target.name) {
-                Ok(link) => link,
-                // Not a link, or nothing yet: this is it.
-                Err(SysError { errno: errno::EINVAL | errno::ENOENT, .. }) => {
-                    target.path = path.clone();
-                    return Ok(target);
-                }
+            let there = target.look(attempt)?;
+            if there.is_none_or(|stat| stat.mode & file::S_IFMT != file::S_IFLNK) {
+                target.path = path.clone();
+                return Ok((target, there));
+            }
+            // What a link of /proc says is not where it leads, and may be no path at all.
+            let (parent, name) = target.place();
+            if let Err(error @ SysError { errno: errno::ELOOP, .. }) =
+                open(parent, name, file::O_PATH)
+            {
+                return Err(fault(attempt, path, error));
+            }
+            match file::read_link(target.parent.as_fd(), &target.name) {
+                Ok(link) => target = target.next(attempt, path, link.as_bytes())?,
+                // Replaced since it was looked at: look again.
+                Err(SysError { errno: errno::EINVAL | errno::ENOENT, .. }) => {}
                 Err(error) => return Err(fault(attempt, path, error)),
-            };
-            target = target.next(attempt, path, link.as_bytes())?;
+            }
         }
         Err(fault(attempt, path, SysError { call: "readlinkat", errno: errno::ELOOP }))
+    }
+
+    /// What is there; none when nothing is.
+    pub(super) fn look(&self, attempt: &str) -> Result<Option<Stat>, ApiError> {
+        match file::stat(self.parent.as_fd(), &self.name) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(SysError { errno: errno::ENOENT, .. }) => Ok(None),
+            Err(error) => Err(fault(attempt, &self.path, error)),
+        }
+    }
+
+    /// True when the path does not end in a name of its own, but in a slash, `.` or `..`.
+    pub(super) fn is_nameless(&self) -> bool {
+        matches!(self.name.as_bytes(), b"." | b"..")
+    }
+
+    /// The directory and the name, for the calls of [`file`].
+    pub(super) fn place(&self) -> (BorrowedFd<'_>, &CStr) {
+        (self.parent.as_fd(), &self.name)
     }
 
     fn next(&self, attempt: &str, path: &FilePath, link: &[u8]) -> Result<Self, ApiError> {
@@ -214,26 +246,22 @@ impl Target {
         Ok(Self { parent, name, path: path.clone() })
     }
 
-    /// What is there.
+    /// What is there, for an answer about it.
     pub(super) fn entry(&self, attempt: &str) -> Result<FileEntry, ApiError> {
-        entry::entry(self.parent.as_fd(), &self.name, self.path.as_bytes())
+        entry::tagged(self.parent.as_fd(), &self.name, self.path.as_bytes())
             .map_err(|error| fault(attempt, &self.path, error))
     }
 }
 
 /// Opens a file for reading, as `open`, and refuses what is not a regular file.
-pub(super) fn open_file(path: &FilePath) -> Result<File, ApiError> {
-    const READ: &str = "read";
-    let refuse = |errno| fault(READ, path, SysError { call: "open", errno });
-    let file = open(file::cwd(), path.as_c_str(), file::O_RDONLY)
-        .map_err(|error| fault(READ, path, error))
-        .map(File::from)?;
-    let kind =
-        file.metadata().map_err(|error| super::fault::io_fault(READ, path, &error))?.file_type();
-    match (kind.is_file(), kind.is_dir()) {
-        (true, _) => Ok(file),
-        (_, true) => Err(refuse(errno::EISDIR)),
-        _ => Err(refuse(errno::ENODEV)),
+pub(super) fn open_file(attempt: &str, path: &FilePath) -> Result<(File, Stat), ApiError> {
+    let refuse = |error| fault(attempt, path, error);
+    let file = open(file::cwd(), path.as_c_str(), file::O_RDONLY).map_err(refuse)?;
+    let stat = file::stat(file.as_fd(), c"").map_err(refuse)?;
+    match stat.mode & file::S_IFMT {
+        file::S_IFREG => Ok((file.into(), stat)),
+        file::S_IFDIR => Err(refuse(SysError { call: "open", errno: errno::EISDIR })),
+        _ => Err(refuse(SysError { call: "open", errno: errno::ENODEV })),
     }
 }
 
@@ -261,12 +289,21 @@ mod tests {
             ("/files/%+1", Err(ErrorCode::InvalidPath)),
             ("/files/a%00b", Err(ErrorCode::InvalidPath)),
         ] {
-            assert_eq!(text(of_url(url)), path.map(str::to_owned), "{url}");
+            assert_eq!(text(of_url(None, url)), path.map(str::to_owned), "{url}");
         }
-        assert_eq!(of_url("/files/%ff").unwrap().as_bytes(), b"/\xff");
+        assert_eq!(of_url(None, "/files/%ff").unwrap().as_bytes(), b"/\xff");
+        for (url, path) in [
+            ("/files/a/b", "/w/a/b"),
+            ("/files/../a", "/w/../a"),
+            ("/files//a", "/a"),
+            ("/files/%2Fa", "/a"),
+            ("/files/%2fa", "/a"),
+        ] {
+            assert_eq!(text(of_url(Some("/w"), url)), Ok(path.to_owned()), "{url}");
+        }
         let longest = "x".repeat(PATH_BYTES - 1);
-        assert!(of_url(&format!("/files/{longest}")).is_ok());
-        assert!(of_url(&format!("/files/{longest}x")).is_err());
+        assert!(of_url(None, &format!("/files/{longest}")).is_ok());
+        assert!(of_url(None, &format!("/files/{longest}x")).is_err());
     }
 
     #[test]

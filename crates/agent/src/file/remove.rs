@@ -8,23 +8,30 @@
 use std::{
     collections::VecDeque,
     ffi::{CStr, CString},
-    fs::File,
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::fs::MetadataExt,
-    },
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
 };
 
-use api::error::ApiError;
+use api::{
+    error::{ApiError, ErrorBody},
+    file::DeleteFile,
+};
+use axum::{
+    extract::{OriginalUri, State},
+    http::StatusCode,
+};
 use sys::{
     SysError, errno,
     file::{self, How, Names},
 };
 
 use super::{
+    blocking,
     fault::fault,
-    path::{FilePath, Target},
+    path::{self, FilePath, Target},
+    place,
 };
+use crate::{extract::Query, init::Agent, refusal::Refusal};
 
 const DELETE: &str = "delete";
 
@@ -38,19 +45,44 @@ const REMEMBERED_NAMES: usize = 16 * 1024;
 /// Times one directory is read before it counts as filling faster than it empties.
 const READS: usize = 1000;
 
+/// Deletes a file, a symbolic link or a directory.
+#[utoipa::path(delete, path = "/files/{*path}", operation_id = "deleteFile", tag = "files",
+    params(("path" = String, Path, description = "Absolute path, without the leading slash"), DeleteFile),
+    responses(
+        (status = 204, description = "Deleted"),
+        (status = 400, description = "VALIDATION_FAILED, INVALID_PATH, IS_DIRECTORY (without `recursive`), NOT_DIRECTORY, NAME_TOO_LONG, TOO_MANY_LINKS", body = ErrorBody),
+        (status = 403, description = "PERMISSION_DENIED, READ_ONLY", body = ErrorBody),
+        (status = 404, description = "FILE_NOT_FOUND, SESSION_NOT_FOUND", body = ErrorBody),
+        (status = 409, description = "RESOURCE_BUSY: something is mounted there; DIRECTORY_NOT_EMPTY: it fills faster than it is emptied", body = ErrorBody),
+        (status = 500, description = "FILESYSTEM_ERROR", body = ErrorBody),
+    ))]
+pub(crate) async fn delete(
+    State(agent): State<Arc<Agent>>,
+    OriginalUri(uri): OriginalUri,
+    Query(query): Query<DeleteFile>,
+) -> Result<StatusCode, Refusal> {
+    let path = path::of_url(place(&agent, query.session.as_ref())?.as_deref(), uri.path())?;
+    blocking(move || remove(&path, query.recursive)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// Deletes what `path` names; a directory only with `recursive`.
-pub(super) fn remove(path: &FilePath, recursive: bool) -> Result<(), ApiError> {
+fn remove(path: &FilePath, recursive: bool) -> Result<(), ApiError> {
     let refuse = |error| fault(DELETE, path, error);
     let target = Target::open(DELETE, &path.trimmed())?;
-    if matches!(target.name.as_bytes(), b"." | b"..") {
+    if target.is_nameless() {
         return Err(refuse(SysError { call: "unlinkat", errno: errno::EBUSY }));
     }
-    let parent = target.parent.as_fd();
-    match file::remove(parent, &target.name) {
-        Err(SysError { errno: errno::EISDIR, .. }) if recursive => {}
-        done => return done.map_err(refuse),
+    let (parent, name) = target.place();
+    if recursive { remove_all(parent, name) } else { file::remove(parent, name) }.map_err(refuse)
+}
+
+/// Deletes `name` in `dir`, and everything in it if it is a directory.
+pub(super) fn remove_all(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), SysError> {
+    match file::remove(dir, name) {
+        Err(SysError { errno: errno::EISDIR, .. }) => remove_tree(dir, name),
+        done => done,
     }
-    remove_tree(parent, &target.name).map_err(refuse)
 }
 
 /// A directory that is being emptied.
@@ -79,21 +111,20 @@ impl Level {
         let mut names = Names::new(open_directory(dir.as_fd(), c".")?);
         let mut found = false;
         let mut failure = None;
-        let children = &mut self.children;
-        while names.next_batch(|name| {
-            if children.len() >= REMEMBERED_NAMES {
+        while let Some(file::Name { name, .. }) = names.read()? {
+            if self.children.len() >= REMEMBERED_NAMES {
                 found = true;
-                return;
+                continue;
             }
             match file::remove(dir.as_fd(), name) {
                 Ok(()) | Err(SysError { errno: errno::ENOENT, .. }) => found = true,
                 Err(SysError { errno: errno::EISDIR, .. }) => {
                     found = true;
-                    children.push_back(name.to_owned());
+                    self.children.push_back(name.to_owned());
                 }
                 Err(error) => failure = failure.or(Some(error)),
             }
-        })? {}
+        }
         failure.map_or(Ok(found), Err)
     }
 }
@@ -109,32 +140,33 @@ fn open_directory(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, SysErr
 }
 
 fn identity(dir: &OwnedFd) -> Result<(u64, u64), SysError> {
-    let io = |error: std::io::Error| SysError {
-        call: "fstat",
-        errno: error.raw_os_error().unwrap_or(errno::EIO),
-    };
-    let metadata = File::from(dir.try_clone().map_err(io)?).metadata().map_err(io)?;
-    Ok((metadata.dev(), metadata.ino()))
+    file::stat(dir.as_fd(), c"").map(|stat| stat.identity)
 }
 
 fn remove_tree(top: BorrowedFd<'_>, name: &CStr) -> Result<(), SysError> {
     let mut levels = vec![Level::open(top, name.to_owned())?];
+    // Names in all levels, counted as they come and go: to add them up takes long in a deep tree.
+    let mut remembered = 0;
     while let Some(level) = levels.last_mut() {
         if let (Some(child), Some(dir)) = (level.children.pop_front(), &level.dir) {
+            remembered -= 1;
             match Level::open(dir.as_fd(), child) {
                 Ok(child) => levels.push(child),
                 // Gone, or replaced by something that the next read deletes.
                 Err(SysError { errno: errno::ENOENT | errno::ENOTDIR | errno::ELOOP, .. }) => {}
                 Err(error) => return Err(error),
             }
-            forget(&mut levels);
+            forget(&mut levels, &mut remembered);
             continue;
         }
         level.reads += 1;
         if level.reads > READS {
             return Err(SysError { call: "unlinkat", errno: errno::ENOTEMPTY });
         }
-        if level.read()? {
+        let found = level.read()?;
+        // It remembered nothing, or would have gone into that.
+        remembered += level.children.len();
+        if found {
             continue;
         }
         let Some(done) = levels.pop() else { break };
@@ -166,19 +198,18 @@ fn climb(levels: &mut [Level], done: &Level) -> Result<(), SysError> {
 }
 
 /// Keeps descriptors and names within their bounds, at the cost of the outermost levels.
-fn forget(levels: &mut [Level]) {
+fn forget(levels: &mut [Level], remembered: &mut usize) {
     if let Some(far) = levels.len().checked_sub(OPEN_DIRECTORIES + 1)
         && let Some(level) = levels.get_mut(far)
     {
         level.dir = None;
     }
-    let mut names: usize = levels.iter().map(|level| level.children.len()).sum();
     let Some((_, outer)) = levels.split_last_mut() else { return };
-    for level in outer {
-        if names <= REMEMBERED_NAMES {
-            return;
-        }
-        names -= level.children.len();
+    let mut outer = outer.iter_mut();
+    while *remembered > REMEMBERED_NAMES
+        && let Some(level) = outer.next()
+    {
+        *remembered -= level.children.len();
         level.children.clear();
     }
 }

@@ -3,10 +3,7 @@
 use std::{fs::File, os::unix::fs::FileExt};
 
 use api::exec::Ending;
-use sys::{
-    signal::{SIGKILL, SIGTERM},
-    wait::Status,
-};
+use sys::{signal::SIGKILL, wait::Status};
 
 /// Bytes of a counter file at most: a few short lines.
 const COUNTER_FILE_BYTES: usize = 1024;
@@ -75,6 +72,8 @@ pub(crate) enum Cause {
 pub(crate) struct Evidence {
     /// Why the agent killed it, if it did.
     pub(crate) cause: Option<Cause>,
+    /// The signal that it got for that.
+    pub(crate) signal: i32,
     /// What the kernel says of it; none when it would not end.
     pub(crate) status: Option<Status>,
     pub(crate) before: Counts,
@@ -86,21 +85,21 @@ pub(crate) struct Evidence {
 /// The counts are the sandbox's, so a limit that a neighbour command met at the same time can
 /// explain a failure that had another reason; a success is never explained away.
 pub(crate) fn ending(evidence: Evidence, is_disk_full: impl FnOnce() -> bool) -> Ending {
-    let Evidence { cause, status, before, after } = evidence;
+    let Evidence { cause, signal, status, before, after } = evidence;
     match (cause, status) {
-        (Some(Cause::Timeout), _) => return Ending::Timeout,
-        (Some(Cause::CallerGone | Cause::Requested), _) => {
-            let signal = match status {
-                Some(Status::Signaled(signal)) => signal,
-                // It was asked first, and ended by itself.
-                Some(Status::Exited(_)) => SIGTERM,
-                None => SIGKILL,
-            };
+        (Some(Cause::Timeout), None | Some(Status::Signaled(SIGKILL))) => return Ending::Timeout,
+        (Some(_), None) => return Ending::Killed { signal: SIGKILL },
+        (Some(_), Some(Status::Signaled(by))) if by == SIGKILL || by == signal => {
+            return Ending::Killed { signal: by };
+        }
+        // It obeyed in its own way.
+        (Some(Cause::Requested), Some(_)) if signal != SIGKILL => {
             return Ending::Killed { signal };
         }
         (None, None) => return Ending::Lost,
-        (None, Some(Status::Exited(0))) => return Ending::Exited { code: 0 },
-        (None, Some(_)) => {}
+        (_, Some(Status::Exited(0))) => return Ending::Exited { code: 0 },
+        // Nothing gets to return or to fail once SIGKILL is sent: the command was faster.
+        (_, Some(_)) => {}
     }
     let was_killed =
         matches!(status, Some(Status::Signaled(SIGKILL) | Status::Exited(SHELL_KILLED)));
@@ -118,33 +117,57 @@ pub(crate) fn ending(evidence: Evidence, is_disk_full: impl FnOnce() -> bool) ->
 
 #[cfg(test)]
 mod tests {
+    use sys::signal::SIGTERM;
+
     use super::*;
 
-    fn judge(cause: Option<Cause>, status: Option<Status>, oom: u64, forks: u64) -> Ending {
+    fn judge(
+        (cause, signal): (Option<Cause>, i32),
+        status: Option<Status>,
+        oom: u64,
+        forks: u64,
+    ) -> Ending {
         let after = Counts { oom_kills: oom, refused_forks: forks };
-        ending(Evidence { cause, status, before: Counts::default(), after }, || false)
+        ending(Evidence { cause, signal, status, before: Counts::default(), after }, || false)
     }
 
     #[test]
     fn an_ending_says_why() {
         let exited = |code| Some(Status::Exited(code));
         let killed = Some(Status::Signaled(SIGKILL));
+        let terminated = Some(Status::Signaled(SIGTERM));
+        let crashed = Some(Status::Signaled(11));
+        let none = (None, SIGKILL);
+        let timeout = (Some(Cause::Timeout), SIGKILL);
+        let gone = (Some(Cause::CallerGone), SIGKILL);
+        let requested = |signal| (Some(Cause::Requested), signal);
         for (cause, status, oom, forks, expected) in [
-            (None, exited(0), 0, 0, Ending::Exited { code: 0 }),
-            (None, exited(0), 1, 1, Ending::Exited { code: 0 }),
-            (None, exited(3), 1, 0, Ending::Exited { code: 3 }),
-            (None, exited(137), 1, 0, Ending::OutOfMemory),
-            (None, exited(137), 0, 0, Ending::Exited { code: 137 }),
-            (None, exited(254), 0, 1, Ending::PidsLimit),
-            (None, killed, 1, 0, Ending::OutOfMemory),
-            (None, killed, 0, 1, Ending::Signaled { signal: 9 }),
-            (None, Some(Status::Signaled(11)), 1, 0, Ending::Signaled { signal: 11 }),
-            (Some(Cause::Timeout), killed, 1, 1, Ending::Timeout),
-            (Some(Cause::Timeout), None, 0, 0, Ending::Timeout),
-            (Some(Cause::CallerGone), killed, 1, 1, Ending::Killed { signal: 9 }),
-            (Some(Cause::Requested), exited(0), 0, 0, Ending::Killed { signal: 15 }),
-            (Some(Cause::Requested), None, 0, 0, Ending::Killed { signal: 9 }),
-            (None, None, 0, 0, Ending::Lost),
+            (none, exited(0), 0, 0, Ending::Exited { code: 0 }),
+            (none, exited(0), 1, 1, Ending::Exited { code: 0 }),
+            (none, exited(3), 1, 0, Ending::Exited { code: 3 }),
+            (none, exited(137), 1, 0, Ending::OutOfMemory),
+            (none, exited(137), 0, 0, Ending::Exited { code: 137 }),
+            (none, exited(254), 0, 1, Ending::PidsLimit),
+            (none, killed, 1, 0, Ending::OutOfMemory),
+            (none, killed, 0, 1, Ending::Signaled { signal: 9 }),
+            (none, crashed, 1, 0, Ending::Signaled { signal: 11 }),
+            (none, None, 0, 0, Ending::Lost),
+            (timeout, killed, 1, 1, Ending::Timeout),
+            (timeout, None, 0, 0, Ending::Timeout),
+            // It ended in the moment in which its time did.
+            (timeout, exited(0), 0, 0, Ending::Exited { code: 0 }),
+            (timeout, exited(3), 0, 0, Ending::Exited { code: 3 }),
+            (timeout, crashed, 0, 0, Ending::Signaled { signal: 11 }),
+            (gone, killed, 1, 1, Ending::Killed { signal: 9 }),
+            (gone, exited(0), 0, 0, Ending::Exited { code: 0 }),
+            (requested(SIGTERM), terminated, 0, 0, Ending::Killed { signal: 15 }),
+            (requested(SIGTERM), killed, 0, 0, Ending::Killed { signal: 9 }),
+            (requested(SIGTERM), exited(0), 0, 0, Ending::Killed { signal: 15 }),
+            (requested(SIGTERM), exited(143), 0, 1, Ending::Killed { signal: 15 }),
+            (requested(2), exited(130), 0, 0, Ending::Killed { signal: 2 }),
+            (requested(SIGTERM), None, 0, 0, Ending::Killed { signal: 9 }),
+            (requested(SIGKILL), killed, 0, 0, Ending::Killed { signal: 9 }),
+            (requested(SIGKILL), exited(1), 0, 0, Ending::Exited { code: 1 }),
         ] {
             assert_eq!(judge(cause, status, oom, forks), expected, "{cause:?} {status:?}");
         }
@@ -154,6 +177,7 @@ mod tests {
     fn a_full_disk_explains_a_failure_that_nothing_else_does() {
         let evidence = |code| Evidence {
             cause: None,
+            signal: SIGKILL,
             status: Some(Status::Exited(code)),
             before: Counts::default(),
             after: Counts::default(),

@@ -200,6 +200,26 @@ impl Log {
         self.changed.notify_waiters();
     }
 
+    /// Whoever was waited for now wants the whole at the end: from now on the log keeps the oldest.
+    pub(crate) fn keep_oldest(&self) {
+        let mut state = self.state();
+        if matches!(state.retention, Retention::Unread { .. }) {
+            state.retention = Retention::Oldest;
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// What it holds, in bytes of memory.
+    pub(crate) fn weight(&self) -> usize {
+        self.state().weight
+    }
+
+    /// Bytes that were to come after the last one that is kept.
+    pub(crate) fn refused(&self) -> u64 {
+        self.state().refused.iter().sum()
+    }
+
     /// The awaited reader has read everything before `cursor`.
     pub(crate) fn advance(&self, cursor: u64) {
         let mut state = self.state();
@@ -337,7 +357,7 @@ impl State {
         if self.refused[index(stream)] > 0 || !is_affordable {
             return 0;
         }
-        EXEC_OUTPUT_BYTES - self.kept[index(stream)]
+        EXEC_OUTPUT_BYTES.saturating_sub(self.kept[index(stream)])
     }
 
     /// Drops what is not to be kept, and settles with the budget.

@@ -11,21 +11,22 @@ use std::{
 use api::{exec::ExecUsage, process::OutputStream};
 use bytes::{Buf, Bytes};
 use sys::{
+    signal::{SIGCONT, SIGKILL},
     spawn::{Failure, REPORT_BYTES},
     wait::Ended,
 };
 use tokio::{
-    io::AsyncReadExt,
     net::unix::pipe,
     sync::oneshot,
     time::{Instant, Sleep},
 };
 
 use super::{
-    Aftermath, End, Process,
+    Aftermath, End, Kill, Process,
     ending::{Cause, Evidence, ending},
     log::now_ms,
     spawn::Running,
+    tree::Tree,
 };
 use crate::init::Agent;
 
@@ -39,7 +40,7 @@ const DRAIN_GRACE: Duration = Duration::from_millis(50);
 
 /// How long a killed process may take to end before its reply goes out without its usage: only
 /// one stuck in the kernel takes any.
-const KILL_WAIT: Duration = Duration::from_secs(2);
+pub(super) const KILL_WAIT: Duration = Duration::from_secs(2);
 
 /// A moment that does not come while a command has no deadline: `EXEC_TIMEOUT_MS` is a day.
 const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
@@ -165,32 +166,50 @@ pub(super) async fn follow(
     process: Arc<Process>,
     tell: oneshot::Sender<Result<(), Failure>>,
 ) {
-    if let Some(failure) = read_report(&mut running.report).await {
-        drop(running.exit.await);
-        agent.forest.fell(running.tree.cgroup);
-        process.finish(End::lost());
-        // The caller may be gone already.
-        tell.send(Err(failure)).ok();
-        return;
+    let tree = Arc::clone(&running.tree);
+    let course = match pump(&agent, &mut running, &process, tell).await {
+        Ok(course) => course,
+        Err((failure, tell)) => {
+            tree.kill();
+            // Only a child stuck in the kernel takes any time.
+            drop(tokio::time::timeout(KILL_WAIT, running.exit).await);
+            tree.cgroup.iter().for_each(|cgroup| drop(agent.forest.fell(cgroup)));
+            process.finish(End::lost());
+            // The caller may be gone already.
+            tell.send(Err(failure)).ok();
+            return;
+        }
+    };
+    let end = conclude(&agent, &running, &course);
+    if let Some(rest) = tree.cgroup.as_ref().and_then(|cgroup| agent.forest.fell(cgroup)) {
+        process.rest.get_or_init(|| rest);
     }
-    tell.send(Ok(())).ok();
-    let (cause, ended) = pump(&mut running, &process).await;
-    let end = conclude(&agent, &running, cause, ended);
-    agent.forest.fell(running.tree.cgroup);
     drop(running.place);
     process.finish(end);
-    drop(process);
     // What may follow can take as long as a server in the background lives.
-    drop((running.tree.pidfd, running.report));
-    if cause.is_none() {
+    drop((process, tree, running.tree));
+    if course.cause.is_none() {
         discard(&agent, running.stdout, running.stderr).await;
     }
 }
 
-async fn read_report(report: &mut pipe::Receiver) -> Option<Failure> {
+/// Ends when it is known whether the program runs, with what kept it from running.
+///
+/// Cancel safety: a report is written at once, so it is read at once.
+async fn read_report(report: &mut Option<pipe::Receiver>) -> Option<Failure> {
+    let Some(pipe) = report else { return std::future::pending().await };
     let mut bytes = [0; REPORT_BYTES];
-    report.read_exact(&mut bytes).await.ok()?;
-    Failure::from_bytes(bytes)
+    let read = loop {
+        let read = match pipe.readable().await {
+            Ok(()) => pipe.try_read(&mut bytes),
+            Err(error) => Err(error),
+        };
+        if !matches!(&read, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+            break read;
+        }
+    };
+    *report = None;
+    if read.ok()? == REPORT_BYTES { Failure::from_bytes(bytes) } else { None }
 }
 
 /// What the timer of a command stands for.
@@ -198,7 +217,7 @@ async fn read_report(report: &mut pipe::Receiver) -> Option<Failure> {
 enum Timer {
     /// Its time is over.
     Deadline,
-    /// It has not obeyed a signal.
+    /// Its tree has not obeyed a signal.
     Grace,
     /// It has been killed and has not ended, or has ended and its outputs have not.
     Patience,
@@ -206,60 +225,141 @@ enum Timer {
     Over,
 }
 
-/// Moves output until the command has ended and its output has been read. Returns why it was
-/// killed, if it was, and how it ended, if it did.
-async fn pump(running: &mut Running, process: &Process) -> (Option<Cause>, Option<Ended>) {
-    let Running { tree, exit, stdin, stdout, stderr, deadline, .. } = running;
-    let deadline = deadline.map_or_else(|| Instant::now() + NEVER, Instant::from_std);
-    let mut timer = std::pin::pin!(tokio::time::sleep_until(deadline));
-    let mut timer_means = Timer::Deadline;
+/// How far a command is on its way to its end.
+#[derive(Debug)]
+struct Course {
+    tree: Arc<Tree>,
+    timer: Pin<Box<Sleep>>,
+    means: Timer,
+    /// Why it was killed, if it was.
+    cause: Option<Cause>,
+    /// The signal it got first.
+    signal: i32,
+    /// How it ended, if it did.
+    ended: Option<Ended>,
+}
+
+impl Course {
+    fn new(running: &Running) -> Self {
+        let deadline = running.deadline.map_or_else(|| Instant::now() + NEVER, Instant::from_std);
+        Self {
+            tree: Arc::clone(&running.tree),
+            timer: Box::pin(tokio::time::sleep_until(deadline)),
+            means: Timer::Deadline,
+            cause: None,
+            signal: SIGKILL,
+            ended: None,
+        }
+    }
+
+    fn wait(&mut self, means: Timer, time: Duration) {
+        self.means = means;
+        self.timer.as_mut().reset(Instant::now() + time);
+    }
+
+    /// Somebody wants its end.
+    fn kill(&mut self, kill: Kill) {
+        if self.cause.is_none() {
+            (self.cause, self.signal) = (Some(kill.cause), kill.signal);
+        }
+        if kill.is_forced() {
+            return self.force();
+        }
+        self.tree.signal(kill.signal);
+        // What is stopped could not obey.
+        self.tree.signal(SIGCONT);
+        self.wait(Timer::Grace, kill.grace);
+    }
+
+    fn force(&mut self) {
+        if self.ended.is_none() {
+            self.tree.kill();
+            self.wait(Timer::Patience, KILL_WAIT);
+        } else {
+            self.tree.kill_rest();
+            self.wait(Timer::Patience, DRAIN_GRACE);
+        }
+    }
+
+    fn ring(&mut self) {
+        match self.means {
+            Timer::Deadline => {
+                self.cause = Some(Cause::Timeout);
+                self.force();
+            }
+            Timer::Grace => self.force(),
+            Timer::Patience | Timer::Over => self.means = Timer::Over,
+        }
+    }
+
+    /// The leader has ended. What it leaves behind is left alone, unless its end was asked for.
+    fn end(&mut self, ended: Option<Ended>) {
+        self.ended = ended;
+        if self.cause.is_none() {
+            self.wait(Timer::Patience, DRAIN_GRACE);
+        } else if self.means != Timer::Grace || self.tree.is_empty() {
+            self.force();
+        }
+    }
+
+    /// True while a signal may still be obeyed by what the leader left behind.
+    fn is_graceful(&self) -> bool {
+        self.ended.is_some() && self.means == Timer::Grace
+    }
+}
+
+/// Moves output until the command has ended and its output has been read, or it does not end.
+///
+/// # Errors
+/// When the child could not become the program.
+async fn pump(
+    agent: &Agent,
+    running: &mut Running,
+    process: &Process,
+    tell: oneshot::Sender<Result<(), Failure>>,
+) -> Result<Course, (Failure, oneshot::Sender<Result<(), Failure>>)> {
+    let mut course = Course::new(running);
+    let Running { pid, exit, report, stdin, stdout, stderr, .. } = running;
+    let mut tell = Some(tell);
     let mut kills = process.kills();
-    let mut cause = None;
-    let mut ended = None;
     let mut pending: Option<(OutputStream, Vec<u8>)> = None;
     loop {
-        let is_given_up = cause.is_some() && timer_means == Timer::Over;
-        let is_read = pending.is_none() && stdout.owed == 0 && stderr.owed == 0;
+        let is_over = course.means == Timer::Over;
         let is_closed = stdout.pipe.is_none() && stderr.pipe.is_none();
-        let is_drained = is_read && (is_closed || timer_means == Timer::Over);
-        if is_given_up || (ended.is_some() && is_drained) {
-            return (cause, ended);
+        let is_read = pending.is_none() && stdout.owed == 0 && stderr.owed == 0;
+        let is_drained = !course.is_graceful() && is_read && (is_closed || is_over);
+        if report.is_none() && course.ended.is_some() && is_drained {
+            return Ok(course);
+        }
+        if course.ended.is_none() && is_over {
+            // It does not even die: the kernel holds it.
+            begin(process, *pid, tell.take());
+            return Ok(course);
         }
         tokio::select! {
-            Ok(()) = kills.changed(), if ended.is_none() => {
-                let Some(kill) = *kills.borrow_and_update() else { continue };
-                cause = cause.or(Some(kill.cause));
-                if kill.grace.is_zero() {
-                    tree.kill();
-                    timer_means = Timer::Patience;
-                    restart(timer.as_mut(), KILL_WAIT);
-                } else {
-                    tree.signal(kill.signal);
-                    timer_means = Timer::Grace;
-                    restart(timer.as_mut(), kill.grace);
+            failure = read_report(report), if report.is_some() => match (failure, tell.take()) {
+                (Some(failure), Some(tell)) => return Err((failure, tell)),
+                (_, tell) => begin(process, *pid, tell),
+            },
+            Ok(()) = kills.changed(), if course.ended.is_none() || course.is_graceful() => {
+                if let Some(kill) = *kills.borrow_and_update() {
+                    course.kill(kill);
                 }
             }
-            end = &mut *exit, if ended.is_none() => {
-                // The reaper keeps the other half until the child has ended.
-                ended = end.ok();
-                if cause.is_some() {
-                    tree.kill_rest();
-                }
+            // The reaper keeps the other half until the child has ended.
+            end = &mut *exit, if course.ended.is_none() => {
+                course.end(end.ok());
                 *stdin = None;
+                process.close_stdin();
                 stdout.count_owed();
                 stderr.count_owed();
-                timer_means = Timer::Patience;
-                restart(timer.as_mut(), DRAIN_GRACE);
             }
-            () = &mut timer, if timer_means != Timer::Over => match timer_means {
-                Timer::Deadline | Timer::Grace => {
-                    cause = cause.or(Some(Cause::Timeout));
-                    tree.kill();
-                    timer_means = Timer::Patience;
-                    restart(timer.as_mut(), KILL_WAIT);
+            () = agent.reaper.reaped(), if course.is_graceful() => {
+                if course.tree.is_empty() {
+                    course.force();
                 }
-                Timer::Patience | Timer::Over => timer_means = Timer::Over,
-            },
+            }
+            () = &mut course.timer, if course.means != Timer::Over => course.ring(),
             chunk = stdout.next(), if pending.is_none() => {
                 pending = (!chunk.is_empty()).then_some((stdout.stream, chunk));
             }
@@ -276,18 +376,24 @@ async fn pump(running: &mut Running, process: &Process) -> (Option<Cause>, Optio
     }
 }
 
-fn restart(timer: Pin<&mut Sleep>, after: Duration) {
-    timer.reset(Instant::now() + after);
+/// The program runs.
+fn begin(process: &Process, pid: i32, tell: Option<oneshot::Sender<Result<(), Failure>>>) {
+    process.set_pid(pid);
+    if let Some(tell) = tell {
+        // The caller may be gone already.
+        tell.send(Ok(())).ok();
+    }
 }
 
-fn conclude(agent: &Agent, running: &Running, cause: Option<Cause>, ended: Option<Ended>) -> End {
+fn conclude(agent: &Agent, running: &Running, course: &Course) -> End {
     let evidence = Evidence {
-        cause,
-        status: ended.map(|ended| ended.status),
+        cause: course.cause,
+        signal: course.signal,
+        status: course.ended.map(|ended| ended.status),
         before: running.before,
         after: agent.counters.read(),
     };
-    let usage = ended.map_or_else(ExecUsage::default, |ended| ExecUsage {
+    let usage = course.ended.map_or_else(ExecUsage::default, |ended| ExecUsage {
         cpu_ms: u64::try_from(ended.cpu.as_millis()).unwrap_or(u64::MAX),
         peak_memory_bytes: ended.peak_memory_bytes,
     });

@@ -3,6 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
+    sync::Arc,
     time::Instant,
 };
 
@@ -14,7 +15,8 @@ use tokio::{
 };
 
 use super::{
-    Invocation, StartError,
+    Invocation, Process, StartError,
+    check::Stdin,
     ending::Counts,
     pump::{Input, Output},
     tree::Tree,
@@ -25,8 +27,9 @@ use crate::init::Agent;
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) pid: i32,
-    pub(super) tree: Tree,
-    pub(super) report: pipe::Receiver,
+    pub(super) tree: Arc<Tree>,
+    /// Until the program runs.
+    pub(super) report: Option<pipe::Receiver>,
     pub(super) exit: oneshot::Receiver<Ended>,
     pub(super) stdin: Option<Input>,
     pub(super) stdout: Output,
@@ -40,14 +43,18 @@ pub(super) struct Running {
 
 /// Makes the child. There is no await in here: the reaper must not run between the child's birth
 /// and its entry in the reaper's list.
-pub(super) fn spawn(agent: &Agent, invocation: Invocation) -> Result<Running, StartError> {
+pub(super) fn spawn(
+    agent: &Agent,
+    invocation: Invocation,
+    process: &Process,
+) -> Result<Running, StartError> {
     let Invocation { programs, argv, envp, cwd, stdin, limit, place } = invocation;
-    let (stdin_end, stdin) = match stdin {
-        None => (None, None),
-        Some(content) => {
+    let (stdin_end, writer) = match stdin {
+        Stdin::Null => (None, None),
+        Stdin::Content(_) | Stdin::Open => {
             let (reader, writer) = io::pipe().map_err(StartError::Pipes)?;
             let writer = pipe::Sender::from_owned_fd(writer.into()).map_err(StartError::Pipes)?;
-            (Some(OwnedFd::from(reader)), Some(Input::new(writer, content)))
+            (Some(OwnedFd::from(reader)), Some(writer))
         }
     };
     let (stdout, stdout_end) = output(OutputStream::Stdout).map_err(StartError::Pipes)?;
@@ -67,24 +74,33 @@ pub(super) fn spawn(agent: &Agent, invocation: Invocation) -> Result<Running, St
             stdout_end.as_fd(),
             stderr_end.as_fd(),
         ],
+        has_terminal: false,
         cgroup: cgroup.as_ref().map(|cgroup| cgroup.dir.as_fd()),
         tasks: &tasks,
     });
     let spawned = match spawned {
         Ok(spawned) => spawned,
         Err(error) => {
-            agent.forest.fell(cgroup);
+            cgroup.iter().for_each(|cgroup| drop(agent.forest.fell(cgroup)));
             return Err(StartError::Clone(error));
         }
     };
     let exit = agent.reaper.expect(spawned.pid);
-    let tree = Tree { cgroup, leader: spawned.pid, pidfd: spawned.pidfd };
+    let tree = Arc::new(Tree { cgroup, leader: spawned.pid, pidfd: spawned.pidfd });
     let report = match pipe::Receiver::from_owned_fd(spawned.report) {
-        Ok(report) => report,
+        Ok(report) => Some(report),
         Err(error) => {
             tree.kill();
-            agent.forest.fell(tree.cgroup);
+            tree.cgroup.iter().for_each(|cgroup| drop(agent.forest.fell(cgroup)));
             return Err(StartError::Pipes(error));
+        }
+    };
+    *process.tree() = Some(Arc::clone(&tree));
+    let stdin = match stdin {
+        Stdin::Content(content) => writer.map(|writer| Input::new(writer, content)),
+        Stdin::Null | Stdin::Open => {
+            process.open_stdin(writer);
+            None
         }
     };
     Ok(Running {

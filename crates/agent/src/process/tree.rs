@@ -15,14 +15,18 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use sys::{
     SysError, errno,
     file::{self, How},
     pidfd,
-    signal::{self, SIGKILL, SIGSTOP},
+    signal::{self, SIGCONT, SIGKILL, SIGSTOP},
 };
+
+use super::{Kill, pump::KILL_WAIT};
+use crate::{init::Agent, reaper::Reaper};
 
 /// Left-over cgroups looked at in one [`Forest::sweep`]: bounds the work per reaped orphan. A few
 /// more than can be added between two sweeps, so the list drains.
@@ -71,13 +75,15 @@ impl Forest {
         }
     }
 
-    /// Removes the cgroup of a command that is over, now or when its last process has ended.
-    pub(crate) fn fell(&self, cgroup: Option<Cgroup>) {
-        if let Some(Cgroup { name, .. }) = cgroup
-            && !self.remove(&name)
-        {
-            self.left.lock().unwrap_or_else(PoisonError::into_inner).push_back(name);
+    /// Removes the cgroup of a command that is over, now or when its last process has ended. In the
+    /// second case its name is returned.
+    pub(crate) fn fell(&self, cgroup: &Cgroup) -> Option<CString> {
+        if self.remove(&cgroup.name) {
+            return None;
         }
+        let name = cgroup.name.clone();
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).push_back(name.clone());
+        Some(name)
     }
 
     /// The cgroup of this name, if it is still there. A name is not given twice.
@@ -132,16 +138,16 @@ impl Cgroup {
 
 /// A command's processes.
 #[derive(Debug)]
-pub(super) struct Tree {
-    pub(super) cgroup: Option<Cgroup>,
-    pub(super) leader: i32,
-    pub(super) pidfd: OwnedFd,
+pub(crate) struct Tree {
+    pub(crate) cgroup: Option<Cgroup>,
+    pub(crate) leader: i32,
+    pub(crate) pidfd: OwnedFd,
 }
 
 impl Tree {
-    /// Kills them all. Call it only while the leader has not been waited for, so that its number
-    /// still means it.
-    pub(super) fn kill(&self) {
+    /// Kills every process of the command. Call it only while the leader has not been waited for,
+    /// so that its number still means it.
+    pub(crate) fn kill(&self) {
         let killed = self.cgroup.as_ref().is_some_and(|cgroup| cgroup.kill().is_ok());
         if !killed {
             kill_family(self.leader, true);
@@ -151,24 +157,68 @@ impl Tree {
     }
 
     /// Kills what outlived the leader. Without a cgroup that cannot be told from others any more.
-    pub(super) fn kill_rest(&self) {
+    pub(crate) fn kill_rest(&self) {
         if let Some(cgroup) = &self.cgroup {
             // An error means that nothing is left.
             cgroup.kill().unwrap_or(());
         }
     }
 
-    /// Sends a signal to each of them. Call it only while the leader has not been waited for.
+    /// Sends a signal to each of them.
     pub(super) fn signal(&self, signal: i32) {
-        let members = match &self.cgroup {
-            Some(cgroup) => cgroup.members(),
-            None => family_of(self.leader),
-        };
-        for pid in members {
-            // An error means that it has ended.
-            if let Ok(process) = pidfd::open(pid) {
-                signal::send(process.as_fd(), signal).unwrap_or(());
+        match &self.cgroup {
+            Some(cgroup) => cgroup.signal(signal),
+            // Once the leader has been waited for, its number may be another's.
+            None if signal::send(self.pidfd.as_fd(), 0).is_ok() => {
+                signal_each(family_of(self.leader), signal);
             }
+            None => {}
+        }
+    }
+
+    /// True when nothing runs that [`Tree::kill_rest`] could kill.
+    pub(super) fn is_empty(&self) -> bool {
+        self.cgroup.as_ref().is_none_or(|cgroup| cgroup.members().is_empty())
+    }
+}
+
+impl Cgroup {
+    fn signal(&self, signal: i32) {
+        signal_each(self.members(), signal);
+    }
+
+    /// Returns when it has no process, or after `patience`; true when it has none.
+    async fn emptied(&self, reaper: &Reaper, patience: Duration) -> bool {
+        let wait = async {
+            // The last process of a cgroup is an orphan, or was its leader.
+            while !self.members().is_empty() {
+                reaper.reaped().await;
+            }
+        };
+        tokio::time::timeout(patience, wait).await.is_ok()
+    }
+}
+
+/// Ends what a command that has ended left in the cgroup `name`.
+pub(crate) async fn end_rest(agent: &Agent, name: &CStr, kill: Kill) {
+    let Some(cgroup) = agent.forest.find(name) else { return };
+    if !kill.is_forced() {
+        cgroup.signal(kill.signal);
+        cgroup.signal(SIGCONT);
+        if cgroup.emptied(&agent.reaper, kill.grace).await {
+            return;
+        }
+    }
+    // An error means that nothing is left.
+    cgroup.kill().unwrap_or(());
+    cgroup.emptied(&agent.reaper, KILL_WAIT).await;
+}
+
+fn signal_each(pids: impl IntoIterator<Item = i32>, signal: i32) {
+    for pid in pids {
+        // An error means that it has ended.
+        if let Ok(process) = pidfd::open(pid) {
+            signal::send(process.as_fd(), signal).unwrap_or(());
         }
     }
 }

@@ -27,10 +27,14 @@ use super::{
 };
 use crate::{
     env::check_names,
-    exec::check::{environment, limit, stdin},
     file,
     init::Agent,
-    process::{Aftermath, Cause, End, Evidence, Kill, Process, ending, log::now_ms},
+    process::{
+        Aftermath, Cause, End, Evidence, Kill, Process,
+        check::{environment, limit, stdin},
+        ending,
+        log::now_ms,
+    },
 };
 
 /// Between two looks for the processes of a command that was asked to end.
@@ -172,6 +176,8 @@ struct Course<'a> {
     file: &'static str,
     started: Instant,
     cause: Option<Cause>,
+    /// The signal that it got for that.
+    signal: i32,
     /// The deadline; once it was asked to end, the next look at whether it has.
     alarm: Option<Instant>,
     /// Until when what the command started may obey a signal.
@@ -240,6 +246,7 @@ async fn follow(
     let (status, aftermath) = course.judge(is_destroyed);
     let evidence = Evidence {
         cause: if is_destroyed { Some(Cause::Requested) } else { course.cause },
+        signal: course.signal,
         status,
         before,
         after: if status == Some(Status::Exited(0)) { before } else { agent.counters.read() },
@@ -261,6 +268,7 @@ impl<'a> Course<'a> {
             file,
             started,
             cause: None,
+            signal: SIGKILL,
             alarm: limit.and_then(|limit| started.checked_add(limit)),
             grace: None,
             has_obeyed: false,
@@ -315,6 +323,7 @@ impl<'a> Course<'a> {
 
     async fn kill(&mut self, kill: Kill) {
         let cause = *self.cause.get_or_insert(kill.cause);
+        self.signal = kill.signal;
         if kill.signal == SIGKILL || kill.grace.is_zero() {
             return self.cut_off(cause).await;
         }

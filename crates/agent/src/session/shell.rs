@@ -251,6 +251,7 @@ impl Shell {
         let tasks: Vec<_> = agent.v1_tasks.iter().map(AsFd::as_fd).collect();
         let group = Group::of(agent.forest.plant()?)?;
         let spawned = sys::spawn::spawn(&Spawn {
+            has_terminal: false,
             programs: &programs,
             argv: &argv,
             envp: &envp,
@@ -263,7 +264,7 @@ impl Shell {
         let spawned = match spawned {
             Ok(spawned) => spawned,
             Err(error) => {
-                agent.forest.fell(group.map(|group| group.cgroup));
+                group.iter().for_each(|group| drop(agent.forest.fell(&group.cgroup)));
                 return Err(error);
             }
         };
@@ -473,7 +474,7 @@ impl Shell {
         self.refresh().await?;
         Ok(left.map(|cgroup| {
             let name = cgroup.name.clone();
-            self.agent.forest.fell(Some(cgroup));
+            self.agent.forest.fell(&cgroup);
             self.agent.forest.sweep();
             name
         }))
@@ -498,7 +499,7 @@ impl Shell {
         });
         let moved = moved.await.unwrap_or(Err(SysError { call: "thread", errno: errno::EAGAIN }));
         if let Err(error) = moved {
-            self.agent.forest.fell(Some(new.cgroup));
+            self.agent.forest.fell(&new.cgroup);
             return Err(error);
         }
         Ok(self.group.replace(new).map(|old| old.cgroup))
@@ -638,7 +639,7 @@ impl Shell {
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
         let is_empty = old.members().is_empty();
-        self.agent.forest.fell(Some(old));
+        self.agent.forest.fell(&old);
         is_empty && self.exit.now().is_none()
     }
 
@@ -709,7 +710,7 @@ impl Shell {
     pub(super) fn leave(mut self) -> Option<CString> {
         let cgroup = self.group.take()?.cgroup;
         let name = cgroup.name.clone();
-        self.agent.forest.fell(Some(cgroup));
+        self.agent.forest.fell(&cgroup);
         Some(name)
     }
 
@@ -729,7 +730,7 @@ impl Drop for Shell {
         if let Some(group) = self.group.take() {
             // An error means that nothing is left.
             group.cgroup.kill().unwrap_or(());
-            self.agent.forest.fell(Some(group.cgroup));
+            self.agent.forest.fell(&group.cgroup);
         }
         self.kill_now();
     }

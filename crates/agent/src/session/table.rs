@@ -21,7 +21,11 @@ use api::{
 use tokio::{sync::watch, time::Instant};
 
 use super::{check_own, destroyed, ended, invalid_name, name_as_id, not_found, proc, shell::Shell};
-use crate::{exec::check::limit, file, init::Agent, process::log::now_ms};
+use crate::{
+    file,
+    init::Agent,
+    process::{check::limit, log::now_ms},
+};
 
 /// Cgroups with what a session left in the background, before those that are gone are struck off.
 const LEFT_CGROUPS: usize = 64;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use api::{error::ApiError, exec::Command};
 
 use super::report::Report;
-use crate::exec::check;
+use crate::process::check;
 
 const START: &str = include_str!("start.bash");
 const LOOP: &str = include_str!("loop.bash");

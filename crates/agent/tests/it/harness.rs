@@ -18,6 +18,7 @@ use std::{
 use api::{
     error::{ApiError, ErrorBody},
     exec::{ExecEvent, ExecResult},
+    process::{Process, ProcessReady},
 };
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -25,6 +26,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use hyper_util::rt::TokioIo;
 use jail::handoff::Handoff;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -171,12 +173,42 @@ impl Agent {
 
     /// Follows a command.
     pub(crate) async fn follow(&self, request: Value) -> Events {
-        let mut request = post("/exec", &request);
-        request.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
-        let response = self.open(request).await;
+        self.events(post("/exec", &request)).await
+    }
+
+    /// Sends a request that is answered with events.
+    pub(crate) async fn events(&self, request: Request<Full<Bytes>>) -> Events {
+        let response = self.open(with(request, "accept", "text/event-stream")).await;
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Events { body: response.into_body(), text: String::new() }
+        Events { body: response.into_body(), text: String::new(), cursor: 0 }
+    }
+
+    /// Sends a request and reads the JSON of its success.
+    pub(crate) async fn json<T: DeserializeOwned>(&self, request: Request<Full<Bytes>>) -> T {
+        let (status, _, body) = self.send(request).await;
+        assert!(status.is_success(), "{}", String::from_utf8_lossy(&body));
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    /// Starts a process.
+    pub(crate) async fn start_process(&self, request: Value) -> Process {
+        self.json(post("/processes", &request)).await
+    }
+
+    pub(crate) async fn process(&self, name: &str) -> Process {
+        self.json(request(Method::GET, &format!("/processes/{name}"), "")).await
+    }
+
+    /// Waits for a process.
+    pub(crate) async fn wait(&self, name: &str, until: Value) -> ProcessReady {
+        let body = json!({"until": until, "timeoutMs": 30_000});
+        self.json(post(&format!("/processes/{name}/wait"), &body)).await
+    }
+
+    /// Ends a process.
+    pub(crate) async fn kill(&self, name: &str, body: Value) -> Process {
+        self.json(post(&format!("/processes/{name}/kill"), &body)).await
     }
 
     /// A line of the agent's /proc/PID/status, in KiB.
@@ -198,22 +230,28 @@ impl Drop for Agent {
 pub(crate) struct Events {
     body: Incoming,
     text: String,
+    /// The `id:` of the last event that had one.
+    pub(crate) cursor: u64,
 }
 
 impl Events {
     /// The next event; none at the end of the stream.
     pub(crate) async fn next(&mut self) -> Option<ExecEvent> {
         loop {
-            if let Some((event, rest)) = self.text.split_once("\n\n") {
-                let data = event.lines().find_map(|line| line.strip_prefix("data: "));
+            if let Some((lines, rest)) = self.text.split_once("\n\n") {
+                let data = lines.lines().find_map(|line| line.strip_prefix("data: "));
                 let event = data.map(|data| serde_json::from_str(data).unwrap());
+                if let Some(id) = lines.lines().find_map(|line| line.strip_prefix("id: ")) {
+                    self.cursor = id.parse().unwrap();
+                }
                 self.text = rest.to_owned();
                 match event {
                     Some(event) => return Some(event),
                     None => continue,
                 }
             }
-            let frame = within(self.body.frame()).await?.unwrap();
+            // A stream that breaks off ends here too.
+            let Ok(frame) = within(self.body.frame()).await? else { return None };
             self.text.push_str(std::str::from_utf8(&frame.into_data().unwrap()).unwrap());
         }
     }
@@ -224,6 +262,14 @@ impl Events {
             events.push(event);
         }
         events
+    }
+
+    /// The rest of the stream as it is.
+    pub(crate) async fn text(mut self) -> String {
+        while let Some(bytes) = self.raw().await {
+            self.text.push_str(std::str::from_utf8(&bytes).unwrap());
+        }
+        self.text
     }
 
     /// Bytes of the stream, without looking at them.
@@ -277,6 +323,16 @@ pub(crate) fn mount_of(wanted: impl Fn(&str, &str) -> bool) -> Option<PathBuf> {
 
 pub(crate) fn request(method: Method, url: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
     Request::builder().method(method).uri(url).body(Full::new(body.into())).unwrap()
+}
+
+/// A request with one more header.
+pub(crate) fn with(
+    mut request: Request<Full<Bytes>>,
+    name: &'static str,
+    value: &str,
+) -> Request<Full<Bytes>> {
+    request.headers_mut().insert(name, value.parse().unwrap());
+    request
 }
 
 pub(crate) fn post(url: &str, body: &Value) -> Request<Full<Bytes>> {

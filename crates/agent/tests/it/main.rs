@@ -5,8 +5,13 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod archive;
 mod exec;
 mod file;
 mod harness;
+mod key;
 mod limits;
+mod process;
+mod terminal;
 mod tree;
+mod wait;

@@ -7,6 +7,8 @@
 //! otherwise, and include the client. A failed attempt is counted, never timed.
 
 mod compare;
+mod files;
+mod flow;
 mod machine;
 mod measure;
 mod report;
@@ -50,6 +52,9 @@ pub(crate) struct Arguments {
     /// Image of the sandboxes; the server's default unless given.
     #[arg(long)]
     image: Option<ImageRef>,
+    /// Measure large files too: 1 GiB written and read, a tree of 100,000 files listed.
+    #[arg(long)]
+    large_files: bool,
     /// Do the same with bwrap, crun, runc and podman, where these are installed (needs root).
     #[arg(long)]
     compare: bool,
@@ -105,7 +110,14 @@ async fn measure(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Report>
     report.measures.append(&mut once);
     report.measures.push(bench.exec().await?);
     report.measures.push(bench.session().await?);
+    report.measures.push(bench.start().await?);
+    report.measures.push(bench.first_byte().await?);
+    report.measures.push(bench.keys().await?);
     report.measures.extend(bench.files().await?);
+    if arguments.large_files {
+        report.measures.extend(bench.large_files().await?);
+    }
+    report.flows = bench.flows().await?;
     report.rate = Some(bench.rate().await);
     report.session_rate = Some(bench.session_rate().await?);
     report.idle = bench.idle_memory().await?;

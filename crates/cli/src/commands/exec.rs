@@ -98,7 +98,7 @@ impl ExecArguments {
 }
 
 /// A single argument with white space in it can only be meant for a shell.
-fn command(arguments: &[String]) -> Command {
+pub(crate) fn command(arguments: &[String]) -> Command {
     match arguments {
         [text] if text.contains(char::is_whitespace) => Command::Shell(text.clone()),
         _ => Command::Program(arguments.to_vec()),
@@ -206,18 +206,18 @@ async fn live(
     Ok((Ending::Lost, false))
 }
 
-async fn write(target: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+pub(crate) async fn write(target: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
     target.write_all(bytes).await?;
     target.flush().await
 }
 
 /// The code for the shell. What does not fit into a byte was no success.
-fn exit_code(ending: Ending) -> u8 {
+pub(crate) fn exit_code(ending: Ending) -> u8 {
     u8::try_from(ending.exit_code()).unwrap_or(1)
 }
 
 /// One line about an end that is not a plain return: what happened and what to do.
-fn explain(ending: Ending, timeout_ms: Option<u64>) -> Option<String> {
+pub(crate) fn explain(ending: Ending, timeout_ms: Option<u64>) -> Option<String> {
     Some(match ending {
         Ending::Exited { .. } => return None,
         Ending::Signaled { signal } => {
@@ -245,7 +245,7 @@ fn explain(ending: Ending, timeout_ms: Option<u64>) -> Option<String> {
 }
 
 /// Names of the signals that end programs by accident, signal(7).
-fn signal_name(signal: i32) -> &'static str {
+pub(crate) fn signal_name(signal: i32) -> &'static str {
     match signal {
         1 => " (SIGHUP)",
         2 => " (SIGINT)",

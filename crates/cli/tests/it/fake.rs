@@ -5,16 +5,21 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use axum::{
     Json, Router,
     body::{Body, Bytes},
-    extract::{Path, Query, State},
+    extract::{
+        Path, Query, State,
+        ws::{Message, WebSocketUpgrade},
+    },
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
+use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
@@ -34,6 +39,8 @@ pub(crate) enum Seen {
 struct Fake {
     seen: mpsc::UnboundedSender<Seen>,
     files: Arc<Mutex<BTreeMap<String, Entry>>>,
+    /// In place of an honest archive.
+    lie: Arc<Mutex<Option<Lie>>>,
     /// Destroying waits for ever.
     is_stuck: bool,
     stop: Arc<Notify>,
@@ -47,11 +54,20 @@ pub(crate) enum Entry {
     Link(String),
 }
 
+/// What a sandbox sends that has been taken over.
+#[derive(Debug, Clone)]
+pub(crate) struct Lie {
+    pub(crate) archive: Vec<u8>,
+    /// The connection breaks after it.
+    pub(crate) breaks_off: bool,
+}
+
 /// A running fake.
 pub(crate) struct Server {
     pub(crate) url: String,
     pub(crate) seen: mpsc::UnboundedReceiver<Seen>,
     pub(crate) files: Arc<Mutex<BTreeMap<String, Entry>>>,
+    pub(crate) lie: Arc<Mutex<Option<Lie>>>,
 }
 
 impl Server {
@@ -67,16 +83,21 @@ impl Server {
     async fn with(is_stuck: bool) -> Self {
         let (sender, seen) = mpsc::unbounded_channel();
         let files = Arc::new(Mutex::new(BTreeMap::new()));
-        let stop = Arc::new(Notify::new());
-        let fake =
-            Fake { seen: sender, files: Arc::clone(&files), is_stuck, stop: Arc::clone(&stop) };
+        let (stop, lie) = (Arc::new(Notify::new()), Arc::new(Mutex::new(None)));
+        let fake = Fake {
+            seen: sender,
+            files: Arc::clone(&files),
+            lie: Arc::clone(&lie),
+            is_stuck,
+            stop: Arc::clone(&stop),
+        };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address: SocketAddr = listener.local_addr().unwrap();
         let served = axum::serve(listener, routes(fake));
         tokio::spawn(async move {
             served.with_graceful_shutdown(async move { stop.notified().await }).await
         });
-        Self { url: format!("http://{address}"), seen, files }
+        Self { url: format!("http://{address}"), seen, files, lie }
     }
 
     pub(crate) async fn next(&mut self) -> Seen {
@@ -90,8 +111,11 @@ fn routes(fake: Fake) -> Router {
         .route("/v1/sandboxes", post(create).get(list))
         .route("/v1/sandboxes/{id}", delete(destroy).get(inspect))
         .route("/v1/sandboxes/{id}/exec", post(exec))
+        .route("/v1/sandboxes/{id}/archive", get(pack).put(unpack))
+        .route("/v1/sandboxes/{id}/terminals", post(start_terminal))
+        .route("/v1/sandboxes/{id}/terminals/{tid}", get(attach))
+        .route("/v1/sandboxes/{id}/processes", post(start))
         .route("/v1/sandboxes/{id}/files:list", get(list_files))
-        .route("/v1/sandboxes/{id}/files:mkdir", post(mkdir))
         .route("/v1/sandboxes/{id}/files/{*path}", get(read).put(write))
         .route("/v1/images:build", post(build))
         .route("/v1/node:shutdown", post(shut_down))
@@ -114,6 +138,26 @@ async fn create(State(fake): State<Fake>, Json(body): Json<Value>) -> Response {
     let id = body["id"].as_str().unwrap_or("generated").to_owned();
     fake.seen.send(Seen::Created(body)).unwrap();
     (StatusCode::CREATED, Json(sandbox(&id))).into_response()
+}
+
+async fn start_terminal() -> Response {
+    let terminal = json!({"id": "t", "pid": 2, "command": "cat", "cols": 80, "rows": 24,
+        "viewers": 0, "running": true, "createdAtMs": 5, "firstCursor": 0, "nextCursor": 1});
+    (StatusCode::CREATED, Json(terminal)).into_response()
+}
+
+/// A terminal that sends back what is typed, after an `r`.
+async fn attach(upgrade: WebSocketUpgrade) -> Response {
+    let upgrade = upgrade.on_upgrade(async |mut socket| {
+        let ready = Message::Text("{\"type\":\"ready\"}".into());
+        for message in [Message::Binary(Bytes::from_static(b"r")), ready] {
+            socket.send(message).await.unwrap();
+        }
+        while let Some(Ok(message @ Message::Binary(_))) = socket.recv().await {
+            socket.send(message).await.unwrap();
+        }
+    });
+    ([("x-sandbar-cursor", "0")], upgrade).into_response()
 }
 
 async fn list(Query(query): Query<BTreeMap<String, String>>) -> Response {
@@ -139,6 +183,25 @@ async fn destroy(State(fake): State<Fake>, Path(id): Path<String>) -> Response {
         std::future::pending::<()>().await;
     }
     StatusCode::NO_CONTENT.into_response()
+}
+
+async fn start() -> Response {
+    let process = json!({"id": "p", "kind": "process", "pid": 7, "command": "true",
+        "running": true, "startedAtMs": 5,
+        "log": {"firstCursor": 0, "nextCursor": 0, "droppedBytes": 0}});
+    (StatusCode::CREATED, Json(process)).into_response()
+}
+
+/// What `cat` writes, a file an event.
+fn contents(fake: &Fake, body: &Value) -> Vec<Value> {
+    let files = fake.files.lock().unwrap();
+    let words = body["command"].as_array().unwrap().iter().skip(1);
+    let texts = words.map(|path| match &files[path.as_str().unwrap()] {
+        Entry::File(_, content) if body["encoding"] == "base64" => BASE64_STANDARD.encode(content),
+        Entry::File(_, content) => String::from_utf8(content.clone()).unwrap(),
+        Entry::Directory | Entry::Link(_) => String::new(),
+    });
+    texts.map(|data| json!({"type": "stdout", "data": data, "timeMs": 1})).collect()
 }
 
 fn event(value: &Value) -> Result<Bytes, std::io::Error> {
@@ -168,7 +231,7 @@ async fn exec(State(fake): State<Fake>, headers: HeaderMap, Json(body): Json<Val
         return refusal(StatusCode::NOT_FOUND, "COMMAND_NOT_FOUND", "no program is called that");
     }
     if headers.get(header::ACCEPT).is_none_or(|kind| kind != "text/event-stream") {
-        return buffered(&fake, program, &body);
+        return buffered(program, &body);
     }
     let start = json!({"type": "start", "pid": 7, "processId": "p"});
     // "out\n" with a byte that is not UTF-8, and "err\n".
@@ -192,6 +255,16 @@ async fn exec(State(fake): State<Fake>, headers: HeaderMap, Json(body): Json<Val
             });
             return event_stream(Body::from_stream(first.chain(rest)));
         }
+        "cat" => {
+            [contents(&fake, &body), vec![exit(&json!({"type": "exited", "code": 0}), 0)]].concat()
+        }
+        // What bash says of the time.
+        "bash" => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+            let data = format!("{}.{:06}\n", now.as_secs(), now.subsec_micros());
+            let exit = exit(&json!({"type": "exited", "code": 0}), 0);
+            vec![start, json!({"type": "stdout", "data": data, "timeMs": 1}), exit]
+        }
         "slow" => vec![start, stdout, exit(&json!({"type": "timeout"}), 124)],
         "cut" => vec![start, stdout],
         _ => vec![start, stdout, stderr, exit(&json!({"type": "exited", "code": 3}), 3)],
@@ -199,13 +272,9 @@ async fn exec(State(fake): State<Fake>, headers: HeaderMap, Json(body): Json<Val
     event_stream(Body::from_stream(stream::iter(events.into_iter().map(|value| event(&value)))))
 }
 
-fn buffered(fake: &Fake, program: &str, body: &Value) -> Response {
-    if program == "ln" {
-        let word = |index: usize| body["command"][index].as_str().unwrap().to_owned();
-        fake.files.lock().unwrap().insert(word(4), Entry::Link(word(3)));
-    }
+fn buffered(program: &str, body: &Value) -> Response {
     let is_echo = body["session"] == "default" && body["command"] == "echo hi";
-    let code = if is_echo || matches!(program, "ln" | "true") { 0 } else { 3 };
+    let code = if is_echo || program == "true" { 0 } else { 3 };
     Json(json!({"success": code == 0, "exitCode": code,
         "ending": {"type": "exited", "code": code}, "processId": "p", "stdout": "out\n", "stderr": "err\n",
         "droppedBytes": 0, "durationMs": 1, "usage": {"cpuMs": 0, "peakMemoryBytes": 0}}))
@@ -221,7 +290,7 @@ async fn list_files(
     Query(query): Query<BTreeMap<String, String>>,
 ) -> Response {
     let files = fake.files.lock().unwrap().clone();
-    let path = match query["path"].trim_end_matches('/') {
+    let path = match query["path"].trim_end_matches("/.").trim_end_matches('/') {
         "" => "/",
         path => path,
     };
@@ -235,8 +304,7 @@ async fn list_files(
     let prefix = if path == "/" { "/".to_owned() } else { format!("{path}/") };
     let below: Vec<_> = files
         .iter()
-        // A lie told whatever the directory: the names that no client may write.
-        .filter(|(name, _)| name.starts_with(&prefix) || name.contains("lie"))
+        .filter(|(name, _)| name.starts_with(&prefix))
         .filter(|(name, _)| is_recursive || !name[prefix.len()..].contains('/'))
         .collect();
     let limit: usize = query.get("limit").map_or(2, |limit| limit.parse().unwrap());
@@ -265,10 +333,79 @@ fn wire(path: &str, entry: &Entry) -> Value {
     value
 }
 
-async fn mkdir(State(fake): State<Fake>, Json(body): Json<Value>) -> StatusCode {
-    let path = body["path"].as_str().unwrap().trim_end_matches('/').to_owned();
-    fake.files.lock().unwrap().insert(path, Entry::Directory);
-    StatusCode::CREATED
+async fn pack(State(fake): State<Fake>, Query(query): Query<BTreeMap<String, String>>) -> Response {
+    if let Some(Lie { archive, breaks_off }) = fake.lie.lock().unwrap().clone() {
+        let pieces = stream::iter([Ok(Bytes::from(archive))]);
+        let end = stream::once(async move {
+            // What came before goes out first.
+            tokio::task::yield_now().await;
+            if breaks_off { Err(std::io::Error::other("gone")) } else { Ok(Bytes::new()) }
+        });
+        return Body::from_stream(pieces.chain(end)).into_response();
+    }
+    let prefix = format!("{}/", query["path"].trim_end_matches("/."));
+    let mut archive = tar::Builder::new(Vec::new());
+    for (path, entry) in fake.files.lock().unwrap().iter() {
+        let Some(name) = path.strip_prefix(&prefix) else { continue };
+        let mut header = tar::Header::new_ustar();
+        match entry {
+            Entry::File(mode, content) => {
+                header.set_mode(*mode);
+                header.set_size(content.len() as u64);
+                archive.append_data(&mut header, name, &**content).unwrap();
+            }
+            Entry::Directory => {
+                header.set_entry_type(tar::EntryType::Directory);
+                header.set_mode(0o755);
+                header.set_size(0);
+                archive.append_data(&mut header, name, std::io::empty()).unwrap();
+            }
+            Entry::Link(target) => {
+                header.set_entry_type(tar::EntryType::Symlink);
+                header.set_size(0);
+                archive.append_link(&mut header, name, target).unwrap();
+            }
+        }
+    }
+    archive.into_inner().unwrap().into_response()
+}
+
+async fn unpack(
+    State(fake): State<Fake>,
+    Query(query): Query<BTreeMap<String, String>>,
+    body: Bytes,
+) -> Response {
+    let top = query["path"].trim_end_matches('/').to_owned();
+    let mut made = BTreeMap::from([(top.clone(), Entry::Directory)]);
+    let (mut counts, mut bytes) = ([0; 3], 0);
+    for entry in tar::Archive::new(&*body).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let name = String::from_utf8(entry.path_bytes().trim_ascii_end().to_vec()).unwrap();
+        let name = name.trim_end_matches('/');
+        let mode = entry.header().mode().unwrap() & 0o777;
+        let kind = entry.header().entry_type();
+        let made_entry = if name == "." {
+            continue;
+        } else if kind.is_dir() {
+            counts[1] += 1;
+            Entry::Directory
+        } else if kind.is_symlink() {
+            counts[2] += 1;
+            Entry::Link(entry.link_name().unwrap().unwrap().display().to_string())
+        } else {
+            let mut content = Vec::new();
+            std::io::Read::read_to_end(&mut entry, &mut content).unwrap();
+            counts[0] += 1;
+            bytes += content.len();
+            Entry::File(mode, content)
+        };
+        made.insert(format!("{top}/{name}"), made_entry);
+    }
+    fake.files.lock().unwrap().extend(made);
+    let [files, directories, symlinks] = counts;
+    Json(json!({"files": files, "directories": directories, "symlinks": symlinks, "hardLinks": 0,
+        "bytes": bytes, "leftOutCount": 0, "leftOut": []}))
+    .into_response()
 }
 
 async fn read(State(fake): State<Fake>, Path((_, path)): Path<(String, String)>) -> Response {
@@ -286,11 +423,12 @@ async fn write(
     Path((_, path)): Path<(String, String)>,
     Query(query): Query<BTreeMap<String, String>>,
     body: Bytes,
-) -> StatusCode {
+) -> Json<Value> {
     let mode = query.get("mode").map_or(0o644, |mode| u32::from_str_radix(mode, 8).unwrap());
-    let entry = Entry::File(mode, body.to_vec());
-    fake.files.lock().unwrap().insert(format!("/{path}"), entry);
-    StatusCode::CREATED
+    let (path, entry) = (format!("/{path}"), Entry::File(mode, body.to_vec()));
+    let written = wire(&path, &entry);
+    fake.files.lock().unwrap().insert(path, entry);
+    Json(written)
 }
 
 async fn build(Json(body): Json<Value>) -> Response {

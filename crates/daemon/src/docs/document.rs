@@ -19,10 +19,17 @@ use crate::forward::table::documented;
 const SANDBOX: &str = "/v1/sandboxes/{id}";
 
 /// Operations by noun, in reading order.
-const TAGS: [(&str, &str); 5] = [
+const TAGS: [(&str, &str); 9] = [
     ("sandbox", "An isolated environment with its own files, processes, limits and network."),
     ("exec", "Run a command and follow it to its end."),
-    ("file", "Read, write, list and delete files inside a sandbox. Contents are raw bodies."),
+    ("process", "Commands that run on by themselves: start, read, feed, wait for, end."),
+    ("session", "Shells that keep directory, variables and functions between commands."),
+    ("env", "Variables of a sandbox and of its sessions."),
+    ("terminal", "Programs on a pseudoterminal, seen and typed into over WebSocket."),
+    (
+        "file",
+        "Read, write, list, copy, move and delete files inside a sandbox. Contents are raw bodies, or JSON.",
+    ),
     ("image", "Immutable root file systems that sandboxes start from."),
     ("node", "The server itself."),
 ];
@@ -83,10 +90,13 @@ pub(crate) fn assemble(own: OpenApi, mut agent: OpenApi) -> OpenApi {
     document
 }
 
-/// `exec` for `/exec`, `file` for `/files:list` and `/files/{path}`.
+/// `exec` for `/exec`, `file` for `/files:list` and `/files/{path}`, `process` for `/processes`.
 fn noun(path: &str) -> &str {
     let word = path.trim_start_matches('/').split(['/', ':']).next().unwrap_or_default();
-    word.strip_suffix('s').unwrap_or(word)
+    match word {
+        "processes" => "process",
+        word => word.strip_suffix('s').unwrap_or(word),
+    }
 }
 
 /// Every operation with its path.

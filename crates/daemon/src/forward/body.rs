@@ -11,7 +11,7 @@ use std::{
 
 use axum::body::Body;
 use bytes::Bytes;
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
@@ -183,30 +183,30 @@ impl Lent {
 }
 
 /// An agent's body, and what must live as long as it.
-pub(crate) struct Download<G> {
-    body: Incoming,
+pub(crate) struct Download<B, G> {
+    body: B,
     /// Keeps the sandbox from being stopped for idleness.
     _guard: G,
     received: Counter,
 }
 
-impl<G> Download<G> {
-    pub(crate) fn new(body: Incoming, guard: G, received: Counter) -> Self {
+impl<B, G> Download<B, G> {
+    pub(crate) fn new(body: B, guard: G, received: Counter) -> Self {
         Self { body, _guard: guard, received }
     }
 }
 
-// No field is pinned by anybody: `Incoming` is Unpin, and the guard is only held.
-impl<G> Unpin for Download<G> {}
+// No field is pinned by anybody: the body is Unpin, and the guard is only held.
+impl<B: Unpin, G> Unpin for Download<B, G> {}
 
-impl<G> HttpBody for Download<G> {
+impl<B: HttpBody<Data = Bytes> + Unpin, G> HttpBody for Download<B, G> {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         // Trailers are headers nobody listed; they end here.
         match frame {

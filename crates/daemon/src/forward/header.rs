@@ -9,7 +9,7 @@ const OURS: &str = "x-sandbar-";
 
 /// What an agent may learn of a request. Never Authorization or Cookie: user code in the sandbox can
 /// take the agent's place.
-const TO_AGENT: [HeaderName; 10] = [
+const TO_AGENT: [HeaderName; 11] = [
     header::ACCEPT,
     header::CONTENT_TYPE,
     header::RANGE,
@@ -18,6 +18,7 @@ const TO_AGENT: [HeaderName; 10] = [
     header::IF_MODIFIED_SINCE,
     header::IF_UNMODIFIED_SINCE,
     header::IF_RANGE,
+    HeaderName::from_static("idempotency-key"),
     HeaderName::from_static("last-event-id"),
     HeaderName::from_static(REQUEST_ID),
 ];
@@ -34,9 +35,36 @@ const TO_CALLER: [HeaderName; 7] = [
     header::RETRY_AFTER,
 ];
 
+/// What passes beside these, both ways, when a caller changes to the one protocol that may pass
+/// (RFC 6455, section 4).
+const WEBSOCKET: [HeaderName; 5] = [
+    header::SEC_WEBSOCKET_KEY,
+    header::SEC_WEBSOCKET_VERSION,
+    header::SEC_WEBSOCKET_PROTOCOL,
+    header::SEC_WEBSOCKET_EXTENSIONS,
+    header::SEC_WEBSOCKET_ACCEPT,
+];
+
+/// Whether the caller would change to WebSocket and nothing else (RFC 9110, section 7.8).
+pub(super) fn asks_for_websocket(headers: &HeaderMap) -> bool {
+    let mut protocols = headers.get_all(header::UPGRADE).iter();
+    let (Some(protocol), None) = (protocols.next(), protocols.next()) else { return false };
+    let is_option = |option: &[u8]| option.trim_ascii().eq_ignore_ascii_case(b"upgrade");
+    let mut options = headers.get_all(header::CONNECTION).iter();
+    protocol.as_bytes().eq_ignore_ascii_case(b"websocket")
+        && options.any(|options| options.as_bytes().split(|byte| *byte == b',').any(is_option))
+}
+
 /// A request's headers for the agent. The length follows from the body.
 pub(super) fn to_agent(headers: &HeaderMap) -> HeaderMap {
     pass(headers, &TO_AGENT)
+}
+
+/// The same of a request or an answer, from `headers`, that changes to WebSocket.
+pub(super) fn add_switch(passed: &mut HeaderMap, headers: &HeaderMap) {
+    passed.extend(pass(headers, &WEBSOCKET));
+    passed.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    passed.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
 }
 
 /// An answer's headers for the caller. Should a browser ever show one, it is shown as what it is
@@ -51,7 +79,7 @@ pub(super) fn to_caller(headers: &HeaderMap) -> HeaderMap {
     passed
 }
 
-/// Answers an agent of ours can give: no interim ones, no redirects (the caller would follow them
+/// Answers an agent of ours can give to a request that stays HTTP: no interim ones, no redirects (the caller would follow them
 /// with its key), and no 401 or 407 (they speak of the API's own key).
 pub(super) fn is_passable(status: StatusCode) -> bool {
     match status.as_u16() {

@@ -10,7 +10,18 @@ use super::{Forward, forward};
 use crate::{app::App, extract::SANDBOXES};
 
 /// Routes whose answer takes as long as the work they ask for.
-const ENDLESS: [&str; 2] = ["/exec", "/sessions/{sid}/env"];
+const ENDLESS: [&str; 9] = [
+    "/exec",
+    "/files:copy",
+    "/files:move",
+    // Waits for its session to be idle.
+    "/processes",
+    "/processes/{pid}/kill",
+    "/processes/{pid}/stdin",
+    "/processes/{pid}/wait",
+    "/processes:kill",
+    "/sessions/{sid}/env",
+];
 
 /// Routes of the agent that are the engine's, not the caller's.
 const INTERNAL: [&str; 1] = ["/health"];
@@ -60,8 +71,9 @@ fn methods(path: &str, item: &PathItem) -> MethodRouter<App> {
                 .request_body
                 .as_ref()
                 .is_some_and(|body| body.content.contains_key("application/json"));
-            let how = Extension(Forward::new(is_json, is_endless));
-            router.merge(on(filter, forward).layer(how))
+            let may_switch = operation.responses.responses.contains_key("101");
+            let how = Forward { may_switch, ..Forward::new(is_json, is_endless) };
+            router.merge(on(filter, forward).layer(Extension(how)))
         },
     )
 }

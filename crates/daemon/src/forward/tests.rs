@@ -14,10 +14,8 @@ use api::error::ErrorBody;
 use axum::{Router, response::IntoResponse};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
-use hyper::body::Frame;
-use hyper_util::rt::TokioIo;
+use http::{Request, header};
+use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -42,6 +40,10 @@ fn file() -> Forward {
     Forward::new(false, false)
 }
 
+fn tunnel() -> Forward {
+    Forward { may_switch: true, ..file() }
+}
+
 /// A daemon that forwards everything below `/v1/sandboxes/{id}` to one agent.
 struct Daemon {
     address: SocketAddr,
@@ -63,6 +65,16 @@ impl Daemon {
         route: Forward,
         activated: impl Fn(usize) + Send + Sync + 'static,
     ) -> Self {
+        Self::start_guarded(run_dir, route, activated, Arc::default()).await
+    }
+
+    /// As `start`; each request holds a copy of `guard`, and the daemon one.
+    async fn start_guarded(
+        run_dir: &Path,
+        route: Forward,
+        activated: impl Fn(usize) + Send + Sync + 'static,
+        guard: Arc<()>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let links = Links::new(run_dir.to_owned());
@@ -72,11 +84,11 @@ impl Daemon {
         let activated = Arc::new(activated);
         let handler = move |request: Request<axum::body::Body>| {
             let (links, count, metrics) = (links.clone(), Arc::clone(&count), Arc::clone(&counted));
-            let activated = Arc::clone(&activated);
+            let (activated, guard) = (Arc::clone(&activated), Arc::clone(&guard));
             async move {
                 let activate = || async {
                     activated(count.fetch_add(1, Ordering::SeqCst));
-                    Ok((JAIL, ()))
+                    Ok((JAIL, Arc::clone(&guard)))
                 };
                 let mut response = match admit(route, &request) {
                     Ok(()) => relay(route, activate, &links, &metrics, request)
@@ -474,6 +486,226 @@ async fn an_endless_route_waits_for_its_answer_but_not_for_its_body_to_be_taken(
     assert!(timeout(limit * 2, whole.silence(limit, false)).await.is_ok());
     let untaken = Upload::new(Body::from("body"), 9, counter());
     assert!(timeout(limit * 2, untaken.silence(limit, true)).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_answers_nothing_at_all_ends_even_an_endless_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let _agent = raw_agent(dir.path(), Vec::new(), closed);
+    let daemon = Daemon::start(dir.path(), exec(), |_| {}).await;
+    let begun = tokio::time::Instant::now();
+
+    let response = daemon.send(exec_request()).await.unwrap();
+
+    assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+    assert!(begun.elapsed() >= Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_is_merely_busy_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let asked = Arc::new(tokio::sync::Semaphore::new(0));
+    let _agent = agent(dir.path(), move |request| {
+        let asked = Arc::clone(&asked);
+        async move {
+            if request.uri() == "/health" {
+                asked.add_permits(1);
+                return http::Response::new(full("{}"));
+            }
+            // Once more than silence would be borne.
+            drop(asked.acquire_many(UNANSWERED + 1).await.unwrap());
+            http::Response::new(full("done"))
+        }
+    });
+    let daemon = Daemon::start(dir.path(), exec(), |_| {}).await;
+
+    let response = daemon.send(exec_request()).await.unwrap();
+
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "done");
+}
+
+fn exec_request() -> Request<Full<Bytes>> {
+    Request::post("/v1/sandboxes/a/exec")
+        .header("host", "x")
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from_static(b"{}")))
+        .unwrap()
+}
+
+const SWITCH: &str = "GET /v1/sandboxes/a/t HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\n\
+    upgrade: WebSocket\r\nsec-websocket-key: k\r\nsec-websocket-version: 13\r\n\
+    authorization: Bearer secret\r\norigin: http://x\r\n\r\n";
+
+/// Agrees to another protocol, says what it was asked, then echoes until the other side ends.
+fn switching_agent(run_dir: &Path) -> JoinHandle<()> {
+    let listener = socket(run_dir);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+                assert_ne!(stream.read_buf(&mut head).await.unwrap(), 0);
+            }
+            let answer = b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\n\
+                upgrade: evil\r\nsec-websocket-accept: a\r\nset-cookie: a=b\r\n\r\n";
+            stream.write_all(&[&answer[..], &head].concat()).await.unwrap();
+            let (mut read, mut write) = stream.split();
+            drop(tokio::io::copy(&mut read, &mut write).await);
+        }
+    })
+}
+
+/// Reads up to and with `end`, and no further.
+async fn read_until(stream: &mut TcpStream, end: &str) -> String {
+    let mut text = Vec::new();
+    while !text.ends_with(end.as_bytes()) {
+        text.push(timeout(PATIENCE, stream.read_u8()).await.unwrap().unwrap());
+    }
+    String::from_utf8(text).unwrap()
+}
+
+#[tokio::test]
+async fn a_caller_and_an_agent_change_protocol_and_are_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let _agent = switching_agent(dir.path());
+    let daemon = Daemon::start(dir.path(), tunnel(), |_| {}).await;
+    let mut caller = TcpStream::connect(daemon.address).await.unwrap();
+    caller.write_all(SWITCH.as_bytes()).await.unwrap();
+
+    let head = read_until(&mut caller, "\r\n\r\n").await.to_lowercase();
+    assert!(head.starts_with("http/1.1 101 "), "{head}");
+    for line in ["connection: upgrade", "upgrade: websocket", "sec-websocket-accept: a"] {
+        assert!(head.contains(&format!("{line}\r\n")), "{line} is not in {head}");
+    }
+    assert!(!head.contains("cookie") && !head.contains("evil"), "{head}");
+    let asked = read_until(&mut caller, "\r\n\r\n").await.to_lowercase();
+    let mut asked: Vec<_> = asked.trim_end().lines().collect();
+    asked.sort_unstable();
+    assert_eq!(
+        asked,
+        [
+            "connection: upgrade",
+            "get /t http/1.1",
+            "host: agent",
+            "sec-websocket-key: k",
+            "sec-websocket-version: 13",
+            "upgrade: websocket",
+        ]
+    );
+    let piece = vec![b'x'; 3 * 1024 * 1024];
+    let (mut from, mut to) = caller.split();
+    let mut back = vec![0; piece.len()];
+    let (sent, heard) = tokio::join!(to.write_all(&piece), from.read_exact(&mut back));
+    sent.unwrap();
+    heard.unwrap();
+    assert_eq!(back, piece);
+    let text = daemon.metrics.render(&std::collections::BTreeMap::new());
+    let sent = format!("sandbar_forwarded_bytes_total{{direction=\"to_agent\"}} {}", piece.len());
+    assert!(text.contains(&sent), "{text}");
+    // What the agent echoed, and the head it was asked with.
+    let counted: usize = text
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("sandbar_forwarded_bytes_total{direction=\"from_agent\"} ")
+        })
+        .and_then(|count| count.parse().ok())
+        .unwrap();
+    assert!(counted > piece.len(), "{text}");
+}
+
+#[tokio::test]
+async fn a_tunnel_ends_with_either_of_its_sides() {
+    let dir = tempfile::tempdir().unwrap();
+    let (gone, mut left) = mpsc::channel(1);
+    let hangs_up = Arc::new(AtomicUsize::new(0));
+    let is_first = Arc::clone(&hangs_up);
+    let head = b"HTTP/1.1 101 Go\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nlast words";
+    let _agent = raw_agent(dir.path(), head.to_vec(), move |stream| {
+        let (gone, is_first) = (gone.clone(), is_first.fetch_add(1, Ordering::SeqCst) == 0);
+        async move {
+            if !is_first {
+                closed(stream).await;
+                gone.send(()).await.unwrap();
+            }
+        }
+    });
+    let guard = Arc::new(());
+    let daemon = Daemon::start_guarded(dir.path(), tunnel(), |_| {}, Arc::clone(&guard)).await;
+    let held = Arc::strong_count(&guard);
+    let mut caller = TcpStream::connect(daemon.address).await.unwrap();
+    caller.write_all(SWITCH.as_bytes()).await.unwrap();
+    read_until(&mut caller, "last words").await;
+    let mut rest = Vec::new();
+    timeout(PATIENCE, caller.read_to_end(&mut rest)).await.unwrap().unwrap();
+    assert!(rest.is_empty());
+
+    let mut caller = TcpStream::connect(daemon.address).await.unwrap();
+    caller.write_all(SWITCH.as_bytes()).await.unwrap();
+    read_until(&mut caller, "last words").await;
+    assert!(Arc::strong_count(&guard) > held, "the sandbox is held while the tunnel is open");
+    drop(caller);
+    timeout(PATIENCE, left.recv()).await.unwrap();
+    let freed = async {
+        while Arc::strong_count(&guard) > held {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, freed).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_whose_agent_says_nothing_at_all_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let head = b"HTTP/1.1 101 Go\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nlast words";
+    let _agent = raw_agent(dir.path(), head.to_vec(), closed);
+    let daemon = Daemon::start(dir.path(), tunnel(), |_| {}).await;
+    let mut caller = TcpStream::connect(daemon.address).await.unwrap();
+    caller.write_all(SWITCH.as_bytes()).await.unwrap();
+    let begun = tokio::time::Instant::now();
+
+    let mut answer = Vec::new();
+    caller.read_to_end(&mut answer).await.unwrap();
+
+    assert!(answer.ends_with(b"last words"));
+    assert!(begun.elapsed() >= Duration::from_secs(60), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn only_terminals_are_tunnels() {
+    let document = table::published();
+    let tunnels: Vec<_> = document
+        .paths
+        .paths
+        .iter()
+        .flat_map(|(path, item)| {
+            let get = item.get.iter().filter(|get| get.responses.responses.contains_key("101"));
+            get.map(move |_| path.as_str())
+        })
+        .collect();
+    assert_eq!(tunnels, ["/terminals/{tid}"]);
+}
+
+#[tokio::test]
+async fn a_change_of_protocol_passes_only_where_it_may() {
+    let plain = SWITCH.replace("connection: Upgrade\r\n", "");
+    let other = SWITCH.replace("WebSocket", "h2c");
+    let with_body = SWITCH.replace("\r\n\r\n", "\r\ncontent-length: 1\r\n\r\nx");
+    for (what, route, request) in [
+        ("another route", file(), SWITCH),
+        ("no upgrade", tunnel(), &*plain),
+        ("another protocol", tunnel(), &*other),
+        ("a body", tunnel(), &*with_body),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let _agent = switching_agent(dir.path());
+        let daemon = Daemon::start(dir.path(), route, |_| {}).await;
+        let mut caller = TcpStream::connect(daemon.address).await.unwrap();
+        caller.write_all(request.as_bytes()).await.unwrap();
+
+        // An agent that answers 101 to what was no such question answers nonsense.
+        let head = read_until(&mut caller, "\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 502 "), "{what}: {head}");
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 use std::net::SocketAddr;
 
-use axum::{body::Body, routing::get};
+use axum::routing::get;
 use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -64,6 +64,10 @@ const READ_ONLY: [&CStr; 6] = [
 const SHARED_MEMORY_BYTES: &CStr = c"256m";
 const RUN_BYTES: &CStr = c"64m";
 
+/// Pseudoterminals of a jail, those of its programs included. The kernel has 4096 for all of its
+/// machine by default (`kernel.pty.max`); one tenant must not be able to take them.
+const TERMINALS: &CStr = c"128";
+
 const PLAIN: MountFlags = MountFlags::NO_SUID.and(MountFlags::NO_DEVICES);
 const QUIET: MountFlags = PLAIN.and(MountFlags::NO_EXEC);
 
@@ -108,7 +112,7 @@ fn mount_new(kind: &CStr, options: &[(&CStr, &CStr)], at: &CStr) -> Result<(), S
 fn mount_dev(dev: &OwnedFd) -> Result<(), SysError> {
     mount::attach(dev.as_fd(), file::cwd(), c"/dev")?;
     // Group 5 is `tty` on every distribution; terminals of its own, so none of the host's.
-    let options = [(c"ptmxmode", c"666"), (c"mode", c"620"), (c"gid", c"5")];
+    let options = [(c"ptmxmode", c"666"), (c"mode", c"620"), (c"gid", c"5"), (c"max", TERMINALS)];
     let terminals = filesystem(c"devpts", &options, MountFlags::NO_SUID.and(MountFlags::NO_EXEC))?;
     mount::attach(terminals.as_fd(), file::cwd(), c"/dev/pts")?;
     mount_new(c"tmpfs", &[(c"mode", c"1777"), (c"size", SHARED_MEMORY_BYTES)], c"/dev/shm")

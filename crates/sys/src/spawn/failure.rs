@@ -14,6 +14,8 @@ pub enum Step {
     Signals,
     /// Putting stdin, stdout and stderr in their places.
     Stdio,
+    /// Making stdin the controlling terminal.
+    Terminal,
     /// Changing to the working directory.
     WorkingDirectory,
     /// Marking all other descriptors to be closed.
@@ -24,11 +26,12 @@ pub enum Step {
     Exec,
 }
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     Step::JoinCgroup,
     Step::Session,
     Step::Signals,
     Step::Stdio,
+    Step::Terminal,
     Step::WorkingDirectory,
     Step::CloseOthers,
     Step::Filter,

@@ -24,6 +24,7 @@ fn run(programs: &[&str], argv: &[&str]) -> (Option<Failure>, String, wait::Stat
         envp: &words(&["A=b"]),
         cwd: root.as_fd(),
         stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
+        has_terminal: false,
         cgroup: None,
         tasks: &[],
     })
@@ -85,10 +86,62 @@ fn a_cgroup_that_is_none_is_refused() {
         envp: &[],
         cwd: root.as_fd(),
         stdio: [null.as_fd(), null.as_fd(), null.as_fd()],
+        has_terminal: false,
         cgroup: Some(root.as_fd()),
         tasks: &[],
     })
     .unwrap_err();
 
     assert_eq!(error, SysError { call: "clone3", errno: libc::EBADF });
+}
+
+#[test]
+fn a_terminal_controls_the_program_s_session() {
+    let how = file::How::new(file::O_RDWR | file::O_NOCTTY);
+    let master = file::open(file::cwd(), c"/dev/ptmx", how).unwrap();
+    pty::unlock(master.as_fd()).unwrap();
+    pty::resize(master.as_fd(), 123, 45).unwrap();
+    let terminal = pty::open_terminal(master.as_fd()).unwrap();
+    let root = File::open("/").unwrap();
+    let start = |script: &str| {
+        spawn(&Spawn {
+            programs: &words(&["/bin/sh"]),
+            argv: &words(&["sh", "-c", script]),
+            envp: &[],
+            cwd: root.as_fd(),
+            stdio: [terminal.as_fd(); 3],
+            has_terminal: true,
+            cgroup: None,
+            tasks: &[],
+        })
+        .unwrap()
+    };
+
+    let mut master = File::from(master);
+    let spawned = start("stty size </dev/tty; exec /bin/cat");
+    let mut text = [0; 64];
+    let length = master.read(&mut text).unwrap();
+    assert_eq!(&text[..length], b"45 123\r\n");
+    // What the terminal's Ctrl-C reaches is its session's foreground.
+    std::io::Write::write_all(&mut master, b"\x03").unwrap();
+    assert_eq!(wait::child(spawned.pid).unwrap().status, wait::Status::Signaled(libc::SIGINT));
+
+    // Without a terminal there is nothing to control.
+    let null = File::open("/dev/null").unwrap();
+    let spawned = spawn(&Spawn {
+        programs: &words(&["/bin/true"]),
+        argv: &words(&["true"]),
+        envp: &[],
+        cwd: root.as_fd(),
+        stdio: [null.as_fd(); 3],
+        has_terminal: true,
+        cgroup: None,
+        tasks: &[],
+    })
+    .unwrap();
+    let mut report = [0; REPORT_BYTES];
+    PipeReader::from(spawned.report).read_exact(&mut report).unwrap();
+    let failure = Failure { step: Step::Terminal, errno: libc::ENOTTY };
+    assert_eq!(Failure::from_bytes(report), Some(failure));
+    wait::child(spawned.pid).unwrap();
 }

@@ -46,9 +46,9 @@ fn any_cursor_leads_to_what_follows_it() {
         let start = usize::try_from(cursor).unwrap();
         assert_eq!((bytes.as_slice(), missing), (&whole[start..], 0), "{cursor}");
     }
-    assert_eq!(log.read(7, 1, |read| read == Read::Pending), true);
+    assert!(log.read(7, 1, |read| read == Read::Pending));
     log.close();
-    assert_eq!(log.read(7, 1, |read| read == Read::End), true);
+    assert!(log.read(7, 1, |read| read == Read::End));
     assert_eq!(log.tail(Stdout, 7, 3), b"cdg");
     assert_eq!(log.tail(Stdout, 3, 3), b"abc");
     assert_eq!(log.tail(Stderr, 4, 3), b"");
@@ -108,7 +108,7 @@ fn a_spent_budget_leaves_each_log_its_free_part() {
         let (runs, missing) = all(&log, 0);
         let kept = runs.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
         assert!((FREE_BYTES / 2..=FREE_BYTES).contains(&kept), "{retention:?} {kept}");
-        assert_eq!(log.describe().dropped_bytes as usize + kept, 64 * 4096, "{missing}");
+        assert_eq!(log.describe().dropped_bytes + kept as u64, 64 * 4096, "{missing}");
     }
 }
 
@@ -164,4 +164,20 @@ async fn a_reader_is_woken_by_bytes_and_by_the_end() {
     tokio::task::yield_now().await;
     log.close();
     assert_eq!(reader.await.unwrap(), (true, true));
+}
+
+#[tokio::test]
+async fn a_log_that_is_wanted_whole_waits_for_nobody() {
+    let log = log(Retention::Unread { behind: RESUME_BYTES });
+    log.append(Stdout, vec![b'a'; usize::try_from(AHEAD_BYTES).unwrap()]);
+    assert!(log.room().now_or_never().is_none());
+
+    log.keep_oldest();
+
+    log.room().await;
+    for _ in 0..EXEC_OUTPUT_BYTES / 65536 {
+        log.append(Stdout, vec![b'b'; 65536]);
+    }
+    assert_eq!(log.describe().next_cursor, EXEC_OUTPUT_BYTES as u64);
+    assert_eq!(log.refused(), AHEAD_BYTES);
 }

@@ -8,12 +8,12 @@ use std::{
 use anyhow::{Context as _, bail};
 use api::{
     exec::{Command, ExecRequest},
-    file::WriteFile,
     id::{ImageRef, SandboxId},
     sandbox::CreateSandbox,
     session::DEFAULT_SESSION,
+    terminal::{AttachTerminal, CreateTerminal, TerminalEvent},
 };
-use client::{Client, ClientError};
+use client::{Client, ClientError, TerminalConnection, TerminalMessage};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -26,9 +26,6 @@ use crate::{output::Output, random::random_name};
 
 /// Creations before anything is timed: the first pays for cold caches and lazy set-up.
 const WARM_UP: usize = 3;
-
-/// Bytes of the file that is written and read.
-const FILE_BYTES: usize = 1024;
 
 /// Sandboxes with a busy session each, and commands in them for every run of the other measures:
 /// they take a tenth of a millisecond's work each, and a rate needs seconds.
@@ -45,10 +42,26 @@ const SETTLE_LOOKS: usize = 10;
 /// Bytes by which two looks at a settled machine may differ.
 const SETTLED_BYTES: u64 = 1024 * 1024;
 
+/// Presses a key and waits until it is shown.
+async fn press(terminal: &mut TerminalConnection) -> anyhow::Result<()> {
+    terminal.input.write(b"k").await?;
+    shown(terminal).await
+}
+
+async fn shown(terminal: &mut TerminalConnection) -> anyhow::Result<()> {
+    loop {
+        match terminal.output.next().await? {
+            Some(TerminalMessage::Output(_)) => return Ok(()),
+            Some(TerminalMessage::Event(TerminalEvent::Ready)) => {}
+            other => bail!("the terminal ended: {other:?}"),
+        }
+    }
+}
+
 /// One run of the benchmark.
 #[derive(Debug)]
 pub(super) struct Bench {
-    client: Client,
+    pub(super) client: Client,
     image: Option<ImageRef>,
     pub(super) runs: usize,
     out: Output,
@@ -181,31 +194,37 @@ impl Bench {
         Ok(Rate::new(each * sandboxes - failures, failures, sandboxes, elapsed))
     }
 
-    /// Writing and reading a small file.
-    pub(super) async fn files(&self) -> anyhow::Result<[Samples; 2]> {
-        let id = self.id("file", 0)?;
+    /// A key pressed in a terminal, to a program and back.
+    pub(super) async fn keys(&self) -> anyhow::Result<Samples> {
+        let id = self.id("keys", 0)?;
         self.create(&id).await?;
-        let content = vec![b'x'; FILE_BYTES];
-        let (mut write, mut read) = (Samples::new("write 1 KiB"), Samples::new("read 1 KiB"));
-        let bar = self.progress("files", self.runs);
-        let options = WriteFile::default();
-        for _index in 0..self.runs {
-            let begin = Instant::now();
-            let path = "/tmp/bench";
-            let written = self.client.write_file(&id, path, &options, content.clone()).await;
-            write.record(begin, written);
-            let begin = Instant::now();
-            let result = match self.client.read_file(&id, path).await {
-                Ok(bytes) if bytes == content => Ok(()),
-                Ok(_other) => Err("the file read differs from the one written".to_owned()),
-                Err(error) => Err(error.to_string()),
-            };
-            read.record(begin, result);
-            bar.inc(1);
+        let mut samples = Samples::new("key to a program and back");
+        let bar = self.progress("keys", self.runs);
+        match self.terminal(&id).await {
+            Ok(mut terminal) => {
+                for _index in 0..self.runs {
+                    let begin = Instant::now();
+                    samples.record(begin, press(&mut terminal).await);
+                    bar.inc(1);
+                }
+            }
+            Err(error) => drop(samples.record(Instant::now(), Err::<(), _>(error))),
         }
         bar.finish_and_clear();
         self.client.destroy_sandbox(&id).await?;
-        Ok([write, read])
+        Ok(samples)
+    }
+
+    /// A terminal whose program sends each key back, and does so already.
+    async fn terminal(&self, id: &SandboxId) -> anyhow::Result<TerminalConnection> {
+        let program = "stty raw -echo && printf r && exec cat".to_owned();
+        let request =
+            CreateTerminal { command: Some(Command::Shell(program)), ..CreateTerminal::default() };
+        let terminal = self.client.create_terminal(id, &request).await?.id;
+        let query = AttachTerminal::default();
+        let mut connection = self.client.attach_terminal(id, &terminal, &query).await?;
+        shown(&mut connection).await?;
+        Ok(connection)
     }
 
     /// Creations and destructions per second with as many in flight as there are cores.
@@ -278,11 +297,14 @@ impl Bench {
         Ok(last)
     }
 
-    fn id(&self, measure: &str, index: usize) -> anyhow::Result<SandboxId> {
+    pub(super) fn id(&self, measure: &str, index: usize) -> anyhow::Result<SandboxId> {
         Ok(format!("bench-{}-{measure}-{index}", self.tag).parse()?)
     }
 
-    async fn create(&self, id: &SandboxId) -> Result<api::sandbox::Sandbox, ClientError> {
+    pub(super) async fn create(
+        &self,
+        id: &SandboxId,
+    ) -> Result<api::sandbox::Sandbox, ClientError> {
         let labels = BTreeMap::from([("sandbar.bench".to_owned(), self.tag.clone())]);
         let request = CreateSandbox {
             id: Some(id.clone()),
@@ -293,7 +315,7 @@ impl Bench {
         self.client.create_sandbox(&request).await
     }
 
-    async fn run_true(&self, id: &SandboxId) -> anyhow::Result<()> {
+    pub(super) async fn run_true(&self, id: &SandboxId) -> anyhow::Result<()> {
         let request = ExecRequest::new(Command::Program(vec!["true".to_owned()]));
         let result = self.client.exec(id, &request).await.context("could not run true")?;
         if !result.success {

@@ -13,12 +13,36 @@ use crate::{output::escape_control, table::Table, units::format_bytes};
 pub(super) struct Report {
     machine: Machine,
     pub(super) measures: Vec<Samples>,
+    pub(super) flows: Vec<Flow>,
     pub(super) rate: Option<Rate>,
     /// Of commands in sessions.
     pub(super) session_rate: Option<Rate>,
     pub(super) idle: Option<Idle>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) comparison: Option<Comparison>,
+}
+
+/// Output of commands that are streamed at once.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Flow {
+    name: &'static str,
+    /// Millions of bytes per second, of all of them.
+    megabytes_per_second: f64,
+    bytes: usize,
+    streams: usize,
+    failures: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_failure: Option<String>,
+    /// Milliseconds until the last of them had its first byte, and its last.
+    slowest_first_ms: f64,
+    slowest_ms: f64,
+    /// Milliseconds until the first of them was at its end.
+    fastest_ms: f64,
+    /// The most memory the agent had by then.
+    pub(super) agent_peak_bytes: Option<u64>,
+    #[serde(skip)]
+    took: Duration,
 }
 
 /// Creations and destructions, or commands, per second.
@@ -50,6 +74,71 @@ pub(super) struct Comparison {
     pub(super) absent: Vec<String>,
 }
 
+impl Flow {
+    pub(super) fn new(name: &'static str, took: Duration) -> Self {
+        Self {
+            name,
+            megabytes_per_second: 0.0,
+            bytes: 0,
+            streams: 0,
+            failures: 0,
+            first_failure: None,
+            slowest_first_ms: 0.0,
+            slowest_ms: 0.0,
+            fastest_ms: f64::INFINITY,
+            agent_peak_bytes: None,
+            took,
+        }
+    }
+
+    /// Adds one stream, which ought to have had so many bytes: those it had, the time to the first
+    /// of them, and to the last.
+    pub(super) fn record(
+        &mut self,
+        one: anyhow::Result<(usize, Duration, Duration)>,
+        expected: usize,
+    ) {
+        self.streams += 1;
+        let one = one.and_then(|(bytes, first, all)| {
+            anyhow::ensure!(bytes == expected, "{bytes} bytes came in place of {expected}");
+            Ok((first.as_secs_f64() * 1000.0, all.as_secs_f64() * 1000.0))
+        });
+        match one {
+            Ok((first, all)) => {
+                self.bytes += expected;
+                self.slowest_first_ms = self.slowest_first_ms.max(first);
+                self.slowest_ms = self.slowest_ms.max(all);
+                self.fastest_ms = self.fastest_ms.min(all);
+            }
+            Err(error) => {
+                self.failures += 1;
+                self.first_failure.get_or_insert_with(|| error.to_string());
+            }
+        }
+        let bytes = u32::try_from(self.bytes / 1000).map_or(f64::INFINITY, f64::from);
+        self.megabytes_per_second = bytes / 1000.0 / self.took.as_secs_f64();
+    }
+}
+
+impl fmt::Display for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, megabytes_per_second, failures, .. } = self;
+        write!(f, "{name:<20}{megabytes_per_second:.0} MB/s ({failures} failed")?;
+        if self.streams > 1 {
+            let Self { slowest_first_ms, fastest_ms, slowest_ms, .. } = self;
+            write!(
+                f,
+                "; all had begun after {slowest_first_ms:.0} ms and ended within \
+                 {fastest_ms:.0} to {slowest_ms:.0} ms"
+            )?;
+        }
+        if let Some(bytes) = self.agent_peak_bytes {
+            write!(f, "; the agent's most memory {}", format_bytes(bytes))?;
+        }
+        f.write_str(")")
+    }
+}
+
 impl Rate {
     pub(super) fn new(count: usize, failures: usize, in_flight: usize, took: Duration) -> Self {
         let count_f64 = u32::try_from(count).map_or(f64::INFINITY, f64::from);
@@ -70,6 +159,7 @@ impl Report {
         Self {
             machine,
             measures: Vec::new(),
+            flows: Vec::new(),
             rate: None,
             session_rate: None,
             idle: None,
@@ -85,6 +175,7 @@ impl Report {
     /// True when an attempt of ours failed. Failures of other programs are theirs.
     pub(super) fn has_failures(&self) -> bool {
         self.measures.iter().any(|samples| samples.failures() > 0)
+            || self.flows.iter().any(|flow| flow.failures > 0)
             || [&self.rate, &self.session_rate].into_iter().flatten().any(|rate| rate.failures > 0)
             || self.idle.as_ref().is_some_and(|idle| idle.failures > 0)
     }
@@ -109,6 +200,9 @@ impl fmt::Display for Report {
         writeln!(f, "{}\n", self.machine)?;
         write!(f, "{}", table("milliseconds", &self.measures))?;
         writeln!(f)?;
+        for flow in &self.flows {
+            writeln!(f, "{flow}")?;
+        }
         for (name, rate) in
             [("create and destroy", &self.rate), ("exec in sessions", &self.session_rate)]
         {
@@ -137,9 +231,11 @@ impl fmt::Display for Report {
                 writeln!(f, "not installed: {}", comparison.absent.join(", "))?;
             }
         }
-        for samples in self.all_measures() {
-            if let Some(failure) = samples.first_failure() {
-                writeln!(f, "{}: first failure: {}", samples.name(), escape_control(failure))?;
+        let samples = self.all_measures().map(|samples| (samples.name(), samples.first_failure()));
+        let flows = self.flows.iter().map(|flow| (flow.name, flow.first_failure.as_deref()));
+        for (name, failure) in samples.chain(flows) {
+            if let Some(failure) = failure {
+                writeln!(f, "{name}: first failure: {}", escape_control(failure))?;
             }
         }
         Ok(())
@@ -178,6 +274,11 @@ mod tests {
         report.rate = Some(Rate::new(10, 0, 2, Duration::from_secs(2)));
         report.session_rate = Some(Rate::new(900, 0, 50, Duration::from_secs(3)));
         report.idle = Some(Idle::new(4, 0, 8 << 20));
+        let mut flow = Flow::new("2 streams", Duration::from_secs(2));
+        let second = Duration::from_secs(1);
+        flow.record(Ok((20_000_000, second / 2, second)), 20_000_000);
+        flow.record(Ok((1, second, second)), 20_000_000);
+        report.flows.push(flow);
         assert!(report.has_failures());
         let page = report.to_string();
         for part in [
@@ -185,6 +286,8 @@ mod tests {
             "create and destroy  5 per second (10 with 2 in flight",
             "exec in sessions    300 per second (900 with 50 in flight",
             "2.0 MiB (4 at once",
+            "2 streams           10 MB/s (1 failed; all had begun after 500 ms",
+            "2 streams: first failure: 1 bytes came in place of 20000000",
         ] {
             assert!(page.contains(part), "{part:?} in\n{page}");
         }
@@ -192,6 +295,7 @@ mod tests {
         assert_eq!(wire["measures"][1]["failures"], 1);
         assert_eq!(wire["measures"][0]["milliseconds"]["p50"], 2.0);
         assert_eq!(wire["idle"]["bytesPerSandbox"], 2 << 20);
+        assert_eq!(wire["flows"][0]["megabytesPerSecond"], 10.0);
     }
 
     #[test]

@@ -1,30 +1,26 @@
 //! From a sandbox to this machine.
 //!
-//! What a sandbox says about its files is hostile: names, types and links are written by whoever
-//! runs code in it. Nothing is written outside the destination, whatever it says; see
-//! [`LocalTree`].
+//! What a sandbox sends is hostile: names, types and links are written by whoever runs code in it.
+//! Nothing is written outside the destination, whatever comes; see the crate `archive`.
 
 use std::{
-    ffi::OsStr,
     fs::{self, OpenOptions},
     io::Write as _,
-    os::unix::{
-        ffi::OsStrExt as _,
-        fs::{OpenOptionsExt as _, PermissionsExt as _, symlink},
-    },
-    path::{Component, Path, PathBuf},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail};
 use api::{
-    file::{FileEntry, FileType, ListFiles},
+    archive::{LeftOut, ReadArchive, Unpacked},
     id::SandboxId,
 };
-use client::{Client, entry_path};
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use archive::{UnpackOptions, Unpacker};
+use client::{ByteStream, Client};
+use futures_util::TryStreamExt as _;
 
 use super::{
-    Copied, IN_FLIGHT, MODE_BITS, Progress,
+    Copied, MODE_BITS, Progress,
     place::{last_component, means_content},
     remote::{Kind, kind},
 };
@@ -41,8 +37,6 @@ pub(super) async fn copy(
     progress: &Progress,
 ) -> anyhow::Result<Copied> {
     let content_only = means_content(path);
-    // In one spelling, because the entries of a listing are compared with it.
-    let path = &plain(path);
     let source = kind(client, id, path).await?;
     let wants_directory = destination.to_string_lossy().ends_with('/');
     let goes_into = destination.is_dir() && !(source == Kind::Directory && content_only);
@@ -76,63 +70,48 @@ struct Sandbox<'a> {
 
 impl Sandbox<'_> {
     async fn directory(self, path: &str, target: &Path) -> anyhow::Result<Copied> {
-        fs::create_dir_all(target)
-            .with_context(|| format!("could not make {}", target.display()))?;
-        let tree = LocalTree::new(target.to_owned());
-        let mut copied = Copied { directories: 1, ..Copied::default() };
-        // Made last, so that no file of this copy can be written through one.
-        let mut links = Vec::new();
-        // In one spelling, because the entries' paths must begin with it.
-        let root = plain(path);
-        let mut query =
-            ListFiles { path: root.clone(), recursive: true, hidden: true, ..ListFiles::default() };
-        loop {
-            let page = self.client.list_files(self.id, &query).await?;
-            let mut files = Vec::new();
-            for entry in page.entries {
-                let relative = relative(path, &entry_path(&entry))?;
-                match entry.file_type {
-                    FileType::Directory => {
-                        tree.make_directory(&relative)?;
-                        copied.directories += 1;
-                    }
-                    FileType::File => files.push((relative, entry)),
-                    FileType::Symlink => links.push((relative, entry)),
-                    FileType::Other => copied.left_out.push(entry.path),
-                }
+        let attempt = || format!("could not copy {}:{path} to {}", self.id, target.display());
+        let query = ReadArchive { path: path.to_owned(), ..ReadArchive::default() };
+        let mut pieces = self.client.archive_out(self.id, &query).await.with_context(attempt)?;
+        fs::create_dir_all(target).with_context(attempt)?;
+        let dir = fs::File::open(target).with_context(attempt)?;
+        let mut unpacker = Unpacker::new(dir.into(), UnpackOptions::default());
+        let done = match self.unpack(&mut unpacker, &mut pieces).await {
+            Ok(done) => done,
+            Err(error) => {
+                let done = unpacker.stop();
+                let stays = format!(
+                    "the copy broke off; {} files and {} directories were copied before, and stay",
+                    done.files, done.directories
+                );
+                return Err(error.context(attempt()).context(stays));
             }
-            self.files(&tree, files, &mut copied).await?;
-            match page.next_cursor {
-                Some(cursor) if query.cursor.as_ref() != Some(&cursor) => {
-                    query.cursor = Some(cursor);
-                }
-                _ => break,
-            }
-        }
-        for (relative, entry) in links {
-            tree.make_link(&relative, entry.link_target.as_deref().unwrap_or_default())?;
-            copied.links += 1;
-        }
-        Ok(copied)
+        };
+        // What the sandbox says of itself; it may say anything.
+        let said = unpacker.comment().and_then(|comment| serde_json::from_slice(comment).ok());
+        let mut left_out: LeftOut = said.unwrap_or_default();
+        left_out.partial |= done.left_out.partial;
+        Ok(Copied {
+            files: done.files + done.hard_links,
+            // The archive's top is none of its own.
+            directories: done.directories + 1,
+            links: done.symlinks,
+            bytes: done.bytes,
+            left_out,
+        })
     }
 
-    async fn files(
+    async fn unpack(
         self,
-        tree: &LocalTree,
-        files: Vec<(PathBuf, FileEntry)>,
-        copied: &mut Copied,
-    ) -> anyhow::Result<()> {
-        let mut sizes = stream::iter(files)
-            .map(|(relative, entry)| async move {
-                let target = tree.place(&relative)?;
-                self.file(&entry_path(&entry), &target).await
-            })
-            .buffer_unordered(IN_FLIGHT);
-        while let Some(bytes) = sizes.try_next().await? {
-            copied.files += 1;
-            copied.bytes += bytes;
+        unpacker: &mut Unpacker,
+        pieces: &mut ByteStream,
+    ) -> anyhow::Result<Unpacked> {
+        while let Some(piece) = pieces.try_next().await? {
+            unpacker.feed(&piece)?;
+            self.progress.bytes(piece.len());
+            self.progress.files(unpacker.done().files);
         }
-        Ok(())
+        Ok(unpacker.finish()?)
     }
 
     /// Copies one file and gives its bytes. The target is the old content or the whole new one.
@@ -152,73 +131,7 @@ impl Sandbox<'_> {
         }
         let mode = content.mode().unwrap_or(DEFAULT_MODE) & MODE_BITS;
         file.keep(mode).with_context(attempt)?;
-        self.progress.file();
         Ok(bytes)
-    }
-}
-
-/// A path without empty components and `.`.
-fn plain(path: &str) -> String {
-    let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-    format!("/{}", parts.join("/"))
-}
-
-/// The path of an entry below the directory that was listed. An entry elsewhere is a lie.
-fn relative(root: &str, path: &[u8]) -> anyhow::Result<PathBuf> {
-    let root = root.trim_end_matches('/');
-    let rest = path.strip_prefix(root.as_bytes()).and_then(|rest| rest.strip_prefix(b"/"));
-    let relative = PathBuf::from(OsStr::from_bytes(rest.unwrap_or_default()));
-    let is_below = relative.components().all(|part| matches!(part, Component::Normal(_)));
-    if !is_below || relative.as_os_str().is_empty() || path.contains(&0) {
-        let path = String::from_utf8_lossy(path);
-        bail!("the sandbox named {path:?} as something in {root:?}; nothing outside is written");
-    }
-    Ok(relative)
-}
-
-/// The local copy of a directory, written so that no link in it is ever followed: a link could
-/// have been put there by an earlier copy from the same sandbox and lead anywhere.
-///
-/// Invariant: every directory below the root that is written to has been seen to be a directory.
-struct LocalTree {
-    root: PathBuf,
-}
-
-impl LocalTree {
-    fn new(root: PathBuf) -> Self {
-        Self { root }
-    }
-
-    /// Where `relative` goes; its parents are there.
-    fn place(&self, relative: &Path) -> anyhow::Result<PathBuf> {
-        if let Some(parent) = relative.parent() {
-            self.make_directory(parent)?;
-        }
-        Ok(self.root.join(relative))
-    }
-
-    fn make_directory(&self, relative: &Path) -> anyhow::Result<()> {
-        let mut path = self.root.clone();
-        for part in relative.components() {
-            path.push(part);
-            let attempt = || format!("could not make the directory {}", path.display());
-            match fs::symlink_metadata(&path) {
-                Ok(found) if found.is_dir() => {}
-                Ok(_other) => bail!("{} is in the way: it is not a directory", path.display()),
-                Err(_missing) => fs::create_dir(&path).with_context(attempt)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn make_link(&self, relative: &Path, points_to: &str) -> anyhow::Result<()> {
-        let path = self.place(relative)?;
-        if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_dir()) {
-            fs::remove_file(&path)
-                .with_context(|| format!("could not replace {}", path.display()))?;
-        }
-        symlink(points_to, &path)
-            .with_context(|| format!("could not make the link {}", path.display()))
     }
 }
 
@@ -264,44 +177,24 @@ impl Drop for NewFile {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     #[test]
-    fn only_what_is_below_the_listed_directory_is_taken() {
-        assert_eq!(relative("/w", b"/w/a/b").unwrap(), Path::new("a/b"));
-        assert_eq!(relative("/", b"/a").unwrap(), Path::new("a"));
-        assert_eq!(relative(&plain("//w/./"), b"/w/a").unwrap(), Path::new("a"));
-        assert_eq!(relative(&plain("/."), b"/w/a").unwrap(), Path::new("w/a"));
-        for lie in ["/w", "/etc/passwd", "/w/../etc", "/wx/a", "a", "/w//etc", "/w/a\0b"] {
-            assert!(relative("/w", lie.as_bytes()).is_err(), "{lie}");
-        }
-    }
-
-    #[test]
-    fn links_in_the_copy_are_never_followed() {
+    fn a_link_at_the_target_is_replaced_and_not_followed() {
         let dir = tempfile::tempdir().unwrap();
-        let (outside, root) = (dir.path().join("outside"), dir.path().join("root"));
-        fs::create_dir(&outside).unwrap();
-        fs::create_dir(&root).unwrap();
-        let tree = LocalTree::new(root.clone());
-        symlink(&outside, root.join("link")).unwrap();
-        symlink(outside.join("file"), root.join("file")).unwrap();
+        let target = dir.path().join("file");
+        symlink(dir.path().join("outside"), &target).unwrap();
 
-        let error = tree.place(Path::new("link/file")).unwrap_err();
-        assert!(error.to_string().contains("in the way"), "{error}");
-
-        let target = tree.place(Path::new("file")).unwrap();
         let mut file = NewFile::create(&target).unwrap();
         file.write(b"x").unwrap();
         file.keep(0o640).unwrap();
-        assert!(!outside.join("file").exists());
+
+        assert!(!dir.path().join("outside").exists());
         let written = fs::symlink_metadata(&target).unwrap();
         assert!(written.is_file());
         assert_eq!(written.permissions().mode() & 0o7777, 0o640);
-
-        tree.make_link(Path::new("link"), "elsewhere").unwrap();
-        assert_eq!(fs::read_link(root.join("link")).unwrap(), Path::new("elsewhere"));
-        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
     }
 
     #[test]

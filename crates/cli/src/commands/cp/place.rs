@@ -6,7 +6,7 @@ use api::id::SandboxId;
 
 /// A path on this machine or in a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// On this machine.
     Local(PathBuf),
     /// In a sandbox.

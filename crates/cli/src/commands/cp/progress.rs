@@ -1,6 +1,6 @@
 //! How far a copy has come, on one line of the terminal.
 
-use std::{cell::Cell, time::Duration};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -9,17 +9,16 @@ use crate::output::Output;
 /// Between two frames.
 const FRAME: Duration = Duration::from_millis(120);
 
-/// Counts, and shows the counts where somebody looks.
-#[derive(Debug)]
+/// Counts, and shows the counts where somebody looks. Clones show on the same line.
+#[derive(Debug, Clone)]
 pub(super) struct Progress {
     bar: ProgressBar,
-    files: Cell<u64>,
 }
 
 impl Progress {
     pub(super) fn new(out: Output) -> Self {
         if !out.shows_progress() {
-            return Self { bar: ProgressBar::hidden(), files: Cell::new(0) };
+            return Self { bar: ProgressBar::hidden() };
         }
         let bar = ProgressBar::new_spinner();
         let template = "{spinner} {msg}{binary_bytes}  {binary_bytes_per_sec}  {elapsed}";
@@ -27,7 +26,7 @@ impl Progress {
             .unwrap_or_else(|_fault| ProgressStyle::default_spinner());
         bar.set_style(style);
         bar.enable_steady_tick(FRAME);
-        Self { bar, files: Cell::new(0) }
+        Self { bar }
     }
 
     /// Bytes have arrived on the other side, or are under way to it.
@@ -35,15 +34,9 @@ impl Progress {
         self.bar.inc(u64::try_from(count).unwrap_or(u64::MAX));
     }
 
-    /// A file is done.
-    pub(super) fn file(&self) {
-        self.files.set(self.files.get() + 1);
-        self.bar.set_message(format!("{} files  ", self.files.get()));
-    }
-
-    /// A handle for a stream that outlives the borrow.
-    pub(super) fn bar(&self) -> ProgressBar {
-        self.bar.clone()
+    /// So many files are done.
+    pub(super) fn files(&self, count: u64) {
+        self.bar.set_message(format!("{count} files  "));
     }
 
     pub(super) fn finish(&self) {

@@ -1,30 +1,29 @@
 //! From this machine into a sandbox.
 
 use std::{
-    fs::{self, File, Metadata},
+    fs::{self, File},
     io,
     os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::{Context as _, bail};
-use api::{
-    exec::{Command, ExecRequest},
-    file::{MakeDirectory, WriteFile},
-    id::SandboxId,
-};
-use client::Client;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use api::{archive::WriteArchive, file::WriteFile, id::SandboxId};
+use archive::{ArchiveError, PackOptions, Packer, Source};
+use bytes::Bytes;
+use client::{Client, ClientError};
+use futures_util::{TryStreamExt as _, stream};
 use tokio_util::io::ReaderStream;
 
 use super::{
-    Copied, IN_FLIGHT, MODE_BITS, Progress,
+    Copied, MODE_BITS, Progress,
     place::{join, means_content},
     remote::{Kind, kind},
 };
 
-/// Bytes read from a file at once: large enough that system calls do not count.
-const CHUNK_BYTES: usize = 128 * 1024;
+/// Bytes read at once: large enough that system calls do not count.
+const CHUNK_BYTES: usize = 384 * 1024;
 
 /// Copies `source` to the path of the sandbox.
 pub(super) async fn copy(
@@ -83,41 +82,47 @@ struct Sandbox<'a> {
 
 impl Sandbox<'_> {
     async fn directory(self, source: &Path, target: &str) -> anyhow::Result<Copied> {
-        let (sender, mut done) = (Copied::default(), Walk::new(source, target));
-        let walk = stream::iter(std::iter::from_fn(move || done.next_entry().transpose()));
-        walk.map(|entry| async move { self.entry(entry?).await })
-            .buffer_unordered(IN_FLIGHT)
-            .try_fold(sender, |mut sum, one| async move {
-                sum.files += one.files;
-                sum.directories += one.directories;
-                sum.links += one.links;
-                sum.bytes += one.bytes;
-                sum.left_out.extend(one.left_out);
-                Ok(sum)
-            })
-            .await
-    }
-
-    async fn entry(self, entry: Entry) -> anyhow::Result<Copied> {
-        let Entry { source, target, metadata } = entry;
-        if metadata.is_dir() {
-            let request = MakeDirectory { path: target.clone(), recursive: true };
-            self.client
-                .make_directory(self.id, &request)
-                .await
-                .with_context(|| format!("could not make {}:{target}", self.id))?;
-            return Ok(Copied { directories: 1, ..Copied::default() });
-        }
-        if metadata.is_symlink() {
-            self.link(&source, &target).await?;
-            return Ok(Copied { links: 1, ..Copied::default() });
-        }
-        if metadata.is_file() {
-            let bytes = self.file(&source, &target).await?;
-            return Ok(Copied { files: 1, bytes, ..Copied::default() });
-        }
-        let left_out = vec![source.display().to_string()];
-        Ok(Copied { left_out, ..Copied::default() })
+        let attempt = || format!("could not copy {} to {}:{target}", source.display(), self.id);
+        let dir = File::open(source).with_context(attempt)?;
+        let options = PackOptions { cross_mounts: true, ..PackOptions::default() };
+        let packer = Packer::new(Source::Directory(dir.into()), options).with_context(attempt)?;
+        let local = Arc::new(Mutex::new(Local { packer, is_more: true, fault: None }));
+        let pieces = stream::iter(std::iter::from_fn({
+            let (local, progress) = (Arc::clone(&local), self.progress.clone());
+            move || locked(&local).next_piece(&progress)
+        }));
+        let query = WriteArchive { keep_times: false, ..WriteArchive::new(target) };
+        let done = self.client.archive_in(self.id, &query, pieces).await;
+        let mut local = locked(&local);
+        let done = match (done, local.fault.take()) {
+            (Ok(done), _) => done,
+            (Err(_), Some(fault)) => {
+                return Err(anyhow::Error::new(fault).context(attempt()).context(stays(None)));
+            }
+            (Err(error), None) => {
+                let stays = match &error {
+                    ClientError::Api { error, .. } => {
+                        error.details.get("entries").map(|entries| stays(Some(entries)))
+                    }
+                    _ => Some(stays(None)),
+                };
+                let error = anyhow::Error::new(error).context(attempt());
+                return Err(match stays {
+                    Some(stays) => error.context(stays),
+                    None => error,
+                });
+            }
+        };
+        let mut left_out = local.packer.left_out().clone();
+        left_out.partial |= done.left_out.partial;
+        Ok(Copied {
+            files: done.files + done.hard_links,
+            // The archive's top is none of its own.
+            directories: done.directories + 1,
+            links: done.symlinks,
+            bytes: done.bytes,
+            left_out,
+        })
     }
 
     /// Copies one file and gives its bytes.
@@ -126,111 +131,59 @@ impl Sandbox<'_> {
         let file = File::open(source).with_context(attempt)?;
         let metadata = file.metadata().with_context(attempt)?;
         let mode = metadata.permissions().mode() & MODE_BITS;
-        let options = WriteFile { mode: Some(format!("{mode:o}")) };
-        let bar = self.progress.bar();
+        let options = WriteFile { mode: Some(format!("{mode:o}")), ..WriteFile::default() };
+        let progress = self.progress.clone();
         let content = ReaderStream::with_capacity(tokio::fs::File::from_std(file), CHUNK_BYTES)
-            .inspect_ok(move |chunk| bar.inc(u64::try_from(chunk.len()).unwrap_or(u64::MAX)));
+            .inspect_ok(move |chunk| progress.bytes(chunk.len()));
         self.client
             .write_file_stream(self.id, target, &options, content)
             .await
             .with_context(attempt)?;
-        self.progress.file();
         Ok(metadata.len())
     }
-
-    /// The API writes no links, so the sandbox's own ln does.
-    async fn link(self, source: &Path, target: &str) -> anyhow::Result<()> {
-        let attempt = || format!("could not make the link {}:{target}", self.id);
-        let points_to = fs::read_link(source).with_context(attempt)?;
-        let Some(points_to) = points_to.to_str() else {
-            bail!("the link {} points to a name that is not UTF-8", source.display());
-        };
-        let words = ["ln", "-sfn", "--", points_to, target].map(str::to_owned);
-        let request = ExecRequest::new(Command::Program(words.to_vec()));
-        let parent = target.rsplit_once('/').map_or("/", |(parent, _)| parent);
-        let directory = MakeDirectory { path: join(parent, ""), recursive: true };
-        self.client.make_directory(self.id, &directory).await.with_context(attempt)?;
-        let result = self.client.exec(self.id, &request).await.with_context(attempt)?;
-        if !result.success {
-            return Err(anyhow::anyhow!("{}", result.stderr.trim_end()).context(attempt()));
-        }
-        Ok(())
-    }
 }
 
-/// One thing found in a local directory.
-struct Entry {
-    source: PathBuf,
-    target: String,
-    metadata: Metadata,
+/// What a broken copy leaves: so many entries, if the sandbox could say.
+fn stays(entries: Option<&serde_json::Value>) -> String {
+    let what = entries.map_or("the files".to_owned(), |entries| format!("the {entries} entries"));
+    format!("the copy broke off; {what} that were copied before stay in the sandbox")
 }
 
-/// A local directory and everything below it, directories before what is in them. Links are found,
-/// not followed.
-struct Walk {
-    pending: Vec<(PathBuf, String)>,
-    open: Option<(fs::ReadDir, String)>,
+/// The directory that is read, and why it could not be.
+struct Local {
+    packer: Packer,
+    is_more: bool,
+    fault: Option<ArchiveError>,
 }
 
-impl Walk {
-    fn new(source: &Path, target: &str) -> Self {
-        Self { pending: vec![(source.to_owned(), target.to_owned())], open: None }
-    }
-
-    fn next_entry(&mut self) -> anyhow::Result<Option<Entry>> {
-        loop {
-            let Some((directory, target)) = &mut self.open else {
-                let Some((source, target)) = self.pending.pop() else { return Ok(None) };
-                let entry = self.enter(source, target)?;
-                return Ok(Some(entry));
-            };
-            let Some(found) = directory.next() else {
-                self.open = None;
-                continue;
-            };
-            let source = found.context("could not list a local directory")?.path();
-            let target = join(target, &name(&source)?);
-            let metadata = read(&source, fs::symlink_metadata(&source))?;
-            if metadata.is_dir() {
-                self.pending.push((source, target));
-                continue;
+impl Local {
+    /// The next piece of the archive; none at its end.
+    fn next_piece(&mut self, progress: &Progress) -> Option<io::Result<Bytes>> {
+        let mut piece = Vec::with_capacity(CHUNK_BYTES);
+        while self.is_more && piece.is_empty() {
+            match self.packer.fill(&mut piece) {
+                Ok(is_more) => self.is_more = is_more,
+                Err(fault) => {
+                    self.is_more = false;
+                    self.fault = Some(fault);
+                    return Some(Err(io::ErrorKind::Other.into()));
+                }
             }
-            return Ok(Some(Entry { source, target, metadata }));
         }
-    }
-
-    fn enter(&mut self, source: PathBuf, target: String) -> anyhow::Result<Entry> {
-        let metadata = read(&source, fs::metadata(&source))?;
-        let directory = read(&source, fs::read_dir(&source))?;
-        self.open = Some((directory, target.clone()));
-        Ok(Entry { source, target, metadata })
+        progress.bytes(piece.len());
+        progress.files(self.packer.files());
+        (!piece.is_empty()).then(|| Ok(piece.into()))
     }
 }
 
-fn read<T>(path: &Path, result: io::Result<T>) -> anyhow::Result<T> {
-    result.with_context(|| format!("could not read the local {}", path.display()))
+/// No code that holds the lock can panic, so a poisoned lock holds a whole value.
+fn locked(local: &Mutex<Local>) -> MutexGuard<'_, Local> {
+    local.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_walk_finds_everything_once_and_follows_no_link() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("root");
-        fs::create_dir_all(root.join("a/empty")).unwrap();
-        fs::write(root.join("a/file"), "x").unwrap();
-        fs::write(root.join(".hidden"), "x").unwrap();
-        std::os::unix::fs::symlink("..", root.join("a/up")).unwrap();
-        let mut walk = Walk::new(&root, "/t");
-        let mut found: Vec<String> =
-            std::iter::from_fn(|| walk.next_entry().unwrap()).map(|entry| entry.target).collect();
-        let (first, rest) = found.split_first_mut().unwrap();
-        assert_eq!(first, "/t");
-        rest.sort();
-        assert_eq!(rest, ["/t/.hidden", "/t/a", "/t/a/empty", "/t/a/file", "/t/a/up"]);
-    }
 
     #[test]
     fn a_path_without_a_name_gets_that_of_its_directory() {

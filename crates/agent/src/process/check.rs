@@ -1,17 +1,19 @@
 //! A request into a checked command: everything that can be refused before a process exists.
 
-use std::{collections::BTreeMap, ffi::CString, path::Path, time::Duration};
+use std::{collections::BTreeMap, ffi::CString, path::Path, sync::Arc, time::Duration};
 
 use api::{
     error::{ApiError, ErrorCode},
-    exec::{Command, Encoding, ExecRequest},
+    exec::{Command, Encoding},
+    id::SessionId,
     limit::{COMMAND_BYTES, ENV_VAR_BYTES, ENV_VARS, EXEC_TIMEOUT_MS},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::{file, init::Agent, process::Invocation};
+use super::Invocation;
+use crate::{file, init::Agent};
 
 /// Where programs are, as Debian's login has it for root.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -23,17 +25,70 @@ pub(crate) fn default_env() -> BTreeMap<String, String> {
         .into()
 }
 
-/// Checks a request and looks up what it names.
+/// What a request says of a command, whichever route it came by.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    pub(crate) command: Command,
+    pub(crate) cwd: Option<String>,
+    pub(crate) env: BTreeMap<String, Option<String>>,
+    pub(crate) timeout_ms: Option<u64>,
+    pub(crate) stdin: WishedStdin,
+}
+
+/// What a command is to read.
+#[derive(Debug)]
+pub(crate) enum WishedStdin {
+    Null,
+    Text(String, Encoding),
+    Open,
+}
+
+/// What a checked command reads.
+#[derive(Debug)]
+pub(crate) enum Stdin {
+    /// Nothing: `/dev/null`.
+    Null,
+    /// These bytes, then the end.
+    Content(Bytes),
+    /// What is written to [`super::Process::stdin`].
+    Open,
+}
+
+/// What a command starts in before its request changes it.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) cwd: String,
+}
+
+/// The surroundings that a session, when it is idle, or else the sandbox gives.
+pub(crate) async fn surroundings(
+    agent: &Arc<Agent>,
+    session: Option<&SessionId>,
+) -> Result<Surroundings, ApiError> {
+    match session {
+        Some(id) => crate::session::surroundings(agent, id).await,
+        None => {
+            Ok(Surroundings { env: BTreeMap::clone(&agent.env.now()), cwd: agent.workdir.clone() })
+        }
+    }
+}
+
+/// Checks a wish and looks up what it names.
 pub(super) fn check(
-    agent: &Agent,
-    request: ExecRequest,
+    surroundings: &Surroundings,
+    wish: Wish,
     place: OwnedSemaphorePermit,
 ) -> Result<Invocation, ApiError> {
-    let argv = argv(request.command)?;
-    let env = environment(&agent.env.now(), request.env)?;
-    let limit = request.timeout_ms.map(limit).transpose()?;
-    let stdin = request.stdin.map(|text| stdin(text, request.encoding)).transpose()?;
-    let cwd = file::open_directory(&agent.workdir, request.cwd.as_deref().unwrap_or("."))?;
+    let argv = argv(wish.command)?;
+    let env = environment(&surroundings.env, wish.env)?;
+    let limit = wish.timeout_ms.map(limit).transpose()?;
+    let stdin = match wish.stdin {
+        WishedStdin::Null => Stdin::Null,
+        WishedStdin::Text(text, encoding) => Stdin::Content(stdin(text, encoding)?),
+        WishedStdin::Open => Stdin::Open,
+    };
+    let cwd = file::open_directory(&surroundings.cwd, wish.cwd.as_deref().unwrap_or("."))?;
     let path = env.get("PATH").map(String::as_str);
     let programs = programs(argv.first().map_or("", String::as_str), path);
     Ok(Invocation {
@@ -58,12 +113,12 @@ pub(crate) fn invalid(field: &str, text: impl Into<String>) -> ApiError {
     ApiError::new(ErrorCode::ValidationFailed, text).with("field", field)
 }
 
-fn c_string(text: String) -> Result<CString, ApiError> {
+pub(crate) fn c_string(text: String) -> Result<CString, ApiError> {
     CString::new(text).map_err(|_zero| invalid_command("a command holds no NUL byte"))
 }
 
 /// The arguments of a command, its program first, bounded and without NUL.
-fn argv(command: Command) -> Result<Vec<String>, ApiError> {
+pub(crate) fn argv(command: Command) -> Result<Vec<String>, ApiError> {
     let argv = match command {
         Command::Shell(text) if text.trim().is_empty() => {
             return Err(invalid_command("the command is empty"));
@@ -95,7 +150,7 @@ pub(crate) fn check_words(argv: &[String]) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn shell() -> &'static str {
+pub(crate) fn shell() -> &'static str {
     if Path::new("/bin/bash").exists() { "/bin/bash" } else { "/bin/sh" }
 }
 
@@ -151,7 +206,7 @@ pub(crate) fn stdin(text: String, encoding: Encoding) -> Result<Bytes, ApiError>
 
 /// Paths to try for a program, as execvp(3): a name with a slash is a path already; an empty
 /// element of `PATH` is the working directory.
-fn programs(program: &str, path: Option<&str>) -> Vec<String> {
+pub(crate) fn programs(program: &str, path: Option<&str>) -> Vec<String> {
     if program.contains('/') {
         return vec![program.to_owned()];
     }

@@ -1,0 +1,207 @@
+//! A directory on its way out.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    os::fd::AsFd,
+};
+
+use api::{
+    archive::{ArchiveFormat, ReadArchive},
+    error::{ApiError, ErrorCode},
+    limit::ARCHIVE_EXCLUDES,
+};
+use archive::{Exclude, PackOptions, Packer, Source};
+use axum::{
+    body::Body,
+    http::{HeaderValue, header},
+    response::Response,
+};
+use bytes::Bytes;
+use futures_util::stream;
+use serde_json::{Map, Value};
+use sys::{SysError, errno, file, file_system};
+use tokio::sync::SemaphorePermit;
+use zstd::stream::write::Encoder;
+
+use crate::file::{
+    fault::{fault, io_fault},
+    path::{self, FilePath},
+};
+
+const READ: &str = "read";
+
+/// Bytes of the buffer for one piece: some more than a packer adds.
+const PIECE_BYTES: usize = 336 * 1024;
+
+/// zstd's fastest level proper: packs as fast as files are opened, in 1 MiB of memory.
+const LEVEL: i32 = 1;
+
+/// Reads a query in which `exclude` may stand several times.
+pub(super) fn query(pairs: Vec<(String, String)>) -> Result<ReadArchive, ApiError> {
+    let invalid = |text: String| ApiError::new(ErrorCode::ValidationFailed, text);
+    let (exclude, others): (Vec<_>, Vec<_>) =
+        pairs.into_iter().partition(|(name, _)| name == "exclude");
+    let mut fields = Map::new();
+    for (name, value) in others {
+        if fields.insert(name.clone(), Value::String(value)).is_some() {
+            return Err(invalid(format!(
+                "invalid request: in the query: duplicate field `{name}`"
+            )));
+        }
+    }
+    if !exclude.is_empty() {
+        let exclude = exclude.into_iter().map(|(_, value)| Value::String(value)).collect();
+        fields.insert("exclude".to_owned(), exclude);
+    }
+    serde_json::from_value(Value::Object(fields))
+        .map_err(|fault| invalid(format!("invalid request: in the query: {fault}")))
+}
+
+/// The patterns of a query.
+pub(super) fn exclude(query: &ReadArchive) -> Result<Vec<Exclude>, ApiError> {
+    let invalid = |text: String| {
+        Err(ApiError::new(ErrorCode::ValidationFailed, text).with("field", "exclude"))
+    };
+    if query.exclude.len() > ARCHIVE_EXCLUDES {
+        return invalid(format!("exclude may be given up to {ARCHIVE_EXCLUDES} times"));
+    }
+    let mut patterns = Vec::new();
+    for text in &query.exclude {
+        match Exclude::new(text) {
+            Some(pattern) => patterns.push(pattern),
+            None => return invalid(format!("the pattern {text:?} matches nothing")),
+        }
+    }
+    Ok(patterns)
+}
+
+/// An archive in the making.
+pub(super) struct Packing {
+    packer: Packer,
+    encoder: Option<Encoder<'static, Vec<u8>>>,
+}
+
+impl Packing {
+    pub(super) fn begin(
+        path: &FilePath,
+        exclude: Vec<Exclude>,
+        format: ArchiveFormat,
+    ) -> Result<Self, ApiError> {
+        let options = PackOptions { exclude, cross_mounts: false };
+        let packer = Packer::new(source(path)?, options)
+            .map_err(|error| super::write::refusal(path, error))?;
+        let encoder = match format {
+            ArchiveFormat::Tar => None,
+            ArchiveFormat::TarZst => {
+                let encoder = Encoder::new(Vec::new(), LEVEL);
+                Some(encoder.map_err(|error| io_fault(READ, path, &error))?)
+            }
+        };
+        Ok(Self { packer, encoder })
+    }
+
+    /// The next bytes, none perhaps, and whether more follow.
+    fn next(&mut self) -> io::Result<(Bytes, bool)> {
+        let mut piece = Vec::with_capacity(PIECE_BYTES);
+        let is_more = self.packer.fill(&mut piece).map_err(io::Error::other)?;
+        let Some(encoder) = &mut self.encoder else { return Ok((piece.into(), is_more)) };
+        encoder.write_all(&piece)?;
+        if !is_more {
+            encoder.do_finish()?;
+        }
+        Ok((std::mem::take(encoder.get_mut()).into(), is_more))
+    }
+}
+
+/// Opens what is packed.
+fn source(path: &FilePath) -> Result<Source, ApiError> {
+    let refuse = |errno| fault(READ, path, SysError { call: "open", errno });
+    let opened = path::open(file::cwd(), path.as_c_str(), file::O_RDONLY)
+        .map_err(|error| fault(READ, path, error))?;
+    // What is in /proc is no file that could be unpacked, and some of it is the agent's.
+    match file_system::of(opened.as_fd()) {
+        Ok(file_system) if file_system.is_proc() => return Err(refuse(errno::EACCES)),
+        Ok(_) => {}
+        Err(error) => return Err(fault(READ, path, error)),
+    }
+    let file = File::from(opened);
+    let kind = file.metadata().map_err(|error| io_fault(READ, path, &error))?.file_type();
+    if kind.is_dir() {
+        return Ok(Source::Directory(file.into()));
+    }
+    if !kind.is_file() {
+        return Err(refuse(errno::ENODEV));
+    }
+    let name = path.as_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    Ok(Source::File { file, name: name.to_vec() })
+}
+
+/// The response. An error ends the body before its end, and so the connection.
+pub(super) fn respond(
+    packing: Packing,
+    format: ArchiveFormat,
+    place: SemaphorePermit<'static>,
+) -> Response {
+    let pieces = stream::try_unfold(Some((packing, place)), |state| async move {
+        let Some((mut packing, place)) = state else { return Ok(None) };
+        loop {
+            let step = tokio::task::spawn_blocking(move || {
+                let piece = packing.next();
+                (packing, piece)
+            });
+            let (back, piece) = step.await.map_err(io::Error::other)?;
+            packing = back;
+            match piece? {
+                (piece, true) if piece.is_empty() => {}
+                (piece, true) => return Ok(Some((piece, Some((packing, place))))),
+                (piece, false) => return Ok::<_, io::Error>(Some((piece, None))),
+            }
+        }
+    });
+    let mut response = Response::new(Body::from_stream(pieces));
+    let kind = HeaderValue::from_static(format.content_type());
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<ReadArchive, String> {
+        let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        query(pairs.collect()).map_err(|error| error.message)
+    }
+
+    #[test]
+    fn a_query_has_one_path_and_many_patterns() {
+        let found = read(&[("exclude", "a"), ("path", "/x"), ("exclude", "b")]).unwrap();
+        assert_eq!((&*found.path, found.format), ("/x", ArchiveFormat::Tar));
+        assert_eq!(found.exclude, ["a", "b"]);
+        assert_eq!(
+            read(&[("path", "/x"), ("format", "tar.zst")]).unwrap().format,
+            ArchiveFormat::TarZst
+        );
+        for (pairs, told) in [
+            (&[][..], "path"),
+            (&[("path", "a"), ("path", "b")], "duplicate field `path`"),
+            (&[("path", "a"), ("format", "zip")], "zip"),
+            (&[("path", "a"), ("else", "b")], "else"),
+        ] {
+            let error = read(pairs).unwrap_err();
+            assert!(error.contains(told), "{error}");
+        }
+    }
+
+    #[test]
+    fn patterns_are_counted_and_must_match_something() {
+        let with = |patterns: Vec<String>| {
+            let query = ReadArchive { exclude: patterns, ..ReadArchive::default() };
+            exclude(&query).map(|patterns| patterns.len())
+        };
+        assert_eq!(with(vec!["*".to_owned(); ARCHIVE_EXCLUDES]), Ok(ARCHIVE_EXCLUDES));
+        assert!(with(vec!["*".to_owned(); ARCHIVE_EXCLUDES + 1]).is_err());
+        assert!(with(vec![String::new()]).is_err());
+    }
+}

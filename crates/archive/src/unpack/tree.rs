@@ -1,0 +1,246 @@
+//! The directories on the way to an entry, each opened from the one above it and held.
+
+use std::{
+    ffi::{CStr, CString},
+    fs::{File, FileTimes, Permissions},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::{PermissionsExt, fchown},
+    },
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use sys::{
+    SysError, errno,
+    file::{self, How},
+};
+
+use super::file::system;
+
+/// Permission bits that are taken from an archive: nothing that lends an identity.
+pub(super) const MODE_BITS: u32 = 0o777;
+
+/// Permission bits of a directory that an archive does not name.
+const DIRECTORY_MODE: u32 = 0o755;
+
+/// Permission bits that a directory has while it is filled.
+const FILLING_BITS: u32 = 0o700;
+
+/// What an entry has besides its content.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Attributes {
+    /// Permission bits, of [`MODE_BITS`].
+    pub(super) mode: u32,
+    /// User and group.
+    pub(super) owner: Option<(u32, u32)>,
+    /// Last change, which [`time`] can make a time of.
+    pub(super) modified: Option<(i64, u32)>,
+}
+
+/// Permission bits that files made by this process do not get.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Umask(u32);
+
+impl Umask {
+    /// That of this process; all, when it cannot be told, which costs a call for each file.
+    fn of_process() -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+        Self(umask.and_then(|umask| u32::from_str_radix(umask.trim(), 8).ok()).unwrap_or(MODE_BITS))
+    }
+
+    /// Gives `file`, which was made with the bits `made_with`, what the archive says.
+    pub(super) fn set(
+        self,
+        file: &File,
+        attributes: Attributes,
+        made_with: u32,
+    ) -> Result<(), SysError> {
+        if let Some((uid, gid)) = attributes.owner {
+            fchown(file, Some(uid), Some(gid)).map_err(|error| system("fchown", &error))?;
+        }
+        if made_with & !self.0 != attributes.mode {
+            let permissions = Permissions::from_mode(attributes.mode);
+            file.set_permissions(permissions).map_err(|error| system("fchmod", &error))?;
+        }
+        if let Some(modified) = attributes.modified.and_then(time) {
+            let times = FileTimes::new().set_modified(modified);
+            file.set_times(times).map_err(|error| system("futimens", &error))?;
+        }
+        Ok(())
+    }
+}
+
+/// Seconds and nanoseconds as a time; none when there is no such.
+pub(super) fn time((seconds, nanoseconds): (i64, u32)) -> Option<SystemTime> {
+    let whole = Duration::from_secs(seconds.unsigned_abs());
+    let time = if seconds < 0 {
+        SystemTime::UNIX_EPOCH.checked_sub(whole)
+    } else {
+        SystemTime::UNIX_EPOCH.checked_add(whole)
+    };
+    time?.checked_add(Duration::from_nanos(nanoseconds.into()))
+}
+
+/// An open directory, which everybody holds who has work in it. It must be given back by
+/// [`Dir::release`].
+#[derive(Debug)]
+pub(super) struct Dir {
+    fd: OwnedFd,
+    pub(super) umask: Umask,
+    /// What it gets when nobody has work in it any more, and the bits it was made with: filling it
+    /// needs rights, and changes its time.
+    rest: Option<(Attributes, u32)>,
+}
+
+impl Dir {
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Has no more work in it.
+    pub(super) fn release(self: Arc<Self>) -> Result<(), SysError> {
+        match Arc::into_inner(self) {
+            Some(Self { fd, umask, rest: Some((attributes, made_with)) }) => {
+                umask.set(&File::from(fd), attributes, made_with)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Level {
+    name: CString,
+    dir: Arc<Dir>,
+}
+
+/// The directory that is unpacked into, and the way to where the last entry was.
+#[derive(Debug)]
+pub(super) struct Tree {
+    top: Arc<Dir>,
+    levels: Vec<Level>,
+    /// On the way was a directory that this way has not made.
+    has_met_existing: bool,
+}
+
+impl Tree {
+    pub(super) fn new(top: OwnedFd) -> Self {
+        let top = Dir { fd: top, umask: Umask::of_process(), rest: None };
+        Self { top: Arc::new(top), levels: Vec::new(), has_met_existing: false }
+    }
+
+    /// The directory it is in.
+    pub(super) fn dir(&self) -> &Arc<Dir> {
+        self.levels.last().map_or(&self.top, |level| &level.dir)
+    }
+
+    /// True if a directory was entered, since this was last asked, that was there already: another
+    /// way may have led to it before.
+    pub(super) fn has_met_existing(&mut self) -> bool {
+        std::mem::take(&mut self.has_met_existing)
+    }
+
+    /// Goes to a directory, which is made with everything on its way.
+    pub(super) fn enter(&mut self, path: &[CString]) -> Result<(), SysError> {
+        self.leave(path)?;
+        for name in path.get(self.levels.len()..).unwrap_or_default() {
+            let above = self.dir().fd();
+            match open_directory(above, name) {
+                Err(SysError { errno: errno::ENOENT, .. }) => {
+                    file::make_dir(above, name, DIRECTORY_MODE)?;
+                    let fd = open_directory(above, name)?;
+                    self.push(name, fd, None);
+                }
+                opened => {
+                    let fd = opened?;
+                    self.has_met_existing = true;
+                    self.push(name, fd, None);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes to a directory that an archive names, of which a new one gets the attributes.
+    pub(super) fn make(&mut self, path: &[CString], new: Attributes) -> Result<(), SysError> {
+        let Some((name, above)) = path.split_last() else { return Ok(()) };
+        self.enter(above)?;
+        let made_with = new.mode | FILLING_BITS;
+        let rest = match file::make_dir(self.dir().fd(), name, made_with) {
+            Ok(()) => Some((new, made_with)),
+            Err(SysError { errno: errno::EEXIST, .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let fd = open_directory(self.dir().fd(), name)?;
+        self.has_met_existing |= rest.is_none();
+        self.push(name, fd, rest);
+        Ok(())
+    }
+
+    /// Leaves every directory. The first failure is told, after all were tried.
+    pub(super) fn leave_all(&mut self) -> Result<(), SysError> {
+        let mut result = Ok(());
+        while let Some(level) = self.levels.pop() {
+            result = result.and(level.dir.release());
+        }
+        result
+    }
+
+    /// Opens the directory of a name that is there already, without going to it.
+    pub(super) fn find(&self, path: &[CString]) -> Result<OwnedFd, SysError> {
+        let mut dir = self.top.fd.try_clone().map_err(|error| system("dup", &error))?;
+        for name in path {
+            dir = open_directory(dir.as_fd(), name)?;
+        }
+        Ok(dir)
+    }
+
+    fn push(&mut self, name: &CStr, fd: OwnedFd, rest: Option<(Attributes, u32)>) {
+        let dir = Arc::new(Dir { fd, umask: self.top.umask, rest });
+        self.levels.push(Level { name: name.to_owned(), dir });
+    }
+
+    /// Leaves what is not on the way to `path`.
+    fn leave(&mut self, path: &[CString]) -> Result<(), SysError> {
+        let common = self.levels.iter().zip(path).take_while(|(level, name)| level.name == **name);
+        let common = common.count();
+        let mut result = Ok(());
+        for level in self.levels.drain(common..).rev() {
+            result = result.and(level.dir.release());
+        }
+        result
+    }
+}
+
+/// Opens the directory `name` itself: a link is not one.
+fn open_directory(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, SysError> {
+    let how = How {
+        flags: file::O_RDONLY | file::O_DIRECTORY | file::O_NOFOLLOW,
+        mode: 0,
+        resolve: file::RESOLVE_BENEATH | file::RESOLVE_NO_SYMLINKS | file::RESOLVE_NO_MAGICLINKS,
+    };
+    match file::open(dir, name, how) {
+        Err(SysError { call, errno: errno::ELOOP }) => {
+            Err(SysError { call, errno: errno::ENOTDIR })
+        }
+        opened => opened,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_time_that_there_is_can_be_told() {
+        assert_eq!(time((0, 5)), Some(SystemTime::UNIX_EPOCH + Duration::from_nanos(5)));
+        let before = SystemTime::UNIX_EPOCH - Duration::from_millis(1500);
+        assert_eq!(time((-2, 500_000_000)), Some(before));
+        // No panic, whatever the answer.
+        for seconds in [i64::MIN, i64::MAX] {
+            time((seconds, 999_999_999));
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The measures of files.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use api::{
+    exec::{Command, ExecRequest},
+    file::{ListFiles, WriteFile},
+    id::SandboxId,
+    limit::FILE_PAGE_ENTRIES,
+};
+use bytes::Bytes;
+use futures_util::{TryStreamExt as _, stream};
+
+use super::{measure::Bench, samples::Samples};
+
+/// Bytes of the small file that is written and read.
+const FILE_BYTES: usize = 1024;
+
+/// Bytes of the large one.
+const STREAM_BYTES: usize = 1 << 30;
+
+/// Bytes given to a connection at once: as a program reads them from a file.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// Runs of what takes seconds.
+const SLOW_RUNS: usize = 5;
+
+/// Files in the tree that is listed, and in each of its directories.
+const TREE_FILES: usize = 100_000;
+const DIRECTORY_FILES: usize = 1000;
+
+impl Bench {
+    /// Writing and reading a small file.
+    pub(super) async fn files(&self) -> anyhow::Result<[Samples; 2]> {
+        let id = self.id("file", 0)?;
+        self.create(&id).await?;
+        let content = vec![b'x'; FILE_BYTES];
+        let (mut write, mut read) = (Samples::new("write 1 KiB"), Samples::new("read 1 KiB"));
+        let bar = self.progress("files", self.runs);
+        let options = WriteFile::default();
+        for _index in 0..self.runs {
+            let begin = Instant::now();
+            let path = "/tmp/bench";
+            let written = self.client.write_file(&id, path, &options, content.clone()).await;
+            write.record(begin, written);
+            let begin = Instant::now();
+            let result = match self.client.read_file(&id, path).await {
+                Ok(bytes) if bytes == content => Ok(()),
+                Ok(_other) => Err("the file read differs from the one written".to_owned()),
+                Err(error) => Err(error.to_string()),
+            };
+            read.record(begin, result);
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        self.client.destroy_sandbox(&id).await?;
+        Ok([write, read])
+    }
+
+    /// Writing and reading a large file, and listing a large tree.
+    pub(super) async fn large_files(&self) -> anyhow::Result<[Samples; 3]> {
+        let id = self.id("large", 0)?;
+        self.create(&id).await?;
+        let mut write = Samples::new("write 1 GiB");
+        let mut read = Samples::new("read 1 GiB");
+        let mut list = Samples::new("list 100,000 files");
+        let runs = self.runs.min(SLOW_RUNS);
+        let bar = self.progress("large files", runs);
+        self.make_tree(&id).await?;
+        for _index in 0..runs {
+            let begin = Instant::now();
+            write.record(begin, self.write_large(&id).await);
+            let begin = Instant::now();
+            read.record(begin, self.read_large(&id).await);
+            let begin = Instant::now();
+            list.record(begin, self.list_tree(&id).await);
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        self.client.destroy_sandbox(&id).await?;
+        Ok([write, read, list])
+    }
+
+    async fn write_large(&self, id: &SandboxId) -> anyhow::Result<()> {
+        let chunk = Bytes::from(vec![b'x'; CHUNK_BYTES]);
+        let chunks = (0..STREAM_BYTES / CHUNK_BYTES).map(move |_| Ok(chunk.clone()));
+        let (path, options) = ("/tmp/large", WriteFile::default());
+        self.client.write_file_stream(id, path, &options, stream::iter(chunks)).await?;
+        Ok(())
+    }
+
+    async fn read_large(&self, id: &SandboxId) -> anyhow::Result<()> {
+        let content = self.client.read_file_stream(id, "/tmp/large").await?;
+        let add = |sum, chunk: Bytes| async move { Ok(sum + chunk.len()) };
+        let bytes = content.try_fold(0, add).await?;
+        if bytes != STREAM_BYTES {
+            bail!("{bytes} bytes were read, and {STREAM_BYTES} written");
+        }
+        Ok(())
+    }
+
+    async fn make_tree(&self, id: &SandboxId) -> anyhow::Result<()> {
+        let text = format!(
+            "cd /tmp && for d in $(seq {}); do mkdir -p tree/$d && (cd tree/$d && seq {} | xargs \
+             touch); done",
+            TREE_FILES / DIRECTORY_FILES,
+            DIRECTORY_FILES
+        );
+        let request = ExecRequest::new(Command::Shell(text));
+        let result = self.client.exec(id, &request).await.context("could not make the tree")?;
+        if !result.success {
+            bail!("the tree was not made: {}", result.stderr);
+        }
+        Ok(())
+    }
+
+    async fn list_tree(&self, id: &SandboxId) -> anyhow::Result<()> {
+        let mut query = ListFiles {
+            path: "/tmp/tree".to_owned(),
+            recursive: true,
+            limit: Some(FILE_PAGE_ENTRIES),
+            ..ListFiles::default()
+        };
+        let mut found = 0;
+        loop {
+            let page = self.client.list_files(id, &query).await?;
+            found += page.entries.len();
+            query.cursor = page.next_cursor;
+            if query.cursor.is_none() {
+                break;
+            }
+        }
+        let made = TREE_FILES + TREE_FILES / DIRECTORY_FILES;
+        if found != made {
+            bail!("{found} entries were listed, and {made} made");
+        }
+        Ok(())
+    }
+}
