@@ -239,3 +239,59 @@ fn doctor_finds_this_machine_fit_and_completions_are_scripts() {
         assert!(stdout(&sandbar(&server, &["completions", shell])).contains("sandbar"));
     }
 }
+
+#[test]
+fn a_session_keeps_its_state_between_commands() {
+    let server = server();
+    let exec = |text: &str| sandbar(&server, &["exec", "--session", "dev", "s", text]);
+
+    assert!(exec("cd /usr; X=1 ;").status.success());
+    assert_eq!(stdout(&exec("pwd; echo $X")), "/usr\n1\n");
+    let argv = sandbar(&server, &["exec", "-s", "dev", "s", "--", "cd", "lib"]);
+    assert!(argv.status.success(), "{}", stderr(&argv));
+    let listed = stdout(&sandbar(&server, &["session", "ls", "s"]));
+    let line = listed.lines().find(|line| line.starts_with("dev ")).unwrap_or_default();
+    assert!(line.ends_with(" /usr/lib"), "{listed}");
+
+    let ended = exec("echo last; exit 3");
+    assert_eq!((ended.status.code(), stdout(&ended).as_str()), (Some(3), "last\n"));
+    assert!(stderr(&ended).contains("exit code: 3"), "{}", stderr(&ended));
+    assert_eq!(stdout(&exec("pwd; echo [$X]")), "/workspace\n[]\n");
+
+    let lost = sandbar(&server, &["exec", "-s", "dev", "--timeout", "200ms", "s", "exec sleep 99"]);
+    assert_eq!(lost.status.code(), Some(124));
+    assert!(stderr(&lost).contains("what it kept is lost"), "{}", stderr(&lost));
+
+    let made = ["session", "create", "s", "build", "-w", "/tmp", "-e", "A=b c", "--timeout", "1s"];
+    assert_eq!(stdout(&sandbar(&server, &made)), "build\n");
+    let look = ["exec", "-s", "build", "s", "pwd; echo $A"];
+    assert_eq!(stdout(&sandbar(&server, &look)), "/tmp\nb c\n");
+    assert_eq!(stdout(&sandbar(&server, &["session", "rm", "s", "build"])), "build\n");
+    let listed = sandbar(&server, &["session", "ls", "s", "--json"]);
+    assert!(!stdout(&listed).contains("build"), "{}", stdout(&listed));
+    let refused = sandbar(&server, &["session", "rm", "s", "default"]);
+    assert_eq!(refused.status.code(), Some(1));
+}
+
+#[test]
+fn variables_are_shown_set_and_unset() {
+    let server = server();
+
+    let set = sandbar(&server, &["env", "s", "A=one", "B=two\nlines"]);
+    assert!(set.status.success(), "{}", stderr(&set));
+    assert_eq!(stdout(&sandbar(&server, &["exec", "s", "echo $A ;"])), "one\n");
+    let shown = stdout(&sandbar(&server, &["env", "s"]));
+    assert!(shown.contains("A=one\n") && shown.contains("B=two\\nlines\n"), "{shown}");
+    // One that comes from here is in no list of processes.
+    let from_here =
+        server.command(["env", "s", "-s", "default", "SECRET"]).env("SECRET", "x").output();
+    assert!(from_here.is_ok_and(|output| output.status.success()));
+    let own = stdout(&sandbar(&server, &["env", "-s", "default", "s"]));
+    assert!(own.contains("SECRET=x\n") && own.contains("A=one\n"), "{own}");
+    assert!(!stdout(&sandbar(&server, &["env", "s"])).contains("SECRET"));
+    assert!(sandbar(&server, &["env", "s", "A-"]).status.success());
+    assert_eq!(stdout(&sandbar(&server, &["exec", "-s", "default", "s", "echo [$A] ;"])), "[]\n");
+    let refused = sandbar(&server, &["env", "s", "A B=c"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("letters, digits and '_'"), "{}", stderr(&refused));
+}

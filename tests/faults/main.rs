@@ -4,6 +4,7 @@ mod crash;
 mod files;
 mod leak;
 mod resume;
+mod soak;
 mod terminal;
 
 /// A server for one test.

@@ -1,5 +1,10 @@
 //! What a sandbox could learn about the host and its neighbours.
 
+use std::fs;
+
+use serde_json::json;
+use testkit::reqwest::Method;
+
 use crate::server;
 
 /// I01
@@ -73,4 +78,43 @@ async fn sandboxes_of_one_image_share_no_file() {
         server.shell("b", "ls /tmp /dev/shm /workspace /run | grep -c '^x$' || true").await,
         "0\n"
     );
+}
+
+#[tokio::test]
+async fn variables_of_sessions_are_in_no_process_title_log_or_error() {
+    const SECRET: &str = "canary-7d1f9b";
+    let server = server();
+    let sessions = "/v1/sandboxes/s/sessions";
+    let made = json!({"id": "a", "env": {"A": SECRET}});
+    assert_eq!(server.post(sessions, &made).await.status, 201);
+    let changes = json!({"env": {"B": SECRET}});
+    for path in ["/v1/sandboxes/s/env", "/v1/sandboxes/s/sessions/a/env"] {
+        let change = server.request(Method::PATCH, path).json(&changes);
+        assert_eq!(change.send().await.expect("a response comes").status(), 204);
+        let refused = json!({"env": {"B": SECRET, "C-": SECRET}});
+        let refused = server.request(Method::PATCH, path).json(&refused).send().await;
+        let refused = testkit::answer(refused.expect("a response comes")).await;
+        assert_eq!(refused.status, 400);
+        assert!(!refused.text.contains(SECRET), "{}", refused.text);
+    }
+    let body = json!({"session": "a", "env": {"C": SECRET}, "stdin": SECRET,
+        "command": "echo ${#A} ${#B} ${#C}; while [ ! -e /tmp/go ]; do sleep 0.01; done; exit 3"});
+    let look = async {
+        while server.get(&format!("{sessions}/a")).await.json["busy"] != true {}
+        let titles = fs::read_dir("/proc").expect("there is /proc").flatten().filter_map(|entry| {
+            let title = fs::read(entry.path().join("cmdline")).ok()?;
+            Some(String::from_utf8_lossy(&title).into_owned())
+        });
+        let titles: Vec<String> = titles.collect();
+        server.put("/v1/sandboxes/s/files/tmp/go", "").await;
+        titles
+    };
+    let (ended, titles) = tokio::join!(server.post("/v1/sandboxes/s/exec", &body), look);
+
+    assert_eq!(ended.code(), "SESSION_TERMINATED", "{}", ended.text);
+    assert!(!ended.text.contains(SECRET), "{}", ended.text);
+    assert_eq!(ended.json["error"]["details"]["stdout"], "13 13 13\n", "they were there");
+    assert!(titles.iter().any(|title| title.contains("bash")));
+    assert_eq!(titles.iter().find(|title| title.contains(SECRET)), None);
+    assert!(!server.log().contains(SECRET));
 }

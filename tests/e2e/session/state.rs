@@ -163,8 +163,8 @@ async fn traps_and_options_act_on_commands_and_show_nothing_of_ours() {
         ("false", "", "+++ false\n"),
         ("set +x", "", "+++ set +x\n"),
         ("set -v", "", ""),
-        ("echo three", "three\n", "echo three"),
-        ("set +v", "", "set +v"),
+        ("echo three", "three\n", "echo three\n"),
+        ("set +v", "", "set +v\n"),
         ("echo four", "four\n", ""),
     ] {
         let (_, out, err) = s.run(command).await;

@@ -109,6 +109,7 @@ async fn measure(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Report>
     let mut once = bench.create_exec_destroy().await;
     report.measures.append(&mut once);
     report.measures.push(bench.exec().await?);
+    report.measures.push(bench.session().await?);
     report.measures.push(bench.start().await?);
     report.measures.push(bench.first_byte().await?);
     report.measures.push(bench.keys().await?);
@@ -118,6 +119,7 @@ async fn measure(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Report>
     }
     report.flows = bench.flows().await?;
     report.rate = Some(bench.rate().await);
+    report.session_rate = Some(bench.session_rate().await?);
     report.idle = bench.idle_memory().await?;
     if arguments.compare {
         report.comparison = Some(compare::run(bench, &image, arguments.rootfs.as_deref()).await?);

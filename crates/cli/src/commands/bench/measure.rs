@@ -10,10 +10,11 @@ use api::{
     exec::{Command, ExecRequest},
     id::{ImageRef, SandboxId},
     sandbox::CreateSandbox,
+    session::DEFAULT_SESSION,
     terminal::{AttachTerminal, CreateTerminal, TerminalEvent},
 };
 use client::{Client, ClientError, TerminalConnection, TerminalMessage};
-use futures_util::{StreamExt as _, stream};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{
@@ -25,6 +26,11 @@ use crate::{output::Output, random::random_name};
 
 /// Creations before anything is timed: the first pays for cold caches and lazy set-up.
 const WARM_UP: usize = 3;
+
+/// Sandboxes with a busy session each, and commands in them for every run of the other measures:
+/// they take a tenth of a millisecond's work each, and a rate needs seconds.
+const SESSION_SANDBOXES: usize = 50;
+const SESSION_EXECS: usize = 50;
 
 /// Between two looks at the free memory. Removal happens behind the reply, and the kernel frees
 /// some of it only after a grace period.
@@ -136,6 +142,56 @@ impl Bench {
         bar.finish_and_clear();
         self.client.destroy_sandbox(&id).await?;
         Ok(samples)
+    }
+
+    /// Exec of `echo hi` in a session, whose shell is there already.
+    pub(super) async fn session(&self) -> anyhow::Result<Samples> {
+        let id = self.id("session", 0)?;
+        self.create(&id).await?;
+        self.echo(&id).await?;
+        let mut samples = Samples::new("exec echo hi in a session");
+        let bar = self.progress("exec in a session", self.runs);
+        for _index in 0..self.runs {
+            let begin = Instant::now();
+            samples.record(begin, self.echo(&id).await);
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        self.client.destroy_sandbox(&id).await?;
+        Ok(samples)
+    }
+
+    /// The same per second, over many sandboxes with one at a time in each.
+    pub(super) async fn session_rate(&self) -> anyhow::Result<Rate> {
+        let sandboxes = SESSION_SANDBOXES.min(self.runs);
+        let ids: Vec<SandboxId> =
+            (0..sandboxes).map(|index| self.id("busy", index)).collect::<Result<_, _>>()?;
+        let made = stream::iter(&ids).map(|id| async {
+            self.create(id).await?;
+            self.echo(id).await
+        });
+        made.buffer_unordered(cores()).try_collect::<Vec<()>>().await?;
+        let each = self.runs * SESSION_EXECS / sandboxes;
+        let bar = self.progress("exec in sessions at once", each * sandboxes);
+        let begin = Instant::now();
+        let failures: usize = stream::iter(&ids)
+            .map(|id| async {
+                let mut failures = 0;
+                for _index in 0..each {
+                    failures += usize::from(self.echo(id).await.is_err());
+                    bar.inc(1);
+                }
+                failures
+            })
+            .buffer_unordered(sandboxes)
+            .fold(0, |all, failures| async move { all + failures })
+            .await;
+        let elapsed = begin.elapsed();
+        bar.finish_and_clear();
+        for id in &ids {
+            self.client.destroy_sandbox(id).await?;
+        }
+        Ok(Rate::new(each * sandboxes - failures, failures, sandboxes, elapsed))
     }
 
     /// A key pressed in a terminal, to a program and back.
@@ -264,6 +320,17 @@ impl Bench {
         let result = self.client.exec(id, &request).await.context("could not run true")?;
         if !result.success {
             bail!("true ended with {:?}: {}", result.ending, result.stderr);
+        }
+        Ok(())
+    }
+
+    async fn echo(&self, id: &SandboxId) -> anyhow::Result<()> {
+        let session = Some(DEFAULT_SESSION.parse()?);
+        let command = Command::Shell("echo hi".to_owned());
+        let request = ExecRequest { session, ..ExecRequest::new(command) };
+        let result = self.client.exec(id, &request).await.context("could not run echo")?;
+        if !result.success {
+            bail!("echo ended with {:?}: {}", result.ending, result.stderr);
         }
         Ok(())
     }

@@ -15,6 +15,8 @@ pub(super) struct Report {
     pub(super) measures: Vec<Samples>,
     pub(super) flows: Vec<Flow>,
     pub(super) rate: Option<Rate>,
+    /// Of commands in sessions.
+    pub(super) session_rate: Option<Rate>,
     pub(super) idle: Option<Idle>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) comparison: Option<Comparison>,
@@ -43,7 +45,7 @@ pub(super) struct Flow {
     took: Duration,
 }
 
-/// Creations and destructions per second.
+/// Creations and destructions, or commands, per second.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Rate {
@@ -159,6 +161,7 @@ impl Report {
             measures: Vec::new(),
             flows: Vec::new(),
             rate: None,
+            session_rate: None,
             idle: None,
             comparison: None,
         }
@@ -173,7 +176,7 @@ impl Report {
     pub(super) fn has_failures(&self) -> bool {
         self.measures.iter().any(|samples| samples.failures() > 0)
             || self.flows.iter().any(|flow| flow.failures > 0)
-            || self.rate.as_ref().is_some_and(|rate| rate.failures > 0)
+            || [&self.rate, &self.session_rate].into_iter().flatten().any(|rate| rate.failures > 0)
             || self.idle.as_ref().is_some_and(|idle| idle.failures > 0)
     }
 }
@@ -200,10 +203,13 @@ impl fmt::Display for Report {
         for flow in &self.flows {
             writeln!(f, "{flow}")?;
         }
-        if let Some(Rate { per_second, count, failures, in_flight }) = &self.rate {
+        for (name, rate) in
+            [("create and destroy", &self.rate), ("exec in sessions", &self.session_rate)]
+        {
+            let Some(Rate { per_second, count, failures, in_flight }) = rate else { continue };
             writeln!(
                 f,
-                "create and destroy  {per_second:.0} per second \
+                "{name:<18}  {per_second:.0} per second \
                  ({count} with {in_flight} in flight, {failures} failed)"
             )?;
         }
@@ -266,6 +272,7 @@ mod tests {
         samples.record(std::time::Instant::now(), Err::<(), _>("no\u{1b}"));
         report.measures.push(samples);
         report.rate = Some(Rate::new(10, 0, 2, Duration::from_secs(2)));
+        report.session_rate = Some(Rate::new(900, 0, 50, Duration::from_secs(3)));
         report.idle = Some(Idle::new(4, 0, 8 << 20));
         let mut flow = Flow::new("2 streams", Duration::from_secs(2));
         let second = Duration::from_secs(1);
@@ -276,7 +283,8 @@ mod tests {
         let page = report.to_string();
         for part in [
             "exec true: first failure: no\\u{1b}",
-            "5 per second (10 with 2 in flight",
+            "create and destroy  5 per second (10 with 2 in flight",
+            "exec in sessions    300 per second (900 with 50 in flight",
             "2.0 MiB (4 at once",
             "2 streams           10 MB/s (1 failed; all had begun after 500 ms",
             "2 streams: first failure: 1 bytes came in place of 20000000",
