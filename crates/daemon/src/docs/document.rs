@@ -90,11 +90,13 @@ pub(crate) fn assemble(own: OpenApi, mut agent: OpenApi) -> OpenApi {
     document
 }
 
-/// `exec` for `/exec`, `file` for `/files:list` and `/files/{path}`, `process` for `/processes`.
+/// `exec` for `/exec`, `file` for `/files:list`, `/files/{path}` and `/archive`, `process` for
+/// `/processes`.
 fn noun(path: &str) -> &str {
     let word = path.trim_start_matches('/').split(['/', ':']).next().unwrap_or_default();
     match word {
         "processes" => "process",
+        "archive" => "file",
         word => word.strip_suffix('s').unwrap_or(word),
     }
 }
