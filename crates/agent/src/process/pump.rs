@@ -171,8 +171,11 @@ pub(super) async fn follow(
         Ok(course) => course,
         Err((failure, tell)) => {
             tree.kill();
-            // Only a child stuck in the kernel takes any time.
-            drop(tokio::time::timeout(KILL_WAIT, running.exit).await);
+            // Its end may have been seen before its report was.
+            if !running.exit.is_terminated() {
+                // Only a child stuck in the kernel takes any time.
+                drop(tokio::time::timeout(KILL_WAIT, running.exit).await);
+            }
             tree.cgroup.iter().for_each(|cgroup| drop(agent.forest.fell(cgroup)));
             process.finish(End::lost());
             // The caller may be gone already.
