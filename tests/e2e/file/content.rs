@@ -468,13 +468,11 @@ async fn a_batch_has_its_limits() {
 #[tokio::test]
 async fn paths_start_where_their_session_is() {
     let server = server();
-    for path in [
-        format!("{FILES}/f?session=s1"),
-        format!("{FILES}:stat?path=f&session=s1"),
-        format!("{FILES}:list?path=.&session=s1"),
-    ] {
-        assert_eq!(server.get(&path).await.code(), "SESSION_NOT_FOUND", "{path}");
-    }
+    let cd = json!({"command": "mkdir -p d && cd d && echo here > f", "session": "s1"});
+    assert_eq!(server.post("/v1/sandboxes/s/exec", &cd).await.json["exitCode"], 0);
+    let found = server.get(&format!("{FILES}:stat?path=f&session=s1")).await;
+    assert_eq!(found.json["path"], "/workspace/d/f", "{}", found.text);
+    assert_eq!(server.get(&format!("{FILES}/f?session=s1")).await.text, "here\n");
     let bad = server.get(&format!("{FILES}/f?session=-")).await;
     assert_eq!(bad.code(), "VALIDATION_FAILED", "{}", bad.text);
     assert_eq!(server.get(&format!("{FILES}:stat?path=.")).await.json["path"], "/workspace/");
