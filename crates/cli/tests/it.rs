@@ -330,6 +330,32 @@ async fn a_sandbox_cannot_write_outside_the_copy() {
     assert_eq!(mode(&dir.path().join("copy/absolute")), 0o777, "no set-user-id");
 }
 
+/// A first copy leaves a link, a second one is to go where it leads.
+#[tokio::test]
+async fn a_link_of_an_earlier_copy_is_not_the_next_one_s_destination() {
+    let server = Server::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (copy, outside) = (dir.path().join("copy"), dir.path().join("outside"));
+    fs::create_dir(&copy).unwrap();
+    fs::create_dir(&outside).unwrap();
+    symlink("../outside", copy.join("w")).unwrap();
+    server.files.lock().unwrap().extend([
+        ("/w".to_owned(), Entry::Directory),
+        ("/w/file".to_owned(), Entry::File(0o644, b"x".to_vec())),
+    ]);
+
+    let refused = output(&server, &["cp", "-r", "box:/w", copy.to_str().unwrap()]).await;
+
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("is in the way"), "{}", text(&refused.stderr));
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    // A link that the user names is followed.
+    let link = copy.join("w");
+    let copied = output(&server, &["cp", "-r", "box:/w/.", link.to_str().unwrap()]).await;
+    assert!(copied.status.success(), "{}", text(&copied.stderr));
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+}
+
 #[tokio::test]
 async fn a_copy_that_breaks_off_is_an_error_that_says_what_is_there() {
     let whole = tape::file("whole", "x");

@@ -53,6 +53,14 @@ pub(super) async fn copy(
         if target.exists() && !target.is_dir() {
             bail!("{} is a file, and {id}:{path} is a directory", target.display());
         }
+        // The destination is the user's word, and may be a link. What is in it may be of an earlier
+        // copy: a link there is the sandbox's word.
+        if goes_into && target.is_symlink() {
+            bail!(
+                "{} is in the way: it is a link, and {id}:{path} is a directory",
+                target.display()
+            );
+        }
         return sandbox.directory(path, &target).await;
     }
     // A missing file is reported by the attempt to read it.
