@@ -227,7 +227,7 @@ impl Target {
         matches!(self.name.as_bytes(), b"." | b"..")
     }
 
-    /// The directory and the name, for the calls of [`file`].
+    /// The directory and the name, for the calls of [`mod@file`].
     pub(super) fn place(&self) -> (BorrowedFd<'_>, &CStr) {
         (self.parent.as_fd(), &self.name)
     }
