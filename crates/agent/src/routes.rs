@@ -7,7 +7,7 @@ use axum::{Router, extract::DefaultBodyLimit, http::Uri, middleware};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    env, exec, file, file::watch, health, init::Agent, processes, refusal, refusal::Refusal,
+    env, exec, file, file::watch, git, health, init::Agent, processes, refusal, refusal::Refusal,
     session, terminal,
 };
 
@@ -42,6 +42,7 @@ fn table() -> OpenApiRouter<Arc<Agent>> {
         .routes(routes!(file::archive::read, file::archive::write))
         .routes(routes!(watch::watch))
         .routes(routes!(watch::changes))
+        .routes(routes!(git::checkout))
 }
 
 /// The routes as an OpenAPI document, for the daemon to forward and to publish.
@@ -133,6 +134,7 @@ mod tests {
                 "post /files:read",
                 "post /files:symlink",
                 "post /files:write",
+                "post /git/checkout",
                 "post /processes",
                 "post /processes/{pid}/kill",
                 "post /processes/{pid}/signal",
