@@ -14,6 +14,7 @@ mod file;
 mod follow;
 mod health;
 mod init;
+mod port;
 mod process;
 mod processes;
 mod reaper;

@@ -7,7 +7,7 @@ use axum::{Router, extract::DefaultBodyLimit, http::Uri, middleware};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    env, exec, file, file::watch, health, init::Agent, processes, refusal, refusal::Refusal,
+    env, exec, file, file::watch, health, init::Agent, port, processes, refusal, refusal::Refusal,
     session, terminal,
 };
 
@@ -42,6 +42,9 @@ fn table() -> OpenApiRouter<Arc<Agent>> {
         .routes(routes!(file::archive::read, file::archive::write))
         .routes(routes!(watch::watch))
         .routes(routes!(watch::changes))
+        .routes(routes!(port::listening))
+        .routes(routes!(port::wait))
+        .routes(routes!(port::connect))
 }
 
 /// The routes as an OpenAPI document, for the daemon to forward and to publish.
@@ -113,6 +116,8 @@ mod tests {
                 "get /files:stat",
                 "get /files:watch",
                 "get /health",
+                "get /listening",
+                "get /ports/{port}/connect",
                 "get /processes",
                 "get /processes/{pid}",
                 "get /processes/{pid}/logs",
@@ -133,6 +138,7 @@ mod tests {
                 "post /files:read",
                 "post /files:symlink",
                 "post /files:write",
+                "post /ports/{port}/wait",
                 "post /processes",
                 "post /processes/{pid}/kill",
                 "post /processes/{pid}/signal",

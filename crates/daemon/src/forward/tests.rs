@@ -101,7 +101,8 @@ impl Daemon {
             }
         };
         let router = Router::new().fallback(handler);
-        let serving = tokio::spawn(crate::server::run(listener, router, std::future::pending()));
+        let door = crate::server::Door { listener, is_previews: false, tls: None };
+        let serving = tokio::spawn(crate::server::run(door, router, std::future::pending()));
         Self { address, activations, metrics, serving }
     }
 

@@ -48,7 +48,10 @@ async fn every_phase_reads_as_written() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
     let (records, loaded, thread) = Records::open(&path).unwrap();
-    assert_eq!(loaded, Loaded { sandboxes: vec![], burials: vec![], next_jail: 1 });
+    assert_eq!(
+        loaded,
+        Loaded { sandboxes: vec![], burials: vec![], ports: BTreeMap::new(), next_jail: 1 }
+    );
     let phases = [
         Phase::Creating,
         Phase::Starting,
@@ -66,7 +69,10 @@ async fn every_phase_reads_as_written() {
     }
     close(records, thread);
     let (_records, loaded, _thread) = Records::open(&path).unwrap();
-    assert_eq!(loaded, Loaded { sandboxes: expected, burials: vec![], next_jail: 6 });
+    assert_eq!(
+        loaded,
+        Loaded { sandboxes: expected, burials: vec![], ports: BTreeMap::new(), next_jail: 6 }
+    );
 }
 
 #[tokio::test]
@@ -82,11 +88,22 @@ async fn a_burial_takes_the_place_of_a_sandbox_and_its_number_is_not_used_again(
     close(records, thread);
 
     let (records, loaded, thread) = Records::open(&path).unwrap();
-    assert_eq!(loaded, Loaded { sandboxes: vec![], burials: vec![JailId(7)], next_jail: 8 });
+    assert_eq!(
+        loaded,
+        Loaded {
+            sandboxes: vec![],
+            burials: vec![JailId(7)],
+            ports: BTreeMap::new(),
+            next_jail: 8
+        }
+    );
     records.write(Change::Buried(JailId(7))).await.unwrap();
     close(records, thread);
     let (_records, loaded, _thread) = Records::open(&path).unwrap();
-    assert_eq!(loaded, Loaded { sandboxes: vec![], burials: vec![], next_jail: 8 });
+    assert_eq!(
+        loaded,
+        Loaded { sandboxes: vec![], burials: vec![], ports: BTreeMap::new(), next_jail: 8 }
+    );
 }
 
 #[tokio::test]
