@@ -1,8 +1,14 @@
 //! Ports: exposed, listed, hidden, rotated, waited for.
 
+use std::io::{BufRead, BufReader};
+
 use reqwest::Method;
 use serde_json::{Value, json};
 use testkit::Server;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::server;
 
@@ -221,4 +227,96 @@ async fn what_listens_inside_is_nobody_else_s_route() {
         .await
         .unwrap();
     assert_eq!(raw.status(), 400);
+}
+
+/// Sends back in upper case what it hears, when it has heard all of it.
+const SHOUT: &str = "import socket
+s = socket.create_server(('127.0.0.1', 7000))
+print('ready', flush=True)
+while True:
+    c, _ = s.accept()
+    heard = b''
+    while piece := c.recv(65536):
+        heard += piece
+    c.sendall(heard.upper())
+    c.close()
+";
+
+#[tokio::test]
+async fn tcp_ports_are_forwarded_to_this_machine() {
+    let server = server();
+    let process = json!({"command": ["python3", "-c", SHOUT], "id": "shout"});
+    assert_eq!(server.post("/v1/sandboxes/s/processes", &process).await.status, 201);
+    let wait = json!({"until": {"type": "log", "text": "ready"}});
+    assert_eq!(server.post("/v1/sandboxes/s/processes/shout/wait", &wait).await.status, 200);
+    let mut forward = server
+        .command(["port-forward", "s", "0:7000", "0:7001"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(forward.stdout.take().unwrap()).lines();
+    let mut address = |inside: &str| {
+        let line = lines.next().unwrap().unwrap();
+        let (here, there) = line.split_once(" -> ").unwrap();
+        assert_eq!(there, inside);
+        here.to_owned()
+    };
+    let (shout, nothing) = (address("7000"), address("7001"));
+
+    let sent = vec![b'a'; 3_000_000];
+    let one = async {
+        let mut stream = TcpStream::connect(&shout).await.unwrap();
+        let (mut read, mut write) = stream.split();
+        let mut heard = Vec::new();
+        let (said, read) = tokio::join!(
+            async {
+                write.write_all(&sent).await?;
+                write.shutdown().await
+            },
+            read.read_to_end(&mut heard)
+        );
+        said.and(read).unwrap();
+        assert!(heard == vec![b'A'; sent.len()]);
+    };
+    tokio::time::timeout(testkit::PATIENCE, one).await.unwrap();
+    // Nothing listens there: the connection ends at once, and the next one works.
+    let mut stream = TcpStream::connect(&nothing).await.unwrap();
+    assert_eq!(stream.read(&mut [0]).await.unwrap_or(0), 0);
+    let mut stream = TcpStream::connect(&shout).await.unwrap();
+    stream.write_all(b"once more").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut heard = String::new();
+    stream.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "ONCE MORE");
+
+    forward.kill().unwrap();
+    let ended = forward.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(said.contains("port 7001") && said.contains("nothing answers"), "{said}");
+}
+
+#[tokio::test]
+async fn the_command_line_exposes_lists_and_hides() {
+    let server = server();
+    let run = |arguments: &[&str]| {
+        let output = server.command(arguments).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, url, _) = run(&["port", "expose", "s", "8080", "--name", "web", "--token", "mine"]);
+    assert_eq!(code, Some(0));
+    assert!(url.starts_with("http://8080-s-mine.localhost:"), "{url}");
+    listen(&server, 9000).await;
+    let (_, list, _) = run(&["port", "ls", "s"]);
+    assert!(list.contains("8080  web   inactive  http://8080-s-mine."), "{list}");
+    assert!(list.contains("9000  -     active    not exposed; listens on 127.0.0.1"), "{list}");
+    let (code, rotated, _) = run(&["port", "rotate", "s", "8080"]);
+    assert!(
+        code == Some(0) && rotated != url && rotated.starts_with("http://8080-s-"),
+        "{rotated}"
+    );
+    assert_eq!(run(&["port", "hide", "s", "8080"]), (Some(0), "8080\n".to_owned(), String::new()));
+    let (code, _, complaint) = run(&["port", "hide", "s", "8080"]);
+    assert!(code == Some(1) && complaint.contains("not exposed"), "{complaint}");
 }

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use reqwest::{Client, Method, RequestBuilder, Response, redirect::Policy};
+use reqwest::{Client, Method};
 use serde_json::{Value, json};
-use testkit::{PATIENCE, Server};
+use testkit::{PATIENCE, Preview, Server};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     sync::mpsc,
     time::timeout,
 };
@@ -16,97 +15,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_tungstenite::{client_async, tungstenite::Message};
 
 use crate::server;
-
-/// The application that most tests look at.
-const APP: &str = include_str!("preview/app.py");
-
-/// The port it listens on.
-const PORT: u16 = 8080;
-
-/// An exposed port of sandbox `s`.
-struct Preview<'a> {
-    server: &'a Server,
-    /// Its host name, with the port.
-    host: String,
-    http: Client,
-}
-
-impl<'a> Preview<'a> {
-    /// Exposes [`PORT`]; nothing need listen there.
-    async fn of(server: &'a Server) -> Self {
-        let exposed = server.post("/v1/sandboxes/s/ports", &json!({"port": PORT})).await;
-        assert_eq!(exposed.status, 201, "{}", exposed.text);
-        let url = exposed.json["url"].as_str().unwrap();
-        let host = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
-        let http = Client::builder().redirect(Policy::none()).build().unwrap();
-        Self { server, host, http }
-    }
-
-    /// Exposes the application, which runs.
-    async fn with_app(server: &'a Server) -> Self {
-        let written = server.put("/v1/sandboxes/s/files/workspace/app.py", APP).await;
-        assert!(written.status < 300, "{}", written.text);
-        start(server, &format!("python3 /workspace/app.py {PORT}")).await;
-        Self::of(server).await
-    }
-
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let url = format!("{}{path}", self.server.url());
-        self.http.request(method, url).header("host", &self.host)
-    }
-
-    async fn get(&self, path: &str) -> Response {
-        self.request(Method::GET, path).send().await.unwrap()
-    }
-
-    async fn connect(&self) -> TcpStream {
-        let address = self.server.url();
-        TcpStream::connect(address.trim_start_matches("http://")).await.unwrap()
-    }
-
-    /// Sends `request` as it is, with `HOST` replaced, and reads until the server closes.
-    async fn raw(&self, request: &str) -> String {
-        let mut stream = self.connect().await;
-        stream.write_all(request.replace("HOST", &self.host).as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
-        String::from_utf8_lossy(&answer).into_owned()
-    }
-
-    /// What the application saw of a request: method, target and headers.
-    async fn seen(&self, request: RequestBuilder) -> Seen {
-        let answer = request.send().await.unwrap();
-        assert_eq!(answer.status(), 200);
-        serde_json::from_str(&answer.text().await.unwrap()).unwrap()
-    }
-}
-
-/// A request as the application saw it.
-#[derive(serde::Deserialize)]
-struct Seen(String, String, Vec<(String, String)>);
-
-impl Seen {
-    fn all(&self, name: &str) -> Vec<&str> {
-        let is_it = |(found, _): &&(String, String)| found.eq_ignore_ascii_case(name);
-        self.2.iter().filter(is_it).map(|(_, value)| value.as_str()).collect()
-    }
-
-    fn one(&self, name: &str) -> &str {
-        let all = self.all(name);
-        assert_eq!(all.len(), 1, "{name}: {:?}", self.2);
-        all[0]
-    }
-}
-
-/// Starts a process in sandbox `s` and waits for its first line.
-async fn start(server: &Server, command: &str) {
-    let process = json!({"command": command, "id": "app"});
-    let started = server.post("/v1/sandboxes/s/processes", &process).await;
-    assert_eq!(started.status, 201, "{}", started.text);
-    let wait = json!({"until": {"type": "log", "text": "ready"}, "timeoutMs": 60_000});
-    let ready = server.post("/v1/sandboxes/s/processes/app/wait", &wait).await;
-    assert_eq!(ready.status, 200, "{}", ready.text);
-}
 
 #[tokio::test]
 async fn an_application_sees_requests_as_its_own_machine_would_send_them() {
@@ -340,7 +248,7 @@ async fn what_is_not_there_is_told_to_people_and_programs() {
     let preview = Preview::of(&server).await;
     let page = |host: String| {
         let request =
-            preview.http.get(server.url()).header("accept", "text/html").header("host", host);
+            Client::new().get(server.url()).header("accept", "text/html").header("host", host);
         async move {
             let answer = request.send().await.unwrap();
             assert_eq!(answer.headers()["content-type"], "text/html; charset=utf-8");
@@ -349,7 +257,7 @@ async fn what_is_not_there_is_told_to_people_and_programs() {
         }
     };
     let code = |host: String| {
-        let request = preview.http.get(server.url()).header("host", host);
+        let request = Client::new().get(server.url()).header("host", host);
         async move {
             let answer = request.send().await.unwrap();
             let status = answer.status().as_u16();
@@ -434,6 +342,6 @@ async fn a_visitor_starts_a_sandbox_that_stopped() {
     // Its files are back, its processes are not.
     assert_eq!(visit(host.clone()).await, 502);
     assert_eq!(state(&server).await, "running");
-    start(&server, &format!("python3 /workspace/app.py {PORT}")).await;
+    Preview::start_app(&server, "s").await;
     assert_eq!(visit(host).await, 404, "the application has no page at its root");
 }

@@ -6,6 +6,7 @@ mod escape;
 mod files;
 mod leak;
 mod network;
+mod preview;
 mod process;
 mod terminal;
 mod watch;

@@ -100,8 +100,9 @@ pub(crate) async fn wait(
 /// Connects to a port, over WebSocket.
 ///
 /// Each binary message, whatever its bounds, is bytes for what listens on the port of the sandbox's
-/// loopback, and the other way round. A text message ends the connection (close code 1003), as does
-/// the end of either side. The port need not be exposed. Pings come every 15 s; who says nothing
+/// loopback, and the other way round; an empty one says that nothing more comes from the caller. When
+/// what listens has ended its side, the connection is closed; a text message closes it too (code
+/// 1003). The port need not be exposed. Pings come every 15 s; who says nothing
 /// for 60 s, pongs included, is dropped.
 #[utoipa::path(get, path = "/ports/{port}/connect", operation_id = "connectToPort", tag = "ports",
     params(("port" = u16, Path, description = "The TCP port inside the sandbox")),

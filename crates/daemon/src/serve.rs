@@ -294,12 +294,12 @@ struct Doors {
 impl Doors {
     /// Where previews are, as their visitors see it.
     fn describe(&self, config: &Config) -> io::Result<Previews> {
-        let own = self.previews.as_ref().unwrap_or(&self.api).local_addr()?.port();
+        let own = self.previews.as_ref().unwrap_or(&self.api).local_addr()?;
         let domain = match &config.preview.url {
             Some(PreviewUrl { is_https, name, port }) => Domain::new(*is_https, name, *port),
-            None => Domain::new(self.tls.is_some(), "localhost", own),
+            None => Domain::new(self.tls.is_some(), "localhost", own.port()),
         };
-        tracing::info!(%domain, "previews");
+        tracing::info!(%domain, address = %own, "previews");
         Ok(Previews::new(domain, self.previews.is_some()))
     }
 

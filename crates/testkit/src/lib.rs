@@ -9,6 +9,7 @@
 
 mod http;
 mod leaks;
+mod preview;
 mod server;
 mod slot;
 pub mod tape;
@@ -16,6 +17,7 @@ mod viewer;
 
 pub use http::{Answer, Broken, Events, answer, events};
 pub use leaks::Leaks;
+pub use preview::{Preview, Seen};
 pub use server::{Server, Settings};
 pub use slot::Slot;
 pub use viewer::{PATIENCE, Viewer};

@@ -71,6 +71,12 @@ async fn up(mut stream: SplitStream<WebSocket>, mut service: OwnedWriteHalf) -> 
     loop {
         let message = timeout(SILENCE, stream.next()).await.ok()??;
         match message.ok()? {
+            // Nothing more comes from the caller, who waits for the answer.
+            Message::Binary(bytes) if bytes.is_empty() => {
+                if service.shutdown().await.is_err() {
+                    return Some(close_code::NORMAL);
+                }
+            }
             Message::Binary(bytes) => {
                 if service.write_all(&bytes).await.is_err() {
                     return Some(close_code::NORMAL);

@@ -672,7 +672,7 @@ async fn a_tunnel_whose_agent_says_nothing_at_all_is_closed() {
 }
 
 #[test]
-fn only_terminals_are_tunnels() {
+fn only_terminals_and_ports_are_tunnels() {
     let document = table::published();
     let tunnels: Vec<_> = document
         .paths
@@ -683,7 +683,7 @@ fn only_terminals_are_tunnels() {
             get.map(move |_| path.as_str())
         })
         .collect();
-    assert_eq!(tunnels, ["/terminals/{tid}"]);
+    assert_eq!(tunnels, ["/ports/{port}/connect", "/terminals/{tid}"]);
 }
 
 #[tokio::test]

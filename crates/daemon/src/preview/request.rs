@@ -199,8 +199,12 @@ pub(super) fn end_to_end(sent: &HeaderMap) -> HeaderMap {
             && !name.starts_with("x-forwarded-")
             && !named.iter().any(|other| other == name)
     };
+    // What is sent in chunks has no other length (RFC 9112, section 6.3), whatever was said of it.
+    let is_chunked = sent.contains_key(header::TRANSFER_ENCODING);
     sent.iter()
-        .filter(|(name, _)| passes(name.as_str()))
+        .filter(|(name, _)| {
+            passes(name.as_str()) && !(is_chunked && header::CONTENT_LENGTH == *name)
+        })
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect()
 }

@@ -38,7 +38,7 @@ const LISTENING_BYTES: usize = 512 * 1024;
 /// need listen on it yet. The URL is the same each time the port is exposed, until it is rotated.
 /// The sandbox is created with the node's defaults if it does not exist.
 #[utoipa::path(
-    post, path = "/v1/sandboxes/{id}/ports", operation_id = "exposePort", tag = "ports",
+    post, path = "/v1/sandboxes/{id}/ports", operation_id = "exposePort", tag = "port",
     params(("id" = String, Path, description = "The sandbox", example = "my-sandbox")),
     request_body = ExposePort,
     responses(
@@ -68,7 +68,7 @@ pub(super) async fn expose(
 ///
 /// The exposed ports, and what listens in the sandbox, exposed or not. Never creates or starts it.
 #[utoipa::path(
-    get, path = "/v1/sandboxes/{id}/ports", operation_id = "listPorts", tag = "ports",
+    get, path = "/v1/sandboxes/{id}/ports", operation_id = "listPorts", tag = "port",
     params(("id" = String, Path, description = "The sandbox", example = "my-sandbox")),
     responses(
         (status = 200, description = "All of them", body = PortList),
@@ -90,7 +90,7 @@ pub(super) async fn list(
 ///
 /// Never creates or starts the sandbox.
 #[utoipa::path(
-    get, path = "/v1/sandboxes/{id}/ports/{port}", operation_id = "getPort", tag = "ports",
+    get, path = "/v1/sandboxes/{id}/ports/{port}", operation_id = "getPort", tag = "port",
     params(
         ("id" = String, Path, description = "The sandbox", example = "my-sandbox"),
         ("port" = u16, Path, description = "The port inside the sandbox", example = 8080),
@@ -118,7 +118,7 @@ pub(super) async fn get(
 ///
 /// Its URL is refused from now on. Exposing the port again brings the same URL back.
 #[utoipa::path(
-    delete, path = "/v1/sandboxes/{id}/ports/{port}", operation_id = "unexposePort", tag = "ports",
+    delete, path = "/v1/sandboxes/{id}/ports/{port}", operation_id = "unexposePort", tag = "port",
     params(
         ("id" = String, Path, description = "The sandbox", example = "my-sandbox"),
         ("port" = u16, Path, description = "The port inside the sandbox", example = 8080),
@@ -142,7 +142,7 @@ pub(super) async fn hide(
 ///
 /// The port has another URL from now on; the old one is unknown for ever.
 #[utoipa::path(
-    post, path = "/v1/sandboxes/{id}/ports/{port}/rotate", operation_id = "rotatePort", tag = "ports",
+    post, path = "/v1/sandboxes/{id}/ports/{port}/rotate", operation_id = "rotatePort", tag = "port",
     params(
         ("id" = String, Path, description = "The sandbox", example = "my-sandbox"),
         ("port" = u16, Path, description = "The port inside the sandbox", example = 8080),
@@ -170,7 +170,7 @@ pub(super) async fn rotate(
 ///
 /// For applications that let visitors in by themselves.
 #[utoipa::path(
-    post, path = "/v1/sandboxes/{id}/ports/{port}/validate-token", operation_id = "validatePortToken", tag = "ports",
+    post, path = "/v1/sandboxes/{id}/ports/{port}/validate-token", operation_id = "validatePortToken", tag = "port",
     params(
         ("id" = String, Path, description = "The sandbox", example = "my-sandbox"),
         ("port" = u16, Path, description = "The port inside the sandbox", example = 8080),

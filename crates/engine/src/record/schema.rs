@@ -75,7 +75,9 @@ pub(super) fn open(path: &Path) -> Result<Connection, RecordError> {
         database.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     match (application, version, tables) {
         (0, 0, 0) => make(&database)?,
-        (APPLICATION_ID, found @ 1..=VERSION, _) => migrate(&database, found)?,
+        // Writing takes room, of which there may be none.
+        (APPLICATION_ID, VERSION, _) => {}
+        (APPLICATION_ID, found @ 1..VERSION, _) => migrate(&database, found)?,
         (APPLICATION_ID, found, _) if found > VERSION => {
             return Err(RecordError::Newer { found, known: VERSION });
         }

@@ -151,6 +151,7 @@ class App(http.server.BaseHTTPRequestHandler):
 
 class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128
 
 
 server = Server(("127.0.0.1", int(sys.argv[1])), App)
