@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use api::{
     error::{ApiError, ErrorBody, ErrorCode},
-    exec::{ExecRequest, ExecResult, OnDisconnect},
+    exec::{ExecEvent, ExecRequest, ExecResult, OnDisconnect},
     limit::{EXECS_PER_SANDBOX, LOG_BYTES},
 };
 use axum::{extract::State, http::HeaderMap, response::Response};
@@ -61,7 +61,7 @@ use crate::{
     ),
     responses(
         (status = 200, description = "The command was started and has ended, or is being followed",
-            content((ExecResult = "application/json"), (String = "text/event-stream"))),
+            content((ExecResult = "application/json"), (ExecEvent = "text/event-stream"))),
         (status = 400, description = "VALIDATION_FAILED, INVALID_COMMAND, INVALID_PATH, NOT_DIRECTORY", body = ErrorBody),
         (status = 403, description = "PERMISSION_DENIED: the program or `cwd` may not be used", body = ErrorBody),
         (status = 404, description = "COMMAND_NOT_FOUND; FILE_NOT_FOUND for `cwd`; PROCESS_NOT_FOUND: nothing is known of the stream that is to go on", body = ErrorBody),

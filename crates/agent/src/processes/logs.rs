@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use api::{
     error::ErrorBody,
-    exec::Encoding,
+    exec::{Encoding, ExecEvent},
     process::{LogRecord, OutputStream, ProcessLogs, ReadLogs},
 };
 use axum::{extract::State, http::HeaderMap, response::Response};
@@ -39,7 +39,7 @@ const PIECE_BYTES: usize = 64 * 1024;
         ("last-event-id" = Option<u64>, Header, description = "Go on after this cursor")),
     responses(
         (status = 200, description = "What it wrote",
-            content((ProcessLogs = "application/json"), (String = "text/event-stream"))),
+            content((ProcessLogs = "application/json"), (ExecEvent = "text/event-stream"))),
         (status = 400, description = "VALIDATION_FAILED; also for a cursor after the end of the log", body = ErrorBody),
         (status = 404, description = "PROCESS_NOT_FOUND", body = ErrorBody),
     ))]
