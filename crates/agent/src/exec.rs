@@ -25,6 +25,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use self::key::Key;
 use crate::{
+    event,
     extract::Json,
     follow::{self, Follow},
     init::Agent,
@@ -100,7 +101,7 @@ enum Form {
 
 impl Form {
     fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
-        if !follow::is_wanted(headers) {
+        if !event::is_wanted(headers) {
             return Ok(Self::Whole);
         }
         Ok(Self::Events { after: follow::last_event(headers)? })
@@ -189,7 +190,8 @@ fn begin(
     Ok(run)
 }
 
-fn place(agent: &Agent) -> Result<OwnedSemaphorePermit, ApiError> {
+/// A place among the sandbox's commands.
+pub(crate) fn place(agent: &Agent) -> Result<OwnedSemaphorePermit, ApiError> {
     Arc::clone(&agent.execs).try_acquire_owned().map_err(|_full| {
         let text = format!("{EXECS_PER_SANDBOX} commands run in this sandbox; wait for one to end");
         ApiError::new(ErrorCode::TooManyRequests, text).with("limit", EXECS_PER_SANDBOX)

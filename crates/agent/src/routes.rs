@@ -7,7 +7,7 @@ use axum::{Router, extract::DefaultBodyLimit, http::Uri, middleware, routing::Me
 use utoipa_axum::{PathItemExt as _, paste, router::OpenApiRouter, routes};
 
 use crate::{
-    env, exec, file, file::watch, health, init::Agent, processes, refusal, refusal::Refusal,
+    env, exec, file, file::watch, git, health, init::Agent, processes, refusal, refusal::Refusal,
     session, terminal,
 };
 
@@ -73,6 +73,7 @@ table! {
     [file::archive::read, file::archive::write]
     [watch::watch]
     [watch::changes]
+    [git::checkout]
 }
 
 /// The routes as an OpenAPI document, for the daemon to forward and to publish.
@@ -164,6 +165,7 @@ mod tests {
                 "post /files:read",
                 "post /files:symlink",
                 "post /files:write",
+                "post /git/checkout",
                 "post /processes",
                 "post /processes/{pid}/kill",
                 "post /processes/{pid}/signal",

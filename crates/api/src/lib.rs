@@ -13,6 +13,7 @@ pub mod env;
 pub mod error;
 pub mod exec;
 pub mod file;
+pub mod git;
 pub mod id;
 pub mod image;
 pub mod limit;

@@ -208,3 +208,10 @@ pub const CHANGES_KEPT: usize = 16;
 
 /// Seconds that a version of `files:changes` stays known after it was last asked for.
 pub const CHANGES_KEPT_SECS: u64 = 10 * 60;
+
+/// Milliseconds that a git checkout may take unless its request says otherwise.
+pub const GIT_TIMEOUT_MS: u64 = 10 * 60 * 1000;
+
+/// Bytes of a git URL, of a branch's name, and of each part of the credentials: more than any server
+/// takes, little enough for an environment variable.
+pub const GIT_TEXT_BYTES: usize = 4096;

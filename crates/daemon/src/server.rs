@@ -1,5 +1,6 @@
 //! The HTTP server: accepts connections, bounds their number and their heads, ends them kindly.
 
+mod follow;
 mod linger;
 pub(crate) mod tunnel;
 
@@ -48,7 +49,8 @@ const HEADERS: usize = 100;
 const BUFFER_BYTES: usize = 128 * 1024;
 
 /// Time for requests under way when the server stops. Longer ones are cut off; their commands end
-/// with the connection. Tunnels have no end of their own and are cut off at once.
+/// with the connection. Tunnels, and streams of events that only look on, have no end of their own
+/// and are cut off at once.
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// Pause after a failed accept: nearly always no descriptor is free, and one will be.
@@ -93,7 +95,10 @@ pub(crate) async fn run(listener: TcpListener, router: Router, stop: impl Future
 async fn serve(stream: TcpStream, router: Router, stopping: CancellationToken) {
     let became = Became::default();
     let tunnel = Arc::clone(&became);
-    let service = service_fn(move |request| answer(router.clone(), request, Arc::clone(&tunnel)));
+    let stop = stopping.clone();
+    let service = service_fn(move |request| {
+        answer(router.clone(), request, Arc::clone(&tunnel), stop.clone())
+    });
     let stream = TokioIo::new(Lingering::new(stream));
     {
         let mut connection = pin!(builder().serve_connection(stream, service).with_upgrades());
@@ -126,15 +131,17 @@ async fn answer(
     router: Router,
     mut request: Request<Incoming>,
     became: Became,
+    stopping: CancellationToken,
 ) -> Result<Response, Infallible> {
+    let method = request.method().clone();
     let Some(caller) = request.extensions_mut().remove::<OnUpgrade>() else {
-        return router.oneshot(request).await;
+        return Ok(follow::until(&method, router.oneshot(request).await?, stopping));
     };
     let switch = Switch::default();
     request.extensions_mut().insert(switch.clone());
     let response = router.oneshot(request).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(response);
+        return Ok(follow::until(&method, response, stopping));
     }
     let (head, body) = response.into_parts();
     *became.lock().unwrap_or_else(PoisonError::into_inner) =

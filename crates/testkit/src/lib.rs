@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::panic, clippy::missing_panics_doc, reason = "a test bench fails by panicking")]
 
+mod git;
 mod http;
 mod leaks;
 mod server;
@@ -14,6 +15,7 @@ mod slot;
 pub mod tape;
 mod viewer;
 
+pub use git::Git;
 pub use http::{Answer, Broken, Events, answer, events};
 pub use leaks::Leaks;
 pub use server::{Server, Settings};

@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::{Found, json_in_pieces};
 use crate::{
+    event,
     extract::Query,
     follow::{self, Follow, Until},
     init::Agent,
@@ -54,7 +55,7 @@ pub(crate) async fn logs(
     }
     let cursor = cursor.unwrap_or_else(|| process.log.describe().first_cursor);
     let following = agent.processes.follow(Arc::clone(&process));
-    if follow::is_wanted(&headers) {
+    if event::is_wanted(&headers) {
         let until = if query.follow { Until::Exit } else { Until::Now };
         let follow = Follow::new(process, cursor, query.encoding).until(until);
         return Ok(follow.respond(following, std::future::pending()));
