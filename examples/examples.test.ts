@@ -10,11 +10,13 @@ import test, { type TestContext } from 'node:test';
 import { getSandbox, listSandboxes } from '@sandbar/sandbox';
 import { type WorkerServer, serve } from '@sandbar/sandbox/serve';
 import aiCodeExecutor from './ai-code-executor/index.js';
+import buildPipeline from './build-pipeline/index.js';
 import analyzeData from './analyze-data/index.js';
 import chatAgent from './chat-agent/index.js';
 import codeReviewBot from './code-review-bot/index.js';
 import persistentWorkspace from './persistent-workspace/index.js';
 import scheduledJob from './scheduled-job/index.js';
+import testingPipeline from './testing-pipeline/index.js';
 
 const TOKEN = 'ghp_example';
 
@@ -75,7 +77,7 @@ test('AI code executor', async (t) => {
   const answer = (await (await fetch(`${url}/execute`, json({ question: 'What is the 10th Fibonacci number?' }))).json()) as any;
   assert.deepEqual([answer.success, answer.output, answer.error], [true, '55\n', '']);
   assert.match(asked[0]!.body.messages[0].content, /10th Fibonacci/);
-  assert.equal(asked[0]!.headers['x-api-key'], 'sk-ant');
+  assert.match(String(asked[0]!.headers['x-api-key'] ?? asked[0]!.headers.authorization), /sk-ant/);
   assert.equal((await fetch(`${url}/execute`, json({}))).status, 400);
   const left = [];
   for await (const sandbox of listSandboxes()) left.push(sandbox.id);
@@ -163,4 +165,50 @@ test('persistent workspace', async (t) => {
   const events = await (await fetch(url, { ...json({ command: 'cat notes/a.txt' }), headers })).text();
   assert.match(events, /event: stdout\ndata: .*"noted"/);
   assert.match(events, /event: complete\n/);
+});
+
+/** A repository that is in the sandbox itself; its commit. */
+async function repository(id: string, files: Record<string, string>): Promise<string> {
+  const sandbox = getSandbox(undefined, id);
+  for (const [path, content] of Object.entries(files)) await sandbox.writeFile(`/srv/repo/${path}`, content);
+  const made = await sandbox.exec('git init -q -b main && git add . && git -c user.name=t -c user.email=t@t commit -qm first && git rev-parse HEAD', { cwd: '/srv/repo' });
+  assert.equal(made.exitCode, 0, made.stderr);
+  return made.stdout.trim();
+}
+
+test('build pipeline', async (t) => {
+  const kept = new Map<string, Uint8Array>();
+  const { url } = await run(t, 'build-pipeline', buildPipeline, { ARTIFACTS: { put: async (key: string, value: Uint8Array) => void kept.set(key, value) } });
+  const files = { 'package.json': JSON.stringify({ scripts: { build: 'echo building && mkdir -p dist && echo built > dist/out.js' } }) };
+  // The pipeline's sandbox is named after the commit, which is known only when it is made.
+  const commit = await repository('made', files);
+  const archive = await getSandbox(undefined, 'made').exec('tar -C /srv -czf /tmp/repo.tar.gz repo');
+  assert.equal(archive.exitCode, 0);
+  const target = getSandbox(undefined, `build-repo-${commit.slice(0, 12)}`);
+  await target.writeFile('/tmp/repo.tar.gz', (await getSandbox(undefined, 'made').readFile('/tmp/repo.tar.gz')).bytes());
+  await target.exec('mkdir -p /srv && tar -C /srv -xzf /tmp/repo.tar.gz', { cwd: '/' });
+  for (const _round of [1, 2]) {
+    const told = await (await fetch(url, json({ repoUrl: 'file:///srv/repo', commit }))).text();
+    assert.match(told, new RegExp(`building[^]*stored builds/repo/${commit}`));
+  }
+  assert.deepEqual([...kept.values()][0]!.subarray(0, 2), new Uint8Array([0x1f, 0x8b]));
+});
+
+test('automated testing pipeline', async (t) => {
+  const { url } = await run(t, 'testing-pipeline', testingPipeline);
+  // The pipeline's sandbox has a random name; this one is known before, so that there is a repository.
+  const random = crypto.randomUUID;
+  crypto.randomUUID = () => 'known' as never;
+  t.after(() => (crypto.randomUUID = random));
+  await repository('test-known', { 'package.json': JSON.stringify({ scripts: { test: 'echo "1 test passed"; echo warned >&2' } }) });
+  const report = (await (await fetch(url, json({ repoUrl: 'file:///srv/repo', branch: 'main' }))).json()) as any;
+  assert.deepEqual([report.success, report.exitCode, report.projectType], [true, 0, 'nodejs'], JSON.stringify(report));
+  assert.match(report.output, /1 test passed/);
+  const asked = await fetch(url, json({ repoUrl: 'https://code.invalid/none' }));
+  // A repository that cannot be reached is an error of the Worker, and nothing is left.
+  assert.equal(asked.status, 500);
+  assert.equal((await fetch(url, json({}))).status, 400);
+  const left = [];
+  for await (const sandbox of listSandboxes()) left.push(sandbox.id);
+  assert.deepEqual(left, []);
 });
