@@ -171,6 +171,7 @@ mod tests {
                 "post /files:symlink",
                 "post /files:write",
                 "post /git/checkout",
+                "post /ports/{port}/wait",
                 "post /processes",
                 "post /processes/{pid}/kill",
                 "post /processes/{pid}/signal",
