@@ -3,7 +3,7 @@
 //
 //   node run.mjs [--examples] [NAME...]      all, or those files whose name has NAME in it
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
+import { readdirSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
@@ -14,10 +14,6 @@ process.chdir(fileURLToPath(new URL(examples ? '../../examples/' : '.', import.m
 const sdk = fileURLToPath(new URL('../../clients/typescript/', import.meta.url));
 const { build } = await import(pathToFileURL(createRequire(sdk).resolve('esbuild')).href).then((module) => module.default ?? module);
 
-if (!examples && !existsSync('node_modules/@cloudflare/sandbox')) {
-  mkdirSync('node_modules/@cloudflare', { recursive: true });
-  symlinkSync(sdk, 'node_modules/@cloudflare/sandbox');
-}
 const checked = spawnSync(process.execPath, [`${sdk}node_modules/typescript/lib/tsc.js`, '-p', '.'], { stdio: 'inherit' });
 if (checked.status !== 0) process.exit(1);
 
