@@ -7,6 +7,7 @@ mod command_line;
 mod disk;
 mod exec;
 mod file;
+mod git;
 mod hang;
 mod image;
 mod network;

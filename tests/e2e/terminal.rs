@@ -427,7 +427,6 @@ async fn what_cannot_be_a_terminal_is_told_apart() {
         (json!({"command": ["/etc/hosts"]}), 403, "PERMISSION_DENIED"),
         (json!({"cwd": "/nowhere"}), 404, "FILE_NOT_FOUND"),
         (json!({"cwd": "/etc/hosts"}), 400, "NOT_DIRECTORY"),
-        (json!({"session": "none"}), 404, "SESSION_NOT_FOUND"),
     ] {
         let answer = server.post(TERMINALS, &body).await;
         assert_eq!((answer.status, answer.code()), (status, code), "{body}: {}", answer.text);

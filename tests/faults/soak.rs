@@ -9,7 +9,7 @@ use testkit::Server;
 use crate::server;
 
 /// Commands; each hundredth leaves something running or is cut off.
-const COMMANDS: usize = 20_000;
+const COMMANDS: usize = 100_000;
 
 /// Sessions at the same time.
 const SESSIONS: usize = 8;

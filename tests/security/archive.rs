@@ -147,7 +147,7 @@ async fn nothing_of_the_agent_can_be_packed() {
     for path in ["/proc", "/proc/self", "/proc/1", "/proc/self/environ", "p", "root/proc/1/root"] {
         let refused = server.get(&format!("{ARCHIVE}?path={path}")).await;
         assert!(
-            matches!(refused.code(), "PERMISSION_DENIED" | "FILESYSTEM_ERROR"),
+            matches!(refused.code(), "PERMISSION_DENIED" | "FILESYSTEM_ERROR" | "TOO_MANY_LINKS"),
             "{path}: {}",
             refused.text
         );

@@ -4,6 +4,7 @@
 mod archive;
 mod escape;
 mod files;
+mod git;
 mod leak;
 mod network;
 mod preview;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use api::{
     error::{ApiError, ErrorBody, ErrorCode},
-    exec::{ExecRequest, ExecResult, OnDisconnect},
+    exec::{ExecEvent, ExecRequest, ExecResult, OnDisconnect},
     limit::{EXECS_PER_SANDBOX, LOG_BYTES},
 };
 use axum::{extract::State, http::HeaderMap, response::Response};
@@ -25,6 +25,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use self::key::Key;
 use crate::{
+    event,
     extract::Json,
     follow::{self, Follow},
     init::Agent,
@@ -60,7 +61,7 @@ use crate::{
     ),
     responses(
         (status = 200, description = "The command was started and has ended, or is being followed",
-            content((ExecResult = "application/json"), (String = "text/event-stream"))),
+            content((ExecResult = "application/json"), (ExecEvent = "text/event-stream"))),
         (status = 400, description = "VALIDATION_FAILED, INVALID_COMMAND, INVALID_PATH, NOT_DIRECTORY", body = ErrorBody),
         (status = 403, description = "PERMISSION_DENIED: the program or `cwd` may not be used", body = ErrorBody),
         (status = 404, description = "COMMAND_NOT_FOUND; FILE_NOT_FOUND for `cwd`; PROCESS_NOT_FOUND: nothing is known of the stream that is to go on", body = ErrorBody),
@@ -100,7 +101,7 @@ enum Form {
 
 impl Form {
     fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
-        if !follow::is_wanted(headers) {
+        if !event::is_wanted(headers) {
             return Ok(Self::Whole);
         }
         Ok(Self::Events { after: follow::last_event(headers)? })
@@ -189,7 +190,8 @@ fn begin(
     Ok(run)
 }
 
-fn place(agent: &Agent) -> Result<OwnedSemaphorePermit, ApiError> {
+/// A place among the sandbox's commands.
+pub(crate) fn place(agent: &Agent) -> Result<OwnedSemaphorePermit, ApiError> {
     Arc::clone(&agent.execs).try_acquire_owned().map_err(|_full| {
         let text = format!("{EXECS_PER_SANDBOX} commands run in this sandbox; wait for one to end");
         ApiError::new(ErrorCode::TooManyRequests, text).with("limit", EXECS_PER_SANDBOX)

@@ -30,8 +30,10 @@ mod condition;
 mod content;
 mod entry;
 mod fault;
+mod fresh;
 mod mime;
 mod path;
+mod pattern;
 mod range;
 mod temporary;
 mod walk;
@@ -49,6 +51,7 @@ use futures_util::stream::{self, StreamExt};
 
 use crate::{init::Agent, session};
 
+pub(crate) use fresh::Fresh;
 pub(crate) use mkdir::make_directories;
 pub(crate) use path::open_directory;
 
@@ -62,8 +65,13 @@ fn place(agent: &Agent, session: Option<&SessionId>) -> Result<Option<String>, A
     session.map(|session| base(agent, Some(session))).transpose()
 }
 
+/// The absolute path that a request's text names.
+pub(crate) fn absolute_text(base: &str, text: &str) -> Result<String, ApiError> {
+    Ok(path::absolute(base, text)?.trimmed().shown())
+}
+
 /// Runs file work on a thread that may wait for the disk.
-async fn blocking<T, F>(work: F) -> Result<T, ApiError>
+pub(crate) async fn blocking<T, F>(work: F) -> Result<T, ApiError>
 where
     T: Send + 'static,
     F: FnOnce() -> Result<T, ApiError> + Send + 'static,

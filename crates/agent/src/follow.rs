@@ -3,24 +3,19 @@
 //! Each event of output carries the cursor after it as its `id:`, so that a caller whose connection
 //! broke goes on where it was.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use api::{
     error::{ApiError, ErrorBody, ErrorCode},
     exec::{Encoding, Ending, ExecEvent},
-    limit::HEARTBEAT_SECS,
     process::OutputStream,
 };
-use axum::{
-    body::Body,
-    http::{HeaderMap, HeaderValue, header},
-    response::Response,
-};
+use axum::{http::HeaderMap, response::Response};
 use bytes::Bytes;
 use futures_util::stream;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::{
+    event,
     process::{Aftermath, End, Process, log::Read},
     session,
     text::{CUT_BYTES, Encoder},
@@ -29,19 +24,7 @@ use crate::{
 /// Bytes of output in one event; a multiple of 3, so that base64 has no padding inside.
 const EVENT_BYTES: usize = 48 * 1024;
 
-/// A quiet stream's sign of life: a comment, which clients ignore.
-const HEARTBEAT: Bytes = Bytes::from_static(b":\n\n");
-
 const LAST_EVENT: &str = "last-event-id";
-
-/// True when a request asks for events.
-pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(header::ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| value.to_ascii_lowercase().contains("text/event-stream"))
-}
 
 /// The cursor after which a request's stream of events is to go on.
 pub(crate) fn last_event(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
@@ -132,28 +115,15 @@ impl Follow {
         held: impl Send + 'static,
         taken: impl Future<Output = ()> + Send + 'static,
     ) -> Response {
-        let period = Duration::from_secs(HEARTBEAT_SECS);
-        let mut heartbeat = interval_at(Instant::now() + period, period);
-        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let state = Some((self, heartbeat, Box::pin(taken), held));
-        let events = stream::unfold(state, |state| async move {
-            let (mut follow, mut heartbeat, mut taken, held) = state?;
+        let state = Some((self, Box::pin(taken), held));
+        event::respond(stream::unfold(state, |state| async move {
+            let (mut follow, mut taken, held) = state?;
             let (text, is_last) = tokio::select! {
                 next = follow.next() => next,
-                _ = heartbeat.tick() => (HEARTBEAT, false),
                 () = &mut taken => (taken_over(), true),
             };
-            heartbeat.reset();
-            Some((
-                Ok::<_, Infallible>(text),
-                (!is_last).then_some((follow, heartbeat, taken, held)),
-            ))
-        });
-        let mut response = Response::new(Body::from_stream(events));
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        response
+            Some((text, (!is_last).then_some((follow, taken, held))))
+        }))
     }
 
     /// The next text of the stream, and whether it is the last.
@@ -230,7 +200,7 @@ impl Follow {
             }
         }
         text += &match loss {
-            Some(error) => render_error(&ErrorBody { error }),
+            Some(error) => event::render("error", None, &ErrorBody { error }),
             None => render(&exit, Some(self.cursor)),
         };
         text.into()
@@ -241,8 +211,7 @@ impl Follow {
 fn taken_over() -> Bytes {
     let text = "another request with this Idempotency-Key reads the stream now";
     let error = ErrorBody { error: ApiError::new(ErrorCode::ResourceBusy, text) };
-    let data = serde_json::to_string(&error).expect("an error is texts and numbers");
-    format!("event: error\ndata: {data}\n\n").into()
+    event::render("error", None, &error).into()
 }
 
 fn output(stream: OutputStream, data: String, time_ms: i64) -> ExecEvent {
@@ -252,29 +221,6 @@ fn output(stream: OutputStream, data: String, time_ms: i64) -> ExecEvent {
     }
 }
 
-/// JSON has no line breaks, so the data is one line whatever a program wrote.
 fn render(event: &ExecEvent, cursor: Option<u64>) -> String {
-    let data = serde_json::to_string(event).expect("an event is numbers, names and text");
-    let id = cursor.map_or_else(String::new, |cursor| format!("id: {cursor}\n"));
-    format!("event: {}\n{id}data: {data}\n\n", event.name())
-}
-
-fn render_error(error: &ErrorBody) -> String {
-    let data = serde_json::to_string(error).expect("an error is text and numbers");
-    format!("event: error\ndata: {data}\n\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_event_is_one_line_of_data() {
-        let event = ExecEvent::Stdout { data: "a\n\nevent: exit\n".to_owned(), time_ms: 1 };
-        assert_eq!(
-            render(&event, Some(7)),
-            "event: stdout\nid: 7\n\
-             data: {\"type\":\"stdout\",\"data\":\"a\\n\\nevent: exit\\n\",\"timeMs\":1}\n\n"
-        );
-    }
+    event::render(event.name(), cursor, event)
 }

@@ -31,6 +31,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     env::Environment,
     file::watch::Watches,
+    git::Targets,
     process::{
         Counters, Forest, Table, default_env,
         log::{BUDGET_BYTES, Budget},
@@ -90,6 +91,8 @@ pub(crate) struct Agent {
     pub(crate) drains: AtomicUsize,
     /// Bytes of output that may still be kept.
     pub(crate) log_budget: Arc<Budget>,
+    /// Directories that are being checked out into.
+    pub(crate) targets: Targets,
     /// The terminals that run or are remembered.
     pub(crate) terminals: Terminals,
     /// What is watched, and by how many.
@@ -206,6 +209,7 @@ fn prepare(handoff: &Handoff, config: AgentConfig) -> Result<Agent, InitError> {
         sessions,
         drains: AtomicUsize::new(0),
         log_budget: Arc::new(Budget::new(BUDGET_BYTES)),
+        targets: Targets::default(),
         terminals: Terminals::default(),
         watches: Watches::default(),
         tasks: TaskTracker::new(),

@@ -8,10 +8,12 @@
 #![forbid(unsafe_code)]
 
 mod env;
+mod event;
 mod exec;
 mod extract;
 mod file;
 mod follow;
+mod git;
 mod health;
 mod init;
 mod port;

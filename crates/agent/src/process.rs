@@ -283,9 +283,13 @@ impl Process {
         });
     }
 
-    /// Wishes to end it, for whoever follows it.
+    /// Wishes to end it, for whoever follows it: one that is there already counts as a change.
     pub(crate) fn kills(&self) -> watch::Receiver<Option<Kill>> {
-        self.kill.subscribe()
+        let mut kills = self.kill.subscribe();
+        if kills.borrow().is_some() {
+            kills.mark_changed();
+        }
+        kills
     }
 
     /// Sends `signal` to its whole tree; false when it has none of its own.

@@ -197,6 +197,7 @@ pub struct ExecResult {
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum ExecEvent {
     /// The command runs.
+    #[schema(rename_all = "camelCase")]
     Start {
         /// Its process id inside the sandbox; the shell's for an exec in a session.
         pid: i32,
@@ -204,6 +205,7 @@ pub enum ExecEvent {
         process_id: ProcessId,
     },
     /// It wrote to stdout.
+    #[schema(rename_all = "camelCase")]
     Stdout {
         /// The bytes, in the request's encoding.
         data: String,
@@ -211,6 +213,7 @@ pub enum ExecEvent {
         time_ms: i64,
     },
     /// It wrote to stderr.
+    #[schema(rename_all = "camelCase")]
     Stderr {
         /// The bytes, in the request's encoding.
         data: String,
@@ -223,6 +226,7 @@ pub enum ExecEvent {
         bytes: u64,
     },
     /// It ended.
+    #[schema(rename_all = "camelCase")]
     Exit {
         /// True when it returned 0.
         success: bool,

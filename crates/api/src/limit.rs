@@ -173,9 +173,6 @@ pub const ARCHIVE_HEADER_BYTES: usize = 256 * 1024;
 /// (RFC 8878 section 3.1.1.1.2). `zstd --ultra` and `--long` ask for more.
 pub const ARCHIVE_WINDOW_BYTES: usize = 8 * 1024 * 1024;
 
-/// Patterns in one request of what to leave out: each is held against each name.
-pub const ARCHIVE_EXCLUDES: usize = 64;
-
 /// Archives packed or unpacked at once in one sandbox. Each takes up to some 4 MiB of the agent's
 /// memory, and more with a large window.
 pub const ARCHIVES_AT_ONCE: usize = 4;
@@ -196,11 +193,11 @@ pub const WATCHES_PER_SANDBOX: usize = 32;
 /// 250 bytes each) and leaves the kernel's own limit to the sandbox's programs.
 pub const WATCHED_DIRECTORIES: usize = 65_536;
 
-/// Patterns in one `include` or `exclude`.
-pub const WATCH_PATTERNS: usize = 64;
+/// Patterns in one `include` or `exclude`: each is held against each name.
+pub const PATTERNS: usize = 64;
 
-/// Bytes of one pattern.
-pub const WATCH_PATTERN_BYTES: usize = 1024;
+/// Bytes of one pattern, see [`crate::pattern`].
+pub const PATTERN_BYTES: usize = 1024;
 
 /// Versions of `files:changes` with different paths or patterns that one sandbox knows at once; the
 /// one that was not asked for for longest gives way. Each takes an inotify instance too.
@@ -209,6 +206,12 @@ pub const CHANGES_KEPT: usize = 16;
 /// Seconds that a version of `files:changes` stays known after it was last asked for.
 pub const CHANGES_KEPT_SECS: u64 = 10 * 60;
 
+/// Milliseconds that a git checkout may take unless its request says otherwise.
+pub const GIT_TIMEOUT_MS: u64 = 10 * 60 * 1000;
+
+/// Bytes of a git URL, of a branch's name, and of each part of the credentials: more than any server
+/// takes, little enough for an environment variable.
+pub const GIT_TEXT_BYTES: usize = 4096;
 /// Ports exposed at once in one sandbox.
 pub const EXPOSED_PORTS: usize = 64;
 

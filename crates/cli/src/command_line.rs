@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, cat, completions, config, cp, doctor, down, env, exec, image, inspect, kill, logs, ls,
-    port, port_forward, ps, rm, run, serve, session, shell, start, wait, watch,
+    bench, cat, completions, config, cp, doctor, down, env, exec, git, image, inspect, kill, logs,
+    ls, port, port_forward, ps, rm, run, serve, session, shell, start, wait, watch,
 };
 
 /// Run untrusted code in isolated sandboxes on this machine.
@@ -72,6 +72,8 @@ pub(crate) enum Command {
     Ls(ls::Arguments),
     /// Show what changes in a sandbox's files, as it changes.
     Watch(watch::Arguments),
+    /// Check a git repository out in a sandbox.
+    Git(git::Arguments),
     /// List, make and end the sessions of a sandbox: shells that keep their state.
     Session(session::Arguments),
     /// Show, set and unset the variables of a sandbox or a session.

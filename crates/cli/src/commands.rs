@@ -9,6 +9,7 @@ pub(crate) mod doctor;
 pub(crate) mod down;
 pub(crate) mod env;
 pub(crate) mod exec;
+pub(crate) mod git;
 pub(crate) mod image;
 pub(crate) mod inspect;
 pub(crate) mod kill;
@@ -66,6 +67,7 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
         Command::Cat(arguments) => wait(|signals| until(signals, cat::run(arguments))),
         Command::Ls(arguments) => wait(|signals| until(signals, ls::run(arguments, out))),
         Command::Watch(arguments) => wait(|signals| until(signals, watch::run(arguments, out))),
+        Command::Git(arguments) => wait(|signals| until(signals, git::run(arguments, out))),
         Command::Session(arguments) => wait(|signals| until(signals, session::run(arguments, out))),
         Command::Env(arguments) => wait(|signals| until(signals, env::run(arguments, out))),
         Command::Port(arguments) => wait(|signals| until(signals, port::run(arguments, out))),

@@ -1,5 +1,6 @@
 //! The HTTP server: accepts connections, bounds their number and their heads, ends them kindly.
 
+mod follow;
 mod linger;
 pub(crate) mod tls;
 pub(crate) mod tunnel;
@@ -63,7 +64,8 @@ const HEADERS: usize = 100;
 const BUFFER_BYTES: usize = 128 * 1024;
 
 /// Time for requests under way when the server stops. Longer ones are cut off; their commands end
-/// with the connection. Tunnels have no end of their own and are cut off at once.
+/// with the connection. Tunnels, and streams of events that only look on, have no end of their own
+/// and are cut off at once.
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// Silence of a connection after which the kernel asks the other end whether it is still there, and
@@ -164,9 +166,10 @@ async fn serve(stream: impl Stream, arrival: Arrival, host: Host) {
     let Host { router, stopping, .. } = host;
     let became = Became::default();
     let tunnel = Arc::clone(&became);
+    let stop = stopping.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(arrival.clone());
-        answer(router.clone(), request, Arc::clone(&tunnel))
+        answer(router.clone(), request, Arc::clone(&tunnel), stop.clone())
     });
     {
         let connection = builder().serve_connection(TokioIo::new(stream), service);
@@ -192,9 +195,12 @@ async fn serve(stream: impl Stream, arrival: Arrival, host: Host) {
 /// As [`serve`], of a connection with many requests at a time and no tunnels.
 async fn serve_http2(stream: impl Stream, arrival: Arrival, host: Host) {
     let Host { router, stopping, tasks } = host;
+    let stop = stopping.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(arrival.clone());
-        router.clone().oneshot(request)
+        let (method, stop) = (request.method().clone(), stop.clone());
+        let answer = router.clone().oneshot(request);
+        async move { Ok::<_, Infallible>(follow::until(&method, answer.await?, stop)) }
     });
     let mut builder = http2::Builder::new(tasks);
     builder
@@ -246,15 +252,17 @@ async fn answer(
     router: Router,
     mut request: Request<Incoming>,
     became: Became,
+    stopping: CancellationToken,
 ) -> Result<Response, Infallible> {
+    let method = request.method().clone();
     let Some(caller) = request.extensions_mut().remove::<OnUpgrade>() else {
-        return router.oneshot(request).await;
+        return Ok(follow::until(&method, router.oneshot(request).await?, stopping));
     };
     let switch = Switch::default();
     request.extensions_mut().insert(switch.clone());
     let response = router.oneshot(request).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(response);
+        return Ok(follow::until(&method, response, stopping));
     }
     let (head, body) = response.into_parts();
     *became.lock().unwrap_or_else(PoisonError::into_inner) = switch.tunnel(caller, body);

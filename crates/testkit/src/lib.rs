@@ -8,6 +8,7 @@
 #![expect(clippy::panic, clippy::missing_panics_doc, reason = "a test bench fails by panicking")]
 
 mod browser;
+mod git;
 mod http;
 mod leaks;
 mod preview;
@@ -17,6 +18,7 @@ pub mod tape;
 mod viewer;
 
 pub use browser::{Browser, Page};
+pub use git::Git;
 pub use http::{Answer, Broken, Events, answer, events};
 pub use leaks::Leaks;
 pub use preview::{Preview, Seen};

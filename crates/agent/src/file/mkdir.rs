@@ -68,6 +68,14 @@ pub(crate) fn make_directories(text: &str) -> Result<(), ApiError> {
 /// Opens a directory, and makes it and its parents as far as they are missing. Links on the way are
 /// followed, those of /proc that are no paths are not.
 pub(super) fn directories(path: &FilePath) -> Result<OwnedFd, SysError> {
+    directories_telling(path, |_made| {})
+}
+
+/// The same, and tells which it makes, outermost first, also when it fails in the end.
+pub(super) fn directories_telling(
+    path: &FilePath,
+    mut made: impl FnMut(FilePath),
+) -> Result<OwnedFd, SysError> {
     const DIRECTORY: i32 = file::O_PATH | file::O_DIRECTORY;
     match path::open(file::cwd(), path.as_c_str(), DIRECTORY) {
         Err(SysError { errno: errno::ENOENT, .. }) => {}
@@ -78,13 +86,17 @@ pub(super) fn directories(path: &FilePath) -> Result<OwnedFd, SysError> {
         opened => return opened,
     }
     let mut dir = path::open(file::cwd(), c"/", DIRECTORY)?;
+    let mut prefix = Vec::new();
     for component in path.as_bytes().split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
         let name = CString::new(component).unwrap_or_default();
+        prefix.push(b'/');
+        prefix.extend_from_slice(component);
         match path::open(dir.as_fd(), &name, DIRECTORY) {
             Err(SysError { errno: errno::ENOENT, .. }) => {
                 match file::make_dir(dir.as_fd(), &name, DIRECTORY_MODE) {
+                    Ok(()) => FilePath::new(prefix.clone()).map_or((), &mut made),
                     // Made by somebody else meanwhile, or a link that leads nowhere: opening tells.
-                    Ok(()) | Err(SysError { errno: errno::EEXIST, .. }) => {}
+                    Err(SysError { errno: errno::EEXIST, .. }) => {}
                     Err(error) => return Err(error),
                 }
                 dir = path::open(dir.as_fd(), &name, DIRECTORY)?;

@@ -67,7 +67,7 @@ pub(crate) async fn delete(
 }
 
 /// Deletes what `path` names; a directory only with `recursive`.
-fn remove(path: &FilePath, recursive: bool) -> Result<(), ApiError> {
+pub(super) fn remove(path: &FilePath, recursive: bool) -> Result<(), ApiError> {
     let refuse = |error| fault(DELETE, path, error);
     let target = Target::open(DELETE, &path.trimmed())?;
     if target.is_nameless() {
@@ -83,6 +83,31 @@ pub(super) fn remove_all(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), SysErro
         Err(SysError { errno: errno::EISDIR, .. }) => remove_tree(dir, name),
         done => done,
     }
+}
+
+/// Deletes everything in the directory `path`.
+pub(super) fn empty(path: &FilePath) -> Result<(), ApiError> {
+    let refuse = |error| fault(DELETE, path, error);
+    let top = open_directory(file::cwd(), path.as_c_str()).map_err(refuse)?;
+    for _ in 0..READS {
+        let mut names = Names::new(open_directory(top.as_fd(), c".").map_err(refuse)?);
+        let mut found = Vec::new();
+        while found.len() < REMEMBERED_NAMES
+            && let Some(file::Name { name, .. }) = names.read().map_err(refuse)?
+        {
+            found.push(name.to_owned());
+        }
+        if found.is_empty() {
+            return Ok(());
+        }
+        for name in found {
+            match remove_all(top.as_fd(), &name) {
+                Ok(()) | Err(SysError { errno: errno::ENOENT, .. }) => {}
+                Err(error) => return Err(refuse(error)),
+            }
+        }
+    }
+    Err(refuse(SysError { call: "unlinkat", errno: errno::ENOTEMPTY }))
 }
 
 /// A directory that is being emptied.

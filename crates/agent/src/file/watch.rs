@@ -22,7 +22,7 @@ use std::sync::Arc;
 use api::{
     error::{ApiError, ErrorBody, ErrorCode},
     limit::WATCHES_PER_SANDBOX,
-    watch::{Changes, CheckChanges, WatchFiles},
+    watch::{Changes, CheckChanges, WatchEvent, WatchFiles},
 };
 use axum::{
     Json,
@@ -68,7 +68,7 @@ impl Default for Watches {
 /// happens between two streams is not told.
 #[utoipa::path(get, path = "/files:watch", operation_id = "watchFiles", tag = "files", params(WatchFiles),
     responses(
-        (status = 200, description = "Events of the type `WatchEvent`", content_type = "text/event-stream", body = String),
+        (status = 200, description = "Events", content_type = "text/event-stream", body = WatchEvent),
         (status = 400, description = "VALIDATION_FAILED, INVALID_PATH, NOT_DIRECTORY, NAME_TOO_LONG", body = ErrorBody),
         (status = 403, description = "PERMISSION_DENIED: also for /proc and /sys, which do not tell", body = ErrorBody),
         (status = 404, description = "FILE_NOT_FOUND, SESSION_NOT_FOUND", body = ErrorBody),

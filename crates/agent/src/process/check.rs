@@ -1,6 +1,8 @@
 //! A request into a checked command: everything that can be refused before a process exists.
 
-use std::{collections::BTreeMap, ffi::CString, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, ffi::CString, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration,
+};
 
 use api::{
     error::{ApiError, ErrorCode},
@@ -40,6 +42,7 @@ pub(crate) struct Wish {
 pub(crate) enum WishedStdin {
     Null,
     Text(String, Encoding),
+    File(OwnedFd),
     Open,
 }
 
@@ -50,6 +53,8 @@ pub(crate) enum Stdin {
     Null,
     /// These bytes, then the end.
     Content(Bytes),
+    /// A file that is open for reading.
+    File(OwnedFd),
     /// What is written to [`super::Process::stdin`].
     Open,
 }
@@ -86,6 +91,7 @@ pub(super) fn check(
     let stdin = match wish.stdin {
         WishedStdin::Null => Stdin::Null,
         WishedStdin::Text(text, encoding) => Stdin::Content(stdin(text, encoding)?),
+        WishedStdin::File(file) => Stdin::File(file),
         WishedStdin::Open => Stdin::Open,
     };
     let cwd = file::open_directory(&surroundings.cwd, wish.cwd.as_deref().unwrap_or("."))?;

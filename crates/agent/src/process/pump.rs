@@ -123,9 +123,10 @@ impl Output {
 }
 
 fn read_chunk(pipe: &pipe::Receiver) -> io::Result<Vec<u8>> {
-    let mut buffer = [0; CHUNK_BYTES];
-    let length = pipe.try_read(&mut buffer)?;
-    Ok(buffer.get(..length).unwrap_or_default().to_vec())
+    let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+    pipe.try_read_buf(&mut chunk)?;
+    chunk.shrink_to_fit();
+    Ok(chunk)
 }
 
 /// The writing end of stdin and what is still to be written.

@@ -223,6 +223,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_wish_is_heard_by_who_begins_to_follow_after_it() {
+        let (_table, run) = run();
+        assert!(run.process.kills().changed().now_or_never().is_none());
+
+        run.process.kill(Kill::now(Cause::Requested));
+
+        assert!(run.process.kills().changed().now_or_never().is_some());
+    }
+
+    #[tokio::test]
     async fn a_new_reader_takes_the_place_of_the_old_one() {
         let (_table, run) = run();
         let mut first = Box::pin(run.take_over());

@@ -8,6 +8,7 @@ use std::{
 };
 
 use api::process::OutputStream;
+use bytes::Bytes;
 use sys::wait::Ended;
 use tokio::{
     net::unix::pipe,
@@ -49,14 +50,7 @@ pub(super) fn spawn(
     process: &Process,
 ) -> Result<Running, StartError> {
     let Invocation { programs, argv, envp, cwd, stdin, limit, place } = invocation;
-    let (stdin_end, writer) = match stdin {
-        Stdin::Null => (None, None),
-        Stdin::Content(_) | Stdin::Open => {
-            let (reader, writer) = io::pipe().map_err(StartError::Pipes)?;
-            let writer = pipe::Sender::from_owned_fd(writer.into()).map_err(StartError::Pipes)?;
-            (Some(OwnedFd::from(reader)), Some(writer))
-        }
-    };
+    let (stdin_end, writer, content) = input(stdin).map_err(StartError::Pipes)?;
     let (stdout, stdout_end) = output(OutputStream::Stdout).map_err(StartError::Pipes)?;
     let (stderr, stderr_end) = output(OutputStream::Stderr).map_err(StartError::Pipes)?;
     let tasks: Vec<_> = agent.v1_tasks.iter().map(AsFd::as_fd).collect();
@@ -96,9 +90,9 @@ pub(super) fn spawn(
         }
     };
     *process.tree() = Some(Arc::clone(&tree));
-    let stdin = match stdin {
-        Stdin::Content(content) => writer.map(|writer| Input::new(writer, content)),
-        Stdin::Null | Stdin::Open => {
+    let stdin = match content {
+        Some(content) => writer.map(|writer| Input::new(writer, content)),
+        None => {
             process.open_stdin(writer);
             None
         }
@@ -116,6 +110,18 @@ pub(super) fn spawn(
         deadline: limit.and_then(|limit| started.checked_add(limit)),
         place,
     })
+}
+
+/// The child's end of its stdin, ours, and what is to be written into it.
+fn input(stdin: Stdin) -> io::Result<(Option<OwnedFd>, Option<pipe::Sender>, Option<Bytes>)> {
+    let content = match stdin {
+        Stdin::Null => return Ok((None, None, None)),
+        Stdin::File(file) => return Ok((Some(file), None, None)),
+        Stdin::Content(content) => Some(content),
+        Stdin::Open => None,
+    };
+    let (reader, writer) = io::pipe()?;
+    Ok((Some(reader.into()), Some(pipe::Sender::from_owned_fd(writer.into())?), content))
 }
 
 fn output(stream: OutputStream) -> io::Result<(Output, OwnedFd)> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use api::{
     error::ErrorBody,
-    exec::Encoding,
+    exec::{Encoding, ExecEvent},
     process::{LogRecord, OutputStream, ProcessLogs, ReadLogs},
 };
 use axum::{extract::State, http::HeaderMap, response::Response};
@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::{Found, json_in_pieces};
 use crate::{
+    event,
     extract::Query,
     follow::{self, Follow, Until},
     init::Agent,
@@ -38,7 +39,7 @@ const PIECE_BYTES: usize = 64 * 1024;
         ("last-event-id" = Option<u64>, Header, description = "Go on after this cursor")),
     responses(
         (status = 200, description = "What it wrote",
-            content((ProcessLogs = "application/json"), (String = "text/event-stream"))),
+            content((ProcessLogs = "application/json"), (ExecEvent = "text/event-stream"))),
         (status = 400, description = "VALIDATION_FAILED; also for a cursor after the end of the log", body = ErrorBody),
         (status = 404, description = "PROCESS_NOT_FOUND", body = ErrorBody),
     ))]
@@ -54,7 +55,7 @@ pub(crate) async fn logs(
     }
     let cursor = cursor.unwrap_or_else(|| process.log.describe().first_cursor);
     let following = agent.processes.follow(Arc::clone(&process));
-    if follow::is_wanted(&headers) {
+    if event::is_wanted(&headers) {
         let until = if query.follow { Until::Exit } else { Until::Now };
         let follow = Follow::new(process, cursor, query.encoding).until(until);
         return Ok(follow.respond(following, std::future::pending()));

@@ -212,8 +212,12 @@ async fn follow(
 ) -> End {
     let before = agent.counters.read();
     let mut kills = process.kills();
+    // One timer for the whole command: each new one costs a wake-up of the runtime.
+    let mut bell = std::pin::pin!(sleep_until(course.next_ring()));
     let is_destroyed = loop {
-        let next_ring = course.next_ring();
+        if bell.deadline() != course.next_ring() {
+            bell.as_mut().reset(course.next_ring());
+        }
         let Course { shell, over, pending, .. } = &mut course;
         let runs = over.is_none();
         if !runs && pending.is_empty() && shell.stdout.owed == 0 && shell.stderr.owed == 0 {
@@ -228,7 +232,7 @@ async fn follow(
                     course.kill(kill).await;
                 }
             }
-            () = sleep_until(next_ring), if runs => course.ring().await,
+            () = &mut bell, if runs => course.ring().await,
             report = reports.next(), if runs => match report {
                 Ok(report) => course.report(report).await,
                 Err(_broken) => course.cut_off(Cause::Requested).await,

@@ -51,6 +51,7 @@ pub enum WaitUntil {
         port: u16,
     },
     /// An HTTP server on this port of the sandbox's loopback answers a GET.
+    #[schema(rename_all = "camelCase")]
     Http {
         /// The port.
         #[schema(minimum = 1)]

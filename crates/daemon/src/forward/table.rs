@@ -10,10 +10,11 @@ use super::{Forward, forward};
 use crate::{app::App, extract::SANDBOXES};
 
 /// Routes whose answer takes as long as the work they ask for.
-const ENDLESS: [&str; 10] = [
+const ENDLESS: [&str; 11] = [
     "/exec",
     "/files:copy",
     "/files:move",
+    "/git/checkout",
     "/ports/{port}/wait",
     // Waits for its session to be idle.
     "/processes",

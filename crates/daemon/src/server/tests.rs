@@ -114,6 +114,35 @@ async fn requests_that_outlast_the_drain_are_cut_off() {
     assert!(send.is_closed());
 }
 
+#[tokio::test(start_paused = true)]
+async fn events_that_only_look_on_end_at_once_and_those_of_work_do_not() {
+    let router = || {
+        let events = || async {
+            let texts = tokio_stream::pending::<Result<Bytes, std::io::Error>>();
+            ([("content-type", "text/event-stream")], Body::from_stream(texts))
+        };
+        Router::new().route("/", get(events).post(events))
+    };
+    for (method, is_cut) in [("GET", true), ("POST", false)] {
+        let server = start(router()).await;
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let request = format!("{method} / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0);
+        }
+        let begun = tokio::time::Instant::now();
+
+        server.stop.send(()).unwrap();
+        server.serving.await.unwrap();
+
+        assert_eq!(begun.elapsed() < DRAIN, is_cut, "{method}");
+        drop(stream.read_to_end(&mut answer).await);
+        assert!(!answer.ends_with(b"0\r\n\r\n"), "it does not look whole");
+    }
+}
+
 #[tokio::test]
 async fn an_upload_that_is_refused_gets_to_read_why() {
     let refuse = || async { (http::StatusCode::UNAUTHORIZED, "no") };

@@ -1,31 +1,29 @@
 //! A watched tree as server-sent events.
 
-use std::{convert::Infallible, fs::File, io, sync::Arc, time::Duration};
+use std::{fs::File, io, sync::Arc, time::Duration};
 
 use api::{
     error::ApiError,
-    limit::HEARTBEAT_SECS,
     watch::{FileChange, FileChangeType, WatchEvent},
 };
-use axum::{
-    body::Body,
-    http::{HeaderValue, header},
-    response::Response,
-};
+use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream;
 use sys::{SysError, errno};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::OwnedSemaphorePermit,
-    time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
 use super::{
     pending::{Change, Pending},
     tree::{Drained, Tree, WATCH},
 };
-use crate::file::{blocking, entry, fault::fault, path::FilePath};
+use crate::{
+    event,
+    file::{blocking, entry, fault::fault, path::FilePath},
+};
 
 /// How long changes wait for others of the same path, from the first of them on.
 const MERGE: Duration = Duration::from_millis(75);
@@ -40,9 +38,6 @@ const ARRIVAL: Duration = Duration::from_millis(10);
 
 /// Bytes of events put into one piece of the stream, about.
 const PIECE_BYTES: usize = 16 * 1024;
-
-/// A quiet stream's sign of life: a comment, which clients ignore.
-const HEARTBEAT: Bytes = Bytes::from_static(b":\n\n");
 
 /// A tree and what has happened in it.
 #[derive(Debug)]
@@ -74,15 +69,11 @@ impl Watch {
 ///
 /// Cancel safety: dropping the response ends the watch.
 pub(super) fn respond(tree: Tree, place: OwnedSemaphorePermit) -> Result<Response, ApiError> {
-    let events = stream::unfold(Events::new(tree, place)?, |mut events| async move {
+    let events = Events::new(tree, place)?;
+    Ok(event::respond(stream::unfold(events, |mut events| async move {
         let text = events.next().await?;
-        Some((Ok::<_, Infallible>(text), events))
-    });
-    let mut response = Response::new(Body::from_stream(events));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    Ok(response)
+        Some((text, events))
+    })))
 }
 
 /// The events of a watch, as they are asked for.
@@ -91,7 +82,6 @@ struct Events {
     watch: Option<Box<Watch>>,
     /// None only at the end.
     readable: Option<AsyncFd<Arc<File>>>,
-    heartbeat: Interval,
     /// What is to be told now.
     ready: Box<dyn Iterator<Item = WatchEvent> + Send>,
     /// The last event is among what is ready.
@@ -108,16 +98,12 @@ impl Events {
         )]
         let readable = AsyncFd::with_interest(tree.inotify(), Interest::READABLE)
             .map_err(|error| broken(tree.path(), &error))?;
-        let period = Duration::from_secs(HEARTBEAT_SECS);
-        let mut heartbeat = interval_at(Instant::now() + period, period);
-        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let directories = tree.directories();
         let watching = WatchEvent::Watching { path: tree.path().shown(), directories };
         let watch = Watch { tree, pending: Pending::default(), drained: Drained::default() };
         Ok(Self {
             watch: Some(Box::new(watch)),
             readable: Some(readable),
-            heartbeat,
             ready: Box::new(std::iter::once(watching)),
             is_ending: false,
             _place: place,
@@ -131,10 +117,9 @@ impl Events {
             while text.len() < PIECE_BYTES
                 && let Some(event) = self.ready.next()
             {
-                text.push_str(&render(&event));
+                text.push_str(&event::render(event.name(), None, &event));
             }
             if !text.is_empty() {
-                self.heartbeat.reset();
                 return Some(Bytes::from(text));
             }
             if self.is_ending {
@@ -142,10 +127,7 @@ impl Events {
             }
             let has_more = self.watch.as_ref().is_some_and(|watch| watch.drained.has_more);
             if !has_more {
-                tokio::select! {
-                    () = readable(self.readable.as_ref()) => {}
-                    _ = self.heartbeat.tick() => return Some(HEARTBEAT),
-                }
+                readable(self.readable.as_ref()).await;
             }
             let gathered = self.gather().await;
             self.tell(gathered.err());
@@ -204,7 +186,7 @@ impl Events {
         let Drained { has_overflowed, end, .. } = watch.drained;
         watch.drained.has_overflowed = false;
         let overflow = has_overflowed.then(|| WatchEvent::Overflow { path: path.shown() });
-        let changes = watch.pending.take().map(move |change| event(&path, is_file, &change));
+        let changes = watch.pending.take().map(move |change| told(&path, is_file, &change));
         let last = error.or_else(|| end.map(|reason| WatchEvent::Stopped { reason }));
         self.is_ending = last.is_some();
         self.ready = Box::new(overflow.into_iter().chain(changes).chain(last));
@@ -234,7 +216,7 @@ fn broken(path: &FilePath, error: &io::Error) -> ApiError {
     fault(WATCH, path, SysError { call: "epoll_ctl", errno })
 }
 
-fn event(path: &FilePath, is_file: bool, change: &Change) -> WatchEvent {
+fn told(path: &FilePath, is_file: bool, change: &Change) -> WatchEvent {
     let absolute = |relative: &[u8]| match (path.as_bytes(), is_file) {
         (path, true) => path.to_vec(),
         (b"/", false) => [b"/", relative].concat(),
@@ -256,10 +238,4 @@ fn event(path: &FilePath, is_file: bool, change: &Change) -> WatchEvent {
         to,
         timestamp_ms: change.at_ms,
     })
-}
-
-/// JSON has no line breaks, so the data is one line whatever a name is.
-fn render(event: &WatchEvent) -> String {
-    let data = serde_json::to_string(event).expect("an event is numbers, names and text");
-    format!("event: {}\ndata: {data}\n\n", event.name())
 }

@@ -1,0 +1,32 @@
+/** The code interpreter as an object of its own, for programs that have it so. */
+
+import type { CodeContext, CreateContextOptions, ExecutionResult, RunCodeOptions } from './interpreter.js';
+import type { Operations } from './operations.js';
+
+export class CodeInterpreter {
+  readonly #sandbox: Operations;
+
+  constructor(sandbox: Operations) {
+    this.#sandbox = sandbox;
+  }
+
+  createCodeContext(options?: CreateContextOptions): Promise<CodeContext> {
+    return this.#sandbox.createCodeContext(options);
+  }
+
+  runCode(code: string, options?: RunCodeOptions): Promise<ExecutionResult> {
+    return this.#sandbox.runCode(code, options);
+  }
+
+  runCodeStream(code: string, options?: RunCodeOptions): Promise<ReadableStream<Uint8Array>> {
+    return this.#sandbox.runCodeStream(code, options);
+  }
+
+  listCodeContexts(): Promise<CodeContext[]> {
+    return this.#sandbox.listCodeContexts();
+  }
+
+  deleteCodeContext(contextId: string): Promise<void> {
+    return this.#sandbox.deleteCodeContext(contextId);
+  }
+}

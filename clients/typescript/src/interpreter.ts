@@ -1,0 +1,313 @@
+/** The code interpreter: contexts that keep variables, and what code shows. */
+
+import { SandboxError, SandboxSecurityError, errorOfWire } from './error.js';
+import type { Env } from './exec.js';
+import { broken } from './http.js';
+import { type Abortable, type Scope, milliseconds, now, variables } from './scope.js';
+import { eventStream, ownEvents } from './sse.js';
+
+export type Language = 'python' | 'javascript' | 'typescript' | 'bash';
+
+export interface CreateContextOptions extends Abortable {
+  /** Python unless given. Also `python3`, `js`, `node`, `ts`, `sh`. */
+  language?: Language | (string & {});
+  /** Where it starts; `/workspace` unless given. */
+  cwd?: string;
+  envVars?: Env;
+  /** The same as `envVars`. */
+  env?: Env;
+  /** Milliseconds that its runs may take which name no time; a minute unless given. */
+  timeout?: number;
+}
+
+/** A context. */
+export interface CodeContext {
+  id: string;
+  language: Language;
+  cwd: string;
+  createdAt: Date;
+  lastUsed: Date;
+}
+
+/** What was written, a piece at a time. */
+export interface OutputMessage {
+  text: string;
+  /** Milliseconds since 1970. */
+  timestamp: number;
+}
+
+export interface RunCodeOptions extends Abortable {
+  /** Where to run: a context or its id; that of `language` which everybody shares unless given. */
+  context?: CodeContext | { id: string } | string;
+  language?: Language | (string & {});
+  envVars?: Env;
+  env?: Env;
+  /** Milliseconds until it is interrupted; the context's unless given. */
+  timeout?: number;
+  onStdout?: (output: OutputMessage) => void | Promise<void>;
+  onStderr?: (output: OutputMessage) => void | Promise<void>;
+  onResult?: (result: Result) => void | Promise<void>;
+  onError?: (error: ExecutionError) => void | Promise<void>;
+  /** Accepted: callbacks are called as things happen in any case. */
+  stream?: boolean;
+  /** Called with each piece of either output. */
+  onOutput?: (data: string) => void;
+}
+
+/** Why code failed. */
+export interface ExecutionError {
+  /** The exception's class, as `ZeroDivisionError`; `TimeoutError` when its time was over. */
+  name: string;
+  message: string;
+  /** The same as `message`. */
+  value: string;
+  traceback: string[];
+  /** From 1. */
+  lineNumber?: number;
+  /** Why, for programs: `exception`, `timeout`, `interrupted`, `crashed`, ... */
+  kind?: string;
+}
+
+const FORMATS = ['text', 'html', 'png', 'jpeg', 'svg', 'latex', 'markdown', 'javascript', 'json', 'chart', 'data'] as const;
+
+type Format = (typeof FORMATS)[number];
+
+/** Something that code showed, in every form that it has. Images are base64. */
+export interface Result {
+  text?: string;
+  html?: string;
+  png?: string;
+  jpeg?: string;
+  svg?: string;
+  latex?: string;
+  markdown?: string;
+  javascript?: string;
+  json?: any;
+  /** What a plot shows, for programs. */
+  chart?: any;
+  /** Records of a data frame, for programs. */
+  data?: any;
+  /** It is the value of the last expression. */
+  isMain?: boolean;
+  /** The forms that there are. */
+  formats(): Format[];
+}
+
+/** What code did. Code that fails is a result: see `error`. */
+export interface ExecutionResult {
+  code: string;
+  /** Pieces of what it wrote; put together they are what was written. */
+  logs: { stdout: string[]; stderr: string[] };
+  results: Result[];
+  error?: ExecutionError;
+  executionCount?: number;
+  /** There is no `error`. */
+  success: boolean;
+  /** What it wrote to stdout, and the text of its last value. */
+  output: string;
+  /** The forms of all its results. */
+  formats: Format[];
+  /** The first result of each form. */
+  outputs: { [format in Format]?: any };
+  contextId?: string;
+}
+
+/** The same as `ExecutionResult`. */
+export type Execution = ExecutionResult;
+
+interface WireContext {
+  id: string;
+  language: Language;
+  cwd: string;
+  createdAtMs: number;
+  lastUsedMs: number;
+}
+
+type WireEvent =
+  | { type: 'start'; contextId: string; processId: string }
+  | { type: 'stdout' | 'stderr'; data: string; timeMs: number }
+  | ({ type: 'result' } & Omit<Result, 'formats'> & { displayId?: string; isUpdate?: boolean })
+  | { type: 'clear'; wait: boolean }
+  | ({ type: 'error' } & ExecutionError)
+  | { type: 'dropped'; bytes: number }
+  | { type: 'end'; success: boolean; executionCount: number; durationMs: number; contextReset?: boolean };
+
+const NAMES: Record<string, Language> = {
+  python: 'python',
+  python3: 'python',
+  py: 'python',
+  javascript: 'javascript',
+  js: 'javascript',
+  node: 'javascript',
+  typescript: 'typescript',
+  ts: 'typescript',
+  bash: 'bash',
+  sh: 'bash',
+  shell: 'bash',
+};
+
+function languageOf(name: string): Language {
+  const language = NAMES[name.toLowerCase()];
+  if (!language) {
+    throw new SandboxSecurityError(`Unsupported language '${name}': python, javascript, typescript and bash are known`, 'INVALID_LANGUAGE');
+  }
+  return language;
+}
+
+const contextOf = ({ id, language, cwd, createdAtMs, lastUsedMs }: WireContext): CodeContext => ({
+  id,
+  language,
+  cwd,
+  createdAt: new Date(createdAtMs),
+  lastUsed: new Date(lastUsedMs),
+});
+
+export async function createContext(scope: Scope, options: CreateContextOptions = {}): Promise<CodeContext> {
+  const json = {
+    language: languageOf(options.language ?? 'python'),
+    cwd: options.cwd,
+    env: variables(options.envVars ?? options.env),
+    timeoutMs: milliseconds(options.timeout),
+  };
+  const call = { attempt: 'make a context', json, signal: options.signal };
+  return contextOf(await scope.json<WireContext>('POST', '/contexts', call));
+}
+
+export async function listContexts(scope: Scope): Promise<CodeContext[]> {
+  const call = { attempt: 'list contexts', repeatable: true };
+  return (await scope.json<{ contexts: WireContext[] }>('GET', '/contexts', call)).contexts.map(contextOf);
+}
+
+export async function deleteContext(scope: Scope, context: string | { id: string }): Promise<void> {
+  const id = typeof context === 'string' ? context : context.id;
+  await scope.done('DELETE', `/contexts/${encodeURIComponent(id)}`, { attempt: 'delete a context' });
+}
+
+async function* follow(scope: Scope, code: string, options: RunCodeOptions): AsyncGenerator<WireEvent, void, undefined> {
+  const attempt = 'run code';
+  const { context, signal } = options;
+  const json = {
+    code,
+    language: options.language === undefined ? undefined : languageOf(options.language),
+    env: variables(options.envVars ?? options.env),
+    timeoutMs: milliseconds(options.timeout),
+  };
+  const id = typeof context === 'object' ? context.id : context;
+  const route = id === undefined ? '/run' : `/contexts/${encodeURIComponent(id)}/run`;
+  const response = await scope.send('POST', route, { attempt, json, headers: { accept: 'text/event-stream' }, signal });
+  try {
+    for await (const { data } of ownEvents(response.body!, signal)) {
+      const event = JSON.parse(data) as WireEvent | { error: unknown };
+      if (!('type' in event)) throw errorOfWire(event, 200, attempt);
+      yield event;
+      if (event.type === 'end') return;
+    }
+  } catch (error) {
+    if (signal?.aborted) throw signal.reason;
+    throw error instanceof SandboxError ? error : broken(attempt, 'the server', error);
+  }
+  throw broken(attempt, 'the server', new Error('it ended early'));
+}
+
+function resultOf(event: Extract<WireEvent, { type: 'result' }>): Result {
+  const result: Record<string, unknown> = {};
+  for (const format of FORMATS) if (event[format] !== undefined && event[format] !== null) result[format] = event[format];
+  if (event.isMain) result.isMain = true;
+  // A list that can be called: older documents have `formats` as a list.
+  Object.defineProperty(result, 'formats', { value: () => FORMATS.filter((format) => format in result) });
+  return result as unknown as Result;
+}
+
+function errorFrom({ name, message, value, traceback, lineNumber, kind }: ExecutionError): ExecutionError {
+  const text = value ?? message ?? '';
+  const error: ExecutionError = { name, message: text, value: text, traceback: traceback ?? [] };
+  if (lineNumber) error.lineNumber = lineNumber;
+  if (kind) error.kind = kind;
+  return error;
+}
+
+/** `runCode(code, options)`, or as older documents have it `runCode(contextId, code, options)`. */
+export async function runCode(scope: Scope, first: string, second?: RunCodeOptions | string, third?: RunCodeOptions): Promise<ExecutionResult> {
+  const code = typeof second === 'string' ? second : first;
+  const options: RunCodeOptions = typeof second === 'string' ? { ...third, context: first } : (second ?? {});
+  const logs = { stdout: [] as string[], stderr: [] as string[] };
+  const results: Result[] = [];
+  const shown = new Map<string, number>();
+  let error: ExecutionError | undefined;
+  let [executionCount, contextId]: [number | undefined, string | undefined] = [undefined, undefined];
+  for await (const event of follow(scope, code, options)) {
+    switch (event.type) {
+      case 'start':
+        contextId = event.contextId;
+        break;
+      case 'stdout':
+      case 'stderr': {
+        logs[event.type].push(event.data);
+        const told = { text: event.data, timestamp: event.timeMs };
+        await (event.type === 'stdout' ? options.onStdout : options.onStderr)?.(told);
+        options.onOutput?.(event.data);
+        break;
+      }
+      case 'result': {
+        const result = resultOf(event);
+        const before = event.isUpdate && event.displayId !== undefined ? shown.get(event.displayId) : undefined;
+        if (before !== undefined) results[before] = result;
+        else {
+          if (event.displayId !== undefined) shown.set(event.displayId, results.length);
+          results.push(result);
+        }
+        await options.onResult?.(result);
+        break;
+      }
+      case 'error':
+        error = errorFrom(event);
+        await options.onError?.(error);
+        break;
+      case 'end':
+        executionCount = event.executionCount;
+    }
+  }
+  return complete({ code, logs, results, error, executionCount, contextId });
+}
+
+type Bare = Pick<ExecutionResult, 'code' | 'logs' | 'results' | 'error' | 'executionCount' | 'contextId'>;
+
+function complete({ error, contextId, executionCount, ...bare }: Bare): ExecutionResult {
+  const text = bare.results.findLast((result) => result.isMain)?.text;
+  const written = bare.logs.stdout.join('');
+  const outputs: ExecutionResult['outputs'] = {};
+  for (const result of bare.results) for (const format of result.formats()) outputs[format] ??= result[format];
+  const result: ExecutionResult = {
+    ...bare,
+    success: !error,
+    output: text === undefined ? written : written + text,
+    formats: FORMATS.filter((format) => format in outputs),
+    outputs,
+  };
+  if (error) result.error = error;
+  if (executionCount !== undefined) result.executionCount = executionCount;
+  if (contextId !== undefined) result.contextId = contextId;
+  return result;
+}
+
+async function* translate(events: AsyncGenerator<WireEvent, void, undefined>, signal?: AbortSignal): AsyncGenerator<unknown, void, undefined> {
+  const timestamp = () => Date.now();
+  try {
+    for await (const event of events) {
+      if (event.type === 'stdout' || event.type === 'stderr') yield { type: event.type, text: event.data, timestamp: event.timeMs };
+      else if (event.type === 'result') yield { ...resultOf(event), type: 'result', timestamp: timestamp() };
+      else if (event.type === 'error') {
+        const { name, value, traceback } = errorFrom(event);
+        yield { type: 'error', ename: name, evalue: value, traceback, timestamp: timestamp() };
+      } else if (event.type === 'end') yield { type: 'execution_complete', executionCount: event.executionCount, timestamp: timestamp() };
+    }
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    yield { type: 'error', ename: (error as Error).name, evalue: (error as Error).message, traceback: [], timestamp: now() };
+  }
+}
+
+export async function runCodeStream(scope: Scope, code: string, options: RunCodeOptions = {}): Promise<ReadableStream<Uint8Array>> {
+  return eventStream(translate(follow(scope, code, options), options.signal));
+}
+

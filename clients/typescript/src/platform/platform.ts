@@ -1,0 +1,60 @@
+/**
+ * What differs between the runtimes: how a request is sent, how a connection is upgraded, and where
+ * a server is looked for when nobody named one.
+ */
+
+/** A server: where it is, and the key to its API. */
+export interface Server {
+  /** Base URL, as `http://127.0.0.1:8787`. */
+  url: string;
+  /** The API key. */
+  key: string;
+}
+
+/** A request, as a platform sends it. */
+export interface Outgoing {
+  method: string;
+  headers: Record<string, string>;
+  body?: string | Uint8Array | ReadableStream<Uint8Array>;
+  signal?: AbortSignal;
+}
+
+/** A connection that has become a WebSocket, seen from here. */
+export interface Socket {
+  send(data: string | Uint8Array): void;
+  close(): void;
+  onmessage: (data: string | Uint8Array) => void;
+  onclose: (error?: Error) => void;
+  /** Headers of the answer that agreed to the WebSocket, where the platform shows them. */
+  headers?: { get(name: string): string | null };
+}
+
+/** The runtime. */
+export interface Platform {
+  /** An environment variable; `undefined` also when it is empty. */
+  variable(name: string): Promise<string | undefined>;
+  /** The server of this machine, from the files it keeps for its clients. */
+  localServer(stateDir: string | undefined): Promise<Partial<Server>>;
+  /** Sends a request. Rejects when the connection fails; any status is an answer. */
+  send(url: string, request: Outgoing): Promise<Response>;
+  /** Opens a WebSocket. Rejects with a `Refused` when the server answers otherwise. */
+  socket(url: string, headers: Record<string, string>, signal?: AbortSignal): Promise<Socket>;
+  /** Answers an incoming upgrade request with what `url` answers to one. */
+  tunnel(request: Request, url: string, headers: Record<string, string>): Promise<Response>;
+}
+
+/** The server did not agree to a WebSocket. */
+export class Refused extends Error {
+  constructor(readonly response: Response) {
+    super(`the server answered ${response.status} to a request for a WebSocket`);
+  }
+}
+
+/** True for an error that came before any byte was sent, so that sending again is safe. */
+export function isUnsent(error: unknown): boolean {
+  for (let at = error as { code?: string; cause?: unknown } | undefined, depth = 0; at && depth < 4; depth++) {
+    if (at.code && ['ECONNREFUSED', 'ENOENT', 'EAI_AGAIN', 'ConnectionRefused'].includes(at.code)) return true;
+    at = at.cause as typeof at;
+  }
+  return false;
+}

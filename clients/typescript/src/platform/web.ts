@@ -1,0 +1,25 @@
+/** Browsers. There is no server of this machine, and a page cannot give a WebSocket headers. */
+
+import type { Outgoing, Platform } from './platform.js';
+
+export const platform: Platform = {
+  async variable() {
+    return undefined;
+  },
+  async localServer() {
+    return {};
+  },
+  send(url, { method, headers, body, signal }: Outgoing) {
+    const init: RequestInit & { duplex?: 'half' } = { method, headers };
+    if (body !== undefined) init.body = body as BodyInit;
+    if (body instanceof ReadableStream) init.duplex = 'half';
+    if (signal) init.signal = signal;
+    return fetch(url, init);
+  },
+  async socket() {
+    throw new TypeError('a browser cannot send the API key with a WebSocket: open terminals from your server');
+  },
+  async tunnel() {
+    throw new TypeError('a browser answers no requests');
+  },
+};

@@ -1,0 +1,278 @@
+/** A sandbox: where all begins. */
+
+import { type Binding } from './binding.js';
+import { CodeInterpreter } from './code-interpreter.js';
+import { SandboxError, SandboxSecurityError } from './error.js';
+import { Http } from './http.js';
+import { Operations } from './operations.js';
+import { Scope, type SessionRef, now, variables } from './scope.js';
+import { type ExecutionSession, type SessionDeleteResult, type SessionOptions, createSession, ExecutionSession as Session } from './session.js';
+import type { Env } from './exec.js';
+import type * as wire from './wire.js';
+
+export interface SandboxOptions {
+  /** Idle time after which it may sleep, as `"10m"` or seconds. Kept by `setSleepAfter`; see the documentation. */
+  sleepAfter?: string | number;
+  /** It never sleeps. */
+  keepAlive?: boolean;
+  /** Lower-case the id, so that `MyBox` and `mybox` are one sandbox. */
+  normalizeId?: boolean;
+  /** `cd`, `export` and functions stay from one `exec` to the next; true unless given. */
+  enableDefaultSession?: boolean;
+  /** Names of yours, to find it by. Given to it when it is made. */
+  labels?: Record<string, string>;
+  /** The image of its files, when it is made; the server's default unless given. */
+  image?: string;
+  /** Variables of all its commands, when it is made. */
+  env?: Env;
+  /** What it may reach, when it is made: `internet` (the default) or `none`. */
+  network?: wire.NetworkPolicy;
+  /** What it may use, when it is made. */
+  resources?: wire.Resources;
+  /** Accepted and not used: there is no container to wait for. */
+  containerTimeouts?: { instanceGetTimeoutMS?: number; portReadyTimeoutMS?: number; waitIntervalMS?: number };
+  /** Accepted and not used. */
+  transport?: SandboxTransport;
+  /** Accepted and not used: the server knows its own preview domain. */
+  baseUrl?: string;
+}
+
+export type SandboxTransport = 'http' | 'websocket' | 'rpc';
+
+/** A sandbox as the server sees it. */
+export type SandboxInfo = wire.Sandbox;
+
+/** Where a sandbox is in its life, in the words of the reference. */
+export interface SandboxState {
+  status: 'running' | 'healthy' | 'stopping' | 'stopped' | 'stopped_with_code';
+  lastChange: number;
+}
+
+const RESERVED = ['www', 'api', 'admin', 'root', 'system', 'cloudflare', 'workers'];
+
+/** Refuses what no sandbox may be called. */
+export function checkId(id: string): void {
+  if (typeof id !== 'string' || id.length < 1 || id.length > 63) {
+    const shown = typeof id === 'string' ? `${id.length}` : typeof id;
+    throw new SandboxSecurityError(`Sandbox ID must be 1-63 characters long (this one: ${shown})`, 'INVALID_SANDBOX_ID_LENGTH');
+  }
+  if (id.startsWith('-') || id.endsWith('-')) {
+    throw new SandboxSecurityError('Sandbox ID cannot start or end with hyphens', 'INVALID_SANDBOX_ID_HYPHENS');
+  }
+  if (RESERVED.includes(id.toLowerCase())) {
+    throw new SandboxSecurityError(`Sandbox ID '${id}' is reserved and cannot be used`, 'RESERVED_SANDBOX_ID');
+  }
+}
+
+/** What a handle is made of, to tell it from what a Workers runtime gives a Durable Object. */
+class Origin {
+  constructor(
+    readonly binding: Binding,
+    readonly id: string,
+    readonly options: SandboxOptions,
+  ) {}
+}
+
+/**
+ * A sandbox. Get one with `getSandbox`; nothing is sent before its first method is called.
+ *
+ * The class can also be exported from a Worker as the Durable Object that its configuration names. It
+ * is never used as one: `getSandbox` talks to the server.
+ */
+export class Sandbox<_Env = unknown> extends Operations {
+  /** So that `DurableObjectNamespace<Sandbox>` is a type. */
+  declare readonly __DURABLE_OBJECT_BRAND: never;
+  /** Its id. */
+  readonly id: string;
+  readonly #options: SandboxOptions;
+  #preparing: Promise<void> | undefined;
+  #interpreter: CodeInterpreter | undefined;
+
+  /** @internal */
+  constructor(origin?: unknown, _env?: unknown) {
+    const { binding, id, options } =
+      origin instanceof Origin ? origin : new Origin(undefined, `durable-object-${Date.now()}`, {});
+    const scope = new Scope(
+      new Http(binding),
+      id,
+      options.enableDefaultSession === false ? undefined : 'default',
+      // The handle is not there yet when the scope is made.
+      () => this.#prepare(),
+    );
+    super(scope);
+    this.id = id;
+    this.#options = options;
+  }
+
+  /** Makes the sandbox where that is not left to its first use, because it shall be made in a way. */
+  #prepare(): Promise<void> | undefined {
+    const { image, env, labels, network, resources } = this.#options;
+    if (!image && !env && !labels && !network && !resources) return undefined;
+    this.#preparing ??= this.#make().catch((error: unknown) => {
+      this.#preparing = undefined;
+      throw error;
+    });
+    return this.#preparing;
+  }
+
+  async #make(): Promise<void> {
+    const { image, env, labels, network, resources } = this.#options;
+    const json: wire.CreateSandbox = { id: this.id };
+    if (image) json.image = image;
+    if (labels) json.labels = labels;
+    if (network) json.network = network;
+    if (resources) json.resources = resources;
+    if (env) json.env = variables(env) as Record<string, string>;
+    try {
+      await this.scope.http.done('POST', '/v1/sandboxes', { attempt: 'make a sandbox', json, repeatable: true });
+    } catch (error) {
+      // Labels are for a sandbox that is made; another one with the id goes on with its own.
+      const only = labels && !image && !env && !network && !resources;
+      if (!only || !(error instanceof SandboxError) || error.code !== 'SANDBOX_EXISTS') throw error;
+    }
+  }
+
+  /** The code interpreter alone. */
+  get interpreter(): CodeInterpreter {
+    return (this.#interpreter ??= new CodeInterpreter(this));
+  }
+
+  // Sessions
+
+  /** Makes a session. */
+  createSession(options?: SessionOptions): Promise<ExecutionSession> {
+    if (options?.id === `sandbox-${this.id}`) {
+      throw new SandboxSecurityError(`Session id '${options.id}' is the default session's`, 'RESERVED_SESSION_ID');
+    }
+    return createSession(this.scope, options);
+  }
+
+  /** A session by its id or name. It is made by its first use when it does not exist. */
+  async getSession(session: SessionRef): Promise<ExecutionSession> {
+    return new Session(this.scope, this.scope.sessionOf({ session }) ?? 'default');
+  }
+
+  /** Deletes a session and ends what runs in it. The default session cannot be deleted. */
+  async deleteSession(session: SessionRef): Promise<SessionDeleteResult> {
+    const sessionId = this.scope.sessionOf({ session }) ?? 'default';
+    await this.scope.done('DELETE', `/sessions/${encodeURIComponent(sessionId)}`, { attempt: 'delete a session' });
+    return { success: true, sessionId, timestamp: now() };
+  }
+
+  /** The sessions there are. */
+  async listSessions(): Promise<wire.Session[]> {
+    const call = { attempt: 'list sessions', repeatable: true };
+    return (await this.scope.json<wire.SessionList>('GET', '/sessions', call)).sessions;
+  }
+
+  // Life
+
+  /** What the server says of it; `undefined` when it does not exist. */
+  async info(): Promise<SandboxInfo | undefined> {
+    try {
+      const call = { attempt: 'look at a sandbox', repeatable: true };
+      return await this.scope.http.json<wire.Sandbox>('GET', this.scope.path(), call);
+    } catch (error) {
+      if (error instanceof SandboxError && error.code === 'SANDBOX_NOT_FOUND') return undefined;
+      throw error;
+    }
+  }
+
+  /** Whether it runs, in the words of the reference. */
+  async getState(): Promise<SandboxState> {
+    const info = await this.info();
+    const status = info?.state === 'running' ? 'healthy' : info?.state === 'creating' ? 'running' : info?.state === 'failed' ? 'stopped_with_code' : 'stopped';
+    return { status, lastChange: info?.createdAtMs ?? 0 };
+  }
+
+  /** Ends everything in it and deletes its files. Its id can be used again, for a new one. */
+  async destroy(): Promise<void> {
+    try {
+      await this.scope.http.done('DELETE', this.scope.path(), { attempt: 'destroy a sandbox', repeatable: true });
+    } catch (error) {
+      if (!(error instanceof SandboxError) || error.code !== 'SANDBOX_NOT_FOUND') throw error;
+    }
+    this.#preparing = undefined;
+  }
+
+  /** Destroys it: `await using sandbox = getSandbox(...)`. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.destroy();
+  }
+
+  /** Accepted: sandboxes of this server do not go to sleep, so nothing in them is lost. */
+  async setSleepAfter(sleepAfter: string | number): Promise<void> {
+    this.#options.sleepAfter = sleepAfter;
+  }
+
+  /** As `setSleepAfter`. */
+  async setKeepAlive(keepAlive: boolean): Promise<void> {
+    this.#options.keepAlive = keepAlive;
+  }
+
+  /** As `setSleepAfter`. */
+  async renewActivityTimeout(): Promise<void> {}
+
+  /** Accepted: there is no container to wait for. */
+  async setContainerTimeouts(_timeouts: SandboxOptions['containerTimeouts']): Promise<void> {}
+
+  /** Accepted: there is one transport. */
+  async setTransport(_transport: SandboxTransport): Promise<void> {}
+
+  /** Labels for when it is made next. */
+  async setLabels(labels: Record<string, string>): Promise<void> {
+    this.#options.labels = labels;
+    this.#preparing = undefined;
+  }
+
+  /** There is no placement on one machine. */
+  async getContainerPlacementId(): Promise<null> {
+    return null;
+  }
+
+  /** Ends everything that runs in it; its files stay. */
+  async stop(): Promise<void> {
+    await this.killAllProcesses();
+  }
+}
+
+/**
+ * The sandbox with this id, which is made by its first use. The same id is always the same sandbox.
+ *
+ * @param binding which server: a URL, options, or nothing for the one that the environment names or
+ * that runs on this machine. A Durable Object namespace is taken for nothing.
+ */
+export function getSandbox<T extends Sandbox<any> = Sandbox>(
+  binding: Binding | DurableObjectNamespaceOf<T>,
+  id: string,
+  options: SandboxOptions = {},
+): T {
+  checkId(id);
+  const name = options.normalizeId ? id.toLowerCase() : id;
+  return new Sandbox(new Origin(binding as Binding, name, { ...options })) as T;
+}
+
+/** A namespace of Durable Objects of a class, however the types of the runtime call it. */
+export interface DurableObjectNamespaceOf<T> {
+  idFromName(name: string): any;
+  get(id: any): { fetch: any } | T;
+}
+
+/** Options of `listSandboxes`. */
+export interface ListSandboxesOptions {
+  /** Only those with this label, as `name` or `name=value`. */
+  label?: string;
+}
+
+/** The sandboxes there are, page by page as they are asked for. */
+export async function* listSandboxes(binding?: Binding, options: ListSandboxesOptions = {}): AsyncGenerator<SandboxInfo, void, undefined> {
+  const http = new Http(binding);
+  let cursor: string | undefined;
+  do {
+    const call = { attempt: 'list sandboxes', query: { label: options.label, cursor }, repeatable: true };
+    const page: wire.SandboxList = await http.json<wire.SandboxList>('GET', '/v1/sandboxes', call);
+    yield* page.sandboxes;
+    cursor = page.nextCursor ?? undefined;
+  } while (cursor !== undefined);
+}
+

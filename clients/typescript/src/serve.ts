@@ -1,0 +1,224 @@
+/**
+ * Runs a Worker on Node, Bun or Deno: `export default { fetch, scheduled }`, with `env` from its
+ * configuration files.
+ */
+
+import { once } from 'node:events';
+import * as http from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { Readable } from 'node:stream';
+import { readConfig } from './config.js';
+import { cron } from './cron.js';
+import { tunnelOf } from './platform/tunnel.js';
+
+/** What a Worker may leave running after its answer. */
+export interface ExecutionContext {
+  /** The server does not close before this promise has settled. */
+  waitUntil(promise: Promise<unknown>): void;
+  /** Accepted and not used: there is no origin behind the Worker. */
+  passThroughOnException(): void;
+  props: Record<string, unknown>;
+}
+
+/** An event of a cron trigger. */
+export interface ScheduledController {
+  readonly cron: string;
+  /** Milliseconds since 1970-01-01 UTC. */
+  readonly scheduledTime: number;
+  readonly type: 'scheduled';
+  noRetry(): void;
+}
+
+/** A Worker, as its module exports one by default. */
+export interface Worker<Env = any> {
+  fetch?(request: any, env: Env, context: any): Response | Promise<Response> | any;
+  scheduled?(event: any, env: Env, context: any): void | Promise<void> | any;
+}
+
+export interface ServeOptions {
+  /** The port; 8787 unless given, 0 for a free one. */
+  port?: number;
+  /** The address; `127.0.0.1` unless given. */
+  hostname?: string;
+  /** Added to what the configuration files say. */
+  env?: Record<string, unknown>;
+  /** Where `wrangler.jsonc` (or `.json`, `.toml`) and `.dev.vars` are; the current directory unless given, `false` for none. */
+  config?: string | false;
+  /** Which server the bindings of sandboxes mean; see `getSandbox`. */
+  binding?: object | string | URL;
+  /** Told of what fails in the Worker; `console.error` unless given. */
+  onError?: (error: unknown) => void;
+}
+
+/** A Worker that runs. */
+export interface WorkerServer {
+  /** Where it listens. */
+  readonly url: string;
+  readonly port: number;
+  /** The environment that the Worker gets. */
+  readonly env: Record<string, unknown>;
+  /** Runs `scheduled` now; with the first cron trigger unless one is given. */
+  runScheduled(cron?: string): Promise<void>;
+  /** Takes no more requests, and resolves when those it has are answered. */
+  close(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** Runs `scheduled` as a cron trigger would, for trying it out; as `wrangler dev` has it. */
+const SCHEDULED_PATH = '/cdn-cgi/handler/scheduled';
+
+export async function serve<Env = any>(worker: Worker<Env> | { default: Worker<Env> }, options: ServeOptions = {}): Promise<WorkerServer> {
+  const handlers = 'default' in worker ? worker.default : worker;
+  const { hostname = '127.0.0.1', onError = (error) => console.error(error) } = options;
+  const config = options.config === false ? { vars: {}, bindings: [], crons: [] } : await readConfig(options.config ?? '.');
+  const env: Record<string, unknown> = { ...config.vars };
+  for (const name of new Set(['Sandbox', ...config.bindings])) env[name] = options.binding ?? {};
+  Object.assign(env, options.env);
+
+  const pending = new Set<Promise<unknown>>();
+  const context = (): ExecutionContext => ({
+    waitUntil(promise) {
+      const settled = Promise.resolve(promise).catch(onError).finally(() => pending.delete(settled));
+      pending.add(settled);
+    },
+    passThroughOnException() {},
+    props: {},
+  });
+
+  const runScheduled = async (expression = config.crons[0] ?? '* * * * *') => {
+    if (!handlers.scheduled) throw new TypeError('this Worker has no `scheduled`');
+    const controller: ScheduledController = { cron: expression, scheduledTime: Date.now(), type: 'scheduled', noRetry() {} };
+    await handlers.scheduled(controller, env as Env, context());
+  };
+
+  const answer = async (request: Request): Promise<Response> => {
+    const { pathname, searchParams } = new URL(request.url);
+    if (pathname === SCHEDULED_PATH && handlers.scheduled) {
+      await runScheduled(searchParams.get('cron') ?? undefined);
+      return new Response('ok\n');
+    }
+    if (!handlers.fetch) return new Response('this Worker has no `fetch`\n', { status: 501 });
+    return handlers.fetch(request, env as Env, context());
+  };
+
+  const server = http.createServer((incoming, outgoing) => {
+    const gone = new AbortController();
+    outgoing.on('close', () => {
+      if (!outgoing.writableFinished) gone.abort(new Error('the client is gone'));
+    });
+    const request = requestOf(incoming, gone.signal);
+    const answered = answer(request)
+      .then((response) => respond(response, outgoing))
+      .catch((error: unknown) => {
+        if (gone.signal.aborted) return;
+        onError(error);
+        if (!outgoing.headersSent) outgoing.writeHead(500, { 'content-type': 'text/plain' });
+        outgoing.end('the Worker failed\n');
+      });
+    context().waitUntil(answered);
+  });
+  server.on('upgrade', (incoming, socket, head) => {
+    socket.on('error', () => {});
+    answer(requestOf(incoming, undefined))
+      .then((response) => join(response, socket, head))
+      .catch((error: unknown) => {
+        onError(error);
+        socket.end('HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\nconnection: close\r\n\r\n');
+      });
+  });
+  server.listen(options.port ?? 8787, hostname);
+  await once(server, 'listening');
+
+  const stop = schedule(config.crons, (expression) => context().waitUntil(runScheduled(expression)), handlers.scheduled !== undefined);
+  const { port } = server.address() as AddressInfo;
+  const close = async () => {
+    stop();
+    server.closeIdleConnections();
+    await new Promise<void>((resolve) => server.close(() => resolve()));
+    while (pending.size > 0) await Promise.all(pending);
+  };
+  const shown = hostname === '0.0.0.0' || hostname === '::' ? 'localhost' : hostname;
+  return { url: `http://${shown}:${port}`, port, env, runScheduled, close, [Symbol.asyncDispose]: close };
+}
+
+/** Calls `run` in each minute that an expression means, until it is stopped. */
+function schedule(crons: string[], run: (expression: string) => void, wanted: boolean): () => void {
+  const matchers = crons.map((expression) => [expression, cron(expression)] as const);
+  if (!wanted || matchers.length === 0) return () => {};
+  let timer: ReturnType<typeof setTimeout>;
+  let last = Math.floor(Date.now() / 60_000);
+  const tick = () => {
+    // A clock that was late or put forward leaves no minute out, but for those of a long sleep.
+    const minute = Math.floor(Date.now() / 60_000);
+    for (let at = Math.max(last + 1, minute - 5); at <= minute; at++) {
+      for (const [expression, matches] of matchers) if (matches(new Date(at * 60_000))) run(expression);
+    }
+    last = Math.max(last, minute);
+    timer = setTimeout(tick, 60_000 - (Date.now() % 60_000) + 10);
+  };
+  timer = setTimeout(tick, 60_000 - (Date.now() % 60_000) + 10);
+  return () => clearTimeout(timer);
+}
+
+function requestOf(incoming: http.IncomingMessage, signal: AbortSignal | undefined): Request {
+  const host = incoming.headers.host ?? 'localhost';
+  const headers = new Headers();
+  for (let at = 0; at + 1 < incoming.rawHeaders.length; at += 2) headers.append(incoming.rawHeaders[at]!, incoming.rawHeaders[at + 1]!);
+  const { method = 'GET' } = incoming;
+  const init: RequestInit & { duplex?: 'half' } = { method, headers };
+  if (signal) init.signal = signal;
+  if (method !== 'GET' && method !== 'HEAD') {
+    init.body = Readable.toWeb(incoming) as unknown as ReadableStream;
+    init.duplex = 'half';
+  }
+  const path = incoming.url?.startsWith('/') ? incoming.url : '/';
+  return new Request(`http://${host}${path}`, init);
+}
+
+function headersFor(response: Response): [string, string | string[]][] {
+  const headers: [string, string | string[]][] = [];
+  response.headers.forEach((value, name) => {
+    if (name !== 'set-cookie') headers.push([name, value]);
+  });
+  const cookies = response.headers.getSetCookie();
+  if (cookies.length > 0) headers.push(['set-cookie', cookies]);
+  return headers;
+}
+
+async function respond(response: Response, outgoing: http.ServerResponse): Promise<void> {
+  for (const [name, value] of headersFor(response)) outgoing.setHeader(name, value);
+  outgoing.writeHead(response.status, response.statusText || undefined);
+  if (!response.body) return void outgoing.end();
+  outgoing.flushHeaders();
+  const reader = response.body.getReader();
+  outgoing.on('close', () => void reader.cancel().catch(() => {}));
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done || outgoing.destroyed) break;
+    if (!outgoing.write(value)) await Promise.race([once(outgoing, 'drain'), once(outgoing, 'close')]);
+  }
+  outgoing.end();
+}
+
+/** Joins the connection of a caller to the one that an answer 101 came with. */
+async function join(response: Response, socket: import('node:stream').Duplex, head: Uint8Array): Promise<void> {
+  const tunnel = tunnelOf(response);
+  const headers = tunnel ? tunnel.headers : response.headers;
+  const lines: string[] = [];
+  headers.forEach((value, name) => {
+    if (tunnel || !['connection', 'transfer-encoding', 'content-length'].includes(name)) lines.push(`${name}: ${value}`);
+  });
+  if (!tunnel) {
+    const body = Buffer.from(await response.arrayBuffer());
+    lines.push('connection: close', `content-length: ${body.length}`);
+    socket.end(Buffer.concat([Buffer.from(`HTTP/1.1 ${response.status} ${response.statusText || 'Refused'}\r\n${lines.join('\r\n')}\r\n\r\n`), body]));
+    return;
+  }
+  socket.write(`HTTP/1.1 101 Switching Protocols\r\n${lines.join('\r\n')}\r\n\r\n`);
+  socket.write(tunnel.head);
+  tunnel.socket.write(head);
+  tunnel.socket.on('error', () => socket.destroy());
+  tunnel.socket.on('close', () => socket.end());
+  socket.on('close', () => tunnel.socket.destroy());
+  socket.pipe(tunnel.socket).pipe(socket);
+}

@@ -1,0 +1,184 @@
+/** Terminals: programs on a pseudoterminal that viewers come to and leave. */
+
+import { platform } from '#platform';
+import { errorOf, type SandboxError } from './error.js';
+import { broken, failure } from './http.js';
+import { Refused, type Socket } from './platform/platform.js';
+import { type Abortable, type InSession, type Scope, variables } from './scope.js';
+import type { Command, Env } from './exec.js';
+import type * as wire from './wire.js';
+
+/** Options of `terminal(request, options)`. */
+export interface PtyOptions {
+  /** Columns; 80 unless given. */
+  cols?: number;
+  /** Rows; 24 unless given. */
+  rows?: number;
+  /** The program; bash unless given. */
+  shell?: string;
+}
+
+export interface TerminalOptions extends PtyOptions, InSession, Abortable {
+  /** The id of the terminal, which is made when it does not exist; generated unless given. */
+  id?: string;
+  /** What to run in a terminal that is made now. */
+  command?: Command;
+  cwd?: string;
+  env?: Env;
+  /** Begin with the output after this position instead of all that is kept. */
+  cursor?: number;
+}
+
+export interface TerminalExit {
+  code: number;
+  /** Name of the signal that ended it. */
+  signal?: string;
+}
+
+const ATTEMPT = 'attach to a terminal';
+
+interface Messages {
+  data: (bytes: Uint8Array) => void;
+  exit: (exit: TerminalExit) => void;
+}
+
+/** A viewer of a terminal: what is written is typed, what is read is the output. */
+export class Terminal implements AsyncIterable<Uint8Array> {
+  readonly #socket: Socket;
+  readonly #scope: Scope;
+  readonly #waiting: Uint8Array[] = [];
+  #listener: Messages['data'] | undefined;
+  #wake: (() => void) | undefined;
+  #over = false;
+  #failure: Error | undefined;
+  #exit: TerminalExit | undefined;
+  /** Resolves when the program has ended; rejects when the connection broke before. */
+  readonly exited: Promise<TerminalExit>;
+  /** Position after the last byte of output that came, for `cursor`. */
+  cursor: number;
+
+  constructor(
+    scope: Scope,
+    socket: Socket,
+    /** Its id. */
+    readonly id: string,
+  ) {
+    this.#scope = scope;
+    this.#socket = socket;
+    this.cursor = Number(socket.headers?.get('x-sandbar-cursor') ?? 0);
+    this.exited = new Promise((resolve, reject) => {
+      socket.onclose = (error) => {
+        this.#over = true;
+        this.#failure = error;
+        this.#wake?.();
+        if (this.#exit) resolve(this.#exit);
+        else reject(this.#failure ?? broken(ATTEMPT, 'the server', new Error('the terminal was closed')));
+      };
+    });
+    // Whoever does not ask for the end is not told of a broken connection by a crash.
+    this.exited.catch(() => {});
+    socket.onmessage = (data) => {
+      if (typeof data === 'string') return this.#event(data);
+      this.cursor += data.length;
+      if (this.#listener) this.#listener(data);
+      else this.#waiting.push(data);
+      this.#wake?.();
+    };
+  }
+
+  #event(text: string): void {
+    const event = JSON.parse(text) as { type: string; code?: number; signal?: string; message?: string };
+    if (event.type === 'exit') this.#exit = { code: event.code ?? 0, ...(event.signal ? { signal: event.signal } : {}) };
+    if (event.type === 'error') this.#failure = errorOf('TERMINAL_ERROR', event.message ?? 'the terminal failed');
+  }
+
+  /** Types. */
+  write(data: string | Uint8Array): void {
+    this.#socket.send(typeof data === 'string' ? new TextEncoder().encode(data) : data);
+  }
+
+  /** Says that the viewer's size has changed. */
+  resize(cols: number, rows: number): void {
+    this.#socket.send(JSON.stringify({ type: 'resize', cols, rows }));
+  }
+
+  /** Calls back with the output, first with what came before. Not together with iterating. */
+  onData(listener: (bytes: Uint8Array) => void): void {
+    this.#listener = listener;
+    for (const bytes of this.#waiting.splice(0)) listener(bytes);
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void, undefined> {
+    for (;;) {
+      const next = this.#waiting.shift();
+      if (next) yield next;
+      else if (this.#over) return;
+      else await new Promise<void>((resolve) => (this.#wake = resolve));
+    }
+  }
+
+  /** Leaves; the program runs on, for whoever comes back by its id. */
+  close(): void {
+    this.#socket.close();
+  }
+
+  /** Ends the program with all its processes. */
+  async terminate(): Promise<void> {
+    await this.#scope.done('DELETE', route(this.id), { attempt: 'end a terminal' });
+  }
+}
+
+const route = (id: string) => `/terminals/${encodeURIComponent(id)}`;
+
+async function address(scope: Scope, id: string, query: Record<string, string | number | undefined>): Promise<[string, Record<string, string>]> {
+  await scope.prepared();
+  const { url, key } = await scope.http.server();
+  const pairs = new URLSearchParams();
+  for (const [name, value] of Object.entries(query)) if (value !== undefined) pairs.set(name, String(value));
+  const text = pairs.toString();
+  return [`${url}${scope.path(route(id))}${text && `?${text}`}`, { authorization: `Bearer ${key}` }];
+}
+
+/** Attaches to a terminal, which is made when it does not exist. */
+export async function open(scope: Scope, options: TerminalOptions = {}): Promise<Terminal> {
+  const session = scope.sessionOf(options);
+  const { cols, rows, shell, cursor, command, cwd, signal } = options;
+  let { id } = options;
+  if (id === undefined || command !== undefined || cwd !== undefined || options.env) {
+    const json: wire.CreateTerminal = { id, command: command ?? shell, session, cwd, cols, rows, env: variables(options.env) };
+    id = (await scope.json<wire.Terminal>('POST', '/terminals', { attempt: 'start a terminal', json, signal })).id;
+  }
+  const [url, headers] = await address(scope, id, { cols, rows, session, shell, cursor });
+  try {
+    return new Terminal(scope, await platform.socket(url, headers, signal), id);
+  } catch (error) {
+    throw await told(error, url);
+  }
+}
+
+async function told(error: unknown, url: string): Promise<SandboxError | unknown> {
+  if (error instanceof Refused) return failure(error.response, ATTEMPT);
+  if (error instanceof DOMException || error instanceof TypeError) return error;
+  return broken(ATTEMPT, new URL(url).origin, error);
+}
+
+/**
+ * Answers a request for a WebSocket with a terminal: binary messages are its input and output, text
+ * messages are JSON (`ready`, `exit`, `error`, and `resize` from the viewer).
+ */
+export async function answer(scope: Scope, request: Request, options: PtyOptions, session: string | undefined): Promise<Response> {
+  if (request.headers.get('upgrade')?.toLowerCase() !== 'websocket') {
+    throw errorOf('VALIDATION_FAILED', 'terminal() answers requests for a WebSocket, and this one asks for none', { httpStatus: 400 });
+  }
+  const { cols, rows, shell } = options;
+  const [url, headers] = await address(scope, `session-${session ?? 'none'}`, { cols, rows, session, shell });
+  return platform.tunnel(request, url, headers);
+}
+
+/** What a terminal is, for lists. */
+export type TerminalInfo = wire.Terminal;
+
+export async function list(scope: Scope): Promise<TerminalInfo[]> {
+  const call = { attempt: 'list terminals', repeatable: true };
+  return (await scope.json<wire.TerminalList>('GET', '/terminals', call)).terminals;
+}

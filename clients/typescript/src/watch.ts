@@ -1,0 +1,122 @@
+/** Watching files: what changes, as it changes, or whether anything has changed since last time. */
+
+import { type Abortable, type InSession, type Scope, isoOf, now } from './scope.js';
+import { eventStream, ownEvents } from './sse.js';
+import type * as wire from './wire.js';
+
+export interface WatchOptions extends InSession, Abortable {
+  /** Directories below it too; true unless given. */
+  recursive?: boolean;
+  /** Only what matches one of these patterns. Not together with `exclude`. */
+  include?: string[];
+  /** All but what matches one of these; `.git`, `node_modules` and `.DS_Store` unless given. */
+  exclude?: string[];
+}
+
+/** An event of `watch`. */
+export type FileWatchSSEEvent =
+  | { type: 'watching'; path: string; watchId: string; timestamp: string }
+  | {
+      type: 'event';
+      eventType: 'create' | 'modify' | 'attrib' | 'delete' | 'move_from' | 'move_to';
+      path: string;
+      isDirectory: boolean;
+      timestamp: string;
+      /** Of `move_to`: where it was. */
+      from?: string;
+      /** Of `move_from`: where it is. */
+      to?: string;
+    }
+  | { type: 'overflow'; path: string; timestamp: string }
+  | { type: 'error'; error: string; timestamp: string }
+  | { type: 'stopped'; reason: string; timestamp: string };
+
+export interface CheckChangesOptions extends WatchOptions {
+  /** The `version` of an earlier answer for the same path and patterns. */
+  since?: string;
+}
+
+export type CheckChangesResult =
+  | { success: true; status: 'unchanged' | 'changed'; version: string; timestamp: string }
+  | { success: true; status: 'resync'; reason: 'expired' | 'restarted'; version: string; timestamp: string };
+
+/** Names under which the server writes files before they are whole. */
+const TEMPORARY = /(^|\/)\.sandbar-[0-9a-f]+$/;
+
+const NAMES = { moveFrom: 'move_from', moveTo: 'move_to' } as const;
+
+function translate(event: wire.WatchEvent): FileWatchSSEEvent | undefined {
+  switch (event.type) {
+    case 'watching':
+      return { type: 'watching', path: event.path, watchId: event.path, timestamp: now() };
+    case 'event': {
+      const { eventType, path, isDirectory, from, to } = event;
+      if (TEMPORARY.test(path)) return undefined;
+      // A file that was written whole takes its place by being moved there.
+      const written = eventType === 'moveTo' && from && TEMPORARY.test(from);
+      if (written) return { type: 'event', eventType: 'modify', path, isDirectory, timestamp: isoOf(event.timestampMs) };
+      const name = NAMES[eventType as keyof typeof NAMES] ?? (eventType as 'create');
+      const told: FileWatchSSEEvent = { type: 'event', eventType: name, path, isDirectory, timestamp: isoOf(event.timestampMs) };
+      if (from) told.from = from;
+      if (to) told.to = to;
+      return told;
+    }
+    case 'overflow':
+      return { type: 'overflow', path: event.path, timestamp: now() };
+    case 'stopped':
+      return { type: 'stopped', reason: event.reason, timestamp: now() };
+    default:
+      return { type: 'error', error: event.error.message, timestamp: now() };
+  }
+}
+
+async function* events(response: Response, signal?: AbortSignal): AsyncGenerator<FileWatchSSEEvent, void, undefined> {
+  for await (const { data } of ownEvents(response.body!, signal)) {
+    const event = translate(JSON.parse(data) as wire.WatchEvent);
+    if (event) yield event;
+  }
+}
+
+function patterns(options: WatchOptions): { include?: string[]; exclude?: string[] } {
+  const { include, exclude } = options;
+  if (include?.length) return { include };
+  return exclude ? { exclude } : {};
+}
+
+/** Resolves when the watch is armed: what happens from then on is in the stream. */
+export async function watch(scope: Scope, path: string, options: WatchOptions = {}): Promise<ReadableStream<Uint8Array>> {
+  const { include, exclude } = patterns(options);
+  const query = {
+    path,
+    session: scope.sessionOf(options),
+    // What is false is left out elsewhere.
+    recursive: options.recursive === false ? 'false' : undefined,
+    include,
+    exclude: exclude && exclude.length === 0 ? [''] : exclude,
+  };
+  const headers = { accept: 'text/event-stream' };
+  const call = { attempt: `watch ${path}`, query, headers, signal: options.signal, repeatable: true };
+  const told = events(await scope.send('GET', '/files:watch', call), options.signal);
+  const first = await told.next();
+  const all = (async function* () {
+    try {
+      if (!first.done) yield first.value;
+      yield* told;
+    } finally {
+      await told.return();
+    }
+  })();
+  return eventStream(all);
+}
+
+export async function checkChanges(scope: Scope, path: string, options: CheckChangesOptions = {}): Promise<CheckChangesResult> {
+  const json: wire.CheckChanges = { path, ...patterns(options) };
+  const session = scope.sessionOf(options);
+  if (session !== undefined && !path.startsWith('/')) json.session = session;
+  if (options.recursive !== undefined) json.recursive = options.recursive;
+  if (options.since !== undefined) json.since = options.since;
+  const call = { attempt: `look for changes in ${path}`, json, signal: options.signal, repeatable: true };
+  const { status, version, reason } = await scope.json<wire.Changes>('POST', '/files:changes', call);
+  const told = { success: true as const, version, timestamp: now() };
+  return status === 'resync' ? { ...told, status, reason: reason ?? 'expired' } : { ...told, status };
+}

@@ -1,0 +1,1277 @@
+// Written by scripts/wire.mjs from the OpenAPI document. Do not edit.
+
+/** Answer of `GET /health`. */
+export type AgentHealth = {
+  /** Always `ok`. */
+  status: string;
+};
+
+/** One error, before it is rendered: what failed, why, and what to do about it. */
+export type ApiError = {
+  /** What went wrong, for programs. */
+  code: ErrorCode;
+  /** Facts of the failure: `path`, `field`, `limit`, `errno`, ... */
+  details?: Record<string, unknown>;
+  /** What was attempted, what went wrong and what to do, for people. */
+  message: string;
+  /** Finds the request in the server's log. Filled in by the server. */
+  requestId?: string | null;
+};
+
+/** One event of a build (`text/event-stream`). The stream ends with exactly one `done` or `failed`. */
+export type BuildEvent = 
+| /** A step of the recipe begins. */ {
+  /** True when its result was in the store already. */
+  cached: boolean;
+  /** From 1. */
+  index: number;
+  /** The instruction as written. */
+  instruction: string;
+  /** How many there are. */
+  total: number;
+  type: "step";
+}
+| /** A line a step wrote. */ {
+  /** The line, without its end. */
+  line: string;
+  type: "log";
+}
+| /** The image is in the store. */ {
+  /** The image. */
+  image: Image;
+  type: "done";
+}
+| /** A step failed. Steps before it are kept: the next build goes on from there. */ {
+  /** Why, and what to do. */
+  message: string;
+  type: "failed";
+};
+
+/** Body of `POST /v1/images:build`. */
+export type BuildImage = {
+  /** The name to give the result. */
+  name: ImageRef;
+  /** The recipe: a Dockerfile with FROM, RUN, ENV, WORKDIR and LABEL. */
+  recipe: string;
+};
+
+/** Body of `PATCH /v1/sandboxes/{id}/env` and `PATCH /v1/sandboxes/{id}/sessions/{sid}/env`. */
+export type ChangeEnv = {
+  /**
+   * Variables to set or, with null, to unset. Names are those of a shell: letters, digits and
+   * `_`, not beginning with a digit.
+   */
+  env: Record<string, string | null>;
+};
+
+/** Body of `POST /v1/sandboxes/{id}/files:chmod`. */
+export type ChangeMode = {
+  /**
+   * Permission bits in octal, from `0` to `777`: nothing that lends an identity. Set-user-id,
+   * set-group-id and sticky bits are taken away.
+   */
+  mode: string;
+  /** The file or directory; a symbolic link is followed. */
+  path: string;
+  session?: 
+  | null
+  | /** Session whose current directory a relative path starts at. */ SessionId;
+};
+
+/** What became of a version. */
+export type ChangeStatus = "unchanged" | "changed" | "resync";
+
+/** Whether something has changed. */
+export type Changes = {
+  reason?: 
+  | null
+  | /** Why, for `resync`. */ ResyncReason;
+  /** What became of `since`. */
+  status: ChangeStatus;
+  /** What to give as `since` next time. Opaque. */
+  version: string;
+};
+
+/** Body of `POST /v1/sandboxes/{id}/files:changes`. */
+export type CheckChanges = {
+  /**
+   * What matches one of these patterns does not count. Without it `.git`, `node_modules` and
+   * `.DS_Store` do not; an empty list leaves out nothing.
+   */
+  exclude?: string[] | null;
+  /** Only what matches one of these patterns counts, and directories that move. */
+  include?: string[];
+  /**
+   * The directory, or the file, to look at; relative paths start at the session's directory, else
+   * at the sandbox's own. Links are followed once, on the first look.
+   */
+  path: string;
+  /** Look at directories below it too. Links and other mounts are not entered. */
+  recursive?: boolean;
+  session?: 
+  | null
+  | /** The session whose directory relative paths start at. */ SessionId;
+  /**
+   * The `version` of an earlier answer for the same path and patterns. Without it the answer is
+   * `unchanged`, and its version the one to come back with.
+   */
+  since?: string | null;
+};
+
+/** What to run: a shell text, or a program and its arguments. */
+export type Command = 
+| /** Run by `bash -c`, or by `sh -c` in an image without bash. */ string
+| /** Run as it is, found on `PATH`; no shell, no quoting. */ string[];
+
+/** Body of `POST /v1/sandboxes/{id}/files:copy`. */
+export type CopyFile = {
+  /** Refuse with `FILE_EXISTS` if anything has the name of the copy. */
+  exclusive?: boolean;
+  /** What is copied. A symbolic link is followed; those in a directory are copied as links. */
+  from: string;
+  /** Copy a directory with everything in it; without it a directory is refused. */
+  recursive?: boolean;
+  session?: 
+  | null
+  | /** Session whose current directory relative paths start at. */ SessionId;
+  /**
+   * The path of the copy; never a directory to put it into. A file is replaced, a directory is
+   * not: it must not exist.
+   */
+  to: string;
+};
+
+/**
+ * Body of `POST /v1/sandboxes`. Everything is optional: an empty object makes a sandbox with a
+ * generated id and the node's defaults.
+ */
+export type CreateSandbox = {
+  /** Environment of every command, over the image's. */
+  env?: Record<string, string>;
+  id?: 
+  | null
+  | /**
+   * The id to create; generated unless given. Creating an existing id with the same settings
+   * returns it; with other settings it is refused with `SANDBOX_EXISTS`.
+   */ SandboxId;
+  image?: 
+  | null
+  | /** The image of its files; the node's default unless given. */ ImageRef;
+  /** The caller's own names for it, to find it by. */
+  labels?: Record<string, string>;
+  /** What it may reach. */
+  network?: NetworkPolicy;
+  /** What it may use. */
+  resources?: Resources;
+};
+
+/** Body of `POST /v1/sandboxes/{id}/sessions`. */
+export type CreateSession = {
+  /** The `timeoutMs` of commands that name none; without it they have no limit. */
+  commandTimeoutMs?: number | null;
+  /** Where its shell starts; relative paths start at the sandbox's own (`/workspace`). */
+  cwd?: string | null;
+  /** Variables over those of the sandbox; null leaves one out. */
+  env?: Record<string, string | null>;
+  id?: 
+  | null
+  | /** The id to give it; else `name` if that is an id nobody has, else generated. */ SessionId;
+  /** A name for people. A session is also found by its name, where no session has it as its id. */
+  name?: string | null;
+};
+
+/** Body of `POST /v1/sandboxes/{id}/terminals`. */
+export type CreateTerminal = {
+  /** Columns; 80 unless given. */
+  cols?: number | null;
+  command?: 
+  | null
+  | /** What to run; an interactive bash, or sh in an image without bash, unless given. */ Command;
+  /** Working directory; relative paths start at the session's, else at the sandbox's own. */
+  cwd?: string | null;
+  /**
+   * Variables set (or, with null, unset) for this terminal only. `TERM` is `xterm-256color`
+   * unless set here.
+   */
+  env?: Record<string, string | null>;
+  id?: 
+  | null
+  | /**
+   * The id to give it; generated unless given. A running terminal with this id is an error, an
+   * ended one makes way.
+   */ TerminalId;
+  /** Rows; 24 unless given. */
+  rows?: number | null;
+  session?: 
+  | null
+  | /**
+   * Start with this session's directory and exported variables. What the terminal changes does
+   * not come back.
+   */ SessionId;
+};
+
+/** The limits in force, all filled in. */
+export type EffectiveResources = {
+  /** Thousandths of a CPU. */
+  cpuMillis: number;
+  /** Bytes of memory. */
+  memoryBytes: number;
+  /** Processes and threads. */
+  pids: number;
+};
+
+/** How bytes of a program are written in JSON. */
+export type Encoding = "utf8" | "base64";
+
+/** How a command ended. */
+export type Ending = 
+| /** It returned. */ {
+  /** 0 to 255. */
+  code: number;
+  type: "exited";
+}
+| /** A signal ended it. */ {
+  /** Signal number, signal(7). */
+  signal: number;
+  type: "signaled";
+}
+| /** Its time was over; its tree was killed. */ {
+  type: "timeout";
+}
+| /** The kernel killed it, or a process of its tree, because the sandbox's memory was used up. */ {
+  type: "outOfMemory";
+}
+| /** It failed and the sandbox had no process ids left. */ {
+  type: "pidsLimit";
+}
+| /** It failed and the sandbox's disk was full. */ {
+  type: "diskFull";
+}
+| /** It was killed on request, or because its caller went away. */ {
+  /** The signal that ended it: 15 when it obeyed SIGTERM, 9 when it had to be forced. */
+  signal: number;
+  type: "killed";
+}
+| /** The sandbox ended under it; what it did until then is unknown. */ {
+  type: "lost";
+};
+
+/** Answer of `GET /v1/sandboxes/{id}/env` and `GET /v1/sandboxes/{id}/sessions/{sid}/env`. */
+export type Env = {
+  /** All that a program started now would get. U+FFFD stands for what is not UTF-8. */
+  env: Record<string, string>;
+};
+
+/** The body of every error response: `{"error": {"code", "message", "details", "requestId"}}`. */
+export type ErrorBody = {
+  /** The error. */
+  error: ApiError;
+};
+
+/**
+ * What went wrong, for programs. Stable: codes are added, never renamed.
+ *
+ * Each code has one HTTP status, see [`ErrorCode::status`].
+ */
+export type ErrorCode = "VALIDATION_FAILED" | "INVALID_SANDBOX_ID" | "INVALID_COMMAND" | "INVALID_PATH" | "IS_DIRECTORY" | "NOT_DIRECTORY" | "NAME_TOO_LONG" | "NOT_REGULAR_FILE" | "TOO_MANY_LINKS" | "INVALID_ARCHIVE" | "INVALID_GIT_URL" | "UNAUTHORIZED" | "HOST_NOT_ALLOWED" | "PERMISSION_DENIED" | "GIT_AUTH_FAILED" | "READ_ONLY" | "ROUTE_NOT_FOUND" | "SANDBOX_NOT_FOUND" | "IMAGE_NOT_FOUND" | "FILE_NOT_FOUND" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "SESSION_NOT_FOUND" | "TERMINAL_NOT_FOUND" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "PROCESS_READY_TIMEOUT" | "SANDBOX_EXISTS" | "PROCESS_EXISTS" | "SESSION_ALREADY_EXISTS" | "TERMINAL_EXISTS" | "IDEMPOTENCY_CONFLICT" | "FILE_EXISTS" | "DIRECTORY_NOT_EMPTY" | "RESOURCE_BUSY" | "PROCESS_ENDED" | "STDIN_CLOSED" | "SESSION_TERMINATED" | "SESSION_DESTROYED" | "PRECONDITION_FAILED" | "PAYLOAD_TOO_LARGE" | "FILE_TOO_LARGE" | "TREE_TOO_LARGE" | "CHECKSUM_MISMATCH" | "RANGE_NOT_SATISFIABLE" | "UNSUPPORTED_MEDIA_TYPE" | "TOO_MANY_REQUESTS" | "INTERNAL_ERROR" | "SANDBOX_FAILED" | "IMAGE_BUILD_FAILED" | "COMMAND_EXECUTION_ERROR" | "PROCESS_EXITED_BEFORE_READY" | "GIT_CLONE_FAILED" | "SHELL_NOT_AVAILABLE" | "FILESYSTEM_ERROR" | "AGENT_UNREACHABLE" | "GIT_NETWORK_ERROR" | "CAPACITY_EXCEEDED" | "SHUTTING_DOWN" | "STARTING" | "TIMEOUT" | "NO_SPACE";
+
+/**
+ * One event of a streamed exec or of a followed log (`text/event-stream`).
+ *
+ * Each event of output has an `id:` line, its cursor: a stream that breaks is resumed after it by
+ * sending it as `Last-Event-ID`. A stream of an exec begins with one `start`, unless it goes on after
+ * a `Last-Event-ID`; a stream that follows to the end ends, unless the connection breaks, with
+ * exactly one `exit`, or with one `error` (an [`crate::error::ErrorBody`]) when the command ended its
+ * session or the session was deleted.
+ */
+export type ExecEvent = 
+| /** The command runs. */ {
+  /** Its process id inside the sandbox; the shell's for an exec in a session. */
+  pid: number;
+  /** Its id among the sandbox's processes. */
+  processId: ProcessId;
+  type: "start";
+}
+| /** It wrote to stdout. */ {
+  /** The bytes, in the request's encoding. */
+  data: string;
+  /** Milliseconds since 1970-01-01 UTC. */
+  timeMs: number;
+  type: "stdout";
+}
+| /** It wrote to stderr. */ {
+  /** The bytes, in the request's encoding. */
+  data: string;
+  /** Milliseconds since 1970-01-01 UTC. */
+  timeMs: number;
+  type: "stderr";
+}
+| /** Output that was to come here is not kept any more. */ {
+  /** How much. */
+  bytes: number;
+  type: "dropped";
+}
+| /** It ended. */ {
+  /** Milliseconds from start to end. */
+  durationMs: number;
+  /** How it ended. */
+  ending: Ending;
+  /** The number a shell would give. */
+  exitCode: number;
+  /** The session's shell had to be killed with the command. Absent unless true. */
+  sessionReset?: boolean;
+  /** True when it returned 0. */
+  success: boolean;
+  type: "exit";
+  /** What it used. */
+  usage: ExecUsage;
+};
+
+/** Body of `POST /v1/sandboxes/{id}/exec`. */
+export type ExecRequest = {
+  /** What to run. */
+  command: Command;
+  /**
+   * Working directory, for this command only; relative paths start at the session's, else at
+   * the sandbox's own (`/workspace`).
+   */
+  cwd?: string | null;
+  /** How `stdin` is written in this request, and the output in the reply. */
+  encoding?: Encoding;
+  /** Variables set (or, with null, unset) for this command only. */
+  env?: Record<string, string | null>;
+  /** What becomes of the command when the caller's connection closes before its end. */
+  onDisconnect?: OnDisconnect;
+  session?: 
+  | null
+  | /**
+   * Run it in this session's shell, which keeps what the command changes, after the commands
+   * that the session has already. The session is made when it does not exist. Without it the
+   * command has a shell of its own.
+   */ SessionId;
+  /** What the command reads; nothing (`/dev/null`) unless given. */
+  stdin?: string | null;
+  /**
+   * Milliseconds until the command's whole process tree is killed; none means the session's
+   * `commandTimeoutMs`, else no limit. Time that the command waits for its session's turn does
+   * not count. A session's shell outlives this, see `sessionReset`.
+   */
+  timeoutMs?: number | null;
+};
+
+/** A finished command. Exit codes other than 0 are results, not errors. */
+export type ExecResult = {
+  /** Bytes of stdout and stderr past the limit of a buffered result; 0 means nothing is missing. */
+  droppedBytes: number;
+  /** Milliseconds from start to end. */
+  durationMs: number;
+  /** How it ended. */
+  ending: Ending;
+  /** The number a shell would give, see `ending` for the truth. */
+  exitCode: number;
+  /** The id it had, and keeps as long as its idempotency key is remembered. */
+  processId: ProcessId;
+  /**
+   * The session's shell had to be killed with the command, so what the session kept is lost; its
+   * next use gets a fresh shell. Absent unless true.
+   */
+  sessionReset?: boolean;
+  /** What it wrote to stderr, in the request's encoding. */
+  stderr: string;
+  /** What it wrote to stdout, in the request's encoding. */
+  stdout: string;
+  /** True when the command returned 0. */
+  success: boolean;
+  /** What it used. */
+  usage: ExecUsage;
+};
+
+/**
+ * What a command used, its children included. Of a command in a session, whose shell lives on, the
+ * memory is not known and 0, and `cpuMs` counts in steps of 10.
+ */
+export type ExecUsage = {
+  /** Milliseconds on a CPU, user and system. */
+  cpuMs: number;
+  /** Largest resident set of one process of the tree, in bytes (`ru_maxrss`, getrusage(2)). */
+  peakMemoryBytes: number;
+};
+
+/** One change of one file or directory. */
+export type FileChange = {
+  /**
+   * Only where the path is not UTF-8: its bytes, percent-encoded as `/files/{path}` takes them.
+   * Such bytes are U+FFFD in all other paths of the event.
+   */
+  encodedPath?: string | null;
+  /** What happened. */
+  eventType: FileChangeType;
+  /** Of `moveTo`: where it was. The `moveFrom` with this path came before. */
+  from?: string | null;
+  /** True for a directory. */
+  isDirectory: boolean;
+  /** Where: below the path of the request, as the request has it. */
+  path: string;
+  /** When it was seen: milliseconds since 1970-01-01 UTC. */
+  timestampMs: number;
+  /** Of `moveFrom`: where it is. The `moveTo` with this path follows. */
+  to?: string | null;
+};
+
+/** What happened to a file or a directory. */
+export type FileChangeType = "create" | "modify" | "attrib" | "delete" | "moveFrom" | "moveTo";
+
+/** The content of a file, and what is said about it. */
+export type FileContent = {
+  /** The content. */
+  content: string;
+  /** How `content` is written. */
+  encoding: Encoding;
+  /** Names this content, for `If-Match` and `If-None-Match`. */
+  etag: string;
+  /** False where the MIME type is one of text and all of the content is UTF-8. */
+  isBinary: boolean;
+  /** By the name's extension, or for want of a known one by the content. */
+  mimeType: string;
+  /** Permission bits. */
+  mode: number;
+  /** Milliseconds since 1970-01-01 UTC of the last change of the content. */
+  modifiedMs: number;
+  /** Absolute path inside the sandbox. */
+  path: string;
+  /** Bytes of the content, before any encoding. */
+  size: number;
+};
+
+/** Contents of several files, in the order in which they were asked for. */
+export type FileContents = {
+  /** One result per path. */
+  files: FileResult_FileContent[];
+};
+
+/** One file, as lstat(2) sees it. */
+export type FileEntry = {
+  /** The same of the last read, as far as the file system keeps it. */
+  accessedMs?: number;
+  /** The same of the last change of content, name, mode or owner. */
+  changedMs?: number;
+  /**
+   * Only where the path is not UTF-8: its bytes, percent-encoded as `/files/{path}` takes them
+   * (without the leading slash). `name` and `path` then hold U+FFFD in place of such bytes.
+   */
+  encodedPath?: string | null;
+  /**
+   * Only of a regular file that was looked at or written: names this content, for `If-Match` and
+   * `If-None-Match`. As exact as the file system's clock.
+   */
+  etag?: string | null;
+  /** Id of the group. */
+  gid?: number;
+  /** Where a symbolic link points. */
+  linkTarget?: string | null;
+  /** Permission bits, as `0644` in decimal is 420. */
+  mode: number;
+  /** Milliseconds since 1970-01-01 UTC of the last change of the content. */
+  modifiedMs: number;
+  /** Last component of the path. */
+  name: string;
+  /** Absolute path inside the sandbox. */
+  path: string;
+  /** Bytes. */
+  size: number;
+  /** What it is. */
+  type: FileType;
+  /** Id of the owner. */
+  uid?: number;
+  /**
+   * Only in a recursive list, on a directory whose content is left out: it may not be read, or
+   * lies so deep that no path names what is in it.
+   */
+  unlisted?: boolean;
+};
+
+/**
+ * One page of a directory.
+ *
+ * Within a page entries are sorted by path, component by component, so a directory comes right
+ * before what is in it; a directory that fits in one page is sorted whole. Pages follow each other
+ * in the order of the file system, which costs the same for each page of any directory.
+ *
+ * What is there unchanged while the pages are read is in one of them, and in one only unless the
+ * entry that ended a page was removed meanwhile. What is made, changed or removed may be missing.
+ */
+export type FileList = {
+  /** The entries. */
+  entries: FileEntry[];
+  /** Where the next page starts; absent on the last. */
+  nextCursor?: string | null;
+};
+
+/**
+ * What became of one file of several: an object with `error` and the path as it was asked for, or
+ * the same object as for a file alone.
+ */
+export type FileResult_FileContent = 
+| /** It was refused; the others were not affected. */ {
+  /** Why. */
+  error: ApiError;
+  /** The path as it was asked for. */
+  path: string;
+}
+| /** The content of a file, and what is said about it. */ {
+  /** The content. */
+  content: string;
+  /** How `content` is written. */
+  encoding: Encoding;
+  /** Names this content, for `If-Match` and `If-None-Match`. */
+  etag: string;
+  /** False where the MIME type is one of text and all of the content is UTF-8. */
+  isBinary: boolean;
+  /** By the name's extension, or for want of a known one by the content. */
+  mimeType: string;
+  /** Permission bits. */
+  mode: number;
+  /** Milliseconds since 1970-01-01 UTC of the last change of the content. */
+  modifiedMs: number;
+  /** Absolute path inside the sandbox. */
+  path: string;
+  /** Bytes of the content, before any encoding. */
+  size: number;
+};
+
+/**
+ * What became of one file of several: an object with `error` and the path as it was asked for, or
+ * the same object as for a file alone.
+ */
+export type FileResult_FileEntry = 
+| /** It was refused; the others were not affected. */ {
+  /** Why. */
+  error: ApiError;
+  /** The path as it was asked for. */
+  path: string;
+}
+| /** One file, as lstat(2) sees it. */ {
+  /** The same of the last read, as far as the file system keeps it. */
+  accessedMs?: number;
+  /** The same of the last change of content, name, mode or owner. */
+  changedMs?: number;
+  /**
+   * Only where the path is not UTF-8: its bytes, percent-encoded as `/files/{path}` takes them
+   * (without the leading slash). `name` and `path` then hold U+FFFD in place of such bytes.
+   */
+  encodedPath?: string | null;
+  /**
+   * Only of a regular file that was looked at or written: names this content, for `If-Match` and
+   * `If-None-Match`. As exact as the file system's clock.
+   */
+  etag?: string | null;
+  /** Id of the group. */
+  gid?: number;
+  /** Where a symbolic link points. */
+  linkTarget?: string | null;
+  /** Permission bits, as `0644` in decimal is 420. */
+  mode: number;
+  /** Milliseconds since 1970-01-01 UTC of the last change of the content. */
+  modifiedMs: number;
+  /** Last component of the path. */
+  name: string;
+  /** Absolute path inside the sandbox. */
+  path: string;
+  /** Bytes. */
+  size: number;
+  /** What it is. */
+  type: FileType;
+  /** Id of the owner. */
+  uid?: number;
+  /**
+   * Only in a recursive list, on a directory whose content is left out: it may not be read, or
+   * lies so deep that no path names what is in it.
+   */
+  unlisted?: boolean;
+};
+
+/** What a directory entry is. */
+export type FileType = "file" | "directory" | "symlink" | "other";
+
+/** What was written, in the order in which it was asked for. */
+export type FilesWritten = {
+  /** One result per file. */
+  files: FileResult_FileEntry[];
+};
+
+/** Credentials: a user and a password, or a header. */
+export type GitAuth = {
+  header?: 
+  | null
+  | /**
+   * A header for every request, for servers that want another form than a user and a password.
+   * Redirects are then not followed.
+   */ GitHeader;
+  /** The password or token. May be written `token` as well. */
+  password?: string | null;
+  /** The user; `x-access-token` unless given, which servers that look at the token only take. */
+  username?: string | null;
+};
+
+/** Body of `POST /v1/sandboxes/{id}/git/checkout`. */
+export type GitCheckout = {
+  auth?: 
+  | null
+  | /**
+   * What to show to a server of `http://` or `https://`, and to no other one: not after a
+   * redirect, and not when a configuration in the sandbox leads elsewhere. It is not stored.
+   */ GitAuth;
+  /** The branch or tag to check out; the remote's own default unless given. */
+  branch?: string | null;
+  /**
+   * The commit to check out, in place of a branch: 7 to 64 hexadecimal digits; with `depth` all
+   * of them. No branch is current then.
+   */
+  commit?: string | null;
+  /** How many commits of history to fetch, and that of one branch only; all unless given. */
+  depth?: number | null;
+  session?: 
+  | null
+  | /** The session whose directory relative paths start at. */ SessionId;
+  /**
+   * Where to: a directory that does not exist or is empty; relative paths start at the session's
+   * directory, else at the sandbox's own. The repository's name unless given.
+   */
+  targetDir?: string | null;
+  /** Milliseconds until git is killed and what it has made is deleted; ten minutes unless given. */
+  timeoutMs?: number | null;
+  /**
+   * The repository: `https://`, `http://`, `git://`, `ssh://`, `user@host:path`, or in the sandbox
+   * itself `file://` or an absolute path. A user and password in it are taken out before git
+   * sees it, and used as `auth`.
+   */
+  url: string;
+};
+
+/** A finished checkout. */
+export type GitCheckoutResult = {
+  /**
+   * The branch that is current; absent after a checkout of a tag or commit, and in an empty
+   * repository.
+   */
+  branch?: string | null;
+  /** The commit that is checked out; absent in an empty repository. */
+  commit?: string | null;
+  /** The absolute path of the directory. */
+  targetDir: string;
+  /**
+   * Where it came from, without user and password of `http://` and `https://`: what is stored as
+   * the remote `origin`.
+   */
+  url: string;
+};
+
+/** One header. */
+export type GitHeader = {
+  /** Its name, as `Authorization`. */
+  name: string;
+  /** Its value, as `Bearer TOKEN`. */
+  value: string;
+};
+
+/** Answer of `GET /healthz`. */
+export type Health = {
+  /** `ok`, or `recovering` while sandboxes of an earlier run are being adopted. */
+  status: string;
+  /** Version of the server. */
+  version: string;
+};
+
+/** An image in the node's store. */
+export type Image = {
+  /** Milliseconds since 1970-01-01 UTC. */
+  createdAtMs: number;
+  /**
+   * `sha256:` and 64 hexadecimal digits: of the recipe's steps and what they pinned. `host` for
+   * the image made of the machine's own files.
+   */
+  digest: string;
+  /** Layers it is stacked from. */
+  layers: number;
+  /** Its name. */
+  name: ImageRef;
+  /** Bytes of its files; 0 for `host`, which stores none. */
+  sizeBytes: number;
+};
+
+/** Answer of `GET /v1/images`. */
+export type ImageList = {
+  /** Sorted by name. */
+  images: Image[];
+};
+
+/**
+ * Names an image in the store of a node: `default`, `host`, `my-app` or `my-app:v2`.
+ *
+ * A name of 1 to 128 lower-case letters, digits, `-`, `_`, `.`, `/` beginning and ending with a letter or a digit, and
+ * optionally `:` and a tag of the same form. Without a tag, `latest` is meant.
+ */
+export type ImageRef = string;
+
+/** Body of `POST /v1/sandboxes/{id}/processes/{pid}/kill` and of `POST .../processes:kill`. */
+export type KillProcess = {
+  /** Milliseconds that the tree may take to end of it before SIGKILL. */
+  graceMs?: number;
+  /** What the whole tree gets first. */
+  signal?: Signal;
+};
+
+/** Answer of `POST /v1/sandboxes/{id}/processes:kill`. */
+export type KilledProcesses = {
+  /** How many processes ran and do so no more. */
+  killed: number;
+};
+
+/**
+ * What is not in an archive, or was not taken from one, and why.
+ *
+ * Of an archive from a sandbox it is the value of the pax record `comment`, in JSON, of a second
+ * entry for the top directory, the last of the archive; absent when nothing is to be said.
+ */
+export type LeftOut = {
+  /** The first of them, up to [`ARCHIVE_LEFT_OUT`]. */
+  leftOut?: LeftOutEntry[];
+  /** How many there were. */
+  leftOutCount?: number;
+  /**
+   * Something among them is missing, or not as it was: unreadable, too deep, changed. Otherwise
+   * they are what no archive holds.
+   */
+  partial?: boolean;
+};
+
+/** One entry that is not there, or not as it should be. */
+export type LeftOutEntry = {
+  /** Its path below the top, with U+FFFD for what is not UTF-8. */
+  path: string;
+  /** Why. */
+  reason: LeftOutReason;
+};
+
+/** Why an entry is not there, or not as it should be. */
+export type LeftOutReason = "special" | "mount" | "unreadable" | "tooDeep" | "changed" | "severalNames";
+
+/** A line of output that was waited for. */
+export type LogMatch = {
+  /**
+   * What the pattern matched, then what each of its groups did, null for one that took no part;
+   * for a text, the text.
+   */
+  groups: Array<string | null>;
+  /** Where it was written. */
+  stream: OutputStream;
+  /** The line, without its end; bytes that are not UTF-8 are U+FFFD. */
+  text: string;
+};
+
+/** A piece of a process's output. */
+export type LogRecord = {
+  /** Cursor after it. */
+  cursor: number;
+  /** The bytes, in the request's encoding. */
+  data: string;
+  /** Where it was written. */
+  stream: OutputStream;
+  /** Milliseconds since 1970-01-01 UTC when its first byte was read. */
+  timeMs: number;
+};
+
+/**
+ * What there is of a process's output. A cursor counts the bytes of both outputs that come before
+ * it, so it is a position that stays true whoever reads, and however often.
+ */
+export type LogState = {
+  /** Bytes that were dropped because the log was full. */
+  droppedBytes: number;
+  /** Cursor of the oldest byte that is kept. */
+  firstCursor: number;
+  /** Cursor of the next byte to come. */
+  nextCursor: number;
+};
+
+/** Body of `POST /v1/sandboxes/{id}/files:mkdir`. */
+export type MakeDirectory = {
+  /** The new directory. */
+  path: string;
+  /** Make missing parents, and do not mind if the directory exists. */
+  recursive?: boolean;
+  session?: 
+  | null
+  | /** Session whose current directory a relative path starts at. */ SessionId;
+};
+
+/** Body of `POST /v1/sandboxes/{id}/files:symlink`. */
+export type MakeSymlink = {
+  /** The new link. */
+  path: string;
+  /** Replace a file or link that has the name; without it that is `FILE_EXISTS`. */
+  replace?: boolean;
+  session?: 
+  | null
+  | /** Session whose current directory a relative `path` starts at. */ SessionId;
+  /** Where it points, byte for byte; it need not exist. */
+  target: string;
+};
+
+/** Body of `POST /v1/sandboxes/{id}/files:move`. */
+export type MoveFile = {
+  /**
+   * Refuse with `FILE_EXISTS` if anything has the new name. Without it a file replaces a file,
+   * and a directory an empty one.
+   */
+  exclusive?: boolean;
+  /** What is moved: a file, a symbolic link itself, or a directory with everything in it. */
+  from: string;
+  session?: 
+  | null
+  | /** Session whose current directory relative paths start at. */ SessionId;
+  /** Its new path; never a directory to put it into. */
+  to: string;
+};
+
+/** What a sandbox may reach. */
+export type NetworkPolicy = "internet" | "none";
+
+/** One file to be written; as the query of `PUT /v1/sandboxes/{id}/files/{path}`. */
+export type NewFile = {
+  /** Add to the end of the file. */
+  append?: boolean;
+  /** The content. */
+  content: string;
+  /** How `content` is written. */
+  encoding?: Encoding;
+  /** Refuse with `FILE_EXISTS` if anything has this name. */
+  exclusive?: boolean;
+  /** Write only if the file has this `etag`, else `PRECONDITION_FAILED`. */
+  ifMatch?: string | null;
+  /** Permission bits in octal. */
+  mode?: string | null;
+  /** The file. */
+  path: string;
+  /** SHA-256 of the decoded content in hexadecimal. */
+  sha256?: string | null;
+};
+
+/** What becomes of a command whose caller goes away. */
+export type OnDisconnect = "kill" | "keep";
+
+/** Which of its two outputs a process wrote to. */
+export type OutputStream = "stdout" | "stderr";
+
+/** A process. */
+export type Process = {
+  /**
+   * The shell text, or the arguments with blanks between; its first
+   * [`crate::limit::COMMAND_SHOWN_CHARS`] characters.
+   */
+  command: string;
+  /** Milliseconds since 1970-01-01 UTC. */
+  endedAtMs?: number | null;
+  ending?: 
+  | null
+  | /** How it ended. */ Ending;
+  /** The number a shell would give for that. */
+  exitCode?: number | null;
+  /** Its id. */
+  id: ProcessId;
+  /** How it came to be. */
+  kind: ProcessKind;
+  /** Its output so far. */
+  log: LogState;
+  /** Its process id inside the sandbox; the shell's for an exec in a session. */
+  pid: number;
+  /** False once it has ended. */
+  running: boolean;
+  session?: 
+  | null
+  | /** The session it was started in. */ SessionId;
+  /** Milliseconds since 1970-01-01 UTC. */
+  startedAtMs: number;
+  usage?: 
+  | null
+  | /** What it used, once it has ended. */ ExecUsage;
+};
+
+/**
+ * Names a process of a sandbox. The caller may choose it.
+ *
+ * 1 to 128 letters, digits, `-`, `_`, `.` and `:`, beginning with a letter or a digit, and
+ * not digits alone.
+ */
+export type ProcessId = string;
+
+/** How a process came to be. */
+export type ProcessKind = "process" | "exec";
+
+/** Answer of `GET /v1/sandboxes/{id}/processes`. */
+export type ProcessList = {
+  /** Oldest first. */
+  processes: Process[];
+};
+
+/** Answer of `GET /v1/sandboxes/{id}/processes/{pid}/logs` as JSON. */
+export type ProcessLogs = {
+  /** Bytes from the asked cursor on that are not kept any more. */
+  droppedBytes: number;
+  /** Where the next read begins. */
+  nextCursor: number;
+  /** What is kept from the asked cursor on, in the order it was read. */
+  records: LogRecord[];
+  /** False once the process has ended, so nothing follows. */
+  running: boolean;
+};
+
+/** Answer of `POST /v1/sandboxes/{id}/processes/{pid}/wait`: what was waited for is so. */
+export type ProcessReady = {
+  line?: 
+  | null
+  | /** The line of output that was waited for, without its end. */ LogMatch;
+  /** The process, as it is now. */
+  process: Process;
+  /** The status that was answered, of a wait for HTTP. */
+  status?: number | null;
+};
+
+/** What a process reads. */
+export type ProcessStdin = "closed" | "open";
+
+/** How content is asked for in JSON. */
+export type ReadEncoding = "auto" | "utf8" | "base64";
+
+/** Body of `POST /v1/sandboxes/{id}/files:read`. */
+export type ReadFiles = {
+  /** How their contents are written. */
+  encoding?: ReadEncoding;
+  /** The files, 1 to 1000. */
+  paths: string[];
+  session?: 
+  | null
+  | /** Session whose current directory relative paths start at. */ SessionId;
+};
+
+/**
+ * What a sandbox may use. Absent values come from the node's configuration; values over the
+ * node's ceiling are refused.
+ */
+export type Resources = {
+  /** CPU time per second of wall time, in thousandths of one CPU: 1500 is one and a half. */
+  cpuMillis?: number | null;
+  /** Bytes of memory for all its processes and their page cache. */
+  memoryBytes?: number | null;
+  /** Processes and threads at once. */
+  pids?: number | null;
+};
+
+/** Why a version is not known any more. */
+export type ResyncReason = "expired" | "restarted";
+
+/** A sandbox. */
+export type Sandbox = {
+  /** Milliseconds since 1970-01-01 UTC. */
+  createdAtMs: number;
+  /** Environment of every command. */
+  env: Record<string, string>;
+  /** Why it failed, in the state `failed`. */
+  failure?: string | null;
+  /** Its id. */
+  id: SandboxId;
+  /** The image it was made from. */
+  image: ImageRef;
+  /** The caller's own names for it. */
+  labels: Record<string, string>;
+  /** What it may reach. */
+  network: NetworkPolicy;
+  /** The limits in force. */
+  resources: EffectiveResources;
+  /** Where it is in its life. */
+  state: SandboxState;
+  usage?: 
+  | null
+  | /** What it uses now; absent unless it runs. */ SandboxUsage;
+};
+
+/**
+ * Names a sandbox. The caller chooses it; the same id is always the same sandbox.
+ *
+ * 1 to 63 characters, letters, digits, `-`, `_` and `.`, beginning and ending with a letter or a
+ * digit, and not digits alone. Case matters. The rule keeps ids usable as one URL path segment,
+ * as a file name and, where they hold no `_` or `.`, as a DNS label.
+ */
+export type SandboxId = string;
+
+/** One page of sandboxes, sorted by id, without `usage`. */
+export type SandboxList = {
+  /** Where the next page starts; absent on the last. */
+  nextCursor?: string | null;
+  /** The sandboxes. */
+  sandboxes: Sandbox[];
+};
+
+/** Where a sandbox is in its life. */
+export type SandboxState = "creating" | "running" | "stopped" | "failed";
+
+/** What a running sandbox uses now. */
+export type SandboxUsage = {
+  /** Milliseconds of CPU since it started. */
+  cpuMs: number;
+  /** Bytes charged to it, page cache included. */
+  memoryBytes: number;
+  /** Times the kernel killed one of its processes for want of memory. */
+  oomKills: number;
+  /** Processes and threads. */
+  pids: number;
+};
+
+/** A session. */
+export type Session = {
+  /** A command runs in it. */
+  busy: boolean;
+  /** The `timeoutMs` of commands that name none. */
+  commandTimeoutMs?: number | null;
+  /** Milliseconds since 1970-01-01 UTC. */
+  createdAtMs: number;
+  /**
+   * The current directory of its shell; where the shell will start while there is none. U+FFFD
+   * stands for what is not UTF-8.
+   */
+  cwd: string;
+  /** Its id. */
+  id: SessionId;
+  /** When a command last began or ended in it. Milliseconds since 1970-01-01 UTC. */
+  lastUsedMs: number;
+  /** The name it was given. */
+  name?: string | null;
+  /**
+   * The process id of its shell inside the sandbox; none until it is used, and again after its
+   * shell has ended.
+   */
+  pid?: number | null;
+  /** Commands that wait for their turn. */
+  waiting: number;
+};
+
+/**
+ * Names a session of a sandbox. The caller chooses it; `default` is there from the beginning.
+ *
+ * 1 to 128 letters, digits, `-`, `_`, `.` and `:`, beginning with a letter or a digit, and
+ * not digits alone.
+ */
+export type SessionId = string;
+
+/** Answer of `GET /v1/sandboxes/{id}/sessions`. */
+export type SessionList = {
+  /** Sorted by id. */
+  sessions: Session[];
+};
+
+/** Body of `POST /v1/node:shutdown`. */
+export type Shutdown = {
+  /** What becomes of the sandboxes. */
+  sandboxes?: ShutdownSandboxes;
+};
+
+/** What a shutdown does to the sandboxes. */
+export type ShutdownSandboxes = "keep" | "stop" | "destroy";
+
+/** A signal of signal(7): a name, with or without `SIG`, or a number from 1 to 64. */
+export type Signal = string;
+
+/** Body of `POST /v1/sandboxes/{id}/processes/{pid}/signal`. */
+export type SignalProcess = {
+  /** The signal that every process of the tree gets. */
+  signal: Signal;
+};
+
+/** Body of `POST /v1/sandboxes/{id}/processes`. */
+export type StartProcess = {
+  /** Forget the process and its log as soon as it has ended and nobody follows it. */
+  autoCleanup?: boolean;
+  /** What to run. */
+  command: Command;
+  /** Working directory; relative paths start at the session's, else at the sandbox's own. */
+  cwd?: string | null;
+  /** Variables set (or, with null, unset) for this process only. */
+  env?: Record<string, string | null>;
+  id?: 
+  | null
+  | /**
+   * The id to give it; generated unless given. A running or remembered process with this id is
+   * an error.
+   */ ProcessId;
+  session?: 
+  | null
+  | /**
+   * Start with this session's directory and exported variables; waits until the session is
+   * idle. What the process changes does not come back.
+   */ SessionId;
+  /** What it reads. */
+  stdin?: ProcessStdin;
+  /** Milliseconds until its whole process tree is killed; none means no limit. */
+  timeoutMs?: number | null;
+};
+
+/** Answer of `POST /v1/sandboxes/{id}/processes/{pid}/stdin`. */
+export type StdinWritten = {
+  /** Bytes that the pipe to the process took: all of the body. */
+  writtenBytes: number;
+};
+
+/** A terminal. */
+export type Terminal = {
+  /** Columns. */
+  cols: number;
+  /** The shell text, or the arguments with blanks between. */
+  command: string;
+  /** Milliseconds since 1970-01-01 UTC. */
+  createdAtMs: number;
+  /** Milliseconds since 1970-01-01 UTC. */
+  endedAtMs?: number | null;
+  ending?: 
+  | null
+  | /** How it ended. */ Ending;
+  /** The number a shell would give for that. */
+  exitCode?: number | null;
+  /** Cursor of the oldest byte of output that is kept. */
+  firstCursor: number;
+  /** Its id. */
+  id: TerminalId;
+  /** Cursor of the next byte to come. */
+  nextCursor: number;
+  /** Process id, inside the sandbox, of the program it was made for. */
+  pid: number;
+  /** Rows. */
+  rows: number;
+  /** False once the program has ended. */
+  running: boolean;
+  session?: 
+  | null
+  | /** The session it was started in. */ SessionId;
+  /** Viewers connected now. */
+  viewers: number;
+};
+
+/**
+ * Names a terminal of a sandbox. The caller may choose it.
+ *
+ * 1 to 128 letters, digits, `-`, `_`, `.` and `:`, beginning with a letter or a digit, and
+ * not digits alone.
+ */
+export type TerminalId = string;
+
+/** Answer of `GET /v1/sandboxes/{id}/terminals`. */
+export type TerminalList = {
+  /** Oldest first. */
+  terminals: Terminal[];
+};
+
+/** What has been unpacked. */
+export type Unpacked = LeftOut & {
+  /** Bytes of the files' content. */
+  bytes: number;
+  /** Directories named by the archive, made or there already. */
+  directories: number;
+  /** Regular files, further names of one file not counted. */
+  files: number;
+  /** Further names of files. */
+  hardLinks: number;
+  /** Symbolic links. */
+  symlinks: number;
+};
+
+/** Body of `POST /v1/sandboxes/{id}/processes/{pid}/wait`. */
+export type WaitProcess = {
+  /** Milliseconds to wait; a day unless given. */
+  timeoutMs?: number | null;
+  /** What to wait for. */
+  until: WaitUntil;
+};
+
+/** What a wait waits for. */
+export type WaitUntil = 
+| /** The end of the process. */ {
+  type: "exit";
+}
+| /**
+ * A line of its output, also one that it wrote before the wait as far as the log has it. Give
+ * `text` or `pattern`. A line longer than [`crate::limit::WAIT_LINE_BYTES`] counts as several.
+ */ {
+  /**
+   * The line matches this regular expression, somewhere. Its syntax is that of Rust's crate
+   * `regex-lite`: that of JavaScript and Python without look-around and back-references;
+   * `(?i)` ignores case, classes as `\w` are ASCII's. A match takes linear time.
+   */
+  pattern?: string | null;
+  stream?: 
+  | null
+  | /** Only this output; both unless given. */ OutputStream;
+  /** The line holds this text; seen also in a line that has no end yet. */
+  text?: string | null;
+  type: "log";
+}
+| /** Something accepts TCP connections on this port of the sandbox's loopback, IPv4 or IPv6. */ {
+  /** The port. */
+  port: number;
+  type: "port";
+}
+| /** An HTTP server on this port of the sandbox's loopback answers a GET. */ {
+  /** The path and query to ask for. */
+  path?: string;
+  /** The port. */
+  port: number;
+  /** The highest status that counts. */
+  statusMax?: number;
+  /** The lowest status that counts. */
+  statusMin?: number;
+  type: "http";
+};
+
+/** Why nothing more can happen in what was watched. */
+export type WatchEnd = "deleted" | "moved";
+
+/**
+ * One event of a watch. The stream begins with `watching` and ends, unless the caller goes, with
+ * `stopped` or `error`.
+ */
+export type WatchEvent = 
+| /** What happens from here on is reported. */ {
+  /** Directories that are watched now. */
+  directories: number;
+  /** The absolute path that is watched. */
+  path: string;
+  type: "watching";
+}
+| /** Something changed. */ FileChange & {
+  type: "event";
+}
+| /**
+ * More changed than could be kept, and some of it is not reported. List `path` to know what is
+ * there; what happens from here on is reported again.
+ */ {
+  /** The path that is watched. */
+  path: string;
+  type: "overflow";
+}
+| /** Nothing more can happen there. */ {
+  /** Why. */
+  reason: WatchEnd;
+  type: "stopped";
+}
+| /** The watch cannot go on. */ {
+  /** Why, and what to do. */
+  error: ApiError;
+  type: "error";
+};
+
+/** Body of `POST /v1/sandboxes/{id}/files:write`. */
+export type WriteFiles = {
+  /** The files, 1 to 1000. They are written one after the other; each is whole or unchanged. */
+  files: NewFile[];
+  session?: 
+  | null
+  | /** Session whose current directory relative paths start at. */ SessionId;
+};

@@ -1,0 +1,137 @@
+/** What happens when connections break: a server of TCP in between cuts them. */
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { type AddressInfo, type Socket, connect, createServer } from 'node:net';
+import test, { type TestContext } from 'node:test';
+import { type ExecEvent, type LogEvent, OperationInterruptedError, getSandbox, parseSSEStream } from '@sandbar/sandbox';
+import { errorFrom, sandboxOf } from './bench.js';
+
+const state = process.env.SANDBAR_STATE_DIR ?? '/var/lib/sandbar';
+const url = new URL(process.env.SANDBAR_URL ?? readFileSync(`${state}/endpoint`, 'utf8').trim());
+const key = process.env.SANDBAR_KEY ?? readFileSync(`${state}/key`, 'utf8').trim();
+
+async function wire(t: TestContext) {
+  const sockets = new Set<Socket>();
+  let refusals = 0;
+  const server = createServer((socket) => {
+    if (refusals > 0) {
+      refusals--;
+      return socket.destroy();
+    }
+    const upstream = connect(Number(url.port), url.hostname);
+    for (const each of [socket, upstream]) {
+      sockets.add(each);
+      each.on('error', () => {});
+      each.on('close', () => {
+        socket.destroy();
+        upstream.destroy();
+      });
+    }
+    // The server answers to its own name only.
+    const asks = Buffer.from(`Host: 127.0.0.1:${(server.address() as AddressInfo).port}`);
+    socket.on('data', (chunk: Buffer) => {
+      const at = chunk.indexOf(asks);
+      if (at < 0) return void upstream.write(chunk);
+      upstream.write(Buffer.concat([chunk.subarray(0, at), Buffer.from(`Host: ${url.host}`), chunk.subarray(at + asks.length)]));
+    });
+    upstream.pipe(socket);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.after(() => {
+    for (const socket of sockets) socket.destroy();
+    server.close();
+  });
+  return {
+    binding: { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, key },
+    cut(times = 0) {
+      refusals = times;
+      for (const socket of sockets) socket.destroy();
+      sockets.clear();
+    },
+  };
+}
+
+test('a stream of a command goes on after its connection broke, without loss or repetition', async (t) => {
+  const direct = sandboxOf(t);
+  const { binding, cut } = await wire(t);
+  const sandbox = getSandbox(binding, direct.id);
+  let shown = '';
+  let cuts = 0;
+  let exitCode: number | undefined;
+  const command = 'for i in $(seq 1 300); do echo $i; [ $((i % 100)) = 0 ] && while [ ! -e /tmp/go$i ]; do sleep 0.01; done; done; exit 0';
+  for await (const event of parseSSEStream<ExecEvent>(await sandbox.execStream(`(${command})`))) {
+    if (event.type === 'stdout') shown += event.data;
+    assert.notEqual(event.type, 'error', event.error);
+    for (const at of [100, 200, 300]) {
+      if (cuts === at / 100 - 1 && shown.endsWith(`${at}\n`)) {
+        cuts++;
+        cut(2);
+        await direct.writeFile(`/tmp/go${at}`, '');
+      }
+    }
+    if (event.type === 'complete') exitCode = event.exitCode;
+  }
+  assert.equal(cuts, 3);
+  assert.equal(exitCode, 0);
+  assert.equal(shown, Array.from({ length: 300 }, (_, at) => `${at + 1}\n`).join(''));
+});
+
+test('the log of a process goes on after its connection broke', async (t) => {
+  const direct = sandboxOf(t);
+  const { binding, cut } = await wire(t);
+  const sandbox = getSandbox(binding, direct.id);
+  const process = await sandbox.startProcess('echo one; while [ ! -e /tmp/go ]; do sleep 0.01; done; echo two');
+  let shown = '';
+  for await (const event of parseSSEStream<LogEvent>(await sandbox.streamProcessLogs(process.id))) {
+    shown += event.data;
+    if (event.data === 'one\n') {
+      cut();
+      await direct.writeFile('/tmp/go', '');
+    }
+  }
+  assert.equal(shown, 'one\ntwo\n');
+});
+
+test('a command without a key is not run twice, and its end with its connection is told', async (t) => {
+  const direct = sandboxOf(t);
+  const { binding, cut } = await wire(t);
+  const sandbox = getSandbox(binding, direct.id);
+  const running = sandbox.exec('echo x >> /tmp/runs; echo begun; sleep 1000', { onOutput: () => cut() });
+  const error = await errorFrom(running);
+  assert.ok(error instanceof OperationInterruptedError, String(error));
+  assert.match(error.message, /connection/);
+  assert.equal((await direct.exec('wc -l < /tmp/runs; pgrep -x sleep || echo ended')).stdout, '1\nended\n');
+});
+
+test('a command with a key comes back and has run once', async (t) => {
+  const direct = sandboxOf(t);
+  const { binding, cut } = await wire(t);
+  const sandbox = getSandbox(binding, direct.id);
+  let told = false;
+  const result = await sandbox.exec('echo x >> /tmp/runs; echo begun; while [ ! -e /tmp/go ]; do sleep 0.01; done; wc -l < /tmp/runs', {
+    idempotencyKey: 'k',
+    onOutput() {
+      if (told) return;
+      told = true;
+      cut(1);
+      void direct.writeFile('/tmp/go', '');
+    },
+  });
+  assert.equal(result.stdout, 'begun\n1\n');
+});
+
+test('reading and writing is done again when the connection breaks', async (t) => {
+  const direct = sandboxOf(t);
+  const { binding, cut } = await wire(t);
+  const sandbox = getSandbox(binding, direct.id);
+  await sandbox.writeFile('/tmp/a', 'a');
+  cut(3);
+  assert.equal((await sandbox.readFile('/tmp/a')).content, 'a');
+  cut(3);
+  await sandbox.writeFile('/tmp/a', 'b');
+  cut(3);
+  assert.equal((await sandbox.exists('/tmp/a')).exists, true);
+  assert.equal((await direct.readFile('/tmp/a')).content, 'b');
+});

@@ -1,0 +1,127 @@
+//! An empty directory for somebody to fill, and its end if that comes to nothing.
+//!
+//! Only what was made or put in since is deleted: a directory that was there stays, empty as it was,
+//! and parents that were missing go as far as they are empty.
+
+use std::os::fd::AsFd;
+
+use api::error::ApiError;
+use sys::{
+    SysError, errno,
+    file::{self, Names},
+};
+
+use super::{
+    fault::fault,
+    mkdir::directories_telling,
+    path::{self, FilePath, Target},
+    remove,
+};
+
+/// A directory that was made, or found empty.
+#[derive(Debug)]
+pub(crate) struct Fresh {
+    path: FilePath,
+    /// What was not there before, outermost first: parents, and the directory itself.
+    made: Vec<FilePath>,
+}
+
+impl Fresh {
+    /// Makes the directory at the absolute path `text`, and missing parents. `attempt` is what it is
+    /// for, for errors: `DIRECTORY_NOT_EMPTY`, `FILE_EXISTS`, `NOT_DIRECTORY`, ...
+    pub(crate) fn make(attempt: &str, text: &str) -> Result<Self, ApiError> {
+        let path = path::absolute("/", text)?.trimmed();
+        let mut fresh = Self { path, made: Vec::new() };
+        fresh.fill().map_err(|error| {
+            fresh.remove_made();
+            fault(attempt, &fresh.path, error)
+        })?;
+        Ok(fresh)
+    }
+
+    fn fill(&mut self) -> Result<(), SysError> {
+        let Self { path, made } = self;
+        let dir = directories_telling(path, |new| made.push(new))?;
+        let dir = path::open(dir.as_fd(), c".", file::O_RDONLY | file::O_DIRECTORY)?;
+        match Names::new(dir).read()? {
+            None => Ok(()),
+            Some(_) => Err(SysError { call: "mkdirat", errno: errno::ENOTEMPTY }),
+        }
+    }
+
+    /// Deletes what was made, and what has been put into it.
+    pub(crate) fn discard(self) -> Result<(), ApiError> {
+        if self.made.last() == Some(&self.path) {
+            remove::remove(&self.path, true)?;
+        } else {
+            remove::empty(&self.path)?;
+        }
+        self.remove_made();
+        Ok(())
+    }
+
+    fn remove_made(&self) {
+        for path in self.made.iter().rev() {
+            let Ok(target) = Target::open("delete", path) else { continue };
+            let (parent, name) = target.place();
+            // One that somebody has put something into stays, and those above it with it.
+            file::remove_dir(parent, name).ok();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use api::error::ErrorCode;
+
+    use super::*;
+
+    fn make(path: &Path) -> Result<Fresh, ApiError> {
+        Fresh::make("check out into", path.to_str().unwrap())
+    }
+
+    #[test]
+    fn only_what_was_made_is_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/c");
+        let fresh = make(&path).unwrap();
+        fs::create_dir(path.join("d")).unwrap();
+        fs::write(path.join("d/file"), "").unwrap();
+        fresh.discard().unwrap();
+        assert!(!dir.path().join("a").exists());
+
+        let fresh = make(&path).unwrap();
+        fs::write(dir.path().join("a/mine"), "").unwrap();
+        fresh.discard().unwrap();
+        assert!(dir.path().join("a/mine").exists() && !dir.path().join("a/b").exists());
+
+        fs::create_dir_all(&path).unwrap();
+        let fresh = make(&path).unwrap();
+        fs::write(path.join("file"), "").unwrap();
+        fs::create_dir(path.join("d")).unwrap();
+        fresh.discard().unwrap();
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_there_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("full")).unwrap();
+        fs::write(dir.path().join("full/x"), "").unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        let long = format!("new/{}", "x".repeat(300));
+        for (path, code) in [
+            ("full", ErrorCode::DirectoryNotEmpty),
+            ("file", ErrorCode::FileExists),
+            ("file/x", ErrorCode::NotDirectory),
+            (&long, ErrorCode::NameTooLong),
+        ] {
+            let error = make(&dir.path().join(path)).unwrap_err();
+            assert_eq!(error.code, code, "{path}: {error}");
+        }
+        assert!(dir.path().join("full/x").exists() && dir.path().join("file").is_file());
+        assert!(!dir.path().join("new").exists());
+    }
+}
