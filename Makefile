@@ -16,6 +16,7 @@ test: setup format lint doc  ## Everything that CI runs
 	@scripts/build
 	@scripts/demo
 	@scripts/test-image
+	@scripts/test-sdk
 
 format:  ## Fail on formatting
 	cargo fmt --all -- --check

@@ -72,14 +72,13 @@ export async function repository(sandbox: Sandbox, name = 'repo', files: Record<
   for (const [path, content] of Object.entries({ 'README.md': '# It\n', 'package.json': JSON.stringify({ name, scripts: { build: 'mkdir -p dist && echo built > dist/out.js', test: 'echo ok' } }), ...files })) {
     await sandbox.writeFile(`/srv/work/${name}/${path}`, content);
   }
-  const done = await sandbox.exec(`set -e
-    cd /srv/work/${name}
+  const done = await sandbox.exec(`(set -e; cd /srv/work/${name}
     git init -q -b main; git add .; git -c user.name=t -c user.email=t@t commit -qm first
     for branch in develop feature-branch; do git branch $branch; done
     git clone -q --bare . /srv/git/user/${name}; ln -s ${name} /srv/git/user/${name}.git
     for host in 'https://github.com/' 'https://${env.GITHUB_TOKEN}@github.com/'; do
       git config --global --add url.file:///srv/git/.insteadOf "$host"
-    done`, { cwd: '/' });
+    done)`, { cwd: '/' });
   assert.equal(done.exitCode, 0, done.stderr);
 }
 

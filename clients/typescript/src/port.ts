@@ -75,13 +75,17 @@ export async function unexpose(scope: Scope, port: number): Promise<void> {
     await scope.done('DELETE', `/ports/${port}`, { attempt: `hide port ${port}`, repeatable: true });
   } catch (error) {
     // Hidden is hidden, as since 0.11.
-    if ((error as { code?: string }).code !== 'PORT_NOT_EXPOSED') throw error;
+    if (!['PORT_NOT_EXPOSED', 'SANDBOX_NOT_FOUND'].includes((error as { code?: string }).code!)) throw error;
   }
 }
 
 export async function list(scope: Scope, hostname?: string): Promise<ExposedPorts> {
   const call = { attempt: 'list exposed ports', repeatable: true };
-  const { ports } = await scope.json<{ ports: WirePort[] }>('GET', '/ports', call);
+  const { ports } = await scope.json<{ ports: WirePort[] }>('GET', '/ports', call).catch((error: { code?: string }) => {
+    // A sandbox is made by its first use, and looking is none.
+    if (error.code === 'SANDBOX_NOT_FOUND') return { ports: [] };
+    throw error;
+  });
   const all = ports.map((port) => portOf(port, hostname)) as ExposedPorts;
   // Not seen by JSON or iteration: as a list it is a list.
   Object.defineProperty(all, 'ports', { value: all });

@@ -599,6 +599,81 @@ export type FilesWritten = {
   files: FileResult_FileEntry[];
 };
 
+/** Credentials: a user and a password, or a header. */
+export type GitAuth = {
+  header?: 
+  | null
+  | /**
+   * A header for every request, for servers that want another form than a user and a password.
+   * Redirects are then not followed.
+   */ GitHeader;
+  /** The password or token. May be written `token` as well. */
+  password?: string | null;
+  /** The user; `x-access-token` unless given, which servers that look at the token only take. */
+  username?: string | null;
+};
+
+/** Body of `POST /v1/sandboxes/{id}/git/checkout`. */
+export type GitCheckout = {
+  auth?: 
+  | null
+  | /**
+   * What to show to a server of `http://` or `https://`, and to no other one: not after a
+   * redirect, and not when a configuration in the sandbox leads elsewhere. It is not stored.
+   */ GitAuth;
+  /** The branch or tag to check out; the remote's own default unless given. */
+  branch?: string | null;
+  /**
+   * The commit to check out, in place of a branch: 7 to 64 hexadecimal digits; with `depth` all
+   * of them. No branch is current then.
+   */
+  commit?: string | null;
+  /** How many commits of history to fetch, and that of one branch only; all unless given. */
+  depth?: number | null;
+  session?: 
+  | null
+  | /** The session whose directory relative paths start at. */ SessionId;
+  /**
+   * Where to: a directory that does not exist or is empty; relative paths start at the session's
+   * directory, else at the sandbox's own. The repository's name unless given.
+   */
+  targetDir?: string | null;
+  /** Milliseconds until git is killed and what it has made is deleted; ten minutes unless given. */
+  timeoutMs?: number | null;
+  /**
+   * The repository: `https://`, `http://`, `git://`, `ssh://`, `user@host:path`, or in the sandbox
+   * itself `file://` or an absolute path. A user and password in it are taken out before git
+   * sees it, and used as `auth`.
+   */
+  url: string;
+};
+
+/** A finished checkout. */
+export type GitCheckoutResult = {
+  /**
+   * The branch that is current; absent after a checkout of a tag or commit, and in an empty
+   * repository.
+   */
+  branch?: string | null;
+  /** The commit that is checked out; absent in an empty repository. */
+  commit?: string | null;
+  /** The absolute path of the directory. */
+  targetDir: string;
+  /**
+   * Where it came from, without user and password of `http://` and `https://`: what is stored as
+   * the remote `origin`.
+   */
+  url: string;
+};
+
+/** One header. */
+export type GitHeader = {
+  /** Its name, as `Authorization`. */
+  name: string;
+  /** Its value, as `Bearer TOKEN`. */
+  value: string;
+};
+
 /** Answer of `GET /healthz`. */
 export type Health = {
   /** `ok`, or `recovering` while sandboxes of an earlier run are being adopted. */

@@ -19,6 +19,7 @@ pub mod image;
 pub mod limit;
 pub mod node;
 pub mod pattern;
+pub mod port;
 pub mod process;
 pub mod sandbox;
 pub mod session;

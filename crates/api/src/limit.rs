@@ -212,3 +212,27 @@ pub const GIT_TIMEOUT_MS: u64 = 10 * 60 * 1000;
 /// Bytes of a git URL, of a branch's name, and of each part of the credentials: more than any server
 /// takes, little enough for an environment variable.
 pub const GIT_TEXT_BYTES: usize = 4096;
+/// Ports exposed at once in one sandbox.
+pub const EXPOSED_PORTS: usize = 64;
+
+/// Ports of one sandbox that were ever exposed: each is remembered, so that its URL stays the same
+/// when it is exposed again and none that was rotated away comes back.
+pub const REMEMBERED_PORTS: usize = 1024;
+
+/// Characters of the token in a port's URL.
+pub const PORT_TOKEN_CHARS: usize = 16;
+
+/// Characters of an exposed port's name.
+pub const PORT_NAME_CHARS: usize = 128;
+
+/// Listening ports of one sandbox that are listed: the lowest.
+pub const LISTENING_PORTS: usize = 4096;
+
+/// Connections from outside to the ports of one sandbox at once, each of which takes two descriptors
+/// of the agent's: an application with thousands of open event streams, and no more than the agent can
+/// have.
+pub const PORT_CONNECTIONS: usize = 8192;
+
+/// Bytes of one message of a WebSocket to a port. Larger ones are sent in pieces: their bounds mean
+/// nothing to what listens.
+pub const PORT_MESSAGE_BYTES: usize = 1024 * 1024;

@@ -1,5 +1,6 @@
 /** Workers: `fetch` does everything, also WebSockets with headers. */
 
+import * as workers from 'cloudflare:workers';
 import { Refused, type Outgoing, type Platform, type Socket } from './platform.js';
 
 interface WorkerSocket extends EventTarget {
@@ -11,15 +12,9 @@ interface WorkerSocket extends EventTarget {
 async function variable(name: string): Promise<string | undefined> {
   const fromProcess = (globalThis as { process?: { env?: Record<string, string> } }).process?.env?.[name];
   if (fromProcess) return fromProcess;
-  try {
-    // Only the runtime has this module; what bundles for it leaves the import as it is.
-    const module = 'cloudflare:workers';
-    const { env } = (await import(/* @vite-ignore */ module)) as { env: Record<string, unknown> };
-    const value = env[name];
-    return typeof value === 'string' && value ? value : undefined;
-  } catch {
-    return undefined;
-  }
+  // Older runtimes have the module without it.
+  const value = (workers.env as Record<string, unknown> | undefined)?.[name];
+  return typeof value === 'string' && value ? value : undefined;
 }
 
 function send(url: string, { method, headers, body, signal }: Outgoing): Promise<Response> {
