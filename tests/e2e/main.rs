@@ -11,6 +11,8 @@ mod hang;
 mod image;
 mod network;
 mod node;
+mod port;
+mod preview;
 mod process;
 mod sandbox;
 mod session;

@@ -29,6 +29,8 @@ mod routes;
 
 mod forward;
 
+mod preview;
+
 mod docs;
 mod log;
 mod metrics;

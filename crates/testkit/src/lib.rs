@@ -10,6 +10,7 @@
 mod git;
 mod http;
 mod leaks;
+mod preview;
 mod server;
 mod slot;
 pub mod tape;
@@ -18,6 +19,7 @@ mod viewer;
 pub use git::Git;
 pub use http::{Answer, Broken, Events, answer, events};
 pub use leaks::Leaks;
+pub use preview::{Preview, Seen};
 pub use server::{Server, Settings};
 pub use slot::Slot;
 pub use viewer::{PATIENCE, Viewer};

@@ -52,7 +52,8 @@ pub(crate) struct Arguments {
     /// Image of the sandboxes; the server's default unless given.
     #[arg(long)]
     image: Option<ImageRef>,
-    /// Measure large files too: 1 GiB written and read, a tree of 100,000 files listed.
+    /// Measure large files too: 1 GiB written and read, a tree of 100,000 files listed,
+    /// packed and unpacked.
     #[arg(long)]
     large_files: bool,
     /// Do the same with bwrap, crun, runc and podman, where these are installed (needs root).
