@@ -698,6 +698,32 @@ export type GitCheckoutResult = {
   url: string;
 };
 
+/**
+ * One event of a checkout (`text/event-stream`). The stream ends with exactly one `done` or
+ * `failed`.
+ */
+export type GitEvent = 
+| /** Git, or the server through it, says how far it is. */ {
+  /** The line, without its end. */
+  line: string;
+  /** How much of it is done, 0 to 100; absent where that is not known. */
+  percent?: number | null;
+  /** What is under way, as `Receiving objects`; absent where the line is about something else. */
+  phase?: string | null;
+  type: "progress";
+}
+| /** The files are there. */ GitCheckoutResult & {
+  type: "done";
+}
+| /**
+ * They are not. Nothing is left of the attempt, unless the error's details say otherwise
+ * (`leftOver`).
+ */ {
+  /** Why, and what to do. */
+  error: ApiError;
+  type: "failed";
+};
+
 /** One header. */
 export type GitHeader = {
   /** Its name, as `Authorization`. */
