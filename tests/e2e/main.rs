@@ -2,6 +2,7 @@
 
 mod api;
 mod archive;
+mod browser;
 mod command_line;
 mod disk;
 mod exec;

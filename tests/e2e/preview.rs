@@ -1,6 +1,6 @@
 //! Previews: requests to what listens in a sandbox, and what comes back.
 
-use std::time::Duration;
+use std::{path::Path, process::Command, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use reqwest::{Client, Method};
@@ -344,4 +344,77 @@ async fn a_visitor_starts_a_sandbox_that_stopped() {
     assert_eq!(state(&server).await, "running");
     Preview::start_app(&server, "s").await;
     assert_eq!(visit(host).await, 404, "the application has no page at its root");
+}
+
+/// Makes a certificate for all names below `preview.example`, its own authority.
+fn certify(dir: &Path) {
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
+        .args(["-days", "2", "-subj", "/CN=preview.example"])
+        .args(["-addext", "subjectAltName=DNS:*.preview.example", "-keyout", "key.pem"])
+        .args(["-out", "cert.pem"])
+        .current_dir(dir)
+        .output()
+        .expect("openssl runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+#[tokio::test]
+async fn previews_are_encrypted_and_spoken_in_http_2() {
+    let dir = tempfile::tempdir().unwrap();
+    certify(dir.path());
+    let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (cert, key) = (file("cert.pem"), file("key.pem"));
+    let settings = [
+        ("PREVIEW_LISTEN", "127.0.0.1:0"),
+        ("PREVIEW_URL", "https://preview.example"),
+        ("PREVIEW_TLS_CERT", cert.as_str()),
+        ("PREVIEW_TLS_KEY", key.as_str()),
+    ];
+    let server = Server::start_with(env!("CARGO_BIN_EXE_sandbar"), &settings);
+    let preview = Preview::of_app(&server, "s").await;
+    let address = server.preview_address();
+    // What curl prints, and whether it was content.
+    let curl = |arguments: &[&str], path: &str| {
+        let output = Command::new("curl")
+            .args(["-s", "-S", "--noproxy", "*", "--max-time", "30", "--cacert", &cert])
+            .arg("--connect-to")
+            .arg(format!("{}:443:{address}", preview.host))
+            .args(arguments)
+            .arg(format!("https://{}{path}", preview.host))
+            .output()
+            .unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    for (version, expected) in [("--http1.1", "1.1"), ("--http2", "2")] {
+        let (done, said) = curl(&[version, "-w", " %{http_version}"], "/headers");
+        assert!(done && said.ends_with(&format!(" {expected}")), "{said}");
+        assert!(
+            said.contains("\"X-Forwarded-Proto\", \"https\"")
+                || said.contains("\"x-forwarded-proto\", \"https\""),
+            "{said}"
+        );
+        assert!(said.contains(&format!("\"via\", \"{expected} sandbar\"")), "{said}");
+        let (done, said) = curl(&[version, "--data-binary", "body"], "/echo");
+        assert!(done && said == "body", "{said}");
+    }
+    // Cookies that HTTP/2 has sent apart are one line; another host on this connection is refused.
+    let (_, said) = curl(&["--http2", "-H", "cookie: a=1", "-H", "cookie: b=2"], "/headers");
+    assert!(said.contains("a=1; b=2"), "{said}");
+    let other = Preview::of_port(&server, "s", 9000).await.host;
+    for version in ["--http1.1", "--http2"] {
+        let host = format!("host: {other}");
+        let (_, said) = curl(&[version, "-w", " %{http_code}", "-H", &host], "/headers");
+        assert!(said.ends_with(" 421"), "{version}: {said}");
+    }
+
+    // The files are renewed; who trusts the new certificate gets through before long.
+    certify(dir.path());
+    let renewed = async {
+        while !curl(&[], "/headers").0 {
+            // The server looks now and then, and tells nobody.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    timeout(PATIENCE, renewed).await.unwrap();
 }

@@ -94,6 +94,9 @@ pub(crate) enum Command {
     Config(config::Arguments),
     /// Measure the server: creation, exec, terminals, files, memory.
     Bench(bench::Arguments),
+    /// What `bench --previews` runs in a sandbox.
+    #[command(hide = true)]
+    BenchInside(bench::preview::Inside),
     /// Print completions for a shell.
     Completions(completions::Arguments),
     /// Print the versions of this program and of the server.

@@ -77,6 +77,9 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
         Command::Image(arguments) => wait(|signals| until(signals, image::run(arguments, out))),
         Command::Version => wait(|signals| until(signals, version::run(out))),
         Command::Bench(arguments) => wait(|signals| bench::run(arguments, out, signals)),
+        Command::BenchInside(arguments) => {
+            wait(|signals| until(signals, bench::preview::inside(arguments)))
+        }
         // These start processes that must have no threads before them, so no runtime exists yet.
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Down(arguments) => down::run(&arguments, out),

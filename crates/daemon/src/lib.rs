@@ -48,6 +48,12 @@ pub use self::{
     serve::{DownReport, ServeError, down, serve},
 };
 
+/// The process of this machine that listens on TCP port `port`, if its descriptors can be seen.
+#[must_use]
+pub fn listener_on(port: u16) -> Option<u32> {
+    port_owner::find(port).map(|owner| owner.pid)
+}
+
 /// The OpenAPI document of the whole API, without starting anything.
 #[must_use]
 pub fn openapi() -> OpenApi {

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::panic, clippy::missing_panics_doc, reason = "a test bench fails by panicking")]
 
+mod browser;
 mod git;
 mod http;
 mod leaks;
@@ -16,6 +17,7 @@ mod slot;
 pub mod tape;
 mod viewer;
 
+pub use browser::{Browser, Page};
 pub use git::Git;
 pub use http::{Answer, Broken, Events, answer, events};
 pub use leaks::Leaks;

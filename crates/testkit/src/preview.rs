@@ -55,7 +55,8 @@ impl<'a> Preview<'a> {
         assert_eq!(exposed.status, 201, "{}", exposed.text);
         let exposed: ExposedPort =
             serde_json::from_str(&exposed.text).expect("it is an exposed port");
-        let host = exposed.url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+        let (_, host) = exposed.url.split_once("://").expect("a URL has a scheme");
+        let host = host.trim_end_matches('/').to_owned();
         let http = Client::builder().redirect(Policy::none()).build().expect("a client is made");
         Self { server, host, http }
     }

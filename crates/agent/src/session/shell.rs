@@ -89,8 +89,9 @@ const LOOKS: usize = 5;
 /// then in a call that no trap ends, like the opening of a named pipe.
 const RETURN_WAIT: Duration = Duration::from_millis(50);
 
-/// How long it may take after that before it counts as lost.
-const INTERRUPT_WAIT: Duration = Duration::from_secs(1);
+/// How long it may take after that before it counts as lost, with all its state: a machine may be very
+/// busy.
+const INTERRUPT_WAIT: Duration = Duration::from_secs(3);
 
 /// How often the shell may be found out of its loop before it counts as lost: an interrupt throws it
 /// out once.

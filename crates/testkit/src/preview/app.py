@@ -4,6 +4,7 @@ loopback only, and writes a line when it is ready."""
 import base64, hashlib, http.server, json, struct, sys, threading
 
 released = threading.Event()
+chat = []
 
 
 class App(http.server.BaseHTTPRequestHandler):
@@ -99,8 +100,13 @@ class App(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(b"half")
             self.close_connection = True
-        elif path == "/ws":
-            self.websocket()
+        elif path in ("/ws", "/chat"):
+            self.websocket(path == "/chat")
+        elif path == "/page":
+            self.reply(b"<!doctype html><title>page</title><h1>page</h1>", 200, [("Content-Type", "text/html")])
+        elif path == "/worker.js":
+            body = b"self.addEventListener('fetch', e => e.respondWith(new Response('worker')))"
+            self.reply(body, 200, [("Content-Type", "text/javascript")])
         elif path == "/upgrade":
             self.send_response(101)
             self.send_header("Connection", "Upgrade")
@@ -117,8 +123,8 @@ class App(http.server.BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_PROPFIND = do
 
-    def websocket(self):
-        """Sends every message back, RFC 6455."""
+    def websocket(self, is_chat):
+        """Sends every message back, or to everybody, RFC 6455."""
         key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
         accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
         self.send_response(101)
@@ -127,6 +133,7 @@ class App(http.server.BaseHTTPRequestHandler):
         self.send_header("Sec-WebSocket-Accept", accept)
         self.end_headers()
         self.close_connection = True
+        chat.append(self.wfile)
         while True:
             head = self.rfile.read(2)
             if len(head) < 2:
@@ -144,8 +151,11 @@ class App(http.server.BaseHTTPRequestHandler):
                 size = b"\x7e" + struct.pack(">H", length)
             else:
                 size = b"\x7f" + struct.pack(">Q", length)
-            self.wfile.write(bytes([head[0]]) + size + data)
-            if head[0] & 15 == 8:
+            is_close = head[0] & 15 == 8
+            for place in chat if is_chat and not is_close else [self.wfile]:
+                place.write(bytes([head[0]]) + size + data)
+            if is_close:
+                chat.remove(self.wfile)
                 return
 
 
