@@ -32,7 +32,7 @@ for (const [name, command] of [
   ['Node', [process.execPath, 'runtimes/program.mjs']],
   ['Node, by require', [process.execPath, 'runtimes/program.cjs']],
   ['Bun', ['node_modules/.bin/bun', 'runtimes/program.mjs']],
-  ['Deno', ['node_modules/.bin/deno', 'run', '--node-modules-dir=manual', '--no-lock', '--allow-net', '--allow-env', '--allow-read', 'runtimes/program.mjs']],
+  ['Deno', ['node_modules/@deno/linux-x64-glibc/deno', 'run', '--node-modules-dir=manual', '--no-lock', '--allow-net', '--allow-env', '--allow-read', 'runtimes/program.mjs']],
 ] as const) {
   test(name, { timeout: 120_000 }, async () => {
     const [program, ...args] = command;
