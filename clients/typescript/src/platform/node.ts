@@ -186,11 +186,12 @@ async function socket(url: string, headers: Record<string, string>, signal?: Abo
       finish(error as Error);
     }
   };
+  // What came with the answer is read first, and before the end. The caller sets its handlers before
+  // the first message is told: reading begins when all that waits for this has run.
+  if (head.length > 0) raw.unshift(head);
   raw.on('data', read);
   raw.on('error', finish);
   raw.on('close', () => finish());
-  // The caller sets its handlers before the first message is told.
-  if (head.length > 0) queueMicrotask(() => setTimeout(() => read(head)));
   return handle;
 }
 
