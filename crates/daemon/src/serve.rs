@@ -18,7 +18,7 @@ use std::{
 
 use api::{error::ApiError, limit::PAGE_ENTRIES, node::ShutdownSandboxes, sandbox::ListSandboxes};
 use engine::{Engine, EngineConfig};
-use jail::{JailError, Launcher, NodeSpec};
+use jail::{JailError, Launcher, NodeSpec, Volumes};
 use link::Links;
 use tokio::{
     runtime::Runtime,
@@ -119,7 +119,8 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     let doors = Doors { api: listener, previews, tls };
     let key = Key::establish(&config.node.state_dir, config.api.key.as_ref())?;
     let node = Node::start(config, claim)?;
-    let outcome = node.runtime.block_on(running(&node.config, node.launchers, doors, key));
+    let outcome =
+        node.runtime.block_on(running(&node.config, (node.launchers, node.volumes), doors, key));
     node.ground.end(node.runtime, outcome)
 }
 
@@ -133,7 +134,8 @@ pub fn down(config: Config, destroy: bool) -> Result<DownReport, ServeError> {
     preflight::state_dir(&config.node.state_dir)?;
     let claim = claim(&config)?;
     let node = Node::start(config, claim)?;
-    let outcome = node.runtime.block_on(ending(&node.config, node.launchers, destroy));
+    let outcome =
+        node.runtime.block_on(ending(&node.config, (node.launchers, node.volumes), destroy));
     node.ground.end(node.runtime, outcome)
 }
 
@@ -141,6 +143,7 @@ pub fn down(config: Config, destroy: bool) -> Result<DownReport, ServeError> {
 struct Node {
     config: Config,
     launchers: Vec<Launcher>,
+    volumes: Volumes,
     ground: Ground,
     runtime: Runtime,
 }
@@ -149,6 +152,8 @@ impl Node {
     fn start(config: Config, claim: Claim) -> Result<Self, ServeError> {
         let spec = node_spec(&config);
         let failed = |source| ServeError::Jail { attempt: "starting a launcher", source };
+        // Before the launchers, which mount the volumes in it.
+        jail::own_mounts().map_err(failed)?;
         let program = jail::sealed_program().map_err(failed)?;
         let launcher = || Launcher::start(&spec, program.as_fd()).map_err(failed);
         // One more removes files, which can take long; and one keeps the ground.
@@ -160,12 +165,14 @@ impl Node {
             .thread_name("daemon")
             .build()
             .map_err(|source| ServeError::System { attempt: "starting threads", source })?;
-        if let Err(error) = ground.begin(&config.node.name) {
-            // The first error is the one to tell; what half a start made goes with it.
-            drop(ground.clear());
-            return Err(error);
+        match ground.begin(&config.node.name) {
+            Ok(volumes) => Ok(Self { config, launchers, volumes, ground, runtime }),
+            Err(error) => {
+                // The first error is the one to tell; what half a start made goes with it.
+                drop(ground.clear());
+                Err(error)
+            }
         }
-        Ok(Self { config, launchers, ground, runtime })
     }
 }
 
@@ -176,11 +183,16 @@ struct Ground {
 }
 
 impl Ground {
-    fn begin(&mut self, name: &str) -> Result<(), ServeError> {
+    fn begin(&mut self, name: &str) -> Result<Volumes, ServeError> {
         let failed = |attempt| move |source| ServeError::Jail { attempt, source };
         let jails = self.launcher.jails().map_err(failed("looking for running sandboxes"))?;
         self.claim.settle(name, !jails.is_empty())?;
-        self.launcher.set_up_network().map_err(failed("setting up the network"))
+        let volumes = self.launcher.set_up_volumes().map_err(failed("mounting the volumes"))?;
+        if let Volumes::Plain(why) = &volumes {
+            tracing::warn!(%why, "the disk space of sandboxes is not limited");
+        }
+        self.launcher.set_up_network().map_err(failed("setting up the network"))?;
+        Ok(volumes)
     }
 
     /// Ends the threads and, if no sandbox is left to need them, the node's network and cgroups,
@@ -214,9 +226,10 @@ fn node_spec(config: &Config) -> NodeSpec {
     }
 }
 
-fn engine_config(config: &Config) -> EngineConfig {
+fn engine_config(config: &Config, volumes: Volumes) -> EngineConfig {
     EngineConfig {
         node: node_spec(config),
+        volumes,
         default_image: config.node.default_image.clone(),
         default_limits: config.limits.default,
         max_limits: config.limits.max,
@@ -230,19 +243,17 @@ fn links(config: &Config) -> Links {
     Links::new(config.node.state_dir.join("run"))
 }
 
-async fn open(config: &Config, launchers: Vec<Launcher>) -> Result<Engine, ServeError> {
-    Engine::open(engine_config(config), launchers, links(config))
+/// What an engine works with: its launchers, and what they found the node's volumes to be.
+type Tools = (Vec<Launcher>, Volumes);
+
+async fn open(config: &Config, (launchers, volumes): Tools) -> Result<Engine, ServeError> {
+    Engine::open(engine_config(config, volumes), launchers, links(config))
         .await
         .map_err(|source| ServeError::Engine { attempt: "opening the state directory", source })
 }
 
 /// Answers requests from the moment the threads run; they wait for the engine to be open.
-async fn running(
-    config: &Config,
-    launchers: Vec<Launcher>,
-    doors: Doors,
-    key: Key,
-) -> Result<(), ServeError> {
+async fn running(config: &Config, tools: Tools, doors: Doors, key: Key) -> Result<(), ServeError> {
     let failed = |source| ServeError::System { attempt: "listening on the port", source };
     let address = doors.api.local_addr().map_err(failed)?;
     let previews = doors.describe(config).map_err(failed)?;
@@ -274,7 +285,7 @@ async fn running(
             tokio::join!(server::run(door, router.clone(), stop.cancelled()), previews);
         }
     });
-    let outcome = until_asked(config, launchers, address, opened, asked).await;
+    let outcome = until_asked(config, tools, address, opened, asked).await;
     stop.cancel();
     if let Err(error) = serving.await {
         tracing::error!(%error, "the server's task failed");
@@ -321,14 +332,14 @@ impl Doors {
 /// Drops `opened` when the engine cannot be opened, which answers the requests that wait for it.
 async fn until_asked(
     config: &Config,
-    launchers: Vec<Launcher>,
+    tools: Tools,
     address: SocketAddr,
     opened: watch::Sender<Option<Engine>>,
     mut asked: mpsc::Receiver<ShutdownSandboxes>,
 ) -> Result<(Engine, ShutdownSandboxes), ServeError> {
     let mut signals = Signals::new()
         .map_err(|source| ServeError::System { attempt: "waiting for signals", source })?;
-    let engine = open(config, launchers).await?;
+    let engine = open(config, tools).await?;
     opened.send_replace(Some(engine.clone()));
     let endpoint = endpoint::publish(&config.node.state_dir, address)
         .map_err(|source| ServeError::System { attempt: "writing the endpoint file", source })?;
@@ -341,12 +352,8 @@ async fn until_asked(
     Ok((engine, sandboxes))
 }
 
-async fn ending(
-    config: &Config,
-    launchers: Vec<Launcher>,
-    destroy: bool,
-) -> Result<DownReport, ServeError> {
-    let engine = open(config, launchers).await?;
+async fn ending(config: &Config, tools: Tools, destroy: bool) -> Result<DownReport, ServeError> {
+    let engine = open(config, tools).await?;
     let sandboxes = count(&engine).await?;
     let fate = if destroy { ShutdownSandboxes::Destroy } else { ShutdownSandboxes::Stop };
     shut_down(&engine, fate).await?;
