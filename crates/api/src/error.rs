@@ -29,8 +29,10 @@ pub enum ErrorCode {
     NotRegularFile,
     /// The URL is none that git can clone from here.
     InvalidGitUrl,
-    /// No key, or a key this server does not know.
+    /// No key, or a key this server does not know, or does not know any more.
     Unauthorized,
+    /// The key is good, and its scope does not allow this.
+    Forbidden,
     /// The `Host` or `Origin` header names a site that may not call this API.
     HostNotAllowed,
     /// The user inside the sandbox may not do this.
@@ -43,6 +45,8 @@ pub enum ErrorCode {
     RouteNotFound,
     /// No sandbox with this id.
     SandboxNotFound,
+    /// No key with this name.
+    KeyNotFound,
     /// No image with this name in the store; `sandbar image ls` lists them.
     ImageNotFound,
     /// No such file or directory.
@@ -65,6 +69,8 @@ pub enum ErrorCode {
     ProcessReadyTimeout,
     /// A sandbox with this id exists with other settings.
     SandboxExists,
+    /// A key with this name is there already.
+    KeyExists,
     /// A process with this id is there already.
     ProcessExists,
     /// A session with this id is there already.
@@ -116,7 +122,7 @@ pub enum ErrorCode {
     AgentUnreachable,
     /// The git server could not be reached, or the connection broke.
     GitNetworkError,
-    /// The node has no room for another sandbox now.
+    /// The node has no room for another sandbox now, is creating too many, or has all its keys.
     CapacityExceeded,
     /// The node is stopping.
     ShuttingDown,
@@ -144,12 +150,14 @@ impl ErrorCode {
             | Self::InvalidGitUrl => 400,
             Self::Unauthorized => 401,
             // 401 would speak of the API's own key.
-            Self::HostNotAllowed
+            Self::Forbidden
+            | Self::HostNotAllowed
             | Self::PermissionDenied
             | Self::ReadOnly
             | Self::GitAuthFailed => 403,
             Self::RouteNotFound
             | Self::SandboxNotFound
+            | Self::KeyNotFound
             | Self::ImageNotFound
             | Self::FileNotFound
             | Self::CommandNotFound
@@ -161,6 +169,7 @@ impl ErrorCode {
             Self::MethodNotAllowed => 405,
             Self::ProcessReadyTimeout => 408,
             Self::SandboxExists
+            | Self::KeyExists
             | Self::ProcessExists
             | Self::SessionAlreadyExists
             | Self::TerminalExists

@@ -13,6 +13,7 @@ pub mod exec;
 pub mod file;
 pub mod id;
 pub mod image;
+pub mod key;
 pub mod limit;
 pub mod node;
 pub mod process;

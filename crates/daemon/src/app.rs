@@ -3,18 +3,22 @@
 use std::{sync::Arc, time::Duration};
 
 use api::{error::ErrorCode, node::ShutdownSandboxes};
-use engine::Engine;
+use engine::{Engine, Keys, Places};
 use link::Links;
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
     time::timeout,
 };
 
-use crate::{docs::Docs, hosts::Hosts, key::Key, metrics::Metrics, reply::Failure};
+use crate::{docs::Docs, hosts::Hosts, key::KeyFile, metrics::Metrics, reply::Failure};
 
 /// Requests that are worked on at once. Each may hold a connection, a link to an agent and a few
 /// buffers; enough for every sandbox of a full node to stream, few enough for 256 MiB.
 pub(crate) const REQUESTS_AT_ONCE: usize = 4096;
+
+/// Of these, those that only admin keys get, so that the node can be seen to and others' work ended
+/// however much of it there is.
+pub(crate) const KEPT_REQUESTS: usize = 256;
 
 /// How long a request waits for the engine of a daemon that has just been started. Adopting a
 /// thousand sandboxes takes well under a second.
@@ -30,12 +34,13 @@ pub(crate) struct Parts {
     /// None until the engine has adopted the sandboxes of an earlier run.
     pub(crate) engine: watch::Receiver<Option<Engine>>,
     pub(crate) links: Links,
-    pub(crate) key: Key,
+    pub(crate) keys: Keys,
+    pub(crate) key_file: Arc<KeyFile>,
     pub(crate) hosts: Hosts,
     pub(crate) metrics: Metrics,
     pub(crate) docs: Docs,
-    /// A permit per request in work, [`REQUESTS_AT_ONCE`] in all.
-    pub(crate) requests: Arc<Semaphore>,
+    /// A place per request in work, [`REQUESTS_AT_ONCE`] in all.
+    pub(crate) requests: Places,
     /// Where `POST /v1/node:shutdown` asks for the end; room for one, because one is enough.
     pub(crate) shutdown: mpsc::Sender<ShutdownSandboxes>,
 }

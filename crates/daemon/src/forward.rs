@@ -31,6 +31,7 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
+use engine::Key;
 use http::{HeaderMap, Method, Uri};
 use hyper::body::Incoming;
 use link::Links;
@@ -70,13 +71,14 @@ impl Forward {
 pub(crate) async fn forward(
     State(app): State<App>,
     axum::Extension(route): axum::Extension<Forward>,
+    axum::Extension(key): axum::Extension<std::sync::Arc<Key>>,
     SandboxPath(id): SandboxPath,
     request: Request,
 ) -> Result<Response, Failure> {
     admit(route, &request)?;
     let engine = app.engine().await?;
     let activate = || async {
-        let active = engine.activate(&id).await;
+        let active = engine.activate(&id, &key).await;
         app.metrics.lifecycle(Lifecycle::Activate, active.is_ok());
         active.map(|active| (active.jail.0, active))
     };

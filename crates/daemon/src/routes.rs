@@ -5,6 +5,7 @@
 
 pub(crate) mod docs;
 mod image;
+mod key;
 mod metrics;
 mod node;
 mod sandbox;
@@ -32,6 +33,9 @@ pub(crate) fn table() -> (Router<App>, OpenApi) {
         .routes(routes!(sandbox::get, sandbox::destroy))
         .routes(routes!(image::list))
         .routes(routes!(image::build))
+        .routes(routes!(key::create, key::list))
+        .routes(routes!(key::remove))
+        .routes(routes!(key::rotate))
         .routes(routes!(node::shutdown))
         .routes(routes!(node::healthz))
         .routes(routes!(metrics::metrics))

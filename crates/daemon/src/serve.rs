@@ -17,23 +17,23 @@ use std::{
 };
 
 use api::{error::ApiError, limit::PAGE_ENTRIES, node::ShutdownSandboxes, sandbox::ListSandboxes};
-use engine::{Engine, EngineConfig};
+use engine::{Engine, EngineConfig, Keys, Places, Secret};
 use jail::{JailError, Launcher, NodeSpec};
 use link::Links;
 use tokio::{
     runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
-    sync::{Semaphore, mpsc, oneshot, watch},
+    sync::{mpsc, oneshot, watch},
 };
 
 use crate::{
-    app::{App, Parts, REQUESTS_AT_ONCE},
+    app::{App, KEPT_REQUESTS, Parts, REQUESTS_AT_ONCE},
     claim::{self, Claim, ClaimError},
     config::Config,
     docs::Docs,
     endpoint,
     hosts::Hosts,
-    key::{Key, KeyError},
+    key::{Established, KeyError, KeyFile},
     log,
     metrics::Metrics,
     middleware,
@@ -110,7 +110,7 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     preflight::state_dir(&config.node.state_dir)?;
     let claim = claim(&config)?;
     let listener = preflight::listen(config.api.listen)?;
-    let key = Key::establish(&config.node.state_dir, config.api.key.as_ref())?;
+    let key = KeyFile::establish(&config.node.state_dir, config.api.key.as_ref())?;
     let node = Node::start(config, claim)?;
     let outcome = node.runtime.block_on(running(&node.config, node.launchers, listener, key));
     node.ground.end(node.runtime, outcome)
@@ -223,8 +223,8 @@ fn links(config: &Config) -> Links {
     Links::new(config.node.state_dir.join("run"))
 }
 
-async fn open(config: &Config, launchers: Vec<Launcher>) -> Result<Engine, ServeError> {
-    Engine::open(engine_config(config), launchers, links(config))
+async fn open(config: &Config, launchers: Vec<Launcher>, keys: Keys) -> Result<Engine, ServeError> {
+    Engine::open(engine_config(config), launchers, links(config), keys)
         .await
         .map_err(|source| ServeError::Engine { attempt: "opening the state directory", source })
 }
@@ -234,7 +234,7 @@ async fn running(
     config: &Config,
     launchers: Vec<Launcher>,
     listener: TcpListener,
-    key: Key,
+    key: Established,
 ) -> Result<(), ServeError> {
     let failed = |source| ServeError::System { attempt: "listening on the port", source };
     let address = listener.local_addr().map_err(failed)?;
@@ -242,20 +242,24 @@ async fn running(
     let (opened, engine) = watch::channel(None);
     let (shutdown, asked) = mpsc::channel(1);
     let (table, document) = routes::table();
+    let Established { file, secret, created_at_ms } = key;
+    let keys = Keys::new(&secret, created_at_ms, config.api.max_requests_per_key);
     let app = App::new(Parts {
         engine,
         links: links(config),
-        key,
+        keys: keys.clone(),
+        key_file: Arc::new(file),
         hosts: Hosts::new(address, config.api.allowed_hosts.clone()),
         metrics: Metrics::new(),
         docs: Docs::new(&document, &endpoint::url(address)),
-        requests: Arc::new(Semaphore::new(REQUESTS_AT_ONCE)),
+        requests: Places::new(REQUESTS_AT_ONCE, KEPT_REQUESTS),
         shutdown,
     });
     let (stop, stopped) = oneshot::channel::<()>();
     let stopped = async move { drop(stopped.await) };
     let serving = tokio::spawn(server::run(listener, middleware::around(table, &app), stopped));
-    let outcome = until_asked(config, launchers, address, opened, asked).await;
+    let starting = Starting { launchers, address, keys, opened };
+    let outcome = until_asked(config, starting, asked).await;
     drop(stop);
     if let Err(error) = serving.await {
         tracing::error!(%error, "the server's task failed");
@@ -264,20 +268,27 @@ async fn running(
     shut_down(&engine, sandboxes).await
 }
 
+/// What a server has before its engine is open.
+struct Starting {
+    launchers: Vec<Launcher>,
+    address: SocketAddr,
+    keys: Keys,
+    opened: watch::Sender<Option<Engine>>,
+}
+
 /// Opens the engine, tells that the server is there, and waits for the end: what becomes of the
 /// sandboxes then.
 ///
 /// Drops `opened` when the engine cannot be opened, which answers the requests that wait for it.
 async fn until_asked(
     config: &Config,
-    launchers: Vec<Launcher>,
-    address: SocketAddr,
-    opened: watch::Sender<Option<Engine>>,
+    starting: Starting,
     mut asked: mpsc::Receiver<ShutdownSandboxes>,
 ) -> Result<(Engine, ShutdownSandboxes), ServeError> {
+    let Starting { launchers, address, keys, opened } = starting;
     let mut signals = Signals::new()
         .map_err(|source| ServeError::System { attempt: "waiting for signals", source })?;
-    let engine = open(config, launchers).await?;
+    let engine = open(config, launchers, keys).await?;
     opened.send_replace(Some(engine.clone()));
     let endpoint = endpoint::publish(&config.node.state_dir, address)
         .map_err(|source| ServeError::System { attempt: "writing the endpoint file", source })?;
@@ -295,7 +306,12 @@ async fn ending(
     launchers: Vec<Launcher>,
     destroy: bool,
 ) -> Result<DownReport, ServeError> {
-    let engine = open(config, launchers).await?;
+    // Nobody calls: there is no server.
+    let secret = Secret::generate().map_err(|error| ServeError::System {
+        attempt: "asking the kernel for randomness",
+        source: io::Error::other(error.to_string()),
+    })?;
+    let engine = open(config, launchers, Keys::new(&secret, 0, 1)).await?;
     let sandboxes = count(&engine).await?;
     let fate = if destroy { ShutdownSandboxes::Destroy } else { ShutdownSandboxes::Stop };
     shut_down(&engine, fate).await?;
@@ -314,7 +330,7 @@ async fn count(engine: &Engine) -> Result<usize, ServeError> {
     let mut sandboxes = 0;
     loop {
         let page = engine
-            .list(&query)
+            .list(&query, None)
             .await
             .map_err(|source| ServeError::Engine { attempt: "counting the sandboxes", source })?;
         sandboxes += page.sandboxes.len();

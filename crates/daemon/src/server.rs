@@ -1,5 +1,6 @@
 //! The HTTP server: accepts connections, bounds their number and their heads, ends them kindly.
 
+mod crowd;
 mod linger;
 
 #[cfg(test)]
@@ -8,7 +9,8 @@ mod tests;
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use axum::Router;
-use hyper::server::conn::http1;
+use http::Request;
+use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
@@ -20,11 +22,15 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::task::TaskTracker;
+use tower::{ServiceExt, service_fn};
 
-use self::linger::Lingering;
+use self::{crowd::Crowd, linger::Lingering};
 use crate::app::REQUESTS_AT_ONCE;
 
-/// Connections at once: one per request in work, and as many idle ones in clients' pools.
+pub(crate) use self::crowd::{Seat, Working};
+
+/// Connections at once: one per request in work, and as many idle ones in clients' pools. Past it, an
+/// idle one is closed for each new one, see [`crowd`].
 const CONNECTIONS: usize = 2 * REQUESTS_AT_ONCE;
 
 /// Time for a request's whole head, counted on a kept connection from the end of the last answer, so
@@ -50,18 +56,34 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Serves until `stop` ends, then gives requests under way [`DRAIN`] and cuts off the rest. At return
 /// no connection is left.
 pub(crate) async fn run(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    serve(listener, router, CONNECTIONS, stop).await;
+}
+
+async fn serve(
+    listener: TcpListener,
+    router: Router,
+    connections_at_once: usize,
+    stop: impl Future<Output = ()>,
+) {
+    let places = Arc::new(Semaphore::new(connections_at_once));
+    let crowd = Crowd::default();
     let graceful = GracefulShutdown::new();
     let connections = TaskTracker::new();
     let cut_off = tokio_util::sync::CancellationToken::new();
     let mut stop = pin!(stop);
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &places) => accepted,
+            accepted = accept(&listener, &places, &crowd) => accepted,
             () = &mut stop => break,
         };
         let Some((stream, place)) = accepted else { continue };
-        let service = TowerToHyperService::new(router.clone());
+        let seat = crowd.enter();
+        let (router, own_seat) = (router.clone(), seat.clone());
+        let service =
+            TowerToHyperService::new(service_fn(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(own_seat.clone());
+                router.clone().oneshot(request)
+            }));
         let connection = builder().serve_connection(TokioIo::new(Lingering::new(stream)), service);
         let connection = graceful.watch(connection);
         let cut_off = cut_off.clone();
@@ -72,6 +94,7 @@ pub(crate) async fn run(listener: TcpListener, router: Router, stop: impl Future
                     // A caller that left, or an answer that broke off: the request's line says it.
                     tracing::debug!(%error, "a connection broke");
                 },
+                () = seat.closed() => tracing::debug!("an idle connection was closed for a new one"),
                 () = cut_off.cancelled() => {}
             }
         });
@@ -89,22 +112,29 @@ pub(crate) async fn run(listener: TcpListener, router: Router, stop: impl Future
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
+    crowd: &Crowd,
 ) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, _)) => {
-            // Answers are small and whole: Nagle's wait would cost a delayed ACK each.
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "TCP_NODELAY was refused");
-            }
-            Some((stream, place))
-        }
+    let stream = match listener.accept().await {
+        Ok((stream, _)) => stream,
         Err(error) => {
             tracing::warn!(%error, "a connection could not be accepted");
+            crowd.close_one();
             sleep(ACCEPT_PAUSE).await;
-            None
+            return None;
         }
+    };
+    // Answers are small and whole: Nagle's wait would cost a delayed ACK each.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY was refused");
     }
+    let place = match Arc::clone(places).try_acquire_owned() {
+        Ok(place) => place,
+        Err(_full) => {
+            crowd.close_one();
+            Arc::clone(places).acquire_owned().await.ok()?
+        }
+    };
+    Some((stream, place))
 }
 
 /// `half_close` stays off: a caller that closes its side is gone, and what it asked for is dropped.

@@ -5,7 +5,8 @@
 //!                          └▶ state (what may happen)      └▶ record (SQLite)
 //! ```
 //!
-//! Owns: which sandboxes exist, where they are in their life, their records. Does not: know what a
+//! Owns: which sandboxes exist, where they are in their life, in whose name; their records and those
+//! of the keys. Does not: know what a
 //! sandbox is used for; requests to a running one go from the daemon straight to its agent.
 //!
 //! Invariants:
@@ -27,6 +28,7 @@ mod shutdown;
 mod watch;
 
 mod config;
+mod key;
 mod node;
 mod resolver;
 mod sandbox;
@@ -41,6 +43,7 @@ mod error;
 
 pub use config::EngineConfig;
 pub use engine::{Active, Engine};
+pub use key::{Found, Full, InvalidSecret, Key, Keys, Place, Places, Secret};
 
 /// Why the engine refused or failed. `engine::error` is the only place that gives engine errors
 /// their public codes.

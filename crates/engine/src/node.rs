@@ -12,7 +12,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use api::id::SandboxId;
+use api::{id::SandboxId, limit::CREATES_AT_ONCE};
 use jail::JailId;
 use link::Links;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -21,6 +21,7 @@ use crate::{
     EngineError,
     config::EngineConfig,
     error,
+    key::Places,
     launch::{Launchers, Remover},
     record::{Phase, Records, SandboxRecord},
     sandbox::Sandbox,
@@ -28,6 +29,9 @@ use crate::{
     slot::Slots,
     state::State,
 };
+
+/// Creations of [`CREATES_AT_ONCE`] that only admin keys get: a second's work.
+const KEPT_CREATES: usize = 64;
 
 /// Everything that the parts of the engine share.
 #[derive(Debug)]
@@ -38,6 +42,8 @@ pub(crate) struct Node {
     pub(crate) records: Records,
     pub(crate) launchers: Launchers,
     pub(crate) remover: Remover,
+    /// For sandboxes that are being made or started; a waiter in the launchers' queue has one.
+    pub(crate) creates: Places,
     /// This boot of the machine: a process of another boot is not running.
     pub(crate) boot_id: String,
     /// Work that must be finished: creations, stops, destroys, builds.
@@ -95,6 +101,7 @@ impl Node {
             records,
             launchers,
             remover,
+            creates: Places::new(CREATES_AT_ONCE, KEPT_CREATES),
             boot_id,
             work: TaskTracker::new(),
             watchers: TaskTracker::new(),
@@ -225,7 +232,7 @@ impl Residents {
 }
 
 /// Milliseconds since 1970-01-01 UTC, for people to read.
-fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }

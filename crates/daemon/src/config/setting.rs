@@ -21,8 +21,9 @@ impl Setting {
 pub const SETTINGS: &[Setting] = &[
     setting("listen", "address and port of the API"),
     setting("allowed_hosts", "further host names the API answers to, beside the loopback names"),
-    setting("key", "the API key, instead of a generated one"),
-    setting("key_file", "a file with the API key"),
+    setting("key", "the API key of this machine's clients, instead of a generated one"),
+    setting("key_file", "a file with that key"),
+    setting("max_requests_per_key", "requests at once with one key that has a prefix"),
     setting("state_dir", "directory of everything the node keeps"),
     setting("name", "short name that sets this node's kernel objects apart"),
     setting("default_image", "image of sandboxes that name none"),

@@ -1,5 +1,8 @@
 //! So many requests at once, and no queue: a caller that is told "later" can decide, one that waits
 //! in a queue cannot.
+//!
+//! What a request holds while it is worked on, its answer's body holds to its last byte: a place
+//! among the node's and its key's, the right of its connection to stay, and the key being in force.
 
 use std::{
     pin::Pin,
@@ -14,33 +17,67 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use engine::{Full, Key, Place};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use tokio::sync::OwnedSemaphorePermit;
 
+use super::authenticate::unauthorized;
 use crate::{
     app::{App, REQUESTS_AT_ONCE},
     reply::Failure,
-    routes::is_public,
+    server::{Seat, Working},
 };
 
-/// Takes a place for the request, until the last byte of its answer. Public routes need none, so
-/// that a full server can still be asked for its health.
+/// In the extensions of an answer: the request ended its own key, and this is still to be read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Parting;
+
+/// Takes a place for the request. Public routes need none, so that a full server can still be asked
+/// for its health; their callers are nobody, and their connections the first to be closed.
 pub(super) async fn limit(State(app): State<App>, request: Request, next: Next) -> Response {
-    if is_public(request.uri().path()) {
+    let Some(key) = request.extensions().get::<Arc<Key>>().cloned() else {
         return next.run(request).await;
-    }
-    let Ok(place) = Arc::clone(&app.requests).try_acquire_owned() else {
-        let message = format!("the server works on {REQUESTS_AT_ONCE} requests; try again");
-        let error = ApiError::new(ErrorCode::TooManyRequests, message);
-        return Failure(error.with("limit", REQUESTS_AT_ONCE)).into_response();
     };
-    next.run(request).await.map(|body| Body::new(Placed { body, _place: place }))
+    let place = match key.place(&app.requests) {
+        Ok(place) => place,
+        Err(full) => return Failure(too_many(full, &app, &key)).into_response(),
+    };
+    let working = request.extensions().get::<Seat>().map(Seat::work);
+    let mut ended = Box::pin(key.ended());
+    let response = tokio::select! {
+        // First, so that the request which ends its own key gets its answer.
+        biased;
+        response = next.run(request) => response,
+        () = &mut ended => return unauthorized().into_response(),
+    };
+    let is_parting = response.extensions().get::<Parting>().is_some();
+    let ended: Option<Ended> = if is_parting { None } else { Some(ended) };
+    response.map(|body| Body::new(Placed { body, ended, _place: place, _working: working }))
 }
 
-/// An answer's body with the place of its request, which is given back when the body is dropped.
+fn too_many(full: Full, app: &App, key: &Key) -> ApiError {
+    let (limit, message) = match full {
+        Full::Key => {
+            let limit = app.keys.requests_per_key();
+            (limit, format!("the key {} has {limit} requests under way; try again", key.name()))
+        }
+        Full::Node => (
+            REQUESTS_AT_ONCE,
+            format!("the server works on nearly {REQUESTS_AT_ONCE} requests; try again"),
+        ),
+    };
+    ApiError::new(ErrorCode::TooManyRequests, message).with("limit", limit)
+}
+
+/// The end of a key, see [`Key::ended`].
+type Ended = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// An answer's body with what its request holds, which is given back when the body is dropped. It
+/// breaks off when the key ends.
 struct Placed {
     body: Body,
-    _place: OwnedSemaphorePermit,
+    ended: Option<Ended>,
+    _place: Place,
+    _working: Option<Working>,
 }
 
 impl HttpBody for Placed {
@@ -51,6 +88,15 @@ impl HttpBody for Placed {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let Some(ended) = &mut self.ended
+            && ended.as_mut().poll(context).is_ready()
+        {
+            // Not to be asked again.
+            self.ended = None;
+            self.body = Body::empty();
+            let cause = "the key it was asked for with is not in force any more";
+            return Poll::Ready(Some(Err(axum::Error::new(cause))));
+        }
         Pin::new(&mut self.body).poll_frame(context)
     }
 

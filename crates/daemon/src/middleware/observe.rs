@@ -3,13 +3,14 @@
 
 use std::{
     pin::Pin,
+    sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
     time::Instant,
 };
 
 use api::{
     error::{ApiError, ErrorCode},
-    id::SandboxId,
+    id::{KeyName, SandboxId},
 };
 use axum::{
     body::{Body, Bytes},
@@ -24,14 +25,25 @@ use super::RequestId;
 use crate::{app::App, extract::split, reply};
 
 /// Watches a request to its end, and writes the body of a failed one.
-pub(super) async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(super) async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let mut record = Record::begin(app, &request);
+    request.extensions_mut().insert(record.caller.clone());
     let mut response = next.run(request).await;
     let error = reply::render(&mut response, &record.request_id);
     record.answered(response.status(), error);
     // An empty body is never asked for.
     record.is_whole = response.body().is_end_stream();
     response.map(|body| Body::new(Observed { body, record }))
+}
+
+/// In the extensions of a request: whose key it came with, once that is known.
+#[derive(Debug, Clone, Default)]
+pub(super) struct CallerName(Arc<OnceLock<KeyName>>);
+
+impl CallerName {
+    pub(super) fn set(&self, name: &KeyName) {
+        self.0.set(name.clone()).unwrap_or_default();
+    }
 }
 
 /// What the log will say about a request. It says it when dropped, because that is the one thing
@@ -42,6 +54,7 @@ struct Record {
     method: Method,
     route: String,
     sandbox: Option<SandboxId>,
+    caller: CallerName,
     begun: Instant,
     status: Option<StatusCode>,
     code: Option<ErrorCode>,
@@ -60,6 +73,7 @@ impl Record {
                 .get::<MatchedPath>()
                 .map_or_else(|| "unmatched".to_owned(), |route| route.as_str().to_owned()),
             sandbox: split(request.uri().path()).and_then(|(id, _)| id.parse().ok()),
+            caller: CallerName::default(),
             begun: Instant::now(),
             status: None,
             code: None,
@@ -97,6 +111,7 @@ impl Drop for Record {
             request_id = self.request_id,
             method = self.method.as_str(),
             route = self.route,
+            key = self.caller.0.get().map(KeyName::as_str),
             sandbox_id = self.sandbox.as_ref().map(SandboxId::as_str),
             status = self.status.map(|status| status.as_u16()),
             code = self.code.map(tracing::field::debug),
