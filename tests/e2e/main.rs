@@ -6,6 +6,7 @@ mod disk;
 mod exec;
 mod file;
 mod image;
+mod key;
 mod network;
 mod node;
 mod sandbox;

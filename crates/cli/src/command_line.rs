@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, completions, config, cp, doctor, down, exec, image, inspect, ps, rm, run, serve,
+    bench, completions, config, cp, doctor, down, exec, image, inspect, key, ps, rm, run, serve,
 };
 
 /// Run untrusted code in isolated sandboxes on this machine.
@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Cp(cp::Arguments),
     /// List and build images, the file systems that sandboxes start from.
     Image(image::Arguments),
+    /// Create, list and remove keys: who may call the server, and for what.
+    Key(key::Arguments),
     /// Start the server on this machine.
     Serve(serve::Arguments),
     /// Stop the server and end its sandboxes.
@@ -123,6 +125,11 @@ mod tests {
             &["rm", "--all", "box"],
             &["run", "--network", "moon", "ls"],
             &["image", "build", "."],
+            &["key", "create"],
+            &["key", "create", "a/b"],
+            &["key", "create", "ci", "--prefix", "ci"],
+            &["key", "create", "ci", "--expires", "soon"],
+            &["key", "rm"],
         ] {
             let all = std::iter::once(&"sandbar").chain(arguments);
             let error = CommandLine::try_parse_from(all).unwrap_err();

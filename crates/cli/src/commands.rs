@@ -9,6 +9,7 @@ pub(crate) mod down;
 pub(crate) mod exec;
 pub(crate) mod image;
 pub(crate) mod inspect;
+pub(crate) mod key;
 pub(crate) mod ps;
 pub(crate) mod rm;
 pub(crate) mod run;
@@ -45,6 +46,7 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
         Command::Rm(arguments) => wait(|signals| until(signals, rm::run(arguments, out))),
         Command::Cp(arguments) => wait(|signals| until(signals, cp::run(arguments, out))),
         Command::Image(arguments) => wait(|signals| until(signals, image::run(arguments, out))),
+        Command::Key(arguments) => wait(|signals| until(signals, key::run(arguments, out))),
         Command::Version => wait(|signals| until(signals, version::run(out))),
         Command::Bench(arguments) => wait(|signals| bench::run(arguments, out, signals)),
         // These start processes that must have no threads before them, so no runtime exists yet.

@@ -33,6 +33,7 @@ mod event;
 mod exec;
 mod file;
 mod image;
+mod key;
 mod node;
 mod sandbox;
 mod sse;

@@ -16,9 +16,19 @@ use crate::{docs::Docs, hosts::Hosts, key::KeyFile, metrics::Metrics, reply::Fai
 /// buffers; enough for every sandbox of a full node to stream, few enough for 256 MiB.
 pub(crate) const REQUESTS_AT_ONCE: usize = 4096;
 
-/// Of these, those that only admin keys get, so that the node can be seen to and others' work ended
-/// however much of it there is.
-pub(crate) const KEPT_REQUESTS: usize = 256;
+/// One place in so many is for admin keys alone, so that the node can be seen to and others' work
+/// ended however much of it there is.
+pub(crate) const KEPT: usize = 16;
+
+/// Descriptors for each request in work: two connections (see [`crate::server`]), the link to an
+/// agent, and one for everything else there is.
+const FILES_PER_REQUEST: u64 = 4;
+
+/// Requests that this process works on at once, where it may have so many files open.
+pub(crate) fn requests_at_once(open_files: u64) -> usize {
+    let requests = usize::try_from(open_files / FILES_PER_REQUEST).unwrap_or(usize::MAX);
+    requests.clamp(1, REQUESTS_AT_ONCE)
+}
 
 /// How long a request waits for the engine of a daemon that has just been started. Adopting a
 /// thousand sandboxes takes well under a second.

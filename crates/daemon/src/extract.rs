@@ -8,7 +8,7 @@ use api::{
     limit::JSON_BODY_BYTES,
 };
 use axum::{
-    body::{Body, Bytes},
+    body::{Body, Bytes, HttpBody},
     extract::{FromRequest, FromRequestParts, Query as AxumQuery, Request},
 };
 use http::{HeaderMap, header, request::Parts};
@@ -114,7 +114,18 @@ pub(crate) fn too_large() -> Failure {
     Failure(ApiError::new(ErrorCode::PayloadTooLarge, message).with("limitBytes", JSON_BODY_BYTES))
 }
 
+/// Refuses a JSON body whose announced length is over the limit, before any of it is read.
+pub(crate) fn require_length(body: &Body) -> Result<(), Failure> {
+    let least = body.size_hint().lower();
+    if usize::try_from(least).is_ok_and(|bytes| bytes <= JSON_BODY_BYTES) {
+        Ok(())
+    } else {
+        Err(too_large())
+    }
+}
+
 async fn collect(body: Body) -> Result<Bytes, Failure> {
+    require_length(&body)?;
     let limited = Limited::new(body, JSON_BODY_BYTES);
     let collected = timeout(BODY_DEADLINE, limited.collect()).await.map_err(|_elapsed| {
         let secs = BODY_DEADLINE.as_secs();

@@ -27,7 +27,7 @@ use api::{
     limit::JSON_BODY_BYTES,
 };
 use axum::{
-    body::{Body, HttpBody},
+    body::Body,
     extract::{Request, State},
     response::Response,
 };
@@ -39,7 +39,7 @@ use link::Links;
 use self::body::{Download, Upload, UploadFault};
 use crate::{
     app::App,
-    extract::{SandboxPath, require_json, split, too_large},
+    extract::{SandboxPath, require_json, require_length, split, too_large},
     log,
     metrics::{Lifecycle, Metrics},
     reply::Failure,
@@ -91,12 +91,7 @@ fn admit(route: Forward, request: &Request) -> Result<(), Failure> {
         return Ok(());
     }
     require_json(request.headers())?;
-    let least = request.body().size_hint().lower();
-    if usize::try_from(least).is_ok_and(|bytes| bytes <= JSON_BODY_BYTES) {
-        Ok(())
-    } else {
-        Err(too_large())
-    }
+    require_length(request.body())
 }
 
 /// Sends `request` to the agent that `activate` names and streams its answer back. What `activate`

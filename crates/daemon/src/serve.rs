@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use crate::{
-    app::{App, KEPT_REQUESTS, Parts, REQUESTS_AT_ONCE},
+    app::{App, KEPT, Parts, requests_at_once},
     claim::{self, Claim, ClaimError},
     config::Config,
     docs::Docs,
@@ -103,7 +103,7 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     log::start(&config.log);
     preflight::preflight(&config)?;
     // Connections, sockets to agents and a handle to each sandbox: one descriptor each.
-    sys::limits::raise_open_files().map_err(|error| ServeError::System {
+    let files = sys::limits::raise_open_files().map_err(|error| ServeError::System {
         attempt: "raising the limit of open files",
         source: error.into(),
     })?;
@@ -112,7 +112,9 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     let listener = preflight::listen(config.api.listen)?;
     let key = KeyFile::establish(&config.node.state_dir, config.api.key.as_ref())?;
     let node = Node::start(config, claim)?;
-    let outcome = node.runtime.block_on(running(&node.config, node.launchers, listener, key));
+    let requests = requests_at_once(files);
+    let front = Front { listener, key, requests: Places::new(requests, requests / KEPT) };
+    let outcome = node.runtime.block_on(running(&node.config, node.launchers, front));
     node.ground.end(node.runtime, outcome)
 }
 
@@ -229,13 +231,20 @@ async fn open(config: &Config, launchers: Vec<Launcher>, keys: Keys) -> Result<E
         .map_err(|source| ServeError::Engine { attempt: "opening the state directory", source })
 }
 
+/// What faces the callers.
+struct Front {
+    listener: TcpListener,
+    key: Established,
+    requests: Places,
+}
+
 /// Answers requests from the moment the threads run; they wait for the engine to be open.
 async fn running(
     config: &Config,
     launchers: Vec<Launcher>,
-    listener: TcpListener,
-    key: Established,
+    front: Front,
 ) -> Result<(), ServeError> {
+    let Front { listener, key, requests } = front;
     let failed = |source| ServeError::System { attempt: "listening on the port", source };
     let address = listener.local_addr().map_err(failed)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
@@ -252,7 +261,7 @@ async fn running(
         hosts: Hosts::new(address, config.api.allowed_hosts.clone()),
         metrics: Metrics::new(),
         docs: Docs::new(&document, &endpoint::url(address)),
-        requests: Places::new(REQUESTS_AT_ONCE, KEPT_REQUESTS),
+        requests,
         shutdown,
     });
     let (stop, stopped) = oneshot::channel::<()>();

@@ -25,13 +25,16 @@ use tokio_util::task::TaskTracker;
 use tower::{ServiceExt, service_fn};
 
 use self::{crowd::Crowd, linger::Lingering};
-use crate::app::REQUESTS_AT_ONCE;
+use crate::app::requests_at_once;
 
 pub(crate) use self::crowd::{Seat, Working};
 
-/// Connections at once: one per request in work, and as many idle ones in clients' pools. Past it, an
-/// idle one is closed for each new one, see [`crowd`].
-const CONNECTIONS: usize = 2 * REQUESTS_AT_ONCE;
+/// Connections at once per request in work: as many idle ones in clients' pools. Past it, an idle one
+/// is closed for each new one, see [`crowd`].
+const PER_REQUEST: usize = 2;
+
+/// Open files of a process unless raised, on every distribution.
+const USUAL_FILES: u64 = 1024;
 
 /// Time for a request's whole head, counted on a kept connection from the end of the last answer, so
 /// it is also how long an idle one is kept (R34).
@@ -53,10 +56,15 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// Pause after a failed accept: nearly always no descriptor is free, and one will be.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// The same, when an idle connection is being closed to free one.
+const CLOSE_PAUSE: Duration = Duration::from_millis(1);
+
 /// Serves until `stop` ends, then gives requests under way [`DRAIN`] and cuts off the rest. At return
 /// no connection is left.
 pub(crate) async fn run(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {
-    serve(listener, router, CONNECTIONS, stop).await;
+    // Where there is no such limit to be read, the usual one.
+    let files = sys::limits::raise_open_files().unwrap_or(USUAL_FILES);
+    serve(listener, router, PER_REQUEST * requests_at_once(files), stop).await;
 }
 
 async fn serve(
@@ -117,9 +125,13 @@ async fn accept(
     let stream = match listener.accept().await {
         Ok((stream, _)) => stream,
         Err(error) => {
-            tracing::warn!(%error, "a connection could not be accepted");
-            crowd.close_one();
-            sleep(ACCEPT_PAUSE).await;
+            let gives_way = crowd.close_one();
+            if gives_way {
+                tracing::debug!(%error, "an idle connection is closed to accept another");
+            } else {
+                tracing::warn!(%error, "a connection could not be accepted");
+            }
+            sleep(if gives_way { CLOSE_PAUSE } else { ACCEPT_PAUSE }).await;
             return None;
         }
     };

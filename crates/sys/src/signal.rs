@@ -8,7 +8,7 @@ use std::{
 
 use crate::error::{SysError, check, check_small};
 
-pub use libc::{SIGCHLD, SIGINT, SIGKILL, SIGSTOP, SIGTERM};
+pub use libc::{SIGCHLD, SIGCONT, SIGINT, SIGKILL, SIGSTOP, SIGTERM};
 
 /// Highest signal number, signal(7).
 pub(crate) const LAST: i32 = 64;

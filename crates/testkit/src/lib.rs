@@ -9,11 +9,13 @@
 
 mod http;
 mod leaks;
+mod raw;
 mod server;
 mod slot;
 
 pub use http::{Answer, answer};
 pub use leaks::Leaks;
+pub use raw::Raw;
 pub use server::{Server, Settings};
 pub use slot::Slot;
 

@@ -9,7 +9,7 @@ use std::{
 use engine::Secret;
 
 use super::{reader::Reader, source::Raw, value};
-use crate::app::{KEPT_REQUESTS, REQUESTS_AT_ONCE};
+use crate::app::{KEPT, REQUESTS_AT_ONCE};
 
 /// Only this machine can reach it; the port is free of well-known uses.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8787);
@@ -71,7 +71,7 @@ impl ApiConfig {
         let max_requests_per_key = reader.read(
             "max_requests_per_key",
             DEFAULT_REQUESTS_PER_KEY,
-            |raw| value::number(raw, &(1..=REQUESTS_AT_ONCE - KEPT_REQUESTS)),
+            |raw| value::number(raw, &(1..=REQUESTS_AT_ONCE - REQUESTS_AT_ONCE / KEPT)),
             usize::to_string,
         );
         Self { listen, allowed_hosts, key, max_requests_per_key }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use api::error::ErrorBody;
-use axum::{Router, response::IntoResponse};
+use axum::{Router, body::HttpBody, response::IntoResponse};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{Request, StatusCode, header};

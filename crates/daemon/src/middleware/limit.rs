@@ -6,7 +6,10 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -22,18 +25,29 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use super::authenticate::unauthorized;
 use crate::{
-    app::{App, REQUESTS_AT_ONCE},
+    app::App,
     reply::Failure,
     server::{Seat, Working},
 };
 
-/// In the extensions of an answer: the request ended its own key, and this is still to be read.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Parting;
+/// In the extensions of a request. One that may end its own key says so beforehand, and then gets
+/// its answer: the key ends on another thread, which may be ahead.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Parting(Arc<AtomicBool>);
+
+impl Parting {
+    pub(crate) fn begin(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn has_begun(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// Takes a place for the request. Public routes need none, so that a full server can still be asked
 /// for its health; their callers are nobody, and their connections the first to be closed.
-pub(super) async fn limit(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(super) async fn limit(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let Some(key) = request.extensions().get::<Arc<Key>>().cloned() else {
         return next.run(request).await;
     };
@@ -42,29 +56,29 @@ pub(super) async fn limit(State(app): State<App>, request: Request, next: Next) 
         Err(full) => return Failure(too_many(full, &app, &key)).into_response(),
     };
     let working = request.extensions().get::<Seat>().map(Seat::work);
-    let mut ended = Box::pin(key.ended());
+    let parting = Parting::default();
+    request.extensions_mut().insert(parting.clone());
+    let mut ended: Ended = Box::pin(key.ended());
+    let mut response = Box::pin(next.run(request));
     let response = tokio::select! {
-        // First, so that the request which ends its own key gets its answer.
-        biased;
-        response = next.run(request) => response,
-        () = &mut ended => return unauthorized().into_response(),
+        response = &mut response => response,
+        () = &mut ended => {
+            if !parting.has_begun() {
+                return unauthorized().into_response();
+            }
+            response.await
+        }
     };
-    let is_parting = response.extensions().get::<Parting>().is_some();
-    let ended: Option<Ended> = if is_parting { None } else { Some(ended) };
+    let ended = if parting.has_begun() { None } else { Some(ended) };
     response.map(|body| Body::new(Placed { body, ended, _place: place, _working: working }))
 }
 
 fn too_many(full: Full, app: &App, key: &Key) -> ApiError {
-    let (limit, message) = match full {
-        Full::Key => {
-            let limit = app.keys.requests_per_key();
-            (limit, format!("the key {} has {limit} requests under way; try again", key.name()))
-        }
-        Full::Node => (
-            REQUESTS_AT_ONCE,
-            format!("the server works on nearly {REQUESTS_AT_ONCE} requests; try again"),
-        ),
+    let (limit, whose) = match full {
+        Full::Key => (app.keys.requests_per_key(), format!("for the key {}", key.name())),
+        Full::Node => (app.requests.size(), "for all keys together".to_owned()),
     };
+    let message = format!("the server works on as many requests as it may {whose}; try again");
     ApiError::new(ErrorCode::TooManyRequests, message).with("limit", limit)
 }
 

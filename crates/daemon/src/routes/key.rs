@@ -6,7 +6,7 @@ use api::{
     error::{ErrorBody, ErrorCode},
     key::{CreateKey, KeyList, NewKey},
 };
-use axum::{Extension, extract::State, response::IntoResponse};
+use axum::{Extension, extract::State};
 use engine::Key;
 use http::StatusCode;
 
@@ -76,11 +76,13 @@ pub(super) async fn list(State(app): State<App>) -> Result<axum::Json<KeyList>, 
 pub(super) async fn remove(
     State(app): State<App>,
     Extension(caller): Extension<Arc<Key>>,
+    Extension(parting): Extension<Parting>,
     KeyPath(name): KeyPath,
-) -> Result<impl IntoResponse, Failure> {
+) -> Result<StatusCode, Failure> {
+    parting.begin();
     app.engine().await?.keys().remove(&name).await?;
     tracing::info!(key = %name, by = %caller.name(), "a key was removed");
-    Ok((StatusCode::NO_CONTENT, Extension(Parting)))
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Replace the local key.
@@ -97,7 +99,9 @@ pub(super) async fn remove(
 pub(super) async fn rotate(
     State(app): State<App>,
     Extension(caller): Extension<Arc<Key>>,
-) -> Result<impl IntoResponse, Failure> {
+    Extension(parting): Extension<Parting>,
+) -> Result<axum::Json<NewKey>, Failure> {
+    parting.begin();
     // File and memory change together, also when the caller goes away meanwhile.
     let file = Arc::clone(&app.key_file);
     let keys = app.keys.clone();
@@ -105,5 +109,5 @@ pub(super) async fn rotate(
     let panicked = |_| Failure::new(ErrorCode::InternalError, "replacing the local key failed");
     let key = replaced.map_err(panicked)??;
     tracing::info!(key = %key.key.name, by = %caller.name(), "a key was replaced");
-    Ok((Extension(Parting), axum::Json(key)))
+    Ok(axum::Json(key))
 }

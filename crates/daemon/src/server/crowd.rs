@@ -46,11 +46,10 @@ impl Crowd {
         Seat(Arc::new(Taken { crowd, number, closed }))
     }
 
-    /// Has the connection that has waited the longest closed, if any waits.
-    pub(super) fn close_one(&self) {
-        if let Some((_, closed)) = self.lock().by_number.pop_first() {
-            closed.cancel();
-        }
+    /// Has the connection that has waited the longest closed. False: none waits.
+    pub(super) fn close_one(&self) -> bool {
+        let longest = self.lock().by_number.pop_first();
+        longest.inspect(|(_, closed)| closed.cancel()).is_some()
     }
 
     /// Nothing that can panic happens under the lock, so a poisoned one holds whole data.
@@ -115,7 +114,7 @@ mod tests {
         let [first, second, third] = [(); 3].map(|()| crowd.enter());
         let working = first.work();
 
-        crowd.close_one();
+        assert!(crowd.close_one());
         assert!(!has_to_go(&first) && has_to_go(&second) && !has_to_go(&third));
 
         // It waits again, behind the one that came after it.
@@ -124,7 +123,7 @@ mod tests {
         assert!(!has_to_go(&first) && has_to_go(&third));
         crowd.close_one();
         assert!(has_to_go(&first));
-        crowd.close_one();
+        assert!(!crowd.close_one());
     }
 
     #[test]

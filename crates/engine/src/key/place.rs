@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 #[derive(Debug)]
 pub struct Places {
     all: Arc<Semaphore>,
+    size: usize,
     /// Those that keys with a prefix may have between them.
     shared: Arc<Semaphore>,
 }
@@ -36,7 +37,8 @@ impl Places {
     #[must_use]
     pub fn new(all: usize, kept: usize) -> Self {
         let shared = all.saturating_sub(kept);
-        Self { all: Arc::new(Semaphore::new(all)), shared: Arc::new(Semaphore::new(shared)) }
+        let places = |number| Arc::new(Semaphore::new(number));
+        Self { all: places(all), size: all, shared: places(shared) }
     }
 
     /// Takes a place for the holder of a key with these places of its own.
@@ -47,6 +49,12 @@ impl Places {
         let shared = shared.map_err(|_none| Full::Node)?;
         let all = take(&self.all).map_err(|_none| Full::Node)?;
         Ok(Place { _held: [own, shared, Some(all)] })
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.size
     }
 
     /// Places that nobody has.
