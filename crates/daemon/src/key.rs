@@ -165,11 +165,15 @@ impl KeyFile {
                 fs::File::options().write(true).create_new(true).mode(0o600).open(&beside)?;
             writeln!(file, "{}", secret.reveal())?;
             file.sync_all()?;
-            fs::rename(&beside, &self.path)?;
-            // A key that was replaced must not come back with a power cut.
-            self.path.parent().map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all())
+            fs::rename(&beside, &self.path)
         };
         attempt().map_err(self.failed("writing the key file"))?;
+        // A key that was replaced should not come back with a power cut. Past the rename there is no
+        // way back: the file has the new key, and so it is the one in force.
+        let dir = self.path.parent().map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all());
+        if let Err(error) = dir {
+            tracing::warn!(%error, "the key file may be as it was before after a power cut");
+        }
         Ok(secret)
     }
 }

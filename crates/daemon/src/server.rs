@@ -64,10 +64,10 @@ const CLOSE_PAUSE: Duration = Duration::from_millis(1);
 pub(crate) async fn run(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {
     // Where there is no such limit to be read, the usual one.
     let files = sys::limits::raise_open_files().unwrap_or(USUAL_FILES);
-    serve(listener, router, PER_REQUEST * requests_at_once(files), stop).await;
+    run_with(listener, router, PER_REQUEST * requests_at_once(files), stop).await;
 }
 
-async fn serve(
+async fn run_with(
     listener: TcpListener,
     router: Router,
     connections_at_once: usize,

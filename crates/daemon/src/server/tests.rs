@@ -156,7 +156,7 @@ async fn crowded() -> Crowded {
     let (stop, stopped) = oneshot::channel();
     let router = Router::new().route("/", get(handler)).route("/public", get(|| async { "here" }));
     let stopped = async move { drop(stopped.await) };
-    let serving = tokio::spawn(serve(listener, router, FEW, stopped));
+    let serving = tokio::spawn(run_with(listener, router, FEW, stopped));
     Crowded { server: Running { address, stop, serving }, begun, release }
 }
 
