@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, cat, completions, config, cp, doctor, down, env, exec, git, image, inspect, kill, logs,
-    ls, port, port_forward, ps, rm, run, serve, session, shell, start, wait, watch,
+    bench, cat, completions, config, cp, doctor, down, env, exec, git, image, inspect, key, kill,
+    logs, ls, port, port_forward, ps, rm, run, serve, session, shell, start, wait, watch,
 };
 
 /// Run untrusted code in isolated sandboxes on this machine.
@@ -84,6 +84,8 @@ pub(crate) enum Command {
     PortForward(port_forward::Arguments),
     /// List and build images, the file systems that sandboxes start from.
     Image(image::Arguments),
+    /// Create, list and remove keys: who may call the server, and for what.
+    Key(key::Arguments),
     /// Start the server on this machine.
     Serve(serve::Arguments),
     /// Stop the server and end its sandboxes.
@@ -181,6 +183,11 @@ mod tests {
             &["port", "expose", "box", "8080", "--token", "a", "--public"],
             &["port-forward", "box"],
             &["port-forward", "box", "x"],
+            &["key", "create"],
+            &["key", "create", "a/b"],
+            &["key", "create", "ci", "--prefix", "ci"],
+            &["key", "create", "ci", "--expires", "soon"],
+            &["key", "rm"],
         ] {
             let all = std::iter::once(&"sandbar").chain(arguments);
             let error = CommandLine::try_parse_from(all).unwrap_err();

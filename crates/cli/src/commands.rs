@@ -12,6 +12,7 @@ pub(crate) mod exec;
 pub(crate) mod git;
 pub(crate) mod image;
 pub(crate) mod inspect;
+pub(crate) mod key;
 pub(crate) mod kill;
 pub(crate) mod logs;
 pub(crate) mod ls;
@@ -75,6 +76,7 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
             wait(|signals| until(signals, port_forward::run(arguments, out)))
         }
         Command::Image(arguments) => wait(|signals| until(signals, image::run(arguments, out))),
+        Command::Key(arguments) => wait(|signals| until(signals, key::run(arguments, out))),
         Command::Version => wait(|signals| until(signals, version::run(out))),
         Command::Bench(arguments) => wait(|signals| bench::run(arguments, out, signals)),
         Command::BenchInside(arguments) => {

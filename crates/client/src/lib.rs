@@ -35,6 +35,7 @@ mod exec;
 mod file;
 mod git;
 mod image;
+mod key;
 mod node;
 mod port;
 mod process;

@@ -1,7 +1,8 @@
 //! `sandbar run`: create, execute, print, destroy.
 //!
 //! Invariant: the sandbox is destroyed however the command ends, unless a second signal says not
-//! to wait. Its id is chosen here, so that it is known also when the creation is interrupted.
+//! to wait. Its id is chosen here, so that it is known also when the creation is interrupted. A key
+//! that is for other ids says so before anything is made; then one of those is chosen.
 
 use std::process::ExitCode;
 
@@ -61,12 +62,16 @@ pub(crate) async fn run(
     mut signals: Signals,
 ) -> anyhow::Result<ExitCode> {
     let client = Client::from_environment()?;
-    let id = generate_id()?;
-    let create = arguments.create(id.clone());
+    let mut id = generate_id("")?;
     let result = signals
         .unless(async {
             let request = arguments.exec.request().await?;
-            client.create_sandbox(&create).await.context("could not create the sandbox")?;
+            let mut created = client.create_sandbox(&arguments.create(id.clone())).await;
+            if let Some(prefix) = created.as_ref().err().and_then(prefix_of_key) {
+                id = generate_id(prefix)?;
+                created = client.create_sandbox(&arguments.create(id.clone())).await;
+            }
+            created.context("could not create the sandbox")?;
             follow(&client, &id, &request, out).await
         })
         .await;
@@ -108,6 +113,16 @@ impl Arguments {
 }
 
 /// Never the id of another run: two must not meet in one sandbox.
-fn generate_id() -> anyhow::Result<SandboxId> {
-    Ok(format!("run-{}", random_name()?).parse()?)
+fn generate_id(prefix: &str) -> anyhow::Result<SandboxId> {
+    Ok(format!("{prefix}run-{}", random_name()?).parse()?)
+}
+
+/// What ids begin with that the client's key is for, if that is why a creation was refused.
+fn prefix_of_key(error: &ClientError) -> Option<&str> {
+    match error {
+        ClientError::Api { error, .. } if error.code == ErrorCode::Forbidden => {
+            error.details.get("prefix")?.as_str()
+        }
+        _ => None,
+    }
 }
