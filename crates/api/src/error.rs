@@ -57,6 +57,8 @@ pub enum ErrorCode {
     ProcessNotFound,
     /// No session with this id.
     SessionNotFound,
+    /// No context with this id.
+    ContextNotFound,
     /// No terminal with this id.
     TerminalNotFound,
     /// No such git repository, or none that these credentials may see.
@@ -73,6 +75,8 @@ pub enum ErrorCode {
     ProcessExists,
     /// A session with this id is there already.
     SessionAlreadyExists,
+    /// A context with this id is there already.
+    ContextExists,
     /// A terminal with this id is there already.
     TerminalExists,
     /// The idempotency key was used for another request.
@@ -92,6 +96,10 @@ pub enum ErrorCode {
     SessionTerminated,
     /// The session was deleted while the command waited or ran.
     SessionDestroyed,
+    /// The context was not used for its `idleTimeoutMs` and deleted for that.
+    ContextExpired,
+    /// The context was deleted while the run waited.
+    ContextDeleted,
     /// The file does not have the content that `If-Match` names; nothing was changed.
     PreconditionFailed,
     /// The body or a field of it is over its limit.
@@ -122,6 +130,8 @@ pub enum ErrorCode {
     GitCloneFailed,
     /// The image has no bash, which sessions need.
     ShellNotAvailable,
+    /// The image has not what the context's language needs; `details.missing` says what.
+    InterpreterNotAvailable,
     /// The file system refused for a reason without a code of its own; `details.errno` has it.
     FilesystemError,
     /// The sandbox's agent gave no answer, or a wrong one.
@@ -169,6 +179,7 @@ impl ErrorCode {
             | Self::CommandNotFound
             | Self::ProcessNotFound
             | Self::SessionNotFound
+            | Self::ContextNotFound
             | Self::TerminalNotFound
             | Self::GitRepositoryNotFound
             | Self::GitBranchNotFound => 404,
@@ -178,13 +189,17 @@ impl ErrorCode {
             | Self::ProcessExists
             | Self::SessionAlreadyExists
             | Self::TerminalExists
+            | Self::ContextExists
             | Self::IdempotencyConflict
             | Self::FileExists
             | Self::DirectoryNotEmpty
             | Self::ResourceBusy
             | Self::ProcessEnded
             | Self::StdinClosed => 409,
-            Self::SessionTerminated | Self::SessionDestroyed => 410,
+            Self::SessionTerminated
+            | Self::SessionDestroyed
+            | Self::ContextExpired
+            | Self::ContextDeleted => 410,
             Self::PreconditionFailed => 412,
             Self::PayloadTooLarge | Self::FileTooLarge | Self::TreeTooLarge => 413,
             Self::UnsupportedMediaType => 415,
@@ -198,7 +213,7 @@ impl ErrorCode {
             | Self::ProcessExitedBeforeReady
             | Self::GitCloneFailed
             | Self::FilesystemError => 500,
-            Self::ShellNotAvailable => 501,
+            Self::ShellNotAvailable | Self::InterpreterNotAvailable => 501,
             Self::AgentUnreachable | Self::GitNetworkError => 502,
             Self::CapacityExceeded | Self::ShuttingDown | Self::Starting => 503,
             Self::Timeout => 504,

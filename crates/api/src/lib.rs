@@ -15,6 +15,7 @@ pub mod exec;
 pub mod file;
 pub mod id;
 pub mod image;
+pub mod interpreter;
 pub mod limit;
 pub mod node;
 pub mod process;
