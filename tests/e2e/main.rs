@@ -8,6 +8,7 @@ mod exec;
 mod file;
 mod hang;
 mod image;
+mod interpreter;
 mod network;
 mod node;
 mod process;

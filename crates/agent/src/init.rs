@@ -31,6 +31,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     env::Environment,
     file::watch::Watches,
+    interpreter::Contexts,
     process::{
         Counters, Forest, Table, default_env,
         log::{BUDGET_BYTES, Budget},
@@ -86,6 +87,8 @@ pub(crate) struct Agent {
     pub(crate) sessions: Sessions,
     /// Background drains in progress, see [`crate::process`].
     pub(crate) drains: AtomicUsize,
+    /// Interpreters that outlive their runs.
+    pub(crate) contexts: Contexts,
     /// Bytes of output that may still be kept.
     pub(crate) log_budget: Arc<Budget>,
     /// The terminals that run or are remembered.
@@ -201,6 +204,7 @@ fn prepare(handoff: &Handoff, config: AgentConfig) -> Result<Agent, InitError> {
         waits: Semaphore::new(WAITS_PER_SANDBOX),
         processes: Arc::default(),
         sessions,
+        contexts: Contexts::default(),
         drains: AtomicUsize::new(0),
         log_budget: Arc::new(Budget::new(BUDGET_BYTES)),
         terminals: Terminals::default(),

@@ -14,6 +14,8 @@ mod file;
 mod follow;
 mod health;
 mod init;
+mod interpreter;
+mod key;
 mod process;
 mod processes;
 mod reaper;

@@ -7,8 +7,8 @@ use axum::{Router, extract::DefaultBodyLimit, http::Uri, middleware};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    env, exec, file, file::watch, health, init::Agent, processes, refusal, refusal::Refusal,
-    session, terminal,
+    env, exec, file, file::watch, health, init::Agent, interpreter, processes, refusal,
+    refusal::Refusal, session, terminal,
 };
 
 fn table() -> OpenApiRouter<Arc<Agent>> {
@@ -26,6 +26,12 @@ fn table() -> OpenApiRouter<Arc<Agent>> {
         .routes(routes!(session::list, session::create))
         .routes(routes!(session::get, session::delete))
         .routes(routes!(session::get_env, session::change_env))
+        .routes(routes!(interpreter::list, interpreter::create))
+        .routes(routes!(interpreter::get, interpreter::delete))
+        .routes(routes!(interpreter::interrupt))
+        .routes(routes!(interpreter::restart))
+        .routes(routes!(interpreter::run))
+        .routes(routes!(interpreter::run_default))
         .routes(routes!(env::get, env::change))
         .routes(routes!(terminal::create, terminal::list))
         .routes(routes!(terminal::attach, terminal::delete))
@@ -80,6 +86,58 @@ async fn no_method(method: http::Method, uri: Uri) -> Refusal {
 mod tests {
     use super::*;
 
+    const ROUTES: [&str; 49] = [
+        "delete /contexts/{cid}",
+        "delete /files/{path}",
+        "delete /processes/{pid}",
+        "delete /sessions/{sid}",
+        "delete /terminals/{tid}",
+        "get /archive",
+        "get /contexts",
+        "get /contexts/{cid}",
+        "get /env",
+        "get /files/{path}",
+        "get /files:list",
+        "get /files:stat",
+        "get /files:watch",
+        "get /health",
+        "get /processes",
+        "get /processes/{pid}",
+        "get /processes/{pid}/logs",
+        "get /sessions",
+        "get /sessions/{sid}",
+        "get /sessions/{sid}/env",
+        "get /terminals",
+        "get /terminals/{tid}",
+        "head /files/{path}",
+        "patch /env",
+        "patch /sessions/{sid}/env",
+        "post /contexts",
+        "post /contexts/{cid}/interrupt",
+        "post /contexts/{cid}/restart",
+        "post /contexts/{cid}/run",
+        "post /exec",
+        "post /files:changes",
+        "post /files:chmod",
+        "post /files:copy",
+        "post /files:mkdir",
+        "post /files:move",
+        "post /files:read",
+        "post /files:symlink",
+        "post /files:write",
+        "post /processes",
+        "post /processes/{pid}/kill",
+        "post /processes/{pid}/signal",
+        "post /processes/{pid}/stdin",
+        "post /processes/{pid}/wait",
+        "post /processes:kill",
+        "post /run",
+        "post /sessions",
+        "post /terminals",
+        "put /archive",
+        "put /files/{path}",
+    ];
+
     #[test]
     fn every_route_documents_its_errors() {
         let document = serde_json::to_value(api()).unwrap();
@@ -99,51 +157,6 @@ mod tests {
             }
         }
         seen.sort();
-        assert_eq!(
-            seen,
-            [
-                "delete /files/{path}",
-                "delete /processes/{pid}",
-                "delete /sessions/{sid}",
-                "delete /terminals/{tid}",
-                "get /archive",
-                "get /env",
-                "get /files/{path}",
-                "get /files:list",
-                "get /files:stat",
-                "get /files:watch",
-                "get /health",
-                "get /processes",
-                "get /processes/{pid}",
-                "get /processes/{pid}/logs",
-                "get /sessions",
-                "get /sessions/{sid}",
-                "get /sessions/{sid}/env",
-                "get /terminals",
-                "get /terminals/{tid}",
-                "head /files/{path}",
-                "patch /env",
-                "patch /sessions/{sid}/env",
-                "post /exec",
-                "post /files:changes",
-                "post /files:chmod",
-                "post /files:copy",
-                "post /files:mkdir",
-                "post /files:move",
-                "post /files:read",
-                "post /files:symlink",
-                "post /files:write",
-                "post /processes",
-                "post /processes/{pid}/kill",
-                "post /processes/{pid}/signal",
-                "post /processes/{pid}/stdin",
-                "post /processes/{pid}/wait",
-                "post /processes:kill",
-                "post /sessions",
-                "post /terminals",
-                "put /archive",
-                "put /files/{path}",
-            ]
-        );
+        assert_eq!(seen, ROUTES);
     }
 }

@@ -150,6 +150,13 @@ pub struct ContextList {
     pub contexts: Vec<Context>,
 }
 
+/// Answer of `POST /v1/sandboxes/{id}/contexts/{cid}/interrupt`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Interrupted {
+    /// False when nothing ran.
+    pub interrupted: bool,
+}
+
 /// Body of `POST /v1/sandboxes/{id}/run` and of `POST /v1/sandboxes/{id}/contexts/{cid}/run`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -158,6 +158,10 @@ pub const REPRESENTATION_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of all representations of one result together, as JSON.
 pub const RESULT_BYTES: usize = 24 * 1024 * 1024;
 
+/// Bytes kept of the results of one run in a buffered answer; later ones are counted in
+/// `droppedBytes`. A streamed run has no such limit.
+pub const RUN_RESULTS_BYTES: usize = 32 * 1024 * 1024;
+
 /// Points of one series of a chart in its machine-readable form.
 pub const CHART_POINTS: usize = 10_000;
 

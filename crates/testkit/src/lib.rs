@@ -8,6 +8,7 @@
 #![expect(clippy::panic, clippy::missing_panics_doc, reason = "a test bench fails by panicking")]
 
 mod http;
+mod image;
 mod leaks;
 mod server;
 mod slot;
@@ -15,6 +16,7 @@ pub mod tape;
 mod viewer;
 
 pub use http::{Answer, Broken, Events, answer, events};
+pub use image::default_images;
 pub use leaks::Leaks;
 pub use server::{Server, Settings};
 pub use slot::Slot;

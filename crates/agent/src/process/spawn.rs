@@ -74,6 +74,7 @@ pub(super) fn spawn(
             stdout_end.as_fd(),
             stderr_end.as_fd(),
         ],
+        private: None,
         has_terminal: false,
         cgroup: cgroup.as_ref().map(|cgroup| cgroup.dir.as_fd()),
         tasks: &tasks,
@@ -118,7 +119,8 @@ pub(super) fn spawn(
     })
 }
 
-fn output(stream: OutputStream) -> io::Result<(Output, OwnedFd)> {
+/// One output of a process, and the end that the process writes to.
+pub(crate) fn output(stream: OutputStream) -> io::Result<(Output, OwnedFd)> {
     let (reader, writer) = io::pipe()?;
     Ok((Output::new(stream, pipe::Receiver::from_owned_fd(reader.into())?), writer.into()))
 }
