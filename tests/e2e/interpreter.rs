@@ -1,8 +1,10 @@
 //! The code interpreter: contexts that keep what code defines, on the default image.
 
+mod bash;
 mod context;
 mod ending;
 mod limit;
+mod node;
 mod plot;
 mod python;
 mod rich;

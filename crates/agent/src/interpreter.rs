@@ -17,6 +17,7 @@
 //!
 //! A context is no boundary: code in one can do to another what it can do to any process.
 
+mod bash;
 mod failure;
 mod frame;
 mod idle;
@@ -136,7 +137,8 @@ pub(crate) async fn delete(
     let context = agent.contexts.get(&id)?;
     agent.contexts.forget(&context);
     // Goes on when its caller goes away.
-    agent.tasks.spawn(async move { context.bury().await }).await.unwrap_or(());
+    let (tasks, owner) = (agent.tasks.clone(), agent);
+    tasks.spawn(async move { context.bury(&owner).await }).await.unwrap_or(());
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -270,14 +272,14 @@ async fn start(agent: &Arc<Agent>, context: &Arc<Context>) -> Result<(), ApiErro
     let started = tasks.spawn(async move {
         let started = {
             let mut slot = context.turn.lock().await;
-            context.end(&mut slot).await;
+            context.end(&agent, &mut slot).await;
             tokio::select! {
                 biased;
                 () = context.deleted() => {
                     let text = format!("context '{}' was deleted while it started", context.id);
                     Err(ApiError::new(ErrorCode::ContextDeleted, text))
                 }
-                started = context.kernel(&agent, &mut slot) => started.map(drop),
+                started = context.start(&agent, &mut slot) => started,
             }
         };
         drop(place);

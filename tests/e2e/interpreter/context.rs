@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
-use serde_json::{Value, json};
+use serde_json::json;
 use testkit::api::interpreter::{CodeErrorKind, RunResult};
 
 use super::{CONTEXTS, RUN, ask, run_in, server};
@@ -86,8 +86,8 @@ async fn begun(server: &testkit::Server, id: &str) -> tokio::task::JoinHandle<Ru
         json!({"code": "open('/workspace/began', 'w').close()\nimport time; time.sleep(600)"});
     let request = server.request(testkit::reqwest::Method::POST, &path(id)).json(&body);
     let answer = tokio::spawn(async move {
-        let answer: Value = request.send().await.unwrap().json().await.unwrap();
-        serde_json::from_value(answer).unwrap()
+        let answer = request.send().await.expect("an answer comes");
+        answer.json().await.expect("an answer reads as documented")
     });
     server
         .shell("s", "until [ -e /workspace/began ]; do sleep 0.01; done; rm /workspace/began")

@@ -71,14 +71,14 @@ pub(super) fn watch(agent: &Arc<Agent>, context: &Arc<Context>) {
         };
         if is_expired {
             agent.contexts.expire(&context);
-            context.bury().await;
+            context.bury(&agent).await;
         }
     });
 }
 
 /// Returns when the interpreter has ended.
 async fn look_after(context: &Context, slot: &mut Slot) {
-    let Slot { kernel: Some(kernel), left } = slot else {
+    let Slot { kernel: Some(kernel), left, .. } = slot else {
         // Only the time of its deletion can come.
         return std::future::pending().await;
     };

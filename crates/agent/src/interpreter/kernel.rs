@@ -66,11 +66,10 @@ impl Kernel {
     /// Starts an interpreter in `cwd` with these variables, and returns when it takes code.
     pub(super) async fn start(
         agent: &Arc<Agent>,
-        language: Language,
+        (language, recipe): (Language, &Recipe),
         env: &BTreeMap<String, String>,
         cwd: OwnedFd,
     ) -> Result<Self, ApiError> {
-        let recipe = Recipe::of(language)?;
         let (mut kernel, report) = Self::spawn(agent, recipe, env, &cwd)?;
         match timeout(START_WAIT, kernel.begin(recipe, language, report)).await {
             Ok(Ok(())) => Ok(kernel),

@@ -32,28 +32,43 @@ const PYTHON: Recipe = Recipe {
     needs: "Python 3.9 or later with IPython 8 or later (`pip install ipython`)",
 };
 
+const NODE_ARGUMENTS: [&str; 3] = ["node", "-e", include_str!("node/boot.cjs")];
+const NODE_KERNEL: (&str, &str) = ("kernel", include_str!("node/kernel.cjs"));
+const NODE_SHOW: (&str, &str) = ("show", include_str!("node/show.cjs"));
+const NODE_TRANSLATE: (&str, &str) = ("translate", include_str!("node/translate.cjs"));
+
+const JAVASCRIPT: Recipe = Recipe {
+    program: "node",
+    arguments: &NODE_ARGUMENTS,
+    sources: &[("language", "javascript"), NODE_KERNEL, NODE_SHOW, NODE_TRANSLATE],
+    needs: "Node 20 or later",
+};
+
+const TYPESCRIPT: Recipe = Recipe {
+    sources: &[("language", "typescript"), NODE_KERNEL, NODE_SHOW, NODE_TRANSLATE],
+    needs: "Node 20 or later and the package typescript 5 (`npm install --global typescript`)",
+    ..JAVASCRIPT
+};
+
 impl Recipe {
-    pub(super) fn of(language: Language) -> Result<&'static Self, ApiError> {
+    /// Of a language whose interpreter is a process of its own; bash's is a session.
+    pub(super) fn of(language: Language) -> Option<&'static Self> {
         match language {
-            Language::Python => Ok(&PYTHON),
-            Language::JavaScript | Language::TypeScript | Language::Bash => Err(unavailable(
-                language,
-                language.as_str(),
-                "this version of the agent does not have it",
-            )),
+            Language::Python => Some(&PYTHON),
+            Language::JavaScript => Some(&JAVASCRIPT),
+            Language::TypeScript => Some(&TYPESCRIPT),
+            Language::Bash => None,
         }
     }
 
     /// The image lacks what the language needs.
     pub(super) fn unavailable(&self, language: Language, missing: &str, why: &str) -> ApiError {
-        let text = format!("{why}; it needs {}", self.needs);
-        unavailable(language, missing, &text)
+        let text = format!(
+            "the {language} interpreter is not available in this image: {why}; it needs {}",
+            self.needs
+        );
+        ApiError::new(ErrorCode::InterpreterNotAvailable, text)
+            .with("language", language.as_str())
+            .with("missing", missing)
     }
-}
-
-fn unavailable(language: Language, missing: &str, why: &str) -> ApiError {
-    let text = format!("the {language} interpreter is not available in this image: {why}");
-    ApiError::new(ErrorCode::InterpreterNotAvailable, text)
-        .with("language", language.as_str())
-        .with("missing", missing)
 }

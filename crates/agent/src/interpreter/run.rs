@@ -25,10 +25,12 @@ use tokio::{
 };
 
 use super::{
+    bash,
     failure::{self, Lost},
     frame::{Failed, Frame, Said},
     idle,
     kernel::Kernel,
+    language::Recipe,
     table::{Context, Place, Slot},
 };
 use crate::{
@@ -47,7 +49,7 @@ const GRACE: Duration = Duration::from_millis(INTERRUPT_GRACE_MS);
 
 /// How long the beginning of a line waits for its rest before it is shown: languages write a line and
 /// its end one after the other.
-const LINE_HOLD: Duration = Duration::from_millis(3);
+const LINE_HOLD: Duration = Duration::from_millis(5);
 
 /// Bytes of the beginning of a line that are held at most.
 const HELD_BYTES: usize = 4096;
@@ -58,13 +60,10 @@ const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// A checked request.
 #[derive(Debug)]
 pub(super) struct Job {
-    request: RunCode,
-    limit: Option<Duration>,
-    #[expect(
-        dead_code,
-        reason = "its place among the sandbox's commands, held until it has ended"
-    )]
-    place: OwnedSemaphorePermit,
+    pub(super) request: RunCode,
+    pub(super) limit: Option<Duration>,
+    /// Its place among the commands of the sandbox, held until it has ended.
+    pub(super) place: Option<OwnedSemaphorePermit>,
     /// Restarts of the context before it.
     generation: u64,
 }
@@ -90,7 +89,7 @@ impl Job {
         environment(&BTreeMap::new(), request.env.clone())?;
         let limit = request.timeout_ms.map(limit).transpose()?;
         let generation = context.generation.load(Ordering::Relaxed);
-        Ok(Self { request, limit, place, generation })
+        Ok(Self { request, limit, place: Some(place), generation })
     }
 }
 
@@ -112,9 +111,9 @@ pub(super) async fn run(
     agent: Arc<Agent>,
     context: Arc<Context>,
     waiting: Place,
-    (job, process, begun): (Job, Arc<Process>, Begun),
+    (mut job, process, begun): (Job, Arc<Process>, Begun),
 ) {
-    let ran = in_turn(&agent, &context, (&job, &process, begun)).await;
+    let ran = in_turn(&agent, &context, (&mut job, &process, begun)).await;
     drop(waiting);
     drop(job);
     if let Some(end) = ran {
@@ -127,7 +126,7 @@ pub(super) async fn run(
 async fn in_turn(
     agent: &Arc<Agent>,
     context: &Arc<Context>,
-    (job, process, begun): (&Job, &Arc<Process>, Begun),
+    (job, process, begun): (&mut Job, &Arc<Process>, Begun),
 ) -> Option<End> {
     let refuse = |begun: Begun, error| {
         process.finish(End::lost());
@@ -162,10 +161,13 @@ async fn in_turn(
         begun.send(Ok(())).ok();
         return Some(found_ended(context, process, left, status));
     }
+    let Some(recipe) = Recipe::of(context.language) else {
+        return bash::run(agent, context, &mut slot, (job, process, begun)).await;
+    };
     let kernel = tokio::select! {
         biased;
         () = context.deleted() => Err(deleted(context, "deleted")),
-        kernel = context.kernel(agent, &mut slot) => kernel,
+        kernel = context.kernel(agent, &mut slot, recipe) => kernel,
     };
     let kernel = match kernel {
         Ok(kernel) => kernel,
@@ -185,7 +187,7 @@ async fn in_turn(
         if let Some(kernel) = kernel {
             kernel.leave();
         }
-        context.end(&mut slot).await;
+        context.end(agent, &mut slot).await;
     }
     Some(end)
 }
@@ -196,12 +198,12 @@ fn deleted(context: &Context, how: &str) -> ApiError {
     ApiError::new(ErrorCode::ContextDeleted, text).with("contextId", context.id.as_str())
 }
 
-fn announce(context: &Context, process: &Process) {
+pub(super) fn announce(context: &Context, process: &Process) {
     let (context_id, process_id) = (context.id.clone(), process.about.id.clone());
     put(process, &RunEvent::Start { context_id, process_id }, true);
 }
 
-fn put(process: &Process, event: &RunEvent, is_needed: bool) {
+pub(super) fn put(process: &Process, event: &RunEvent, is_needed: bool) {
     let text = serde_json::to_vec(event).expect("an event is numbers, names and texts");
     process.log.append_event(text, is_needed);
 }

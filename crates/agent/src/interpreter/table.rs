@@ -15,15 +15,17 @@ use api::{
     id::ContextId,
     interpreter::{Context as Described, CreateContext, Language},
     limit::{CONTEXT_QUEUE, CONTEXTS, EXPIRED_CONTEXTS, RUN_TIMEOUT_MS},
+    session::CreateSession,
 };
 use tokio::sync::watch;
 
-use super::{idle::Left, kernel::Kernel};
+use super::{idle::Left, kernel::Kernel, language::Recipe};
 use crate::{
     env::{check_bytes, check_names},
     file,
     init::Agent,
     process::{Process, check::limit, environment, log::now_ms},
+    session::{self, Session},
 };
 
 /// The contexts of the sandbox, by id.
@@ -74,6 +76,8 @@ pub(super) struct Context {
 #[derive(Debug, Default)]
 pub(super) struct Slot {
     pub(super) kernel: Option<Kernel>,
+    /// Of bash, whose interpreter is a session's shell.
+    pub(super) session: Option<Arc<Session>>,
     pub(super) left: Left,
 }
 
@@ -269,19 +273,41 @@ impl Context {
         *self.is_deleted.borrow()
     }
 
+    /// Starts the context's interpreter, if there is none.
+    pub(super) async fn start(&self, agent: &Arc<Agent>, slot: &mut Slot) -> Result<(), ApiError> {
+        match Recipe::of(self.language) {
+            Some(recipe) => self.kernel(agent, slot, recipe).await.map(drop),
+            None => session::start(agent, &self.session(agent, slot)).await.map(|pid| {
+                self.set_pid(pid);
+            }),
+        }
+    }
+
+    /// The session that is the context's interpreter.
+    pub(super) fn session(&self, agent: &Agent, slot: &mut Slot) -> Arc<Session> {
+        let session = slot.session.get_or_insert_with(|| {
+            self.count.store(0, Ordering::Relaxed);
+            let (env, cwd) = (self.env.clone(), Some(self.start.clone()));
+            let request = CreateSession { env, cwd, ..CreateSession::default() };
+            session::of_context(self.id.as_str(), request, &agent.workdir)
+        });
+        Arc::clone(session)
+    }
+
     /// The context's interpreter, which is started if there is none.
     pub(super) async fn kernel<'a>(
         &self,
         agent: &Arc<Agent>,
         slot: &'a mut Slot,
+        recipe: &Recipe,
     ) -> Result<&'a mut Kernel, ApiError> {
         let kernel = match slot.kernel.take() {
             Some(kernel) => kernel,
             None => {
                 let variables = self.variables(agent)?;
-                let cwd = self.start(agent)?;
+                let cwd = self.directory(agent)?;
                 self.count.store(0, Ordering::Relaxed);
-                Kernel::start(agent, self.language, &variables, cwd).await?
+                Kernel::start(agent, (self.language, recipe), &variables, cwd).await?
             }
         };
         self.set_pid(kernel.pid);
@@ -294,7 +320,7 @@ impl Context {
     }
 
     /// Where a new interpreter starts: the context may outlive its directory.
-    fn start(&self, agent: &Agent) -> Result<OwnedFd, ApiError> {
+    fn directory(&self, agent: &Agent) -> Result<OwnedFd, ApiError> {
         file::open_directory("/", &self.start)
             .or_else(|_gone| file::open_directory("/", &agent.workdir))
             .or_else(|_gone| file::open_directory("/", "/"))
@@ -345,13 +371,16 @@ impl Context {
     }
 
     /// Ends everything of it, and returns when it has ended. It must be forgotten already.
-    pub(super) async fn bury(&self) {
+    pub(super) async fn bury(&self, agent: &Agent) {
         self.is_deleted.send_replace(true);
-        self.end(&mut *self.turn.lock().await).await;
+        self.end(agent, &mut *self.turn.lock().await).await;
     }
 
     /// Ends its interpreter.
-    pub(super) async fn end(&self, slot: &mut Slot) {
+    pub(super) async fn end(&self, agent: &Agent, slot: &mut Slot) {
+        if let Some(session) = slot.session.take() {
+            session.bury(agent).await;
+        }
         if let Some(mut kernel) = slot.kernel.take() {
             kernel.kill().await;
         }
