@@ -1,8 +1,10 @@
 //! The code interpreter: contexts that keep what code defines, on the default image.
 
 mod bash;
+mod command_line;
 mod context;
 mod ending;
+mod jupyter;
 mod limit;
 mod node;
 mod plot;
@@ -72,5 +74,5 @@ async fn shows(server: &Server, code: &str) -> Vec<RunOutput> {
 async fn value(server: &Server, code: &str) -> String {
     let results = shows(server, code).await;
     let main = results.iter().find(|result| result.is_main);
-    main.and_then(|main| main.text.clone()).unwrap_or_else(|| panic!("{code}: no value"))
+    main.and_then(|main| main.text.clone()).expect("code for its value has one")
 }

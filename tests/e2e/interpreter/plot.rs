@@ -11,7 +11,7 @@ use super::{run, server, shows};
 
 /// Width and height of a PNG, from its header.
 pub(super) fn size(picture: &[u8]) -> (u32, u32) {
-    let info = png::Decoder::new(std::io::Cursor::new(picture)).read_info().unwrap();
+    let info = png::Decoder::new(std::io::Cursor::new(picture)).read_info().expect("a PNG");
     (info.info().width, info.info().height)
 }
 
@@ -23,11 +23,12 @@ struct Picture {
 
 impl Picture {
     fn of(output: &RunOutput) -> Self {
-        let bytes =
-            BASE64_STANDARD.decode(output.png.as_deref().expect("a picture").trim()).unwrap();
-        let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().unwrap();
-        let mut buffer = vec![0; reader.output_buffer_size().unwrap()];
-        let frame = reader.next_frame(&mut buffer).unwrap();
+        let bytes = BASE64_STANDARD
+            .decode(output.png.as_deref().expect("a picture").trim())
+            .expect("base64");
+        let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().expect("a PNG");
+        let mut buffer = vec![0; reader.output_buffer_size().expect("a size")];
+        let frame = reader.next_frame(&mut buffer).expect("a picture");
         assert_eq!(frame.color_type, png::ColorType::Rgba);
         let pixels = buffer.chunks_exact(4).map(|p| [p[0], p[1], p[2], p[3]]).collect();
         Self { width: frame.width as usize, pixels }
@@ -50,7 +51,7 @@ async fn chart(server: &Server, code: &str) -> Chart {
     let results = shows(server, &code).await;
     let charts: Vec<_> = results.into_iter().filter_map(|result| result.chart).collect();
     assert_eq!(charts.len(), 1, "{code}");
-    charts.into_iter().next().unwrap()
+    charts.into_iter().next().expect("one")
 }
 
 /// The one series of a chart.
