@@ -4,6 +4,7 @@
 mod archive;
 mod escape;
 mod files;
+mod interpreter;
 mod leak;
 mod network;
 mod process;

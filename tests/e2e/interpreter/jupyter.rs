@@ -46,6 +46,9 @@ impl Plain {
             (r"0x[0-9a-f]{8,}", "0x"),
             (r"/tmp/ipykernel_\d+/\d+\.py", "CELL"),
             (r"<ipython-input-\d+-[0-9a-f]+>", "CELL"),
+            (r"\(\d+\.py, line", "(CELL, line"),
+            // How deep a recursion gets depends on what is below it.
+            (r"\(\d+ times\)", "(many times)"),
         ];
         Self(rules.map(|(rule, to)| (Regex::new(rule).expect("a rule"), to)).into())
     }
@@ -86,6 +89,20 @@ fn data(output: &RunOutput, theirs: &BTreeMap<String, Value>) -> BTreeMap<String
     data
 }
 
+/// Of a traceback: the innermost line that it points at, and its last line. How many lines of code
+/// around those are shown depends on how the kernel's files are kept.
+fn gist(traceback: &str) -> String {
+    let pointed =
+        traceback.lines().rfind(|line| line.trim_start().starts_with("--") && line.contains("> "));
+    let pointed = pointed.and_then(|line| line.split_once("> ")).map_or("", |(_, line)| line);
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    format!(
+        "{} / {}",
+        words(pointed),
+        words(traceback.trim_end().lines().last().unwrap_or_default())
+    )
+}
+
 /// What of a cell differs.
 fn differences(plain: &Plain, ours: &RunResult, theirs: &Theirs) -> Vec<String> {
     let mut found = Vec::new();
@@ -113,10 +130,12 @@ fn differences(plain: &Plain, ours: &RunResult, theirs: &Theirs) -> Vec<String> 
             compare("value", plain.of(&ours.value), plain.of(&theirs.evalue));
             compare(
                 "traceback",
-                plain.of(&ours.traceback.join("\n")),
-                plain.of(&theirs.traceback.join("\n")),
+                gist(&plain.of(&ours.traceback.join("\n"))),
+                gist(&plain.of(&theirs.traceback.join("\n"))),
             );
         }
+        // Jupyter says on stderr alone that there is no such magic; here it is an error as well.
+        (Some(ours), None) if ours.name == "UsageError" => {}
         (ours, theirs) => compare("error", format!("{ours:?}"), format!("{theirs:?}")),
     }
     found
@@ -138,6 +157,7 @@ async fn cells_answer_as_in_jupyter() {
     server.put(&file("cells.json"), serde_json::to_vec(&cells).expect("texts are JSON")).await;
     server.put(&file("jupyter.py"), DRIVER).await;
     server.shell("s", "python3 /tmp/jupyter.py /tmp/cells.json /tmp/answers.json").await;
+    server.shell("s", "rm -r /tmp/module_of_cells.py /tmp/__pycache__").await;
     let answers = server.get(&file("answers.json")).await;
     let theirs: Vec<Theirs> = serde_json::from_str(&answers.text).expect("the driver's answers");
     assert_eq!(theirs.len(), cells.len());

@@ -7,6 +7,7 @@ import faulthandler
 import getpass
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -23,6 +24,8 @@ from traitlets.config import Config
 from _sandbar import kernel
 
 WIRE = None
+# Colours, which tracebacks have and those who read them may not want.
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def show(data, metadata=None, main=False, transient=None, update=False):
@@ -105,11 +108,17 @@ def add_for_programs(obj, data):
         data[kernel.CHART] = chart.chart(obj)
 
 
+class Kernel:
+    """Libraries that show themselves as in a notebook ask the shell whether it has one of these."""
+
+
 class Shell(InteractiveShell):
     display_pub_class = Type(Publisher)
     displayhook_class = Type(Hook)
     # Of the last exception that was shown.
     shown = Any(None)
+    kernel = Any(Kernel())
+    has_colors = False
 
     def init_display_formatter(self):
         self.display_formatter = Formatter(parent=self)
@@ -134,7 +143,11 @@ class Shell(InteractiveShell):
 
 def show_page(text, *_unused, **_also_unused):
     data = text if isinstance(text, dict) else {"text/plain": str(text)}
-    show(data.get("data", data) if isinstance(data.get("data", None), dict) else data)
+    data = data["data"] if isinstance(data.get("data"), dict) else data
+    plain = data.get("text/plain")
+    if isinstance(plain, str) and not Shell.instance().has_colors:
+        data = {**data, "text/plain": ANSI.sub("", plain)}
+    show(data)
 
 
 def refuse_input(prompt="", *_unused, **_also_unused):
@@ -200,15 +213,12 @@ def make_shell():
     # Nothing is written beside what the code itself writes.
     config.HistoryManager.enabled = False
     config.HistoryManager.hist_file = ":memory:"
-    config.InteractiveShell.colors = "NoColor"
+    # Also where no colours are wanted: without them IPython shows less of the code.
+    config.InteractiveShell.colors = "neutral"
     config.InteractiveShell.xmode = "Context"
     config.InteractiveShell.banner1 = ""
     config.InteractiveShell.autoindent = False
     shell = Shell.instance(config=config)
-    try:
-        shell.colors = "NoColor"
-    except Exception:
-        pass
     sys.modules["__main__"] = shell.user_module
     shell.user_module.__builtins__ = builtins
     return shell
@@ -265,12 +275,13 @@ async def run_cell(shell, interrupts, message):
 def failure(shell, interrupts, result, count):
     """The exception that a cell ended with, as it is told."""
     error = result.error_before_exec or result.error_in_exec
-    if error is None:
-        if shell.shown is not None:
-            # Something showed a traceback, and the cell went on.
-            sys.stderr.write("\n".join(shell.shown[2]) + "\n")
+    if error is None and shell.shown is None:
         return None
+    # An object that cannot be shown fails its cell too, as it does in a notebook.
     etype, evalue, lines = shell.shown or (type(error), error, [])
+    error = error if error is not None else evalue
+    if not shell.has_colors:
+        lines = [ANSI.sub("", line) for line in lines]
     name = getattr(etype, "__name__", str(etype))
     if interrupts.was_cancelled and issubclass(etype, asyncio.CancelledError):
         name = "KeyboardInterrupt"
@@ -278,7 +289,7 @@ def failure(shell, interrupts, result, count):
         value = str(evalue)
     except Exception:
         value = f"<{name} that has no text>"
-    line = line_of(shell, error, error.__traceback__, count)
+    line = line_of(shell, error, getattr(error, "__traceback__", None), count)
     return {"name": name, "value": value, "traceback": lines, "line": line}
 
 
@@ -287,9 +298,7 @@ async def run(shell, interrupts, message):
     own_pid = os.getpid()
     count = shell.execution_count
     shell.shown = None
-    colors = "Linux" if message.get("color") else "NoColor"
-    if shell.colors.lower() != colors.lower():
-        shell.run_line_magic("colors", colors)
+    shell.has_colors = bool(message.get("color"))
     changes = message.get("env") or {}
     saved = {name: os.environ.get(name) for name in changes}
     change_env(changes)
