@@ -6,8 +6,8 @@
 //! delete ────┴─────────────────────┴ ends: its next run starts another
 //! ```
 //!
-//! Owns: who exists, whose turn it is, and what each starts with. [`kernel`] is one interpreter,
-//! [`run`] one run, [`language`] what each language takes.
+//! Owns: who exists, whose turn it is, and what each starts with. [`mod@kernel`] is one interpreter,
+//! [`mod@run`] one run, [`mod@language`] what each language takes.
 //! Does not: know how output is kept or followed; a run is a [`Process`] like any, with events in its
 //! log.
 //!
