@@ -5,6 +5,7 @@ mod archive;
 mod escape;
 mod files;
 mod git;
+mod interpreter;
 mod leak;
 mod network;
 mod preview;

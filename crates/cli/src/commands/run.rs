@@ -1,4 +1,5 @@
-//! `sandbar run`: create, execute, print, destroy.
+//! `sandbar run`: create, execute, print, destroy. One word that names a script here is its content,
+//! for the code interpreter.
 //!
 //! Invariant: the sandbox is destroyed however the command ends, unless a second signal says not
 //! to wait. Its id is chosen here, so that it is known also when the creation is interrupted.
@@ -15,7 +16,10 @@ use clap::{Args, ValueEnum};
 use client::{Client, ClientError};
 
 use crate::{
-    commands::exec::{ExecArguments, follow},
+    commands::{
+        code,
+        exec::{ExecArguments, follow},
+    },
     output::{Output, note},
     random::random_name,
     signals::Signals,
@@ -65,9 +69,15 @@ pub(crate) async fn run(
     let create = arguments.create(id.clone());
     let result = signals
         .unless(async {
+            let script = code::script(&arguments.exec.command);
+            let script =
+                script.map(|script| code::request(&script, &arguments.exec)).transpose()?;
             let request = arguments.exec.request().await?;
             client.create_sandbox(&create).await.context("could not create the sandbox")?;
-            follow(&client, &id, &request, out).await
+            match script {
+                Some(script) => code::follow(&client, &id, None, &script, out).await,
+                None => follow(&client, &id, &request, out).await,
+            }
         })
         .await;
     // A second signal drops this and ends the program.
@@ -108,6 +118,6 @@ impl Arguments {
 }
 
 /// Never the id of another run: two must not meet in one sandbox.
-fn generate_id() -> anyhow::Result<SandboxId> {
+pub(super) fn generate_id() -> anyhow::Result<SandboxId> {
     Ok(format!("run-{}", random_name()?).parse()?)
 }
