@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh Debian or Ubuntu machine with Rust: `make demo`, `make test`.
 
-.PHONY: help setup demo test format lint doc build bench clean
+.PHONY: help setup demo servers test format lint doc build bench clean
 
 help:    ## Show this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -11,7 +11,11 @@ setup:   ## Install the Debian packages that building, testing and image buildin
 demo: setup build  ## Build everything, run real code in a sandbox and show the result
 	@scripts/demo
 
-test: setup format lint doc  ## Everything that CI runs
+servers:  ## Install what the tests show in a browser, below target/servers
+	@scripts/setup --tests
+	@scripts/servers
+
+test: setup servers format lint doc  ## Everything that CI runs
 	timeout --foreground 2400 cargo test --workspace --locked
 	@scripts/build
 	@scripts/demo
@@ -31,7 +35,7 @@ build:   ## Build the static release binary, target/release/sandbar
 	@scripts/build
 
 bench: setup build  ## Measure this machine against SPECIFICATION.md
-	@scripts/bench --compare
+	@scripts/bench --previews --compare
 
 clean:   ## Remove what was built, and the demo's image
 	cargo clean

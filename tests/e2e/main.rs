@@ -2,6 +2,7 @@
 
 mod api;
 mod archive;
+mod browser;
 mod command_line;
 mod disk;
 mod exec;
@@ -11,6 +12,8 @@ mod hang;
 mod image;
 mod network;
 mod node;
+mod port;
+mod preview;
 mod process;
 mod sandbox;
 mod session;

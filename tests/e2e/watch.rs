@@ -233,7 +233,7 @@ async fn patterns_decide_what_is_told() {
 async fn patterns_that_are_none_are_refused() {
     let server = server();
     server.shell("s", "true").await;
-    for bad in ["[ab]", "*.{js,ts}", "!x", "a\\b", "../x", "/", &"x".repeat(1025)] {
+    for bad in ["[ab", "*.{js,ts}", "!x", "a\\", "../x", "/", &"x".repeat(1025)] {
         let include = vec![bad.to_owned()];
         let request = WatchFiles { include, ..WatchFiles::new("/workspace") };
         assert_eq!(refused(&server, request).await, "VALIDATION_FAILED", "{bad}");

@@ -19,7 +19,7 @@ if (checked.status !== 0) process.exit(1);
 
 const files = readdirSync('.').filter((name) => name.endsWith('.test.ts') && (names.length === 0 || names.some((part) => name.includes(part))));
 rmSync('out', { recursive: true, force: true });
-await build({ entryPoints: files, outdir: 'out', format: 'esm', platform: 'node', target: 'node18', bundle: true, packages: 'external', sourcemap: 'inline', outExtension: { '.js': '.mjs' } });
+await build({ absWorkingDir: process.cwd(), entryPoints: files, outdir: 'out', format: 'esm', platform: 'node', target: 'node20', bundle: true, packages: 'external', sourcemap: 'inline', outExtension: { '.js': '.mjs' } });
 // One file after the other: samples share ids, as programs do.
 const tests = ['--enable-source-maps', '--test', '--test-concurrency=1', ...files.map((name) => `out/${name.replace(/\.ts$/, '.mjs')}`)];
 process.exit(spawnSync(process.execPath, tests, { stdio: 'inherit' }).status ?? 1);

@@ -237,3 +237,11 @@ sample('Skill, checking commands', async ({ sandbox }) => {
   assert.ok((await sandbox.exec(sanitizeCommand('ls -la'))).success);
   assert.throws(() => sanitizeCommand('ls; rm -rf /'), /Dangerous/);
 });
+
+sample('Skill, one per region', async () => {
+  const [userId, request] = ['ada', new Request('http://x/') as Request & { cf?: { colo?: string } }];
+  const region = request.cf?.colo || 'default';
+  const near = getSandbox(env.Sandbox, `user-${userId}-${region}`);
+  const single = getSandbox(env.Sandbox, `user-${userId}`);
+  assert.deepEqual([(await near.exec('hostname')).stdout, (await single.exec('hostname')).stdout], ['user-ada-default\n', 'user-ada\n']);
+});

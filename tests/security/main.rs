@@ -7,6 +7,7 @@ mod files;
 mod git;
 mod leak;
 mod network;
+mod preview;
 mod process;
 mod terminal;
 mod watch;

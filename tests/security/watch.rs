@@ -138,22 +138,28 @@ async fn a_tree_that_never_rests_neither_stops_the_agent_nor_leads_it_out() {
         os.symlink('/dev/shm/secret', 'n'); os.unlink('n')\n \
         open('/dev/shm/secret/seen', 'w').close(); os.unlink('/dev/shm/secret/seen')";
 
-    let (seen, ()) = tokio::join!(
-        async {
-            let mut paths = Vec::new();
-            loop {
-                match next(&mut events).await.expect("it goes on").expect("it goes on") {
-                    WatchEvent::Event(change) if change.path.ends_with("/end") => return paths,
-                    WatchEvent::Event(change) => paths.push(change.path),
-                    _ => {}
-                }
+    let read = async {
+        let mut paths = Vec::new();
+        loop {
+            match next(&mut events).await.expect("it goes on").expect("it goes on") {
+                WatchEvent::Event(change) if change.path.ends_with("/end") => return paths,
+                WatchEvent::Event(change) => paths.push(change.path),
+                _ => {}
             }
-        },
-        async {
-            python(&server, swap).await;
-            server.shell("s", ": > /dev/shm/t/a/b/c/end").await;
-        },
-    );
+        }
+    };
+    let write = async {
+        python(&server, swap).await;
+        // What comes with an overflow is not told; the next one is.
+        loop {
+            server.shell("s", "rm -f /dev/shm/t/a/b/c/end; : > /dev/shm/t/a/b/c/end").await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let seen = tokio::select! {
+        seen = read => seen,
+        () = write => unreachable!("it goes on until it is seen"),
+    };
 
     assert!(!seen.iter().any(|path| path.contains("seen")), "it looked through a link");
     drop(events);

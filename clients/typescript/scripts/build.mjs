@@ -13,7 +13,7 @@ await rm('dist', { recursive: true, force: true });
 execFileSync(process.execPath, [join(dirname(fileURLToPath(import.meta.resolve('typescript'))), 'tsc.js'), '-p', '.'], { stdio: 'inherit' });
 
 const sources = readdirSync('src', { recursive: true }).filter((name) => name.endsWith('.ts')).map((name) => `src/${name}`);
-await build({ entryPoints: sources, outdir: 'dist/cjs', outbase: 'src', format: 'cjs', platform: 'node', target: 'node18', logLevel: 'warning' });
+await build({ absWorkingDir: process.cwd(), entryPoints: sources, outdir: 'dist/cjs', outbase: 'src', format: 'cjs', platform: 'node', target: 'node20', logLevel: 'warning' });
 // The nearest package.json decides how a file is read, and which platform's file is meant.
 await writeFile('dist/cjs/package.json', JSON.stringify({
   type: 'commonjs',

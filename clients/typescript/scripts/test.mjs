@@ -15,7 +15,7 @@ execFileSync(process.execPath, [typescript.replace('typescript.js', 'tsc.js'), '
 
 rmSync('test/out', { recursive: true, force: true });
 const files = readdirSync('test').filter((name) => name.endsWith('.test.ts') && (names.length === 0 || names.some((part) => name.includes(part))));
-await build({ entryPoints: files.map((name) => `test/${name}`), outdir: 'test/out', format: 'esm', platform: 'node', target: 'node18', sourcemap: 'inline', bundle: true, packages: 'external', outExtension: { '.js': '.mjs' } });
+await build({ absWorkingDir: process.cwd(), entryPoints: files.map((name) => `test/${name}`), outdir: 'test/out', format: 'esm', platform: 'node', target: 'node20', sourcemap: 'inline', bundle: true, packages: 'external', outExtension: { '.js': '.mjs' } });
 const tests = files.map((name) => `test/out/${name.replace(/\.ts$/, '.mjs')}`);
 const { status } = spawnSync(process.execPath, ['--enable-source-maps', '--test', ...tests], { stdio: 'inherit' });
 process.exit(status ?? 1);

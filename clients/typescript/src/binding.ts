@@ -12,6 +12,8 @@ export interface BindingOptions {
   key?: string;
   /** State directory of a server on this machine, which has its URL and key. */
   stateDir?: string;
+  /** `url` of `[preview]` in the server's configuration, for `proxyToSandbox`; `SANDBAR_PREVIEW_URL` unless given. */
+  previewUrl?: string;
 }
 
 /** A Durable Object namespace, as a Worker has it. Accepted so that programs need no change, and not used. */
@@ -62,7 +64,7 @@ const found = new Map<string, Promise<Server>>();
 /** The server that `binding` means. Looked for once for each binding that reads the same. */
 export function serverOf(binding: Binding): () => Promise<Server> {
   const options = optionsOf(binding);
-  const name = JSON.stringify([options.url, options.key, options.stateDir]);
+  const name = nameOf(options);
   return () => {
     let server = found.get(name);
     if (!server) {
@@ -77,11 +79,13 @@ export function serverOf(binding: Binding): () => Promise<Server> {
 
 /** Looks again next time: a server that was started again may have another address. */
 export function forget(binding: Binding): void {
-  const { url, key, stateDir } = optionsOf(binding);
-  if (!url) found.delete(JSON.stringify([url, key, stateDir]));
+  const options = optionsOf(binding);
+  if (!options.url) found.delete(nameOf(options));
 }
 
-async function locate({ url, key, stateDir }: BindingOptions): Promise<Server> {
+const nameOf = ({ url, key, stateDir, previewUrl }: BindingOptions) => JSON.stringify([url, key, stateDir, previewUrl]);
+
+async function locate({ url, key, stateDir, previewUrl }: BindingOptions): Promise<Server> {
   if (!url && !stateDir) url = await platform.variable('SANDBAR_URL');
   if (!key && !stateDir) key = await platform.variable('SANDBAR_KEY');
   if (!url || !key) {
@@ -95,5 +99,7 @@ async function locate({ url, key, stateDir }: BindingOptions): Promise<Server> {
   }
   if (!url) throw errorOf('CONNECTION_FAILED', 'no connection to a server: none is named, and none runs on this machine');
   if (!key) throw errorOf('UNAUTHORIZED', `no key for the server ${url}`);
-  return { url: url.replace(/\/+$/, ''), key };
+  previewUrl ??= await platform.variable('SANDBAR_PREVIEW_URL');
+  const server = { url: url.replace(/\/+$/, ''), key };
+  return previewUrl ? { ...server, previewUrl } : server;
 }

@@ -22,25 +22,28 @@ export async function proxyToSandbox(request: Request, env?: unknown, _sandboxId
   const binding = (env && typeof env === 'object' && 'Sandbox' in env ? env.Sandbox : env) as Binding;
   const server = await serverOf(binding instanceof Sandbox ? undefined : binding)();
   const { pathname, search } = new URL(request.url);
-  const url = `${server.url}${pathname}${search}`;
-  const domain = await previewDomain(binding, server.url);
+  const label = host.split('.')[0];
+  const preview = server.previewUrl === undefined ? undefined : new URL(server.previewUrl);
+  // Without a domain of their own, previews share the API's address and are known by their host.
+  const base = preview ? `${preview.protocol}//${label}.${preview.host}` : server.url;
+  const url = `${base}${pathname}${search}`;
   const headers: Record<string, string> = {};
   request.headers.forEach((value, name) => {
     if (!OF_CONNECTION.includes(name)) headers[name] = value;
   });
   headers['x-forwarded-host'] ??= host;
-  headers.host = `${host.split('.')[0]}.${domain}`;
+  if (!preview) headers.host = `${label}.localhost${portOf(server.url)}`;
   try {
     if (request.headers.get('upgrade')?.toLowerCase() === 'websocket') return await platform.tunnel(request, url, headers);
     return await platform.send(url, { method: request.method, headers, body: request.body ?? undefined, signal: request.signal });
   } catch (error) {
-    throw broken('reach a preview', server.url, error);
+    throw broken('reach a preview', base, error);
   }
 }
 
-async function previewDomain(_binding: Binding, url: string): Promise<string> {
+function portOf(url: string): string {
   const { port } = new URL(url);
-  return `localhost${port && `:${port}`}`;
+  return port && `:${port}`;
 }
 
 /** Answers a request for a WebSocket with a terminal of a session. */

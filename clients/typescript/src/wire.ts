@@ -273,7 +273,7 @@ export type ErrorBody = {
  *
  * Each code has one HTTP status, see [`ErrorCode::status`].
  */
-export type ErrorCode = "VALIDATION_FAILED" | "INVALID_SANDBOX_ID" | "INVALID_COMMAND" | "INVALID_PATH" | "IS_DIRECTORY" | "NOT_DIRECTORY" | "NAME_TOO_LONG" | "NOT_REGULAR_FILE" | "TOO_MANY_LINKS" | "INVALID_ARCHIVE" | "INVALID_GIT_URL" | "UNAUTHORIZED" | "HOST_NOT_ALLOWED" | "PERMISSION_DENIED" | "GIT_AUTH_FAILED" | "READ_ONLY" | "ROUTE_NOT_FOUND" | "SANDBOX_NOT_FOUND" | "IMAGE_NOT_FOUND" | "FILE_NOT_FOUND" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "SESSION_NOT_FOUND" | "TERMINAL_NOT_FOUND" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "PROCESS_READY_TIMEOUT" | "SANDBOX_EXISTS" | "PROCESS_EXISTS" | "SESSION_ALREADY_EXISTS" | "TERMINAL_EXISTS" | "IDEMPOTENCY_CONFLICT" | "FILE_EXISTS" | "DIRECTORY_NOT_EMPTY" | "RESOURCE_BUSY" | "PROCESS_ENDED" | "STDIN_CLOSED" | "SESSION_TERMINATED" | "SESSION_DESTROYED" | "PRECONDITION_FAILED" | "PAYLOAD_TOO_LARGE" | "FILE_TOO_LARGE" | "TREE_TOO_LARGE" | "CHECKSUM_MISMATCH" | "RANGE_NOT_SATISFIABLE" | "UNSUPPORTED_MEDIA_TYPE" | "TOO_MANY_REQUESTS" | "INTERNAL_ERROR" | "SANDBOX_FAILED" | "IMAGE_BUILD_FAILED" | "COMMAND_EXECUTION_ERROR" | "PROCESS_EXITED_BEFORE_READY" | "GIT_CLONE_FAILED" | "SHELL_NOT_AVAILABLE" | "FILESYSTEM_ERROR" | "AGENT_UNREACHABLE" | "GIT_NETWORK_ERROR" | "CAPACITY_EXCEEDED" | "SHUTTING_DOWN" | "STARTING" | "TIMEOUT" | "NO_SPACE";
+export type ErrorCode = "VALIDATION_FAILED" | "INVALID_SANDBOX_ID" | "INVALID_COMMAND" | "INVALID_PATH" | "IS_DIRECTORY" | "NOT_DIRECTORY" | "NAME_TOO_LONG" | "NOT_REGULAR_FILE" | "TOO_MANY_LINKS" | "INVALID_ARCHIVE" | "INVALID_GIT_URL" | "INVALID_PORT" | "UNAUTHORIZED" | "HOST_NOT_ALLOWED" | "PERMISSION_DENIED" | "GIT_AUTH_FAILED" | "READ_ONLY" | "ROUTE_NOT_FOUND" | "SANDBOX_NOT_FOUND" | "IMAGE_NOT_FOUND" | "FILE_NOT_FOUND" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "SESSION_NOT_FOUND" | "TERMINAL_NOT_FOUND" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "PROCESS_READY_TIMEOUT" | "SANDBOX_EXISTS" | "PROCESS_EXISTS" | "SESSION_ALREADY_EXISTS" | "TERMINAL_EXISTS" | "PORT_ALREADY_EXPOSED" | "IDEMPOTENCY_CONFLICT" | "FILE_EXISTS" | "DIRECTORY_NOT_EMPTY" | "RESOURCE_BUSY" | "PROCESS_ENDED" | "STDIN_CLOSED" | "SESSION_TERMINATED" | "SESSION_DESTROYED" | "STALE_PREVIEW_URL" | "PRECONDITION_FAILED" | "PAYLOAD_TOO_LARGE" | "FILE_TOO_LARGE" | "TREE_TOO_LARGE" | "MISDIRECTED_REQUEST" | "CHECKSUM_MISMATCH" | "RANGE_NOT_SATISFIABLE" | "UNSUPPORTED_MEDIA_TYPE" | "TOO_MANY_REQUESTS" | "INTERNAL_ERROR" | "SANDBOX_FAILED" | "IMAGE_BUILD_FAILED" | "COMMAND_EXECUTION_ERROR" | "PROCESS_EXITED_BEFORE_READY" | "GIT_CLONE_FAILED" | "SHELL_NOT_AVAILABLE" | "FILESYSTEM_ERROR" | "AGENT_UNREACHABLE" | "SERVICE_NOT_RESPONDING" | "GIT_NETWORK_ERROR" | "CAPACITY_EXCEEDED" | "SHUTTING_DOWN" | "STARTING" | "TIMEOUT" | "NO_SPACE" | "LOOP_DETECTED";
 
 /**
  * One event of a streamed exec or of a followed log (`text/event-stream`).
@@ -395,6 +395,38 @@ export type ExecUsage = {
   cpuMs: number;
   /** Largest resident set of one process of the tree, in bytes (`ru_maxrss`, getrusage(2)). */
   peakMemoryBytes: number;
+};
+
+/** Body of `POST /v1/sandboxes/{id}/ports`. */
+export type ExposePort = {
+  /**
+   * A name for people, at most [`crate::limit::PORT_NAME_CHARS`] characters without control
+   * characters.
+   */
+  name?: string | null;
+  /** The TCP port inside the sandbox. */
+  port: number;
+  /** The URL has no token: whoever can reach the server and guess the sandbox's id may use it. */
+  public?: boolean;
+  token?: 
+  | null
+  | /** The URL's token, instead of the generated one: see [`PortToken`]. */ PortToken;
+};
+
+/** An exposed port. */
+export type ExposedPort = {
+  /** Milliseconds since 1970-01-01 UTC. */
+  exposedAtMs: number;
+  /** The name it was given. */
+  name?: string | null;
+  /** The TCP port inside the sandbox. */
+  port: number;
+  /** Its URL has no token. */
+  public: boolean;
+  /** Whether something listens there now. */
+  status: PortStatus;
+  /** Where it is reached, with a slash at its end. */
+  url: string;
 };
 
 /** One change of one file or directory. */
@@ -666,6 +698,32 @@ export type GitCheckoutResult = {
   url: string;
 };
 
+/**
+ * One event of a checkout (`text/event-stream`). The stream ends with exactly one `done` or
+ * `failed`.
+ */
+export type GitEvent = 
+| /** Git, or the server through it, says how far it is. */ {
+  /** The line, without its end. */
+  line: string;
+  /** How much of it is done, 0 to 100; absent where that is not known. */
+  percent?: number | null;
+  /** What is under way, as `Receiving objects`; absent where the line is about something else. */
+  phase?: string | null;
+  type: "progress";
+}
+| /** The files are there. */ GitCheckoutResult & {
+  type: "done";
+}
+| /**
+ * They are not. Nothing is left of the attempt, unless the error's details say otherwise
+ * (`leftOver`).
+ */ {
+  /** Why, and what to do. */
+  error: ApiError;
+  type: "failed";
+};
+
 /** One header. */
 export type GitHeader = {
   /** Its name, as `Authorization`. */
@@ -680,6 +738,16 @@ export type Health = {
   status: string;
   /** Version of the server. */
   version: string;
+};
+
+/** A GET, and the statuses by which a server counts as ready. */
+export type HttpCheck = {
+  /** The path and query to ask for. */
+  path?: string;
+  /** Highest status that counts. */
+  statusMax?: number;
+  /** Lowest status that counts. */
+  statusMin?: number;
 };
 
 /** An image in the node's store. */
@@ -755,6 +823,20 @@ export type LeftOutEntry = {
 
 /** Why an entry is not there, or not as it should be. */
 export type LeftOutReason = "special" | "mount" | "unreadable" | "tooDeep" | "changed" | "severalNames";
+
+/** A TCP port on which a program in the sandbox listens. */
+export type ListeningPort = {
+  /** The address it is bound to: `127.0.0.1`, `0.0.0.0`, `::`, ... */
+  address: string;
+  /** The port. */
+  port: number;
+};
+
+/** What the agent answers about listening ports. */
+export type ListeningPorts = {
+  /** Sorted by port, then address; at most [`crate::limit::LISTENING_PORTS`]. */
+  listening: ListeningPort[];
+};
 
 /** A line of output that was waited for. */
 export type LogMatch = {
@@ -863,6 +945,39 @@ export type OnDisconnect = "kill" | "keep";
 /** Which of its two outputs a process wrote to. */
 export type OutputStream = "stdout" | "stderr";
 
+/** Answer of `GET /v1/sandboxes/{id}/ports`. */
+export type PortList = {
+  /** What listens inside, exposed or not, sorted by port; nothing while the sandbox does not run. */
+  listening: ListeningPort[];
+  /** The exposed ports, sorted; at most [`crate::limit::EXPOSED_PORTS`]. */
+  ports: ExposedPort[];
+};
+
+/** Answer of `POST /v1/sandboxes/{id}/ports/{port}/wait`. */
+export type PortReady = {
+  /** The port. */
+  port: number;
+  /** The status of the HTTP answer, when that was waited for. */
+  status?: number | null;
+};
+
+/** Whether something listens on an exposed port. */
+export type PortStatus = "active" | "inactive";
+
+/**
+ * A port's part of its URL that nobody else knows.
+ *
+ * 1 to 16 of `a-z`, `0-9` and `_`, and not a port number, by which a URL without a token is known.
+ * A short one can be guessed: leave it out to get one of 80 random bits.
+ */
+export type PortToken = string;
+
+/** Answer of `POST /v1/sandboxes/{id}/ports/{port}/validate-token`. */
+export type PortTokenValidity = {
+  /** The port is exposed and this is its token. */
+  valid: boolean;
+};
+
 /** A process. */
 export type Process = {
   /**
@@ -969,6 +1084,13 @@ export type Resources = {
 
 /** Why a version is not known any more. */
 export type ResyncReason = "expired" | "restarted";
+
+/** Body of `POST /v1/sandboxes/{id}/ports/{port}/rotate`. */
+export type RotatePort = {
+  token?: 
+  | null
+  | /** The new token; a generated one unless given. */ PortToken;
+};
 
 /** A sandbox. */
 export type Sandbox = {
@@ -1181,6 +1303,21 @@ export type Unpacked = LeftOut & {
   hardLinks: number;
   /** Symbolic links. */
   symlinks: number;
+};
+
+/** Body of `POST /v1/sandboxes/{id}/ports/{port}/validate-token`. */
+export type ValidatePortToken = {
+  /** What may be the port's token; any text. */
+  token: string;
+};
+
+/** Body of `POST /v1/sandboxes/{id}/ports/{port}/wait`. */
+export type WaitPort = {
+  http?: 
+  | null
+  | /** What an HTTP server there has to answer; else it is enough that connections are accepted. */ HttpCheck;
+  /** Milliseconds to wait; a day unless given. */
+  timeoutMs?: number | null;
 };
 
 /** Body of `POST /v1/sandboxes/{id}/processes/{pid}/wait`. */

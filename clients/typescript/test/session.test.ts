@@ -69,3 +69,17 @@ test('commandTimeoutMs is for commands without a time of their own', async (t) =
   const session = await sandboxOf(t).createSession({ commandTimeoutMs: 200 });
   assert.match((await errorFrom(session.exec('sleep 60'))).message, /timeout/i);
 });
+
+test('a command with a directory of its own moves nobody else', async (t) => {
+  const sandbox = sandboxOf(t);
+  let arrived: Promise<unknown> | undefined;
+  await sandbox.exec('echo begun; while [ ! -e /tmp/go ]; do sleep 0.01; done', {
+    cwd: '/',
+    onOutput: () => (arrived ??= sandbox.writeFile('here.txt', 'x').then(() => sandbox.writeFile('/tmp/go', ''))),
+  });
+  await arrived;
+  assert.equal((await sandbox.exists('/workspace/here.txt')).exists, true);
+  assert.equal((await sandbox.exec('pwd', { cwd: '/tmp' })).stdout, '/tmp\n');
+  await sandbox.writeFile('there.txt', 'x');
+  assert.equal((await sandbox.exists('/workspace/there.txt')).exists, true);
+});

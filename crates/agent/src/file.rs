@@ -33,6 +33,7 @@ mod fault;
 mod fresh;
 mod mime;
 mod path;
+mod pattern;
 mod range;
 mod temporary;
 mod walk;

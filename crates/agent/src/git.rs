@@ -57,7 +57,7 @@ const SHORT_COMMIT_DIGITS: usize = 7;
 #[utoipa::path(post, path = "/git/checkout", operation_id = "gitCheckout", tag = "git", request_body = GitCheckout,
     responses(
         (status = 200, description = "Checked out, or being followed",
-            content((GitCheckoutResult = "application/json"), (String = "text/event-stream"))),
+            content((GitCheckoutResult = "application/json"), (GitEvent = "text/event-stream"))),
         (status = 400, description = "VALIDATION_FAILED, INVALID_GIT_URL, INVALID_PATH, NOT_DIRECTORY, NAME_TOO_LONG", body = ErrorBody),
         (status = 403, description = "GIT_AUTH_FAILED; PERMISSION_DENIED, READ_ONLY: the target", body = ErrorBody),
         (status = 404, description = "GIT_REPOSITORY_NOT_FOUND, GIT_BRANCH_NOT_FOUND, SESSION_NOT_FOUND; FILE_NOT_FOUND: no directory can be made there; COMMAND_NOT_FOUND: no git, or no ssh, in the sandbox", body = ErrorBody),

@@ -16,7 +16,7 @@ use std::{
 
 use api::{
     error::ApiError,
-    limit::{EXECS_PER_SANDBOX, PROCESSES_PER_SANDBOX, WAITS_PER_SANDBOX},
+    limit::{EXECS_PER_SANDBOX, PORT_CONNECTIONS, PROCESSES_PER_SANDBOX, WAITS_PER_SANDBOX},
 };
 use jail::handoff::{Handoff, InvalidHandoff};
 use link::AgentConfig;
@@ -81,6 +81,8 @@ pub(crate) struct Agent {
     pub(crate) places: Arc<Semaphore>,
     /// Waits for processes that may still begin.
     pub(crate) waits: Semaphore,
+    /// Connections to ports that may still be made.
+    pub(crate) port_connections: Arc<Semaphore>,
     /// Commands and processes, running and remembered.
     pub(crate) processes: Arc<Table>,
     /// Shells that outlive their commands.
@@ -202,6 +204,7 @@ fn prepare(handoff: &Handoff, config: AgentConfig) -> Result<Agent, InitError> {
         execs: Arc::new(Semaphore::new(EXECS_PER_SANDBOX)),
         places: Arc::new(Semaphore::new(PROCESSES_PER_SANDBOX)),
         waits: Semaphore::new(WAITS_PER_SANDBOX),
+        port_connections: Arc::new(Semaphore::new(PORT_CONNECTIONS)),
         processes: Arc::default(),
         sessions,
         drains: AtomicUsize::new(0),

@@ -16,6 +16,7 @@ mod follow;
 mod git;
 mod health;
 mod init;
+mod port;
 mod process;
 mod processes;
 mod reaper;

@@ -7,8 +7,8 @@ use axum::{Router, extract::DefaultBodyLimit, http::Uri, middleware, routing::Me
 use utoipa_axum::{PathItemExt as _, paste, router::OpenApiRouter, routes};
 
 use crate::{
-    env, exec, file, file::watch, git, health, init::Agent, processes, refusal, refusal::Refusal,
-    session, terminal,
+    env, exec, file, file::watch, git, health, init::Agent, port, processes, refusal,
+    refusal::Refusal, session, terminal,
 };
 
 /// Makes of one list of handlers, those of one path side by side, both the router that serves them
@@ -74,6 +74,9 @@ table! {
     [watch::watch]
     [watch::changes]
     [git::checkout]
+    [port::listening]
+    [port::wait]
+    [port::connect]
 }
 
 /// The routes as an OpenAPI document, for the daemon to forward and to publish.
@@ -145,6 +148,8 @@ mod tests {
                 "get /files:stat",
                 "get /files:watch",
                 "get /health",
+                "get /listening",
+                "get /ports/{port}/connect",
                 "get /processes",
                 "get /processes/{pid}",
                 "get /processes/{pid}/logs",
@@ -166,6 +171,7 @@ mod tests {
                 "post /files:symlink",
                 "post /files:write",
                 "post /git/checkout",
+                "post /ports/{port}/wait",
                 "post /processes",
                 "post /processes/{pid}/kill",
                 "post /processes/{pid}/signal",

@@ -54,10 +54,10 @@ pub struct ReadArchive {
     #[serde(default)]
     #[param(inline)]
     pub format: ArchiveFormat,
-    /// Leave out what matches, may be given up to [`crate::limit::ARCHIVE_EXCLUDES`] times. `*` and
-    /// `?` match within a name, `[...]` one of a set, `**` any directories. A pattern without a
-    /// slash matches names anywhere in the tree, one with a slash paths from its top; one that ends
-    /// in a slash directories only. What is in a directory that is left out is left out.
+    /// Leave out what matches, may be given up to [`crate::limit::PATTERNS`] times. `*` and `?` match
+    /// within a name, `[...]` one of a set, `**` any names. A pattern matches anywhere in the tree,
+    /// or from its top if it starts with a slash; directories only if it ends in one. What is in a
+    /// directory that is left out is left out. See [`crate::pattern`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
 }

@@ -33,6 +33,8 @@ pub enum ErrorCode {
     InvalidArchive,
     /// The URL is none that git can clone from here.
     InvalidGitUrl,
+    /// The port is not one that can be exposed: 1024 to 65535.
+    InvalidPort,
     /// No key, or a key this server does not know.
     Unauthorized,
     /// The `Host` or `Origin` header names a site that may not call this API.
@@ -59,6 +61,10 @@ pub enum ErrorCode {
     SessionNotFound,
     /// No terminal with this id.
     TerminalNotFound,
+    /// The port is not exposed.
+    PortNotExposed,
+    /// No preview has this URL: its token is wrong, or the port is not exposed.
+    InvalidToken,
     /// No such git repository, or none that these credentials may see.
     GitRepositoryNotFound,
     /// The repository has no such branch, tag or commit.
@@ -75,6 +81,8 @@ pub enum ErrorCode {
     SessionAlreadyExists,
     /// A terminal with this id is there already.
     TerminalExists,
+    /// The port is exposed already; `details.url` has its URL.
+    PortAlreadyExposed,
     /// The idempotency key was used for another request.
     IdempotencyConflict,
     /// The file or directory exists already.
@@ -92,6 +100,8 @@ pub enum ErrorCode {
     SessionTerminated,
     /// The session was deleted while the command waited or ran.
     SessionDestroyed,
+    /// The preview's URL was right until its port was hidden.
+    StalePreviewUrl,
     /// The file does not have the content that `If-Match` names; nothing was changed.
     PreconditionFailed,
     /// The body or a field of it is over its limit.
@@ -100,6 +110,8 @@ pub enum ErrorCode {
     FileTooLarge,
     /// There are more directories to watch than may be watched at once.
     TreeTooLarge,
+    /// The connection was encrypted for another host; try again on a new one.
+    MisdirectedRequest,
     /// What arrived does not have the checksum that was promised; nothing was changed.
     ChecksumMismatch,
     /// The requested byte range lies outside the file.
@@ -126,6 +138,8 @@ pub enum ErrorCode {
     FilesystemError,
     /// The sandbox's agent gave no answer, or a wrong one.
     AgentUnreachable,
+    /// Nothing listens on the port in the sandbox, or it does not answer as it should.
+    ServiceNotResponding,
     /// The git server could not be reached, or the connection broke.
     GitNetworkError,
     /// The node has no room for another sandbox now.
@@ -138,6 +152,8 @@ pub enum ErrorCode {
     Timeout,
     /// The sandbox's or the node's disk is full.
     NoSpace,
+    /// The request came through this server's previews too often: it goes round in a circle.
+    LoopDetected,
 }
 
 impl ErrorCode {
@@ -155,7 +171,8 @@ impl ErrorCode {
             | Self::NotRegularFile
             | Self::TooManyLinks
             | Self::InvalidArchive
-            | Self::InvalidGitUrl => 400,
+            | Self::InvalidGitUrl
+            | Self::InvalidPort => 400,
             Self::Unauthorized => 401,
             // 401 would speak of the API's own key.
             Self::HostNotAllowed
@@ -170,6 +187,8 @@ impl ErrorCode {
             | Self::ProcessNotFound
             | Self::SessionNotFound
             | Self::TerminalNotFound
+            | Self::PortNotExposed
+            | Self::InvalidToken
             | Self::GitRepositoryNotFound
             | Self::GitBranchNotFound => 404,
             Self::MethodNotAllowed => 405,
@@ -178,17 +197,19 @@ impl ErrorCode {
             | Self::ProcessExists
             | Self::SessionAlreadyExists
             | Self::TerminalExists
+            | Self::PortAlreadyExposed
             | Self::IdempotencyConflict
             | Self::FileExists
             | Self::DirectoryNotEmpty
             | Self::ResourceBusy
             | Self::ProcessEnded
             | Self::StdinClosed => 409,
-            Self::SessionTerminated | Self::SessionDestroyed => 410,
+            Self::SessionTerminated | Self::SessionDestroyed | Self::StalePreviewUrl => 410,
             Self::PreconditionFailed => 412,
             Self::PayloadTooLarge | Self::FileTooLarge | Self::TreeTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::RangeNotSatisfiable => 416,
+            Self::MisdirectedRequest => 421,
             Self::ChecksumMismatch => 422,
             Self::TooManyRequests => 429,
             Self::InternalError
@@ -199,10 +220,11 @@ impl ErrorCode {
             | Self::GitCloneFailed
             | Self::FilesystemError => 500,
             Self::ShellNotAvailable => 501,
-            Self::AgentUnreachable | Self::GitNetworkError => 502,
+            Self::AgentUnreachable | Self::ServiceNotResponding | Self::GitNetworkError => 502,
             Self::CapacityExceeded | Self::ShuttingDown | Self::Starting => 503,
             Self::Timeout => 504,
             Self::NoSpace => 507,
+            Self::LoopDetected => 508,
         }
     }
 }

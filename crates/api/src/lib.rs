@@ -18,6 +18,8 @@ pub mod id;
 pub mod image;
 pub mod limit;
 pub mod node;
+pub mod pattern;
+pub mod port;
 pub mod process;
 pub mod sandbox;
 pub mod session;

@@ -1,11 +1,7 @@
 //! Watching files: what changes, as it changes, or whether anything has changed since last time.
 //!
-//! # Patterns
-//! `include` and `exclude` are lists of patterns, of which a request has one or the other. `*` stands
-//! for any characters of one name, `?` for one character, `**` for any number of names; nothing
-//! else is special. A pattern matches one or more successive names of a path below the watched
-//! directory, wherever they stand in it, or from its beginning if it starts with a slash. What is
-//! below a match matches too. Without `exclude`, [`DEFAULT_EXCLUDE`] is left out.
+//! `include` and `exclude` are lists of patterns ([`crate::pattern`]), of which a request has one or the
+//! other. Without `exclude`, [`DEFAULT_EXCLUDE`] is left out.
 
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};

@@ -23,13 +23,11 @@
 #![warn(missing_docs)]
 
 mod error;
-mod exclude;
 mod header;
 mod pack;
 mod pax;
 mod unpack;
 
 pub use error::{ArchiveError, Fault};
-pub use exclude::Exclude;
 pub use pack::{PackOptions, Packer, Source};
 pub use unpack::{UnpackOptions, Unpacker};

@@ -20,6 +20,7 @@ use std::{
 use api::{
     archive::{LeftOut, LeftOutReason},
     limit::{ARCHIVE_DEPTH, PATH_BYTES},
+    pattern::Pattern,
 };
 use sys::{
     SysError, errno,
@@ -31,7 +32,7 @@ use self::{
     links::{Links, Seen},
 };
 use crate::{
-    ArchiveError, Exclude,
+    ArchiveError,
     header::{self, Header, Type},
 };
 
@@ -66,7 +67,7 @@ pub enum Source {
 #[derive(Debug, Clone, Default)]
 pub struct PackOptions {
     /// What is left out without a word.
-    pub exclude: Vec<Exclude>,
+    pub exclude: Vec<Pattern>,
     /// Descend into what is mounted below.
     pub cross_mounts: bool,
 }

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     bench, cat, completions, config, cp, doctor, down, env, exec, git, image, inspect, kill, logs,
-    ls, ps, rm, run, serve, session, shell, start, wait, watch,
+    ls, port, port_forward, ps, rm, run, serve, session, shell, start, wait, watch,
 };
 
 /// Run untrusted code in isolated sandboxes on this machine.
@@ -33,6 +33,7 @@ Getting started:
   sudo sandbar start my-box -- python3 -m http.server
   sudo sandbar shell my-box                  a terminal in it
   sudo sandbar exec -s dev my-box 'cd /tmp'  a command in a shell that stays
+  sudo sandbar port expose my-box 8000       a URL for what listens in it
   sudo sandbar cp data.csv my-box:/workspace/
   sudo sandbar rm my-box
 
@@ -77,6 +78,10 @@ pub(crate) enum Command {
     Session(session::Arguments),
     /// Show, set and unset the variables of a sandbox or a session.
     Env(env::Arguments),
+    /// Give ports of a sandbox URLs, list them, take them away.
+    Port(port::Arguments),
+    /// Make TCP ports of a sandbox ports of this machine.
+    PortForward(port_forward::Arguments),
     /// List and build images, the file systems that sandboxes start from.
     Image(image::Arguments),
     /// Start the server on this machine.
@@ -89,6 +94,9 @@ pub(crate) enum Command {
     Config(config::Arguments),
     /// Measure the server: creation, exec, terminals, files, memory.
     Bench(bench::Arguments),
+    /// What `bench --previews` runs in a sandbox.
+    #[command(hide = true)]
+    BenchInside(bench::preview::Inside),
     /// Print completions for a shell.
     Completions(completions::Arguments),
     /// Print the versions of this program and of the server.
@@ -166,6 +174,13 @@ mod tests {
             &["exec", "--session", "bad id", "box", "ls"],
             &["session", "rm", "box"],
             &["env", "box", "=x"],
+            &["port"],
+            &["port", "expose", "box"],
+            &["port", "expose", "box", "65536"],
+            &["port", "expose", "box", "8080", "--token", "NO"],
+            &["port", "expose", "box", "8080", "--token", "a", "--public"],
+            &["port-forward", "box"],
+            &["port-forward", "box", "x"],
         ] {
             let all = std::iter::once(&"sandbar").chain(arguments);
             let error = CommandLine::try_parse_from(all).unwrap_err();

@@ -15,6 +15,8 @@ pub(crate) mod inspect;
 pub(crate) mod kill;
 pub(crate) mod logs;
 pub(crate) mod ls;
+pub(crate) mod port;
+pub(crate) mod port_forward;
 pub(crate) mod ps;
 pub(crate) mod rm;
 pub(crate) mod run;
@@ -68,9 +70,16 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
         Command::Git(arguments) => wait(|signals| until(signals, git::run(arguments, out))),
         Command::Session(arguments) => wait(|signals| until(signals, session::run(arguments, out))),
         Command::Env(arguments) => wait(|signals| until(signals, env::run(arguments, out))),
+        Command::Port(arguments) => wait(|signals| until(signals, port::run(arguments, out))),
+        Command::PortForward(arguments) => {
+            wait(|signals| until(signals, port_forward::run(arguments, out)))
+        }
         Command::Image(arguments) => wait(|signals| until(signals, image::run(arguments, out))),
         Command::Version => wait(|signals| until(signals, version::run(out))),
         Command::Bench(arguments) => wait(|signals| bench::run(arguments, out, signals)),
+        Command::BenchInside(arguments) => {
+            wait(|signals| until(signals, bench::preview::inside(arguments)))
+        }
         // These start processes that must have no threads before them, so no runtime exists yet.
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Down(arguments) => down::run(&arguments, out),

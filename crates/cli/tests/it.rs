@@ -477,6 +477,7 @@ async fn bench_measures_and_destroys_what_it_made() {
             "first byte of a stream",
             "key to a program and back",
             "write 1 KiB",
+            "replace 1 KiB",
             "read 1 KiB"
         ]
     );

@@ -204,7 +204,8 @@ const START_LIMIT: Duration = WAIT_LIMIT;
 
 /// Time for an answer that comes when a process does something: what the server waits at most, and
 /// some for the way.
-const WAIT_LIMIT: Duration = Duration::from_millis(WAIT_TIMEOUT_MS).saturating_add(ANSWER_LIMIT);
+pub(crate) const WAIT_LIMIT: Duration =
+    Duration::from_millis(WAIT_TIMEOUT_MS).saturating_add(ANSWER_LIMIT);
 
 fn path(id: &SandboxId, rest: &str) -> String {
     format!("/v1/sandboxes/{id}/processes{rest}")

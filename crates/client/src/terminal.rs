@@ -15,24 +15,14 @@ use futures_util::{
     SinkExt as _, StreamExt as _,
     stream::{SplitSink, SplitStream},
 };
-use http::{
-    StatusCode,
-    header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE},
-};
-use reqwest::{Method, Upgraded};
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        self, Message,
-        handshake::{client::generate_key, derive_accept_key},
-        protocol::{Role, WebSocketConfig},
-    },
-};
+use reqwest::Method;
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
     Client, ClientError,
     call::{ANSWER_LIMIT, SILENCE_LIMIT, protocol, within},
     encode::Query,
+    socket::{Socket, broken},
 };
 
 /// Bytes of a message from a terminal that are kept at most: a whole replay is one message.
@@ -41,8 +31,6 @@ const MESSAGE_BYTES: usize = 2 * TERMINAL_OUTPUT_BYTES;
 const ATTACH: &str = "attach to a terminal";
 
 const TYPE: &str = "type into a terminal";
-
-type Socket = WebSocketStream<Upgraded>;
 
 impl Client {
     /// Starts a terminal. The sandbox is created when it does not exist.
@@ -113,31 +101,11 @@ impl Client {
             .optional("session", query.session.as_ref().map(api::id::SessionId::as_str))
             .optional("shell", query.shell.as_deref())
             .optional("cursor", query.cursor.map(|cursor| cursor.to_string()).as_deref());
-        let key = generate_key();
-        let call = self
-            .request(Method::GET, &format!("{}{}", path(id, Some(terminal)), text.as_str()))
-            .header(CONNECTION, "upgrade")
-            .header(UPGRADE, "websocket")
-            .header(SEC_WEBSOCKET_VERSION, "13")
-            .header(SEC_WEBSOCKET_KEY, &key);
-        let answer = within(ATTACH, ANSWER_LIMIT, call.send()).await?;
-        let answer = answer.map_err(|source| self.broken(ATTACH, source))?;
-        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            let status = self.check(ATTACH, answer).await?.status();
-            return Err(protocol(ATTACH, format!("status {status} to a request for a WebSocket")));
-        }
-        let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
-        if header(SEC_WEBSOCKET_ACCEPT.as_str()) != Some(&*derive_accept_key(key.as_bytes())) {
-            return Err(protocol(ATTACH, "it agrees to another WebSocket than was asked for"));
-        }
-        let cursor = header(CURSOR_HEADER).and_then(|cursor| cursor.parse().ok());
+        let path = format!("{}{}", path(id, Some(terminal)), text.as_str());
+        let (headers, socket) = self.socket(ATTACH, &path, MESSAGE_BYTES).await?;
+        let cursor = headers.get(CURSOR_HEADER).and_then(|value| value.to_str().ok());
+        let cursor = cursor.and_then(|cursor| cursor.parse().ok());
         let cursor = cursor.ok_or_else(|| protocol(ATTACH, "it has no cursor"))?;
-        let stream = answer.upgrade().await.map_err(|source| self.broken(ATTACH, source))?;
-        let config = WebSocketConfig::default()
-            .max_message_size(Some(MESSAGE_BYTES))
-            .max_frame_size(Some(MESSAGE_BYTES))
-            .write_buffer_size(0);
-        let socket = Socket::from_raw_socket(stream, Role::Client, Some(config)).await;
         let (sink, stream) = socket.split();
         Ok(TerminalConnection {
             input: TerminalInput { sink },
@@ -262,8 +230,4 @@ impl TerminalOutput {
     pub fn cursor(&self) -> u64 {
         self.cursor
     }
-}
-
-fn broken(attempt: &str, source: tungstenite::Error) -> ClientError {
-    ClientError::Broken { attempt: attempt.to_owned(), source: Box::new(source) }
 }

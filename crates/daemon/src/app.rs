@@ -10,7 +10,9 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{docs::Docs, hosts::Hosts, key::Key, metrics::Metrics, reply::Failure};
+use crate::{
+    docs::Docs, hosts::Hosts, key::Key, metrics::Metrics, preview::Previews, reply::Failure,
+};
 
 /// Requests that are worked on at once. Each may hold a connection, a link to an agent and a few
 /// buffers; enough for every sandbox of a full node to stream, few enough for 256 MiB.
@@ -33,6 +35,7 @@ pub(crate) struct Parts {
     pub(crate) key: Key,
     pub(crate) hosts: Hosts,
     pub(crate) metrics: Metrics,
+    pub(crate) previews: Previews,
     pub(crate) docs: Docs,
     /// A permit per request in work, [`REQUESTS_AT_ONCE`] in all.
     pub(crate) requests: Arc<Semaphore>,

@@ -14,6 +14,7 @@ mod limits;
 mod log;
 mod network;
 mod node;
+mod preview;
 mod reader;
 mod setting;
 mod source;
@@ -33,6 +34,7 @@ pub use self::{
     limits::LimitsConfig,
     log::{LogConfig, LogFormat},
     node::NodeConfig,
+    preview::{PreviewConfig, PreviewUrl},
     setting::{SETTINGS, Setting},
     source::Origin,
 };
@@ -42,6 +44,8 @@ pub use self::{
 pub struct Config {
     /// Where the API listens, whom it answers, and its key.
     pub api: ApiConfig,
+    /// Where previews are.
+    pub preview: PreviewConfig,
     /// What the node is.
     pub node: NodeConfig,
     /// What a sandbox gets, and the most it may ask for.
@@ -69,6 +73,7 @@ impl Config {
     fn from_sources(sources: &Sources) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(sources);
         let api = ApiConfig::read(&mut reader);
+        let preview = PreviewConfig::read(&mut reader, &api);
         let node = NodeConfig::read(&mut reader);
         let limits = LimitsConfig::read(&mut reader);
         let log = LogConfig::read(&mut reader);
@@ -77,7 +82,7 @@ impl Config {
             return Err(ConfigError { faults });
         }
         effective.sort_by_key(|value| SETTINGS.iter().position(|s| s.name == value.setting));
-        Ok(Self { api, node, limits, log, effective })
+        Ok(Self { api, preview, node, limits, log, effective })
     }
 
     /// The values in force, keys hidden: the setting, its value, where that came from.

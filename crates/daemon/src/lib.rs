@@ -29,6 +29,8 @@ mod routes;
 
 mod forward;
 
+mod preview;
+
 mod docs;
 mod log;
 mod metrics;
@@ -45,6 +47,12 @@ pub use self::{
     preflight::PreflightError,
     serve::{DownReport, ServeError, down, serve},
 };
+
+/// The process of this machine that listens on TCP port `port`, if its descriptors can be seen.
+#[must_use]
+pub fn listener_on(port: u16) -> Option<u32> {
+    port_owner::find(port).map(|owner| owner.pid)
+}
 
 /// The OpenAPI document of the whole API, without starting anything.
 #[must_use]

@@ -15,14 +15,16 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub(crate) use self::request_id::RequestId;
-use crate::{app::App, reply::Failure};
+use crate::{app::App, preview, reply::Failure};
 
 /// Puts the layers around the table; the first is the outermost.
 pub(crate) fn around(table: Router<App>, app: &App) -> Router {
     let layers = ServiceBuilder::new()
+        .layer(from_fn_with_state(app.clone(), preview::recognise))
         .layer(from_fn(request_id::give))
         .layer(from_fn_with_state(app.clone(), observe::observe))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(app.clone(), preview::divert))
         .layer(from_fn_with_state(app.clone(), host::allow))
         .layer(from_fn_with_state(app.clone(), authenticate::authenticate))
         .layer(from_fn_with_state(app.clone(), limit::limit));

@@ -15,6 +15,9 @@ use crate::{config::Config, port_owner};
 /// Why the server was not started.
 #[derive(Debug, thiserror::Error)]
 pub enum PreflightError {
+    /// The certificate of the previews cannot be used.
+    #[error("preview.tls_cert and preview.tls_key name {0}")]
+    Certificate(String),
     /// Namespaces with their own ids, mounts and networks are root's to make.
     #[error("sandbar needs root to build sandboxes: run it with sudo, or as a system service")]
     NotRoot,

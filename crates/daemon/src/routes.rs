@@ -7,6 +7,7 @@ pub(crate) mod docs;
 mod image;
 mod metrics;
 mod node;
+mod port;
 mod sandbox;
 
 #[cfg(test)]
@@ -30,6 +31,10 @@ pub(crate) fn table() -> (Router<App>, OpenApi) {
     let (own, described) = OpenApiRouter::with_openapi(document::head())
         .routes(routes!(sandbox::create, sandbox::list))
         .routes(routes!(sandbox::get, sandbox::destroy))
+        .routes(routes!(port::expose, port::list))
+        .routes(routes!(port::get, port::hide))
+        .routes(routes!(port::rotate))
+        .routes(routes!(port::validate_token))
         .routes(routes!(image::list))
         .routes(routes!(image::build))
         .routes(routes!(node::shutdown))

@@ -23,13 +23,14 @@ use link::Links;
 use tokio::{
     runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
-    sync::{Semaphore, mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, watch},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::{App, Parts, REQUESTS_AT_ONCE},
     claim::{self, Claim, ClaimError},
-    config::Config,
+    config::{Config, PreviewUrl},
     docs::Docs,
     endpoint,
     hosts::Hosts,
@@ -38,7 +39,9 @@ use crate::{
     metrics::Metrics,
     middleware,
     preflight::{self, PreflightError},
-    routes, server,
+    preview::{Domain, Previews},
+    routes,
+    server::{self, Door, tls::Tls},
 };
 
 /// Time for the runtime's last tasks once the engine has ended: there should be none.
@@ -110,9 +113,13 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     preflight::state_dir(&config.node.state_dir)?;
     let claim = claim(&config)?;
     let listener = preflight::listen(config.api.listen)?;
+    let previews = config.preview.listen.map(preflight::listen).transpose()?;
+    let tls = config.preview.tls.clone().map(|(cert, key)| Tls::load(cert, key)).transpose();
+    let tls = tls.map_err(|error| PreflightError::Certificate(error.to_string()))?.map(Arc::new);
+    let doors = Doors { api: listener, previews, tls };
     let key = Key::establish(&config.node.state_dir, config.api.key.as_ref())?;
     let node = Node::start(config, claim)?;
-    let outcome = node.runtime.block_on(running(&node.config, node.launchers, listener, key));
+    let outcome = node.runtime.block_on(running(&node.config, node.launchers, doors, key));
     node.ground.end(node.runtime, outcome)
 }
 
@@ -233,12 +240,13 @@ async fn open(config: &Config, launchers: Vec<Launcher>) -> Result<Engine, Serve
 async fn running(
     config: &Config,
     launchers: Vec<Launcher>,
-    listener: TcpListener,
+    doors: Doors,
     key: Key,
 ) -> Result<(), ServeError> {
     let failed = |source| ServeError::System { attempt: "listening on the port", source };
-    let address = listener.local_addr().map_err(failed)?;
-    let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+    let address = doors.api.local_addr().map_err(failed)?;
+    let previews = doors.describe(config).map_err(failed)?;
+    let (door, preview_door) = doors.open().map_err(failed)?;
     let (opened, engine) = watch::channel(None);
     let (shutdown, asked) = mpsc::channel(1);
     let (table, document) = routes::table();
@@ -248,20 +256,63 @@ async fn running(
         key,
         hosts: Hosts::new(address, config.api.allowed_hosts.clone()),
         metrics: Metrics::new(),
+        previews,
         docs: Docs::new(&document, &endpoint::url(address)),
         requests: Arc::new(Semaphore::new(REQUESTS_AT_ONCE)),
         shutdown,
     });
-    let (stop, stopped) = oneshot::channel::<()>();
-    let stopped = async move { drop(stopped.await) };
-    let serving = tokio::spawn(server::run(listener, middleware::around(table, &app), stopped));
+    let stop = CancellationToken::new();
+    let router = middleware::around(table, &app);
+    let serving = tokio::spawn({
+        let (stop, others) = (stop.clone(), stop.clone());
+        async move {
+            let previews = async {
+                if let Some(door) = preview_door {
+                    server::run(door, router.clone(), others.cancelled()).await;
+                }
+            };
+            tokio::join!(server::run(door, router.clone(), stop.cancelled()), previews);
+        }
+    });
     let outcome = until_asked(config, launchers, address, opened, asked).await;
-    drop(stop);
+    stop.cancel();
     if let Err(error) = serving.await {
         tracing::error!(%error, "the server's task failed");
     }
     let (engine, sandboxes) = outcome?;
     shut_down(&engine, sandboxes).await
+}
+
+/// Where connections come in, taken before anything is made.
+struct Doors {
+    api: TcpListener,
+    /// Else previews come in by the API's.
+    previews: Option<TcpListener>,
+    tls: Option<Arc<Tls>>,
+}
+
+impl Doors {
+    /// Where previews are, as their visitors see it.
+    fn describe(&self, config: &Config) -> io::Result<Previews> {
+        let own = self.previews.as_ref().unwrap_or(&self.api).local_addr()?;
+        let domain = match &config.preview.url {
+            Some(PreviewUrl { is_https, name, port }) => Domain::new(*is_https, name, *port),
+            None => Domain::new(self.tls.is_some(), "localhost", own.port()),
+        };
+        tracing::info!(%domain, address = %own, "previews");
+        Ok(Previews::new(domain, self.previews.is_some()))
+    }
+
+    fn open(self) -> io::Result<(Door, Option<Door>)> {
+        let Self { api, previews, tls } = self;
+        let listener = tokio::net::TcpListener::from_std(api)?;
+        let door = Door { listener, is_previews: false, tls: None };
+        let previews = previews.map(|listener| {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            io::Result::Ok(Door { listener, is_previews: true, tls })
+        });
+        Ok((door, previews.transpose()?))
+    }
 }
 
 /// Opens the engine, tells that the server is there, and waits for the end: what becomes of the

@@ -2,6 +2,7 @@
 
 mod follow;
 mod linger;
+pub(crate) mod tls;
 pub(crate) mod tunnel;
 
 #[cfg(test)]
@@ -9,6 +10,8 @@ mod tests;
 
 use std::{
     convert::Infallible,
+    io,
+    net::IpAddr,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -16,11 +19,19 @@ use std::{
 
 use axum::{Router, body::Body, response::Response};
 use http::{Request, StatusCode};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
+use hyper::{
+    body::Incoming,
+    rt::Executor,
+    server::conn::{http1, http2},
+    service::service_fn,
+    upgrade::OnUpgrade,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::net::sockopt;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -28,12 +39,16 @@ use tower::ServiceExt;
 
 use self::{
     linger::Lingering,
+    tls::Tls,
     tunnel::{Switch, Tunnel},
 };
-use crate::app::REQUESTS_AT_ONCE;
+use crate::{
+    app::REQUESTS_AT_ONCE,
+    preview::{Arrival, PREVIEWS_AT_ONCE},
+};
 
-/// Connections at once: one per request in work, and as many idle ones in clients' pools.
-const CONNECTIONS: usize = 2 * REQUESTS_AT_ONCE;
+/// Connections at once: one per request or visit in work, and as many idle ones in clients' pools.
+const CONNECTIONS: usize = 2 * REQUESTS_AT_ONCE + 2 * PREVIEWS_AT_ONCE;
 
 /// Time for a request's whole head, counted on a kept connection from the end of the last answer, so
 /// it is also how long an idle one is kept (R34).
@@ -53,12 +68,38 @@ const BUFFER_BYTES: usize = 128 * 1024;
 /// and are cut off at once.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// Silence of a connection after which the kernel asks the other end whether it is still there, and
+/// then between that and the next time; three without an answer end it. An open WebSocket or event
+/// stream may be silent for as long as it likes, but not when nobody is there any more.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
+const PROBE_EVERY: Duration = Duration::from_secs(15);
+const PROBES: u32 = 3;
+
+/// Requests at once on one HTTP/2 connection: what browsers expect (RFC 9113, section 6.5.2).
+const STREAMS: u32 = 128;
+
+/// Bytes that a request's body, and all bodies of an HTTP/2 connection, may be ahead of us.
+const STREAM_WINDOW_BYTES: u32 = 512 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// As [`PROBE_AFTER`], of an HTTP/2 connection.
+const H2_PING_EVERY: Duration = Duration::from_secs(30);
+
 /// Pause after a failed accept: nearly always no descriptor is free, and one will be.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Where connections come in.
+pub(crate) struct Door {
+    pub(crate) listener: TcpListener,
+    /// It answers for previews and nothing else.
+    pub(crate) is_previews: bool,
+    pub(crate) tls: Option<Arc<Tls>>,
+}
+
 /// Serves until `stop` ends, then gives requests under way [`DRAIN`] and cuts off the rest. At return
 /// no connection is left.
-pub(crate) async fn run(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {
+pub(crate) async fn run(door: Door, router: Router, stop: impl Future<Output = ()>) {
+    let Door { listener, is_previews, tls } = door;
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let connections = TaskTracker::new();
     let stopping = CancellationToken::new();
@@ -69,8 +110,14 @@ pub(crate) async fn run(listener: TcpListener, router: Router, stop: impl Future
             accepted = accept(&listener, &places) => accepted,
             () = &mut stop => break,
         };
-        let Some((stream, place)) = accepted else { continue };
-        let work = serve(stream, router.clone(), stopping.clone());
+        let Some((stream, peer, place)) = accepted else { continue };
+        let arrival = Arrival { peer, is_previews, server_name: None };
+        let host = Host {
+            router: router.clone(),
+            stopping: stopping.clone(),
+            tasks: Tasks(connections.clone()),
+        };
+        let work = welcome(stream, arrival, tls.clone(), host);
         let cut_off = cut_off.clone();
         connections.spawn(async move {
             let _place = place;
@@ -90,18 +137,43 @@ pub(crate) async fn run(listener: TcpListener, router: Router, stop: impl Future
     connections.wait().await;
 }
 
-/// Serves one connection to its end: its requests, of which the last is under way when `stopping`
-/// ends, and the tunnel it may become, which ends then.
-async fn serve(stream: TcpStream, router: Router, stopping: CancellationToken) {
+/// What every connection is served with.
+struct Host {
+    router: Router,
+    stopping: CancellationToken,
+    tasks: Tasks,
+}
+
+/// Serves one connection to its end, as it wants to be spoken to.
+async fn welcome(stream: TcpStream, mut arrival: Arrival, tls: Option<Arc<Tls>>, host: Host) {
+    let stream = Lingering::new(stream);
+    let Some(tls) = tls else { return serve(stream, arrival, host).await };
+    let (stream, server_name, is_http2) = match tls.accept(stream).await {
+        Ok(accepted) => accepted,
+        Err(error) => return tracing::debug!(%error, "a connection could not be encrypted"),
+    };
+    arrival.server_name = server_name;
+    if is_http2 {
+        serve_http2(stream, arrival, host).await;
+    } else {
+        serve(stream, arrival, host).await;
+    }
+}
+
+/// Serves a connection's requests, of which the last is under way when `stopping` ends, and the
+/// tunnel it may become, which ends then.
+async fn serve(stream: impl Stream, arrival: Arrival, host: Host) {
+    let Host { router, stopping, .. } = host;
     let became = Became::default();
     let tunnel = Arc::clone(&became);
     let stop = stopping.clone();
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(arrival.clone());
         answer(router.clone(), request, Arc::clone(&tunnel), stop.clone())
     });
-    let stream = TokioIo::new(Lingering::new(stream));
     {
-        let mut connection = pin!(builder().serve_connection(stream, service).with_upgrades());
+        let connection = builder().serve_connection(TokioIo::new(stream), service);
+        let mut connection = pin!(connection.with_upgrades());
         let ended = tokio::select! {
             ended = &mut connection => ended,
             () = stopping.cancelled() => {
@@ -109,10 +181,7 @@ async fn serve(stream: TcpStream, router: Router, stopping: CancellationToken) {
                 connection.await
             }
         };
-        if let Err(error) = ended {
-            // A caller that left, or an answer that broke off: the request's line says it.
-            tracing::debug!(%error, "a connection broke");
-        }
+        log_end(ended);
     }
     let tunnel = became.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(tunnel) = tunnel {
@@ -120,6 +189,58 @@ async fn serve(stream: TcpStream, router: Router, stopping: CancellationToken) {
             () = tunnel.run() => {}
             () = stopping.cancelled() => {}
         }
+    }
+}
+
+/// As [`serve`], of a connection with many requests at a time and no tunnels.
+async fn serve_http2(stream: impl Stream, arrival: Arrival, host: Host) {
+    let Host { router, stopping, tasks } = host;
+    let stop = stopping.clone();
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(arrival.clone());
+        let (method, stop) = (request.method().clone(), stop.clone());
+        let answer = router.clone().oneshot(request);
+        async move { Ok::<_, Infallible>(follow::until(&method, answer.await?, stop)) }
+    });
+    let mut builder = http2::Builder::new(tasks);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(u32::try_from(HEAD_BYTES).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(BUFFER_BYTES)
+        .keep_alive_interval(H2_PING_EVERY);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    log_end(ended);
+}
+
+fn log_end(ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        // A caller that left, or an answer that broke off: the request's line says it.
+        tracing::debug!(%error, "a connection broke");
+    }
+}
+
+/// A connection, encrypted or not.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for S {}
+
+/// Owns the tasks of HTTP/2 connections. Each ends with its connection.
+#[derive(Clone)]
+struct Tasks(TaskTracker);
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
+    fn execute(&self, task: F) {
+        self.0.spawn(task);
     }
 }
 
@@ -144,8 +265,7 @@ async fn answer(
         return Ok(follow::until(&method, response, stopping));
     }
     let (head, body) = response.into_parts();
-    *became.lock().unwrap_or_else(PoisonError::into_inner) =
-        switch.take().map(|upstream| Tunnel { caller, upstream, body });
+    *became.lock().unwrap_or_else(PoisonError::into_inner) = switch.tunnel(caller, body);
     Ok(Response::from_parts(head, Body::empty()))
 }
 
@@ -153,15 +273,15 @@ async fn answer(
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _)) => {
-            // Answers are small and whole: Nagle's wait would cost a delayed ACK each.
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "TCP_NODELAY was refused");
+        Ok((stream, peer)) => {
+            if let Err(error) = prepare(&stream) {
+                tracing::debug!(%error, "an option of a connection was refused");
             }
-            Some((stream, place))
+            // An IPv4 address in IPv6's clothes is shown as what it is.
+            Some((stream, peer.ip().to_canonical(), place))
         }
         Err(error) => {
             tracing::warn!(%error, "a connection could not be accepted");
@@ -169,6 +289,16 @@ async fn accept(
             None
         }
     }
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    // Answers are small and whole: Nagle's wait would cost a delayed ACK each.
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, PROBE_AFTER)?;
+    sockopt::set_tcp_keepintvl(stream, PROBE_EVERY)?;
+    sockopt::set_tcp_keepcnt(stream, PROBES)?;
+    Ok(())
 }
 
 /// `half_close` stays off: a caller that closes its side is gone, and what it asked for is dropped.

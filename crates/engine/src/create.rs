@@ -112,7 +112,10 @@ async fn add(
 }
 
 /// Starts the sandbox unless it runs, and waits. False: it has gone, look the id up again.
-async fn bring_up(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Result<bool, EngineError> {
+pub(crate) async fn bring_up(
+    node: &Arc<Node>,
+    sandbox: &Arc<Sandbox>,
+) -> Result<bool, EngineError> {
     if sandbox.is_running() {
         return Ok(true);
     }

@@ -13,6 +13,7 @@ use api::{
     id::SandboxId,
     image::{BuildEvent, BuildImage, Image},
     node::ShutdownSandboxes,
+    port::{ExposePort, PortNumber, PreviewLabel, RotatePort},
     sandbox::{CreateSandbox, ListSandboxes, Sandbox, SandboxList, SandboxUsage},
 };
 use jail::{JailId, Launcher};
@@ -26,6 +27,7 @@ use crate::{
     launch::{Launchers, Remover},
     list::Page,
     node::{Node, Parts},
+    port::{self, Exposure, Found, Secret, Visit},
     record::{Loaded, Records},
     recover, resolver, shutdown,
 };
@@ -138,6 +140,83 @@ impl Engine {
         destroy::destroy(&self.node, id).await
     }
 
+    /// Exposes a port of a sandbox, which is created or started as by [`Engine::activate`]. At
+    /// return it is on record.
+    ///
+    /// # Cancel safety
+    /// A change that has begun goes on without its caller; so for the other changes of ports.
+    ///
+    /// # Errors
+    /// `INVALID_PORT`, `VALIDATION_FAILED` naming the field, `PORT_ALREADY_EXPOSED`,
+    /// `TOO_MANY_REQUESTS` when the sandbox has its limit of ports; those of [`Engine::activate`].
+    pub async fn expose_port(
+        &self,
+        id: &SandboxId,
+        request: ExposePort,
+    ) -> Result<Exposure, EngineError> {
+        port::expose(&self.node, id, request).await
+    }
+
+    /// Hides an exposed port. Its URL is refused at once, and works again when it is exposed again.
+    ///
+    /// # Errors
+    /// `PORT_NOT_EXPOSED`, `SANDBOX_NOT_FOUND`.
+    pub async fn hide_port(&self, id: &SandboxId, port: PortNumber) -> Result<(), EngineError> {
+        port::hide(&self.node, id, port).await
+    }
+
+    /// Gives an exposed port another token. The old URL is unknown at once, and for ever.
+    ///
+    /// # Errors
+    /// `PORT_NOT_EXPOSED`, `SANDBOX_NOT_FOUND`; `VALIDATION_FAILED` for a public port or a token of
+    /// another port.
+    pub async fn rotate_port(
+        &self,
+        id: &SandboxId,
+        port: PortNumber,
+        request: RotatePort,
+    ) -> Result<Exposure, EngineError> {
+        port::rotate(&self.node, id, port, request).await
+    }
+
+    /// The exposed ports of a sandbox, sorted, and its jail if it runs. Creates and starts nothing.
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND`.
+    pub fn ports(&self, id: &SandboxId) -> Result<(Vec<Exposure>, Option<JailId>), EngineError> {
+        port::list(&self.node, id)
+    }
+
+    /// Whether `token` is that of the exposed port, in a time that does not depend on how much of it
+    /// is right.
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND`.
+    pub fn is_port_token(
+        &self,
+        id: &SandboxId,
+        port: PortNumber,
+        token: &str,
+    ) -> Result<bool, EngineError> {
+        port::is_token(&self.node, id, port, token)
+    }
+
+    /// What is behind the label of a preview's host name. Creates and starts nothing, touches no
+    /// disk.
+    #[must_use]
+    pub fn find_preview(&self, label: &PreviewLabel) -> Found {
+        port::find(&self.node, label)
+    }
+
+    /// Has the sandbox of a preview run, for one visitor.
+    ///
+    /// # Errors
+    /// As [`Engine::activate`]; `SANDBOX_NOT_FOUND` when it was destroyed meanwhile.
+    pub async fn visit(&self, visit: &Visit) -> Result<Active, EngineError> {
+        self.node.check_open()?;
+        visit.activate(&self.node).await.map(|jail| Active { jail })
+    }
+
     /// Images in the store.
     ///
     /// # Errors
@@ -196,13 +275,24 @@ fn assemble(
         image::Store::open(state_dir.join("images")).map_err(|error| error::of_store(&error))?;
     let (records, loaded, thread) = Records::open(&state_dir.join("sandbar.db"))
         .map_err(|error| error.publish("opening the database"))?;
+    let secret = Secret::establish(state_dir).map_err(refused("reading the secret of tokens"))?;
     let threads = refused("starting a thread");
     let remover = launchers.pop().ok_or_else(|| error::internal("starting the launchers"))?;
     let remover = Remover::start(remover, records.clone()).map_err(threads)?;
     let launchers = Launchers::start(launchers).map_err(threads)?;
     let closing = CancellationToken::new();
-    let parts =
-        Parts { config, links, images, records, launchers, remover, boot_id, closing, lock };
+    let parts = Parts {
+        config,
+        links,
+        images,
+        records,
+        secret,
+        launchers,
+        remover,
+        boot_id,
+        closing,
+        lock,
+    };
     Ok((Node::new(parts), loaded, thread))
 }
 

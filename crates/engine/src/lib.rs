@@ -22,6 +22,7 @@ mod build;
 mod create;
 mod destroy;
 mod list;
+mod port;
 mod recover;
 mod shutdown;
 mod watch;
@@ -41,6 +42,7 @@ mod error;
 
 pub use config::EngineConfig;
 pub use engine::{Active, Engine};
+pub use port::{Exposure, Found, Visit};
 
 /// Why the engine refused or failed. `engine::error` is the only place that gives engine errors
 /// their public codes.

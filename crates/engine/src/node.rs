@@ -22,6 +22,7 @@ use crate::{
     config::EngineConfig,
     error,
     launch::{Launchers, Remover},
+    port::Secret,
     record::{Phase, Records, SandboxRecord},
     sandbox::Sandbox,
     settings::Settings,
@@ -36,6 +37,8 @@ pub(crate) struct Node {
     pub(crate) links: Links,
     pub(crate) images: Arc<image::Store>,
     pub(crate) records: Records,
+    /// What the tokens of ports are made from.
+    pub(crate) secret: Secret,
     pub(crate) launchers: Launchers,
     pub(crate) remover: Remover,
     /// This boot of the machine: a process of another boot is not running.
@@ -61,6 +64,7 @@ pub(crate) struct Parts {
     pub(crate) links: Links,
     pub(crate) images: image::Store,
     pub(crate) records: Records,
+    pub(crate) secret: Secret,
     pub(crate) launchers: Launchers,
     pub(crate) remover: Remover,
     pub(crate) boot_id: String,
@@ -84,8 +88,18 @@ pub(crate) struct Guest {
 
 impl Node {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { config, links, images, records, launchers, remover, boot_id, closing, lock } =
-            parts;
+        let Parts {
+            config,
+            links,
+            images,
+            records,
+            secret,
+            launchers,
+            remover,
+            boot_id,
+            closing,
+            lock,
+        } = parts;
         let slots = Slots::new(&config.node, config.uid_base);
         let residents = Residents { by_id: BTreeMap::new(), slots, next_jail: 1 };
         Self {
@@ -93,6 +107,7 @@ impl Node {
             links,
             images: Arc::new(images),
             records,
+            secret,
             launchers,
             remover,
             boot_id,
@@ -225,7 +240,7 @@ impl Residents {
 }
 
 /// Milliseconds since 1970-01-01 UTC, for people to read.
-fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }

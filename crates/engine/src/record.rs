@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! sandbox: one row per sandbox that exists     burial: one row per jail that must not
+//! port: one row per port of a sandbox that was ever exposed
 //! ```
 //!
 //! Invariants:
@@ -21,12 +22,16 @@ mod schema;
 mod writer;
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use api::id::SandboxId;
+use api::{
+    id::SandboxId,
+    port::{PortNumber, PortToken},
+};
 use jail::JailId;
 use tokio::sync::{mpsc, oneshot};
 
@@ -68,6 +73,23 @@ pub(crate) enum Phase {
     Failed(Failure),
 }
 
+/// What is known of a port that is exposed or was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PortRecord {
+    pub(crate) port: PortNumber,
+    pub(crate) name: Option<String>,
+    /// Its caller's own; without one it is made from the generation.
+    pub(crate) token: Option<PortToken>,
+    /// How often its token was rotated.
+    pub(crate) generation: u64,
+    /// Its URL has no token.
+    pub(crate) is_public: bool,
+    /// None: it is hidden.
+    pub(crate) exposed_at_ms: Option<i64>,
+    /// Counts its changes: of two on their way to the disk, the later one stays.
+    pub(crate) revision: u64,
+}
+
 /// One change of the database, whole or not at all.
 #[derive(Debug)]
 pub(crate) enum Change {
@@ -75,6 +97,8 @@ pub(crate) enum Change {
     Create(Box<SandboxRecord>),
     /// The phase of a sandbox. Nothing happens when it is gone.
     Phase(JailId, Phase),
+    /// A port of a sandbox. Nothing happens when the sandbox is gone, or the port on record is newer.
+    Port(JailId, Box<PortRecord>),
     /// The jail must not exist: its sandbox, if it has one, is forgotten.
     Bury(JailId),
     /// Nothing is left of the jail.
@@ -105,6 +129,8 @@ pub(crate) enum RecordError {
 pub(crate) struct Loaded {
     pub(crate) sandboxes: Vec<SandboxRecord>,
     pub(crate) burials: Vec<JailId>,
+    /// The ports of each sandbox that has some.
+    pub(crate) ports: BTreeMap<JailId, Vec<PortRecord>>,
     /// No jail of this number or a higher one was ever recorded.
     pub(crate) next_jail: u64,
 }

@@ -28,7 +28,7 @@ use crate::{
     EngineError, error,
     error::Publish,
     node::Node,
-    record::{Change, Loaded, Phase, SandboxRecord},
+    record::{Change, Loaded, Phase, PortRecord, SandboxRecord},
     sandbox::Sandbox,
     state::{AgentIdentity, Failure, State},
     watch,
@@ -72,8 +72,13 @@ pub(crate) async fn recover(node: &Arc<Node>, loaded: Loaded) -> Result<(), Engi
 
     let recorded: BTreeSet<JailId> = loaded.sandboxes.iter().map(|record| record.jail).collect();
     let count = recorded.len();
-    stream::iter(loaded.sandboxes)
-        .for_each_concurrent(AT_ONCE, |record| restore(node, record, &jails))
+    let mut ports = loaded.ports;
+    let mut with_ports = |record: SandboxRecord| {
+        let ports = ports.remove(&record.jail).unwrap_or_default();
+        (record, ports)
+    };
+    stream::iter(loaded.sandboxes.into_iter().map(&mut with_ports))
+        .for_each_concurrent(AT_ONCE, |(record, ports)| restore(node, record, ports, &jails))
         .await;
 
     let without = |jail: &JailId| !recorded.contains(jail);
@@ -103,7 +108,7 @@ fn numbered(dir: &Path, parse: impl Fn(&str) -> Option<u64>) -> Result<Vec<u64>,
     read().map_err(|error| error::state_dir("reading the state directory", &error))
 }
 
-async fn restore(node: &Arc<Node>, record: SandboxRecord, jails: &Jails) {
+async fn restore(node: &Arc<Node>, record: SandboxRecord, ports: Vec<PortRecord>, jails: &Jails) {
     let found = jails.get(&record.jail).copied();
     let phase = record.phase.clone();
     let jail = record.jail;
@@ -118,6 +123,7 @@ async fn restore(node: &Arc<Node>, record: SandboxRecord, jails: &Jails) {
         }
         return;
     };
+    sandbox.ports.restore(ports, |port, generation| node.secret.token(jail, port, generation));
     let agent = found.flatten().and_then(|pid| identify(pid, &node.boot_id));
     if let Some((agent, pidfd)) = agent
         && judge(&phase, Some(&agent)) == Verdict::Adopt

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::{
     EngineError, error,
+    port::Ports,
     record::SandboxRecord,
     settings::Settings,
     state::{Admission, AgentIdentity, Operation, State, admit},
@@ -30,6 +31,7 @@ pub(crate) struct Sandbox {
     pub(crate) settings: Settings,
     pub(crate) image_digest: String,
     pub(crate) created_at_ms: i64,
+    pub(crate) ports: Ports,
     /// Assigned by whoever was admitted, see [`crate::state`]. Its lock is never held across an
     /// await and nothing is called under it.
     state: watch::Sender<State>,
@@ -41,7 +43,8 @@ impl Sandbox {
         let SandboxRecord { id, jail, slot, settings, image_digest, created_at_ms, phase: _ } =
             record;
         let state = watch::Sender::new(state);
-        Self { id, jail, slot, settings, image_digest, created_at_ms, state }
+        let ports = Ports::default();
+        Self { id, jail, slot, settings, image_digest, created_at_ms, ports, state }
     }
 
     /// Where it is now.
@@ -51,6 +54,11 @@ impl Sandbox {
 
     pub(crate) fn is_running(&self) -> bool {
         matches!(*self.state.borrow(), State::Running(_))
+    }
+
+    /// False while it is being destroyed: nobody finds it any more.
+    pub(crate) fn is_there(&self) -> bool {
+        self.state.borrow().public().is_some()
     }
 
     /// Asks for `operation`, and with [`Admission::Begin`] has taken on the work: the state passes

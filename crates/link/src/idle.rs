@@ -21,9 +21,16 @@ const IDLE_LIMIT: Duration = Duration::from_secs(5);
 /// How often connections over [`IDLE_LIMIT`] are looked for.
 pub(crate) const SWEEP_EVERY: Duration = Duration::from_secs(2);
 
+/// As [`IDLE_LIMIT`], of a connection to a port: less than the five seconds after which Node's
+/// server closes one, so that a request rarely meets that.
+const PORT_IDLE_LIMIT: Duration = Duration::from_secs(3);
+
 /// Connections kept per agent: as many as a client's parallel calls usually need. More are made
 /// when needed, and closed after use.
 const IDLE_PER_AGENT: usize = 4;
+
+/// Connections kept per port: as many as the visitors of one busy application use at once.
+const IDLE_PER_PORT: usize = 64;
 
 /// Connections kept for all agents together: a tenth of the 20,000 descriptors that a process is
 /// commonly allowed.
@@ -46,7 +53,25 @@ impl Connection {
     }
 }
 
-/// The waiting connections of all agents.
+/// Where a connection leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Peer {
+    pub(crate) jail: u64,
+    /// A port inside; else the agent itself.
+    pub(crate) port: Option<u16>,
+}
+
+impl Peer {
+    fn idle_limit(self) -> Duration {
+        if self.port.is_some() { PORT_IDLE_LIMIT } else { IDLE_LIMIT }
+    }
+
+    fn idle_most(self) -> usize {
+        if self.port.is_some() { IDLE_PER_PORT } else { IDLE_PER_AGENT }
+    }
+}
+
+/// The waiting connections of all agents and ports.
 #[derive(Debug, Default)]
 pub(crate) struct IdleConnections {
     kept: Mutex<Kept>,
@@ -55,39 +80,39 @@ pub(crate) struct IdleConnections {
 #[derive(Debug, Default)]
 struct Kept {
     /// Newest last. No empty lists.
-    by_jail: HashMap<u64, Vec<(Connection, Instant)>>,
+    by_peer: HashMap<Peer, Vec<(Connection, Instant)>>,
     total: usize,
 }
 
 impl IdleConnections {
     /// The most recently used connection that still works.
-    pub(crate) fn take(&self, jail: u64) -> Option<Connection> {
+    pub(crate) fn take(&self, peer: Peer) -> Option<Connection> {
         let mut kept = self.kept();
-        let list = kept.by_jail.get_mut(&jail)?;
+        let list = kept.by_peer.get_mut(&peer)?;
         let mut found = None;
         let before = list.len();
-        while let Some((connection, _)) = list.pop() {
-            if connection.is_usable() {
+        while let Some((connection, since)) = list.pop() {
+            if since.elapsed() < peer.idle_limit() && connection.is_usable() {
                 found = Some(connection);
                 break;
             }
         }
         let taken = before - list.len();
         if list.is_empty() {
-            kept.by_jail.remove(&jail);
+            kept.by_peer.remove(&peer);
         }
         kept.total -= taken;
         found
     }
 
     /// Keeps a connection for later, or closes it when enough are kept.
-    pub(crate) fn put(&self, jail: u64, connection: Connection) {
+    pub(crate) fn put(&self, peer: Peer, connection: Connection) {
         let mut kept = self.kept();
         if kept.total >= IDLE_TOTAL {
             return;
         }
-        let list = kept.by_jail.entry(jail).or_default();
-        if list.len() < IDLE_PER_AGENT {
+        let list = kept.by_peer.entry(peer).or_default();
+        if list.len() < peer.idle_most() {
             list.push((connection, Instant::now()));
             kept.total += 1;
         }
@@ -97,9 +122,9 @@ impl IdleConnections {
     pub(crate) fn sweep(&self) {
         let mut kept = self.kept();
         let mut total = 0;
-        kept.by_jail.retain(|_, list| {
+        kept.by_peer.retain(|peer, list| {
             list.retain(|(connection, since)| {
-                since.elapsed() < IDLE_LIMIT && connection.is_usable()
+                since.elapsed() < peer.idle_limit() && connection.is_usable()
             });
             total += list.len();
             !list.is_empty()

@@ -4,6 +4,8 @@
 //! directory; [`Links`] keeps connections to all of them. What an agent answers is hostile input:
 //! the limits on its response heads are here, those on bodies with whoever reads them.
 //!
+//! A connection can also lead through an agent to a port of its sandbox.
+//!
 //! Does not: know what is asked of an agent, retry a request of which anything was sent, or know
 //! whether a sandbox ought to run.
 
@@ -12,6 +14,7 @@
 pub mod config;
 mod idle;
 mod links;
+mod relay;
 pub mod socket;
 
 use bytes::Bytes;
@@ -19,9 +22,13 @@ use http_body_util::combinators::UnsyncBoxBody;
 
 pub use config::AgentConfig;
 pub use links::Links;
+pub use relay::relay;
 
 /// Header that carries the request's id to the agent, and back in its errors.
 pub const REQUEST_ID: &str = "x-request-id";
+
+/// The protocol to which a connection changes that becomes one to a port of the sandbox.
+pub const TCP: &str = "tcp";
 
 /// A request body on its way to an agent.
 pub type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
@@ -36,4 +43,10 @@ pub enum LinkError {
     /// It took the connection and has said nothing for longer than it was given: it may be busy.
     #[error("the agent does not answer")]
     Silent,
+    /// Nothing listens on the port.
+    #[error("nothing listens on the port")]
+    Refused,
+    /// The sandbox has as many connections to its ports as it may have.
+    #[error("too many connections to ports of the sandbox are open")]
+    Full,
 }

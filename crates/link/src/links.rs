@@ -1,9 +1,12 @@
-//! Sends requests to agents over kept-alive connections.
+//! Sends requests to agents, and through them to ports, over kept-alive connections.
 //!
 //! ```text
 //! send ─▶ a waiting connection, else a new one ─▶ response head ─▶ body read to its end ─▶ waits again
 //!                                                              └─▶ body dropped ─▶ closed
 //! ```
+//!
+//! A connection to a port is one to the agent that has changed its protocol; the agent makes the
+//! other half of it, on the sandbox's loopback.
 
 use std::{
     path::{Path, PathBuf},
@@ -17,7 +20,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header::HOST};
+use http::{
+    HeaderValue, Request, Response, StatusCode,
+    header::{CONNECTION, HOST, UPGRADE},
+};
 use http_body_util::{BodyExt, Empty};
 use hyper::{
     body::Incoming,
@@ -30,8 +36,8 @@ use tokio::{
 };
 
 use crate::{
-    Body, LinkError,
-    idle::{Connection, IdleConnections, SWEEP_EVERY},
+    Body, LinkError, TCP,
+    idle::{Connection, IdleConnections, Peer, SWEEP_EVERY},
     socket::Address,
 };
 
@@ -41,6 +47,15 @@ const RESPONSE_HEAD_BYTES: usize = 16 * 1024;
 
 /// Header fields of an agent's response.
 const RESPONSE_HEADERS: usize = 64;
+
+/// Bytes of the response head of a server on a port: some set many long cookies.
+const PORT_HEAD_BYTES: usize = 64 * 1024;
+
+/// Header fields of such a response.
+const PORT_HEADERS: usize = 128;
+
+/// Bytes read ahead of such a server: what a socket's buffer usually has, for large downloads.
+const PORT_AHEAD_BYTES: usize = 256 * 1024;
 
 /// Bytes read ahead of one connection at most, so that a reader that is slower than the agent
 /// holds the agent back instead of filling memory.
@@ -53,7 +68,14 @@ const RETRIES: usize = 4;
 /// unless its sandbox has no CPU left.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Connections to the agents of one node, kept alive and reused. Cheap to clone.
+/// How long an agent may take to connect to a port: it gives up after a second on each of two
+/// addresses, if it gets to run at all.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The Host of requests to agents; it means nothing to them.
+const HOST_OF_AGENTS: &str = "agent";
+
+/// Connections to the agents of one node and to ports of their sandboxes, kept alive and reused. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Links {
     shared: Arc<Shared>,
@@ -101,17 +123,41 @@ impl Links {
         mut request: Request<Body>,
     ) -> Result<Response<Incoming>, LinkError> {
         // RFC 9112, section 3.2: a request has a Host; on this socket it means nothing.
-        request.headers_mut().insert(HOST, HeaderValue::from_static("agent"));
+        request.headers_mut().insert(HOST, HeaderValue::from_static(HOST_OF_AGENTS));
+        self.send_to(Peer { jail, port: None }, request).await
+    }
+
+    /// As [`Links::send`], to the HTTP server that listens on `port` of the sandbox's loopback. The
+    /// request is sent as it is, with its Host. What comes back is a stranger's: its head is bounded
+    /// and well-formed, and nothing else is known of it.
+    ///
+    /// # Errors
+    /// [`LinkError::Refused`] when nothing listens there, [`LinkError::Full`], and
+    /// [`LinkError::Unreachable`] for anything else.
+    pub async fn send_to_port(
+        &self,
+        jail: u64,
+        port: u16,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, LinkError> {
+        self.send_to(Peer { jail, port: Some(port) }, request).await
+    }
+
+    async fn send_to(
+        &self,
+        peer: Peer,
+        mut request: Request<Body>,
+    ) -> Result<Response<Incoming>, LinkError> {
         for _ in 0..RETRIES {
-            let Some(connection) = self.shared.idle.take(jail) else { break };
-            match self.exchange(jail, connection, request).await {
+            let Some(connection) = self.shared.idle.take(peer) else { break };
+            match self.exchange(peer, connection, request).await {
                 Ok(response) => return Ok(response),
                 Err((_, Some(unsent))) => request = *unsent,
                 Err((error, None)) => return Err(unreachable(error)),
             }
         }
-        let connection = self.connect(jail).await?;
-        self.exchange(jail, connection, request).await.map_err(|(error, _)| unreachable(error))
+        let connection = self.connect(peer).await?;
+        self.exchange(peer, connection, request).await.map_err(|(error, _)| unreachable(error))
     }
 
     /// Asks the agent of jail `jail` whether it is there. That it answers at all is what counts:
@@ -120,8 +166,7 @@ impl Links {
     /// # Errors
     /// [`LinkError::Unreachable`]; [`LinkError::Silent`] after 2 s without an answer.
     pub async fn health(&self, jail: u64) -> Result<(), LinkError> {
-        let body = Body::new(Empty::<Bytes>::new().map_err(|never| match never {}));
-        let mut request = Request::new(body);
+        let mut request = Request::new(empty());
         *request.uri_mut() = http::Uri::from_static("/health");
         match tokio::time::timeout(HEALTH_TIMEOUT, self.send(jail, request)).await {
             Ok(answer) => answer.map(drop),
@@ -133,7 +178,7 @@ impl Links {
     /// error comes with the request when nothing of it was sent.
     async fn exchange(
         &self,
-        jail: u64,
+        peer: Peer,
         mut connection: Connection,
         request: Request<Body>,
     ) -> Result<Response<Incoming>, (hyper::Error, Option<Box<Request<Body>>>)> {
@@ -144,28 +189,24 @@ impl Links {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             // Its connection speaks HTTP no more and belongs to the response.
         } else if connection.sender.is_ready() {
-            self.shared.idle.put(jail, connection);
+            self.shared.idle.put(peer, connection);
         } else {
             // Ends with the response's body, which its reader owns.
-            tokio::spawn(keep(Arc::downgrade(&self.shared), jail, connection));
+            tokio::spawn(keep(Arc::downgrade(&self.shared), peer, connection));
         }
         Ok(response)
     }
 
-    async fn connect(&self, jail: u64) -> Result<Connection, LinkError> {
+    async fn connect(&self, peer: Peer) -> Result<Connection, LinkError> {
         // A full queue of connections is an error at once (EAGAIN), so this does not wait.
         let dir = Address::open(&self.shared.run_dir).map_err(unreachable)?;
-        let stream = UnixStream::connect(dir.of(jail)).await.map_err(unreachable)?;
+        let stream = UnixStream::connect(dir.of(peer.jail)).await.map_err(unreachable)?;
         let stream = Arc::new(stream);
-        let (sender, connection): (SendRequest<Body>, _) = http1::Builder::new()
-            .max_buf_size(READ_AHEAD_BYTES)
-            .max_header_size(RESPONSE_HEAD_BYTES)
-            .max_headers(RESPONSE_HEADERS)
-            .handshake(TokioIo::new(SharedStream(Arc::clone(&stream))))
-            .await
-            .map_err(unreachable)?;
-        // Ends with its sender or its peer. Its error reaches whoever waits for a response.
-        tokio::spawn(async move { drop(connection.with_upgrades().await) });
+        let mut sender = handshake(&stream, AGENT_LIMITS).await?;
+        if let Some(port) = peer.port {
+            change_to_port(sender, port).await?;
+            sender = handshake(&stream, PORT_LIMITS).await?;
+        }
         if !self.shared.is_swept.swap(true, Ordering::Relaxed) {
             // Ends with the last `Links`.
             tokio::spawn(sweep(Arc::downgrade(&self.shared)));
@@ -174,12 +215,77 @@ impl Links {
     }
 }
 
+/// What is believed of a peer's response heads, and what is read ahead of it.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    head_bytes: usize,
+    headers: usize,
+    ahead_bytes: usize,
+}
+
+const AGENT_LIMITS: Limits = Limits {
+    head_bytes: RESPONSE_HEAD_BYTES,
+    headers: RESPONSE_HEADERS,
+    ahead_bytes: READ_AHEAD_BYTES,
+};
+
+const PORT_LIMITS: Limits =
+    Limits { head_bytes: PORT_HEAD_BYTES, headers: PORT_HEADERS, ahead_bytes: PORT_AHEAD_BYTES };
+
+/// Begins to speak HTTP on a stream.
+async fn handshake(
+    stream: &Arc<UnixStream>,
+    limits: Limits,
+) -> Result<SendRequest<Body>, LinkError> {
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(limits.ahead_bytes)
+        .max_header_size(limits.head_bytes)
+        .max_headers(limits.headers)
+        .handshake(TokioIo::new(SharedStream(Arc::clone(stream))))
+        .await
+        .map_err(unreachable)?;
+    // Ends with its sender or its peer. Its error reaches whoever waits for a response.
+    tokio::spawn(async move { drop(connection.with_upgrades().await) });
+    Ok(sender)
+}
+
+/// Has the agent turn the connection into one to `port`. From then on the stream leads there.
+async fn change_to_port(mut sender: SendRequest<Body>, port: u16) -> Result<(), LinkError> {
+    let mut request = Request::new(empty());
+    let target = format!("/ports/{port}/connect");
+    *request.uri_mut() = target.parse().expect("a path with a number in it is a target");
+    let headers = request.headers_mut();
+    headers.insert(HOST, HeaderValue::from_static(HOST_OF_AGENTS));
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static(TCP));
+    let answer = tokio::time::timeout(CONNECT_TIMEOUT, sender.send_request(request)).await;
+    let mut response = answer.map_err(|_elapsed| LinkError::Silent)?.map_err(unreachable)?;
+    match response.status() {
+        StatusCode::SWITCHING_PROTOCOLS => {}
+        StatusCode::BAD_GATEWAY => return Err(LinkError::Refused),
+        StatusCode::TOO_MANY_REQUESTS => return Err(LinkError::Full),
+        status => return Err(unreachable(format!("the agent answered {status}"))),
+    }
+    let upgraded = hyper::upgrade::on(&mut response).await.map_err(unreachable)?;
+    let parts = upgraded.downcast::<TokioIo<SharedStream>>();
+    let parts = parts.map_err(|_other| unreachable("the connection is none of ours"))?;
+    if parts.read_buf.is_empty() {
+        return Ok(());
+    }
+    // An HTTP server that speaks before it is asked is none, and its next answer might be another's.
+    Err(unreachable("what listens on the port speaks unasked"))
+}
+
+fn empty() -> Body {
+    Body::new(Empty::<Bytes>::new().map_err(|never| match never {}))
+}
+
 /// Waits for the end of the response, then keeps the connection.
-async fn keep(shared: Weak<Shared>, jail: u64, mut connection: Connection) {
+async fn keep(shared: Weak<Shared>, peer: Peer, mut connection: Connection) {
     if connection.sender.ready().await.is_ok()
         && let Some(shared) = shared.upgrade()
     {
-        shared.idle.put(jail, connection);
+        shared.idle.put(peer, connection);
     }
 }
 

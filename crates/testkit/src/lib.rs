@@ -7,17 +7,21 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::panic, clippy::missing_panics_doc, reason = "a test bench fails by panicking")]
 
+mod browser;
 mod git;
 mod http;
 mod leaks;
+mod preview;
 mod server;
 mod slot;
 pub mod tape;
 mod viewer;
 
+pub use browser::{Browser, Page};
 pub use git::Git;
 pub use http::{Answer, Broken, Events, answer, events};
 pub use leaks::Leaks;
+pub use preview::{Preview, Seen};
 pub use server::{Server, Settings};
 pub use slot::Slot;
 pub use viewer::{PATIENCE, Viewer};

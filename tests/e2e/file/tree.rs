@@ -155,3 +155,39 @@ async fn a_directory_that_cannot_be_read_is_marked() {
     assert!(agent.unlisted);
     assert!(!listed.iter().any(|entry| entry.path.starts_with("/proc/1/")));
 }
+
+#[tokio::test]
+async fn a_million_names_come_in_pages_and_bounded_memory() {
+    const NAMES: usize = 1_000_000;
+    let server = server();
+    let client = server.client();
+    // One file of a million names, in memory: it is the names that count, and they go at once.
+    let make = format!(
+        "import os\nos.mkdir('/dev/shm/d'); os.chdir('/dev/shm/d'); open('0', 'w').close()\n\
+         for i in range(1, {NAMES}): os.link('0', str(i))"
+    );
+    server.shell("s", &format!("python3 -c \"{make}\"")).await;
+    let memory = async || {
+        let status = server.shell("s", "grep VmRSS /proc/1/status").await;
+        status.split_whitespace().nth(1).and_then(|kib| kib.parse::<usize>().ok()).unwrap()
+    };
+    let before = memory().await;
+
+    let mut seen = vec![false; NAMES];
+    let mut query = ListFiles { recursive: false, ..query("/dev/shm/d", 1000) };
+    loop {
+        let page = client.list_files(&id(), &query).await.unwrap();
+        for entry in &page.entries {
+            let number: usize = entry.name.parse().unwrap();
+            assert!(!std::mem::replace(&mut seen[number], true), "{number} came twice");
+        }
+        query.cursor = page.next_cursor;
+        if query.cursor.is_none() {
+            break;
+        }
+    }
+
+    assert!(seen.iter().all(|was_seen| *was_seen));
+    let grown = memory().await.saturating_sub(before);
+    assert!(grown < 4 * 1024, "the agent has taken {grown} KiB more");
+}

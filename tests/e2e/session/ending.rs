@@ -236,16 +236,23 @@ async fn a_deletion_ends_everything_of_a_session() {
     let server = server();
     let s = session(&server, "a");
     s.out("sleep 1000 & setsid sleep 1000 & (setsid sleep 1000 &)").await;
+    // The others come when the first one runs: of requests at once, any may come first.
+    let begun = async {
+        while server.get("/v1/sandboxes/s/files:stat?path=/tmp/begun").await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let others = async {
+        begun.await;
+        tokio::join!(s.ask("echo NO", json!({})), s.ask("echo NO", json!({})), async {
+            s.until("two wait", |session| session["waiting"] == 2).await;
+            server.delete(&format!("{SESSIONS}/a")).await
+        })
+    };
     let all = async {
-        tokio::join!(
-            s.ask("echo begun; (setsid sleep 1000 &); sleep 1000", json!({})),
-            s.ask("echo NO", json!({})),
-            s.ask("echo NO", json!({})),
-            async {
-                s.until("two wait", |session| session["waiting"] == 2).await;
-                server.delete(&format!("{SESSIONS}/a")).await
-            },
-        )
+        let first = s.ask("echo > /tmp/begun; (setsid sleep 1000 &); sleep 1000", json!({}));
+        let (running, (waiting, also_waiting, deleted)) = tokio::join!(first, others);
+        (running, waiting, also_waiting, deleted)
     };
     let (running, waiting, also_waiting, deleted) =
         tokio::time::timeout(Duration::from_secs(30), all).await.expect("a deletion does not hang");

@@ -9,6 +9,8 @@ export interface Server {
   url: string;
   /** The API key. */
   key: string;
+  /** What `[preview] url` of its configuration says, if anything. */
+  previewUrl?: string;
 }
 
 /** A request, as a platform sends it. */

@@ -17,7 +17,7 @@ use api::{
 use axum::{Json, body::Body, extract::State, response::Response};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::{blocking, path};
+use super::{blocking, path, pattern::patterns};
 use crate::{extract::Query, init::Agent, refusal::Refusal};
 
 /// Archives that may still begin.
@@ -64,7 +64,7 @@ pub(crate) async fn read(
     Query(query): Query<Vec<(String, String)>>,
 ) -> Result<Response, Refusal> {
     let query: ReadArchive = read::query(query)?;
-    let exclude = read::exclude(&query)?;
+    let exclude = patterns("exclude", &query.exclude)?;
     let path = path::absolute(&agent.workdir, &query.path)?;
     let place = place()?;
     let packing = blocking(move || read::Packing::begin(&path, exclude, query.format)).await?;

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     os::fd::AsFd,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
@@ -16,6 +17,7 @@ use sys::{
     wait::Ended,
 };
 use tokio::{
+    io::ReadBuf,
     net::unix::pipe,
     sync::oneshot,
     time::{Instant, Sleep},
@@ -123,10 +125,11 @@ impl Output {
 }
 
 fn read_chunk(pipe: &pipe::Receiver) -> io::Result<Vec<u8>> {
-    let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+    // Not filled with zeros first, and copied to its size: what is kept for long takes no more.
+    let mut space = [MaybeUninit::uninit(); CHUNK_BYTES];
+    let mut chunk = ReadBuf::uninit(&mut space);
     pipe.try_read_buf(&mut chunk)?;
-    chunk.shrink_to_fit();
-    Ok(chunk)
+    Ok(chunk.filled().to_vec())
 }
 
 /// The writing end of stdin and what is still to be written.

@@ -1,21 +1,17 @@
 //! Waits for a process: its end, a line of its output, a port that answers.
-//!
-//! Ports are tried from inside, on the sandbox's loopback; a server that listens there only is seen
-//! too. The kernel tells nobody that a port was opened, so they are tried again and again.
 
 mod line;
-mod port;
 
 use std::fmt;
 
 use api::{
-    error::{ApiError, ErrorCode},
-    limit::WAIT_PATTERN_BYTES,
+    error::ApiError,
     process::{LogMatch, WaitUntil},
 };
 
-use self::{line::Matcher, port::Target};
+use self::line::Matcher;
 use super::Process;
+use crate::port::target::{self, Target, check_length, invalid};
 
 /// What is waited for, checked.
 #[derive(Debug)]
@@ -49,19 +45,6 @@ impl Condition {
     }
 }
 
-fn invalid(field: &str, text: impl Into<String>) -> ApiError {
-    ApiError::new(ErrorCode::ValidationFailed, text).with("field", field)
-}
-
-/// Bounds a text that a wait looks for.
-fn check_length(field: &str, text: &str) -> Result<(), ApiError> {
-    if (1..=WAIT_PATTERN_BYTES).contains(&text.len()) {
-        return Ok(());
-    }
-    let fault = format!("{field} has 1 to {WAIT_PATTERN_BYTES} bytes");
-    Err(invalid(field, fault).with("limit", WAIT_PATTERN_BYTES))
-}
-
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -82,6 +65,13 @@ pub(crate) async fn met(process: &Process, condition: &mut Condition) -> Option<
             Some(Met::Exit)
         }
         Condition::Line(matcher) => line::find(&process.log, matcher).await.map(Met::Line),
-        Condition::Port(target) => port::poll(process, target).await,
+        Condition::Port(target) => {
+            let end = async {
+                process.ended().await;
+            };
+            target::poll(target, end)
+                .await
+                .map(|reached| reached.status.map_or(Met::Port, Met::Http))
+        }
     }
 }

@@ -100,7 +100,10 @@ pub(super) async fn run(
     session.touch();
     let (shell, file) = match prepare(&agent, &session, &mut slot, &job).await {
         Ok(begun) => begun,
-        Err(error) => return refuse(&process, begun, error),
+        Err(error) => {
+            session.stay(None);
+            return refuse(&process, begun, error);
+        }
     };
     process.set_pid(shell.pid);
     // The caller may be gone already.
@@ -113,6 +116,7 @@ pub(super) async fn run(
     process.finish(end);
     drop(process);
     settle(&agent, &session, &mut slot, end.aftermath).await;
+    session.stay(None);
 }
 
 fn refuse(process: &Process, begun: Begun, error: ApiError) {
@@ -133,6 +137,8 @@ async fn prepare<'a>(
         // Looked at first, because what a shell says of a directory is no code.
         let here = shell.cwd().unwrap_or_else(|| "/".into());
         file::open_directory(&here.to_string_lossy(), cwd)?;
+        // Paths of other requests start where the session is, not where this command is.
+        session.stay(Some(here));
     }
     let file = shell.prepare(&job.text, &job.around).map_err(|error| no_room(&error))?;
     shell.drop_noise().await;

@@ -82,12 +82,16 @@ const STOP_WAIT: Duration = Duration::from_secs(2);
 /// Between two looks for something of which the kernel gives no event.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
+/// Looks for descriptors before there are none: a shell that goes on runs into at most one.
+const LOOKS: usize = 5;
+
 /// How long a shell that was cut off may take to come back before it is interrupted directly: it is
 /// then in a call that no trap ends, like the opening of a named pipe.
 const RETURN_WAIT: Duration = Duration::from_millis(50);
 
-/// How long it may take after that before it counts as lost.
-const INTERRUPT_WAIT: Duration = Duration::from_secs(1);
+/// How long it may take after that before it counts as lost, with all its state: a machine may be very
+/// busy.
+const INTERRUPT_WAIT: Duration = Duration::from_secs(3);
 
 /// How often the shell may be found out of its loop before it counts as lost: an interrupt throws it
 /// out once.
@@ -514,7 +518,7 @@ impl Shell {
         let ids = [stdout_id, stderr_id];
         let pairs = ["out", "err"].map(|stream| [name(stream, old), name(stream, new)]);
         let [[_, new_stdout], [_, new_stderr]] = &pairs;
-        let led = self.led_to(self.outputs.ids);
+        let led = self.find_led_to(self.outputs.ids).await;
         let path = self.dir.path();
         let text = if self.outputs.ids.is_none() {
             text::open_outputs(path, [new_stdout, new_stderr])
@@ -525,7 +529,7 @@ impl Shell {
         self.step(&text).await?;
         // Without its directory the shell finds neither the old ones nor the new ones.
         let is_led = self.outputs.ids.is_none() || !led.is_empty();
-        if is_led && self.led_to(Some(ids)).is_empty() {
+        if is_led && self.find_led_to(Some(ids)).await.is_empty() {
             return Err(Broken);
         }
         self.outputs = Outputs { ids: Some(ids), is_even: new == 0 };
@@ -542,6 +546,19 @@ impl Shell {
         let (pipe, id) = self.dir.make_pipe(name, false).map_err(|_refused| Broken)?;
         let pipe = pipe::Receiver::from_owned_fd(pipe).map_err(|_no_pipe| Broken)?;
         Ok((Output::new(stream, pipe), id))
+    }
+
+    /// As [`Shell::led_to`], of a shell that may be about to take a redirection back: the kernel does
+    /// not list descriptors at one moment, so 1 can be seen before that and its copy not after it.
+    async fn find_led_to(&self, files: Option<[FileId; 2]>) -> Vec<i32> {
+        for _ in 1..LOOKS {
+            let led = self.led_to(files);
+            if !led.is_empty() || files.is_none() {
+                return led;
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+        self.led_to(files)
     }
 
     /// The shell's descriptors that may lead to these files. Which of them do is for the shell to

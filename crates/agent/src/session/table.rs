@@ -60,6 +60,8 @@ pub(crate) struct Session {
     last_used_ms: AtomicI64,
     /// Of its shell; 0 while there is none.
     pid: AtomicI32,
+    /// Where the session is while its shell is elsewhere, for a command with a directory of its own.
+    stays: Mutex<Option<PathBuf>>,
     /// Commands that run or wait.
     places: Arc<AtomicUsize>,
     /// Whoever holds it speaks to the shell. In the order of asking.
@@ -212,6 +214,7 @@ impl Session {
             created_ms: now,
             last_used_ms: AtomicI64::new(now),
             pid: AtomicI32::new(0),
+            stays: Mutex::new(None),
             places: Arc::default(),
             turn: tokio::sync::Mutex::default(),
             is_destroyed: watch::Sender::new(false),
@@ -332,7 +335,15 @@ impl Session {
 
     /// Its current directory: that of its shell, or where that will start.
     pub(super) fn cwd(&self) -> PathBuf {
-        self.pid().and_then(proc::cwd).unwrap_or_else(|| PathBuf::from(&self.start))
+        let stays = self.stays.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        stays
+            .or_else(|| self.pid().and_then(proc::cwd))
+            .unwrap_or_else(|| PathBuf::from(&self.start))
+    }
+
+    /// The session is here, wherever its shell is, until this is taken back.
+    pub(super) fn stay(&self, at: Option<PathBuf>) {
+        *self.stays.lock().unwrap_or_else(PoisonError::into_inner) = at;
     }
 
     /// It, as callers see it.

@@ -8,8 +8,8 @@ use std::{
     process::{Command, Stdio},
 };
 
-use api::{archive::LeftOutReason, limit::ARCHIVE_DEPTH};
-use archive::{Exclude, PackOptions, Packer, Source};
+use api::{archive::LeftOutReason, limit::ARCHIVE_DEPTH, pattern::Pattern};
+use archive::{PackOptions, Packer, Source};
 
 use crate::tree::{directory, look, make, pack, pack_with, temporary};
 
@@ -113,7 +113,7 @@ fn what_is_excluded_is_not_there_and_not_told() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, "").unwrap();
     }
-    let exclude = ["*.pyc", "node_modules", "/target"].map(|text| Exclude::new(text).unwrap());
+    let exclude = ["*.pyc", "node_modules", "/target"].map(|text| Pattern::parse(text).unwrap());
 
     let archive =
         pack_with(dir.path(), PackOptions { exclude: exclude.into(), cross_mounts: false });

@@ -11,6 +11,7 @@ mod files;
 mod flow;
 mod machine;
 mod measure;
+pub(crate) mod preview;
 mod report;
 mod rootfs;
 mod samples;
@@ -52,9 +53,14 @@ pub(crate) struct Arguments {
     /// Image of the sandboxes; the server's default unless given.
     #[arg(long)]
     image: Option<ImageRef>,
-    /// Measure large files too: 1 GiB written and read, a tree of 100,000 files listed.
+    /// Measure large files too: 1 GiB written and read, a tree of 100,000 files listed,
+    /// packed and unpacked.
     #[arg(long)]
     large_files: bool,
+    /// Measure previews too: latency, requests per second, 1 GiB, many idle sockets. The program that
+    /// answers is this binary, which has to run in the image.
+    #[arg(long)]
+    previews: bool,
     /// Do the same with bwrap, crun, runc and podman, where these are installed (needs root).
     #[arg(long)]
     compare: bool,
@@ -118,6 +124,13 @@ async fn measure(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Report>
         report.measures.extend(bench.large_files().await?);
     }
     report.flows = bench.flows().await?;
+    if arguments.previews {
+        let preview::Previews { latency, rates, download, sockets } = bench.previews().await?;
+        report.measures.extend(latency);
+        report.preview_rates.extend(rates);
+        report.flows.push(download);
+        report.sockets = sockets;
+    }
     report.rate = Some(bench.rate().await);
     report.session_rate = Some(bench.session_rate().await?);
     report.idle = bench.idle_memory().await?;

@@ -19,7 +19,7 @@ use crate::forward::table::documented;
 const SANDBOX: &str = "/v1/sandboxes/{id}";
 
 /// Operations by noun, in reading order.
-const TAGS: [(&str, &str); 10] = [
+const TAGS: [(&str, &str); 11] = [
     ("sandbox", "An isolated environment with its own files, processes, limits and network."),
     ("exec", "Run a command and follow it to its end."),
     ("process", "Commands that run on by themselves: start, read, feed, wait for, end."),
@@ -31,6 +31,7 @@ const TAGS: [(&str, &str); 10] = [
         "Read, write, list, copy, move and delete files inside a sandbox. Contents are raw bodies, or JSON.",
     ),
     ("git", "Check out repositories with the sandbox's own git."),
+    ("port", "What listens in a sandbox: URLs for it, waits for it, connections to it."),
     ("image", "Immutable root file systems that sandboxes start from."),
     ("node", "The server itself."),
 ];

@@ -10,11 +10,12 @@ use super::{Forward, forward};
 use crate::{app::App, extract::SANDBOXES};
 
 /// Routes whose answer takes as long as the work they ask for.
-const ENDLESS: [&str; 10] = [
+const ENDLESS: [&str; 11] = [
     "/exec",
     "/files:copy",
     "/files:move",
     "/git/checkout",
+    "/ports/{port}/wait",
     // Waits for its session to be idle.
     "/processes",
     "/processes/{pid}/kill",
@@ -25,7 +26,7 @@ const ENDLESS: [&str; 10] = [
 ];
 
 /// Routes of the agent that are the engine's, not the caller's.
-const INTERNAL: [&str; 1] = ["/health"];
+const INTERNAL: [&str; 2] = ["/health", "/listening"];
 
 /// The part of the agent's document that is public.
 pub(crate) fn published() -> OpenApi {

@@ -101,7 +101,8 @@ impl Daemon {
             }
         };
         let router = Router::new().fallback(handler);
-        let serving = tokio::spawn(crate::server::run(listener, router, std::future::pending()));
+        let door = crate::server::Door { listener, is_previews: false, tls: None };
+        let serving = tokio::spawn(crate::server::run(door, router, std::future::pending()));
         Self { address, activations, metrics, serving }
     }
 
@@ -671,7 +672,7 @@ async fn a_tunnel_whose_agent_says_nothing_at_all_is_closed() {
 }
 
 #[test]
-fn only_terminals_are_tunnels() {
+fn only_terminals_and_ports_are_tunnels() {
     let document = table::published();
     let tunnels: Vec<_> = document
         .paths
@@ -682,7 +683,7 @@ fn only_terminals_are_tunnels() {
             get.map(move |_| path.as_str())
         })
         .collect();
-    assert_eq!(tunnels, ["/terminals/{tid}"]);
+    assert_eq!(tunnels, ["/ports/{port}/connect", "/terminals/{tid}"]);
 }
 
 #[tokio::test]

@@ -21,7 +21,10 @@ use http::{Method, StatusCode};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use super::RequestId;
-use crate::{app::App, extract::split, reply};
+use crate::{app::App, extract::split, preview::Addressed, reply};
+
+/// The name of the one route of previews, in the log and the metrics.
+const PREVIEW: &str = "preview";
 
 /// Watches a request to its end, and writes the body of a failed one.
 pub(super) async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
@@ -41,6 +44,7 @@ struct Record {
     request_id: String,
     method: Method,
     route: String,
+    is_visit: bool,
     sandbox: Option<SandboxId>,
     begun: Instant,
     status: Option<StatusCode>,
@@ -53,13 +57,21 @@ impl Record {
     fn begin(app: App, request: &Request) -> Self {
         app.metrics.begin();
         let extensions = request.extensions();
+        let addressed = extensions.get::<Addressed>();
+        let path = extensions.get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
+        // The path of a visit is the visited program's, whatever it looks like.
+        let route = if addressed.is_some() { PREVIEW } else { path }.to_owned();
+        let sandbox = match addressed {
+            None => split(request.uri().path()).and_then(|(id, _)| id.parse().ok()),
+            Some(Addressed::To(label)) => Some(label.id().clone()),
+            Some(Addressed::ToNobody | Addressed::Ambiguously) => None,
+        };
         Self {
             request_id: extensions.get::<RequestId>().map_or_else(String::new, |id| id.0.clone()),
             method: request.method().clone(),
-            route: extensions
-                .get::<MatchedPath>()
-                .map_or_else(|| "unmatched".to_owned(), |route| route.as_str().to_owned()),
-            sandbox: split(request.uri().path()).and_then(|(id, _)| id.parse().ok()),
+            is_visit: addressed.is_some(),
+            route,
+            sandbox,
             begun: Instant::now(),
             status: None,
             code: None,
@@ -90,21 +102,33 @@ impl Record {
     }
 }
 
+/// The line of a request, at a level.
+macro_rules! line {
+    ($level:ident, $record:expr) => {
+        tracing::$level!(
+            request_id = $record.request_id,
+            method = $record.method.as_str(),
+            route = $record.route,
+            sandbox_id = $record.sandbox.as_ref().map(SandboxId::as_str),
+            status = $record.status.map(|status| status.as_u16()),
+            code = $record.code.map(tracing::field::debug),
+            duration_us = $record.begun.elapsed().as_micros(),
+            bytes = $record.bytes,
+            outcome = outcome($record.status, $record.is_whole),
+            "request"
+        )
+    };
+}
+
 impl Drop for Record {
     fn drop(&mut self) {
         self.app.metrics.end(self.method_name(), &self.route, self.status);
-        tracing::info!(
-            request_id = self.request_id,
-            method = self.method.as_str(),
-            route = self.route,
-            sandbox_id = self.sandbox.as_ref().map(SandboxId::as_str),
-            status = self.status.map(|status| status.as_u16()),
-            code = self.code.map(tracing::field::debug),
-            duration_us = self.begun.elapsed().as_micros(),
-            bytes = self.bytes,
-            outcome = outcome(self.status, self.is_whole),
-            "request"
-        );
+        // A page is dozens of visits, and who pays for them is not who reads the log.
+        if self.is_visit {
+            line!(debug, self);
+        } else {
+            line!(info, self);
+        }
     }
 }
 

@@ -12,7 +12,15 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tower::ServiceExt;
 
 use super::*;
-use crate::{app::Parts, docs::Docs, hosts::Hosts, key::Key, metrics::Metrics, middleware};
+use crate::{
+    app::Parts,
+    docs::Docs,
+    hosts::Hosts,
+    key::Key,
+    metrics::Metrics,
+    middleware,
+    preview::{Domain, Previews},
+};
 
 const KEY: &str = "sbk_0123456789abcdef0123456789abcdef";
 
@@ -34,6 +42,7 @@ fn server() -> Server {
         key: Key::new(KEY),
         hosts: Hosts::new("127.0.0.1:8787".parse().unwrap(), Vec::new()),
         metrics: Metrics::new(),
+        previews: Previews::new(Domain::new(false, "localhost", 8787), false),
         docs: Docs::new(&document, "http://127.0.0.1:8787"),
         requests: Arc::new(Semaphore::new(2)),
         shutdown,

@@ -21,7 +21,8 @@ async fn start(router: Router) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
-    let serving = tokio::spawn(run(listener, router, async move { drop(stopped.await) }));
+    let door = Door { listener, is_previews: false, tls: None };
+    let serving = tokio::spawn(run(door, router, async move { drop(stopped.await) }));
     Running { address, stop, serving }
 }
 

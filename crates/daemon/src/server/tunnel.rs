@@ -8,6 +8,9 @@
 //! The answer's body stays what it is on every route: what comes back. So whatever surrounds a
 //! body (its place among the requests, its count, its line in the log, the sandbox's guard) lives
 //! as long as the tunnel, and nobody but the server and the route knows of tunnels.
+//!
+//! A tunnel to a program in a sandbox has no such body: what such a program says is nobody's answer,
+//! and many of its tunnels are silent for hours, so they hold no buffers and have no silence to keep.
 
 use std::{
     fmt,
@@ -15,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use http_body_util::BodyExt;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -39,10 +42,20 @@ pub(crate) struct Upstream {
     pub(crate) sent: Counter,
 }
 
+/// Where a tunnel leads.
+enum End {
+    Agent(Upstream),
+    Service {
+        stream: TokioIo<Upgraded>,
+        /// What has to live as long as the tunnel.
+        guard: Box<dyn Send>,
+    },
+}
+
 /// In the extensions of a request whose caller would change to another protocol; a route that
 /// answers 101 puts the agent's side in.
 #[derive(Clone, Default)]
-pub(crate) struct Switch(Arc<Mutex<Option<Upstream>>>);
+pub(crate) struct Switch(Arc<Mutex<Option<End>>>);
 
 impl fmt::Debug for Switch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -52,19 +65,30 @@ impl fmt::Debug for Switch {
 
 impl Switch {
     pub(crate) fn set(&self, upstream: Upstream) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(upstream);
+        self.put(End::Agent(upstream));
     }
 
-    pub(super) fn take(&self) -> Option<Upstream> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Leads the tunnel to a program; `guard` is dropped at its end.
+    pub(crate) fn set_service(&self, stream: TokioIo<Upgraded>, guard: Box<dyn Send>) {
+        self.put(End::Service { stream, guard });
+    }
+
+    fn put(&self, end: End) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
+    }
+
+    /// The tunnel that was asked for, from `caller`; `body` is that of the answer.
+    pub(super) fn tunnel(&self, caller: OnUpgrade, body: Body) -> Option<Tunnel> {
+        let end = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        Some(Tunnel { caller, end, body })
     }
 }
 
 /// Both sides, and what holds them.
 pub(super) struct Tunnel {
-    pub(super) caller: OnUpgrade,
-    pub(super) upstream: Upstream,
-    pub(super) body: Body,
+    caller: OnUpgrade,
+    end: End,
+    body: Body,
 }
 
 impl Tunnel {
@@ -73,24 +97,35 @@ impl Tunnel {
     /// # Cancel safety
     /// Dropping the future closes both sides.
     pub(super) async fn run(self) {
-        let Ok(caller) = self.caller.await else { return };
-        let (from_caller, mut to_caller) = tokio::io::split(TokioIo::new(caller));
-        let down = async {
-            let mut body = self.body;
-            while let Ok(Some(Ok(frame))) = timeout(SILENCE, body.frame()).await {
-                let Ok(piece) = frame.into_data() else { continue };
-                if !matches!(timeout(SILENCE, to_caller.write_all(&piece)).await, Ok(Ok(()))) {
-                    return;
-                }
+        let Self { caller, end, body } = self;
+        let Ok(caller) = caller.await else { return };
+        let mut caller = TokioIo::new(caller);
+        match end {
+            End::Agent(upstream) => to_agent(caller, upstream, body).await,
+            End::Service { mut stream, guard } => {
+                link::relay(&mut caller, &mut stream, Bytes::new()).await;
+                drop((guard, body));
             }
-        };
-        tokio::select! {
-            () = up(from_caller, self.upstream) => {}
-            () = down => {}
         }
-        // The caller reads what is on its way to it; see `Lingering`.
-        to_caller.shutdown().await.unwrap_or_default();
     }
+}
+
+async fn to_agent(caller: TokioIo<Upgraded>, upstream: Upstream, mut body: Body) {
+    let (from_caller, mut to_caller) = tokio::io::split(caller);
+    let down = async {
+        while let Ok(Some(Ok(frame))) = timeout(SILENCE, body.frame()).await {
+            let Ok(piece) = frame.into_data() else { continue };
+            if !matches!(timeout(SILENCE, to_caller.write_all(&piece)).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = up(from_caller, upstream) => {}
+        () = down => {}
+    }
+    // The caller reads what is on its way to it; see `Lingering`.
+    to_caller.shutdown().await.unwrap_or_default();
 }
 
 async fn up(mut caller: impl AsyncRead + Unpin, mut upstream: Upstream) {

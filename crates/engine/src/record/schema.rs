@@ -1,15 +1,19 @@
 //! The tables of the database: made, checked, read and changed.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
+use api::port::{PortNumber, PortToken};
 use jail::JailId;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
 
-use super::{Change, Loaded, Phase, RecordError, SandboxRecord};
+use super::{Change, Loaded, Phase, PortRecord, RecordError, SandboxRecord};
 use crate::state::{AgentIdentity, Failure};
 
 /// Version of the schema, in `user_version`. A program refuses a higher one than its own.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = MIGRATIONS[MIGRATIONS.len() - 1].0;
+
+/// Each version with what makes it of the one before; [`TABLES`] are version 1.
+const MIGRATIONS: &[(i64, &str)] = &[(2, PORTS)];
 
 /// Marks the file as ours, in `application_id`: "SBAR".
 const APPLICATION_ID: i64 = 0x5342_4152;
@@ -38,6 +42,20 @@ const TABLES: &str = "
     INSERT INTO last_jail VALUES (0);
 ";
 
+const PORTS: &str = "
+    CREATE TABLE port (
+        jail          INTEGER NOT NULL,
+        port          INTEGER NOT NULL,
+        name          TEXT,
+        token         TEXT,                       -- the caller's own
+        generation    INTEGER NOT NULL,
+        is_public     INTEGER NOT NULL,
+        exposed_at_ms INTEGER,                    -- null: hidden
+        revision      INTEGER NOT NULL,
+        PRIMARY KEY (jail, port)
+    ) STRICT, WITHOUT ROWID;
+";
+
 /// Opens the file, or makes it.
 pub(super) fn open(path: &Path) -> Result<Connection, RecordError> {
     let database = Connection::open(path)?;
@@ -57,7 +75,9 @@ pub(super) fn open(path: &Path) -> Result<Connection, RecordError> {
         database.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     match (application, version, tables) {
         (0, 0, 0) => make(&database)?,
+        // Writing takes room, of which there may be none.
         (APPLICATION_ID, VERSION, _) => {}
+        (APPLICATION_ID, found @ 1..VERSION, _) => migrate(&database, found)?,
         (APPLICATION_ID, found, _) if found > VERSION => {
             return Err(RecordError::Newer { found, known: VERSION });
         }
@@ -69,8 +89,21 @@ pub(super) fn open(path: &Path) -> Result<Connection, RecordError> {
 fn make(database: &Connection) -> Result<(), RecordError> {
     let transaction = database.unchecked_transaction()?;
     transaction.execute_batch(TABLES)?;
-    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.pragma_update(None, "user_version", 1)?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.commit()?;
+    migrate(database, 1)
+}
+
+/// Brings a database of version `found` up to date, in one step or not at all.
+fn migrate(database: &Connection, found: i64) -> Result<(), RecordError> {
+    let transaction = database.unchecked_transaction()?;
+    for (version, migration) in MIGRATIONS {
+        if *version > found {
+            transaction.execute_batch(migration)?;
+        }
+    }
+    transaction.pragma_update(None, "user_version", VERSION)?;
     Ok(transaction.commit()?)
 }
 
@@ -85,10 +118,36 @@ pub(super) fn load(database: &Connection) -> Result<Loaded, RecordError> {
         .prepare("SELECT jail FROM burial ORDER BY jail")?
         .query_map([], |row| row.get(0).map(JailId))?
         .collect::<Result<_, _>>()?;
+    let ports = ports(database)?;
     let last: Option<u64> =
         database.query_row("SELECT number FROM last_jail", [], |row| row.get(0)).optional()?;
     let last = last.ok_or_else(|| RecordError::BadRow("last_jail is empty".to_owned()))?;
-    Ok(Loaded { sandboxes, burials, next_jail: last + 1 })
+    Ok(Loaded { sandboxes, burials, ports, next_jail: last + 1 })
+}
+
+fn ports(database: &Connection) -> Result<BTreeMap<JailId, Vec<PortRecord>>, RecordError> {
+    let mut statement = database.prepare("SELECT * FROM port ORDER BY jail, port")?;
+    let mut rows = statement.query([])?;
+    let mut ports: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        ports.entry(JailId(row.get("jail")?)).or_default().push(port(row)?);
+    }
+    Ok(ports)
+}
+
+fn port(row: &Row<'_>) -> Result<PortRecord, RecordError> {
+    let number: u16 = row.get("port")?;
+    let bad = |what: &str| RecordError::BadRow(format!("port {number}: {what}"));
+    let token: Option<String> = row.get("token")?;
+    Ok(PortRecord {
+        port: PortNumber::new(number).ok_or_else(|| bad("it cannot be exposed"))?,
+        name: row.get("name")?,
+        token: token.map(|token| token.parse().map_err(|_fault| bad("token"))).transpose()?,
+        generation: row.get("generation")?,
+        is_public: row.get("is_public")?,
+        exposed_at_ms: row.get("exposed_at_ms")?,
+        revision: row.get("revision")?,
+    })
 }
 
 fn sandbox(row: &Row<'_>) -> Result<SandboxRecord, RecordError> {
@@ -143,7 +202,9 @@ pub(super) fn apply(database: &Connection, change: &Change) -> Result<(), Record
             note_jail(database, record.jail)
         }
         Change::Phase(jail, phase) => set_phase(database, *jail, phase),
+        Change::Port(jail, port) => set_port(database, *jail, port),
         Change::Bury(jail) => {
+            database.prepare_cached("DELETE FROM port WHERE jail = ?1")?.execute([jail.0])?;
             database
                 .prepare_cached("INSERT OR IGNORE INTO burial VALUES (?1)")?
                 .execute([jail.0])?;
@@ -177,6 +238,30 @@ fn set_phase(database: &Connection, jail: JailId, phase: &Phase) -> Result<(), R
             agent.map(|agent| agent.pid),
             agent.map(|agent| agent.start_time),
             agent.map(|agent| &agent.boot_id),
+        ])?;
+    Ok(())
+}
+
+fn set_port(database: &Connection, jail: JailId, port: &PortRecord) -> Result<(), RecordError> {
+    database
+        .prepare_cached(
+            "INSERT INTO port
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 FROM sandbox WHERE jail = ?1
+             ON CONFLICT DO UPDATE SET
+                name = excluded.name, token = excluded.token, generation = excluded.generation,
+                is_public = excluded.is_public, exposed_at_ms = excluded.exposed_at_ms,
+                revision = excluded.revision
+             WHERE excluded.revision > port.revision",
+        )?
+        .execute(params![
+            jail.0,
+            port.port.get(),
+            port.name,
+            port.token.as_ref().map(PortToken::as_str),
+            port.generation,
+            port.is_public,
+            port.exposed_at_ms,
+            port.revision,
         ])?;
     Ok(())
 }

@@ -9,9 +9,9 @@ use std::{
 use api::{
     archive::{ArchiveFormat, ReadArchive},
     error::{ApiError, ErrorCode},
-    limit::ARCHIVE_EXCLUDES,
+    pattern::Pattern,
 };
-use archive::{Exclude, PackOptions, Packer, Source};
+use archive::{PackOptions, Packer, Source};
 use axum::{
     body::Body,
     http::{HeaderValue, header},
@@ -58,24 +58,6 @@ pub(super) fn query(pairs: Vec<(String, String)>) -> Result<ReadArchive, ApiErro
         .map_err(|fault| invalid(format!("invalid request: in the query: {fault}")))
 }
 
-/// The patterns of a query.
-pub(super) fn exclude(query: &ReadArchive) -> Result<Vec<Exclude>, ApiError> {
-    let invalid = |text: String| {
-        Err(ApiError::new(ErrorCode::ValidationFailed, text).with("field", "exclude"))
-    };
-    if query.exclude.len() > ARCHIVE_EXCLUDES {
-        return invalid(format!("exclude may be given up to {ARCHIVE_EXCLUDES} times"));
-    }
-    let mut patterns = Vec::new();
-    for text in &query.exclude {
-        match Exclude::new(text) {
-            Some(pattern) => patterns.push(pattern),
-            None => return invalid(format!("the pattern {text:?} matches nothing")),
-        }
-    }
-    Ok(patterns)
-}
-
 /// An archive in the making.
 pub(super) struct Packing {
     packer: Packer,
@@ -85,7 +67,7 @@ pub(super) struct Packing {
 impl Packing {
     pub(super) fn begin(
         path: &FilePath,
-        exclude: Vec<Exclude>,
+        exclude: Vec<Pattern>,
         format: ArchiveFormat,
     ) -> Result<Self, ApiError> {
         let options = PackOptions { exclude, cross_mounts: false };
@@ -192,16 +174,5 @@ mod tests {
             let error = read(pairs).unwrap_err();
             assert!(error.contains(told), "{error}");
         }
-    }
-
-    #[test]
-    fn patterns_are_counted_and_must_match_something() {
-        let with = |patterns: Vec<String>| {
-            let query = ReadArchive { exclude: patterns, ..ReadArchive::default() };
-            exclude(&query).map(|patterns| patterns.len())
-        };
-        assert_eq!(with(vec!["*".to_owned(); ARCHIVE_EXCLUDES]), Ok(ARCHIVE_EXCLUDES));
-        assert!(with(vec!["*".to_owned(); ARCHIVE_EXCLUDES + 1]).is_err());
-        assert!(with(vec![String::new()]).is_err());
     }
 }

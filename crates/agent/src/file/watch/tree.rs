@@ -337,7 +337,7 @@ impl Tree {
             inotify::IN_MOVED_TO => return self.arrive(event, name, &path, pending),
             _ => return,
         };
-        if self.filter.reports(&path, false) {
+        if self.filter.reports(&path, is_directory) {
             pending.told(kind, Arc::clone(&path), is_directory);
         }
         if is_directory && matches!(kind, FileChangeType::Create | FileChangeType::Delete) {
@@ -356,7 +356,7 @@ impl Tree {
         pending: &mut Pending,
     ) {
         let is_directory = event.mask & inotify::IN_ISDIR != 0;
-        let place = if self.filter.reports(&path, is_directory) {
+        let place = if self.filter.reports_move(&path, is_directory) {
             pending.told(FileChangeType::MoveFrom, Arc::clone(&path), is_directory)
         } else {
             None
@@ -383,7 +383,7 @@ impl Tree {
             Some(moving) => (moving.left, moving.directory),
             None => (None, None),
         };
-        if self.filter.reports(path, is_directory) {
+        if self.filter.reports_move(path, is_directory) {
             let place = pending.told(FileChangeType::MoveTo, Arc::clone(path), is_directory);
             if let (Some(to), Some((from, old_path))) = (place, left) {
                 pending.link(from, path);

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use api::{
+    archive::{ReadArchive, WriteArchive},
     exec::{Command, ExecRequest},
     file::{ListFiles, WriteFile},
     id::SandboxId,
@@ -26,26 +27,30 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// Runs of what takes seconds.
 const SLOW_RUNS: usize = 5;
 
-/// Files in the tree that is listed, and in each of its directories.
+/// Files of [`FILE_BYTES`] in the tree that is listed and packed, and in each of its directories.
 const TREE_FILES: usize = 100_000;
 const DIRECTORY_FILES: usize = 1000;
 
 impl Bench {
-    /// Writing and reading a small file.
-    pub(super) async fn files(&self) -> anyhow::Result<[Samples; 2]> {
+    /// Writing, replacing and reading a small file.
+    pub(super) async fn files(&self) -> anyhow::Result<[Samples; 3]> {
         let id = self.id("file", 0)?;
         self.create(&id).await?;
         let content = vec![b'x'; FILE_BYTES];
-        let (mut write, mut read) = (Samples::new("write 1 KiB"), Samples::new("read 1 KiB"));
+        let mut write = Samples::new("write 1 KiB");
+        let mut replace = Samples::new("replace 1 KiB");
+        let mut read = Samples::new("read 1 KiB");
         let bar = self.progress("files", self.runs);
         let options = WriteFile::default();
-        for _index in 0..self.runs {
+        for index in 0..self.runs {
+            let path = format!("/tmp/bench-{index}");
+            for samples in [&mut write, &mut replace] {
+                let begin = Instant::now();
+                let written = self.client.write_file(&id, &path, &options, content.clone()).await;
+                samples.record(begin, written);
+            }
             let begin = Instant::now();
-            let path = "/tmp/bench";
-            let written = self.client.write_file(&id, path, &options, content.clone()).await;
-            write.record(begin, written);
-            let begin = Instant::now();
-            let result = match self.client.read_file(&id, path).await {
+            let result = match self.client.read_file(&id, &path).await {
                 Ok(bytes) if bytes == content => Ok(()),
                 Ok(_other) => Err("the file read differs from the one written".to_owned()),
                 Err(error) => Err(error.to_string()),
@@ -55,16 +60,18 @@ impl Bench {
         }
         bar.finish_and_clear();
         self.client.destroy_sandbox(&id).await?;
-        Ok([write, read])
+        Ok([write, replace, read])
     }
 
-    /// Writing and reading a large file, and listing a large tree.
-    pub(super) async fn large_files(&self) -> anyhow::Result<[Samples; 3]> {
+    /// Writing and reading a large file; listing, packing and unpacking a large tree.
+    pub(super) async fn large_files(&self) -> anyhow::Result<[Samples; 5]> {
         let id = self.id("large", 0)?;
         self.create(&id).await?;
         let mut write = Samples::new("write 1 GiB");
         let mut read = Samples::new("read 1 GiB");
         let mut list = Samples::new("list 100,000 files");
+        let mut pack = Samples::new("pack 100,000 files");
+        let mut unpack = Samples::new("unpack 100,000 files");
         let runs = self.runs.min(SLOW_RUNS);
         let bar = self.progress("large files", runs);
         self.make_tree(&id).await?;
@@ -75,11 +82,17 @@ impl Bench {
             read.record(begin, self.read_large(&id).await);
             let begin = Instant::now();
             list.record(begin, self.list_tree(&id).await);
+            let begin = Instant::now();
+            let archive = self.pack_tree(&id).await;
+            let archive = pack.record(begin, archive).unwrap_or_default();
+            let begin = Instant::now();
+            unpack.record(begin, self.unpack_tree(&id, archive).await);
+            self.shell(&id, "rm -r /tmp/copy").await?;
             bar.inc(1);
         }
         bar.finish_and_clear();
         self.client.destroy_sandbox(&id).await?;
-        Ok([write, read, list])
+        Ok([write, read, list, pack, unpack])
     }
 
     async fn write_large(&self, id: &SandboxId) -> anyhow::Result<()> {
@@ -100,17 +113,36 @@ impl Bench {
         Ok(())
     }
 
-    async fn make_tree(&self, id: &SandboxId) -> anyhow::Result<()> {
-        let text = format!(
-            "cd /tmp && for d in $(seq {}); do mkdir -p tree/$d && (cd tree/$d && seq {} | xargs \
-             touch); done",
-            TREE_FILES / DIRECTORY_FILES,
-            DIRECTORY_FILES
-        );
-        let request = ExecRequest::new(Command::Shell(text));
-        let result = self.client.exec(id, &request).await.context("could not make the tree")?;
+    async fn shell(&self, id: &SandboxId, text: &str) -> anyhow::Result<()> {
+        let request = ExecRequest::new(Command::Shell(text.to_owned()));
+        let result = self.client.exec(id, &request).await.context("could not run a command")?;
         if !result.success {
-            bail!("the tree was not made: {}", result.stderr);
+            bail!("`{text}` failed: {}", result.stderr);
+        }
+        Ok(())
+    }
+
+    async fn make_tree(&self, id: &SandboxId) -> anyhow::Result<()> {
+        let directories = TREE_FILES / DIRECTORY_FILES;
+        let bytes = DIRECTORY_FILES * FILE_BYTES;
+        let text = format!(
+            "mkdir /tmp/tree && cd /tmp/tree && for d in $(seq {directories}); do mkdir $d && head -c \
+             {bytes} /dev/urandom | split -a 3 -b {FILE_BYTES} - $d/; done"
+        );
+        self.shell(id, &text).await
+    }
+
+    async fn pack_tree(&self, id: &SandboxId) -> anyhow::Result<Vec<Bytes>> {
+        let query = ReadArchive { path: "/tmp/tree".to_owned(), ..ReadArchive::default() };
+        Ok(self.client.archive_out(id, &query).await?.try_collect().await?)
+    }
+
+    async fn unpack_tree(&self, id: &SandboxId, archive: Vec<Bytes>) -> anyhow::Result<()> {
+        let query = WriteArchive::new("/tmp/copy");
+        let pieces = stream::iter(archive.into_iter().map(Ok));
+        let unpacked = self.client.archive_in(id, &query, pieces).await?;
+        if unpacked.files != TREE_FILES as u64 {
+            bail!("{} files were unpacked, and {TREE_FILES} made", unpacked.files);
         }
         Ok(())
     }

@@ -146,7 +146,7 @@ impl Bench {
 
     /// The most memory the sandbox's agent ever had, the program itself included: it is PID 1
     /// inside. None where that is not told.
-    async fn agent_peak_bytes(&self, id: &SandboxId) -> Option<u64> {
+    pub(super) async fn agent_peak_bytes(&self, id: &SandboxId) -> Option<u64> {
         let words = ["sed", "-n", r"s/^VmHWM:[^0-9]*\([0-9]*\) kB/\1/p", "/proc/1/status"];
         let request = ExecRequest::new(Command::Program(words.map(str::to_owned).into()));
         let answer = self.client.exec(id, &request).await.ok()?;

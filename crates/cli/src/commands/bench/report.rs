@@ -18,6 +18,11 @@ pub(super) struct Report {
     /// Of commands in sessions.
     pub(super) session_rate: Option<Rate>,
     pub(super) idle: Option<Idle>,
+    /// Requests through a preview, and directly inside.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) preview_rates: Vec<(&'static str, Rate)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) sockets: Option<Sockets>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) comparison: Option<Comparison>,
 }
@@ -62,6 +67,15 @@ pub(super) struct Idle {
     bytes_per_sandbox: u64,
     sandboxes: usize,
     failures: usize,
+}
+
+/// Memory of idle `WebSockets` through a preview.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Sockets {
+    pub(super) count: usize,
+    pub(super) daemon_bytes: u64,
+    pub(super) agent_bytes: u64,
 }
 
 /// The same job done by others.
@@ -163,6 +177,8 @@ impl Report {
             rate: None,
             session_rate: None,
             idle: None,
+            preview_rates: Vec::new(),
+            sockets: None,
             comparison: None,
         }
     }
@@ -203,10 +219,11 @@ impl fmt::Display for Report {
         for flow in &self.flows {
             writeln!(f, "{flow}")?;
         }
-        for (name, rate) in
-            [("create and destroy", &self.rate), ("exec in sessions", &self.session_rate)]
+        let rates = [("create and destroy", &self.rate), ("exec in sessions", &self.session_rate)];
+        let rates = rates.into_iter().filter_map(|(name, rate)| Some((name, rate.as_ref()?)));
+        for (name, rate) in rates.chain(self.preview_rates.iter().map(|(name, rate)| (*name, rate)))
         {
-            let Some(Rate { per_second, count, failures, in_flight }) = rate else { continue };
+            let Rate { per_second, count, failures, in_flight } = rate;
             writeln!(
                 f,
                 "{name:<18}  {per_second:.0} per second \
@@ -220,6 +237,14 @@ impl fmt::Display for Report {
                 format_bytes(*bytes_per_sandbox)
             )?,
             None => writeln!(f, "idle sandbox        not measured: the server is not local")?,
+        }
+        if let Some(Sockets { count, daemon_bytes, agent_bytes }) = &self.sockets {
+            writeln!(
+                f,
+                "idle WebSockets     {} of the daemon, {} of the agent ({count} at once)",
+                format_bytes(*daemon_bytes),
+                format_bytes(*agent_bytes)
+            )?;
         }
         if let Some(comparison) = &self.comparison {
             writeln!(

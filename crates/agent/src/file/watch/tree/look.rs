@@ -151,7 +151,7 @@ impl Tree {
             let name: RelativePath = entry.file_name().into_vec().into();
             let path: RelativePath = join(&path, &name).into();
             if let Some(pending) = &mut pending
-                && self.filter.reports(&path, false)
+                && self.filter.reports(&path, is_directory)
             {
                 pending.found(Arc::clone(&path), is_directory);
             }

@@ -1,21 +1,25 @@
-//! A port of the sandbox's loopback that somebody waits for.
+//! A port of the sandbox's loopback: reached, and waited for.
+//!
+//! It is reached from inside, so a server that listens on loopback only is reached too. The kernel
+//! tells nobody that a port was opened, so a port that is waited for is tried again and again.
 
 use std::{
     fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     ops::RangeInclusive,
+    pin::pin,
     time::Duration,
 };
 
-use api::error::ApiError;
+use api::{
+    error::{ApiError, ErrorCode},
+    limit::WAIT_PATTERN_BYTES,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{sleep, timeout},
 };
-
-use super::{Met, check_length, invalid};
-use crate::process::Process;
 
 /// Pause after the first try; a server that is nearly there is seen at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -33,6 +37,19 @@ const ANSWER_WAIT: Duration = Duration::from_secs(30);
 
 /// Bytes of an answer that are looked at: its first line.
 const ANSWER_BYTES: usize = 1024;
+
+/// Bounds a text that a wait looks for.
+pub(crate) fn check_length(field: &str, text: &str) -> Result<(), ApiError> {
+    if (1..=WAIT_PATTERN_BYTES).contains(&text.len()) {
+        return Ok(());
+    }
+    let fault = format!("{field} has 1 to {WAIT_PATTERN_BYTES} bytes");
+    Err(invalid(field, fault).with("limit", WAIT_PATTERN_BYTES))
+}
+
+pub(crate) fn invalid(field: &str, text: impl Into<String>) -> ApiError {
+    ApiError::new(ErrorCode::ValidationFailed, text).with("field", field)
+}
 
 /// Statuses of HTTP, RFC 9110 section 15.
 const STATUSES: RangeInclusive<u16> = 100..=599;
@@ -52,19 +69,36 @@ struct Page {
     statuses: RangeInclusive<u16>,
 }
 
-/// Tries until it works; gives up after the first try that began after the process's end.
-pub(super) async fn poll(process: &Process, target: &Target) -> Option<Met> {
+/// A target that answered: with this status, when it was asked for a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reached {
+    pub(crate) status: Option<u16>,
+}
+
+/// Tries until it works; gives up after the first try that began after `end`.
+pub(crate) async fn poll(target: &Target, end: impl Future<Output = ()>) -> Option<Reached> {
+    let mut end = pin!(end);
+    let mut has_ended = false;
     let mut pause = FIRST_PAUSE;
     loop {
-        let has_ended = process.end().is_some();
-        let result = target.probe().await;
-        if has_ended || result.is_some() {
-            return result;
+        let reached = target.probe().await;
+        if has_ended || reached.is_some() {
+            return reached;
         }
         tokio::select! {
             () = sleep(pause) => pause = (pause * 3 / 2).min(LAST_PAUSE),
-            _ = process.ended() => {}
+            () = &mut end => has_ended = true,
         }
+    }
+}
+
+/// Connects to whatever listens on `port` of loopback, IPv4 before IPv6.
+pub(super) async fn connect(port: u16) -> io::Result<TcpStream> {
+    let [v4, v6] = addresses(port);
+    match connect_to(v4).await {
+        Ok(stream) => Ok(stream),
+        // What is said of IPv4 is what most people can do something with.
+        Err(error) => connect_to(v6).await.map_err(|_also| error),
     }
 }
 
@@ -73,19 +107,19 @@ fn addresses(port: u16) -> [SocketAddr; 2] {
         .map(|ip| SocketAddr::new(ip, port))
 }
 
-async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
     timeout(CONNECT_WAIT, TcpStream::connect(address)).await?
 }
 
 impl Target {
-    pub(super) fn port(port: u16) -> Result<Self, ApiError> {
+    pub(crate) fn port(port: u16) -> Result<Self, ApiError> {
         if port == 0 {
-            return Err(invalid("until.port", "a port is from 1 to 65535"));
+            return Err(invalid("port", "a port is from 1 to 65535"));
         }
         Ok(Self { port, page: None })
     }
 
-    pub(super) fn page(
+    pub(crate) fn page(
         port: u16,
         path: String,
         statuses: RangeInclusive<u16>,
@@ -104,11 +138,11 @@ impl Target {
         Ok(Self { page: Some(Page { path, statuses }), ..Self::port(port)? })
     }
 
-    async fn probe(&self) -> Option<Met> {
+    async fn probe(&self) -> Option<Reached> {
         for address in addresses(self.port) {
             let Some(page) = &self.page else {
-                if connect(address).await.is_ok() {
-                    return Some(Met::Port);
+                if connect_to(address).await.is_ok() {
+                    return Some(Reached { status: None });
                 }
                 continue;
             };
@@ -116,7 +150,7 @@ impl Target {
             if let Ok(Ok(Some(status))) = answer
                 && page.statuses.contains(&status)
             {
-                return Some(Met::Http(status));
+                return Some(Reached { status: Some(status) });
             }
         }
         None
@@ -126,7 +160,7 @@ impl Target {
 impl Page {
     async fn ask(&self, address: SocketAddr) -> io::Result<Option<u16>> {
         let (path, port) = (&self.path, address.port());
-        let mut stream = connect(address).await?;
+        let mut stream = connect_to(address).await?;
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nAccept: */*\r\nConnection: close\r\n\r\n"
         );

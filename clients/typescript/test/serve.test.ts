@@ -1,0 +1,148 @@
+/** Workers on Node: requests, answers, WebSockets, configuration, cron triggers. */
+
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test from 'node:test';
+import { getSandbox, proxyTerminal } from '@sandbar/sandbox';
+import { serve } from '@sandbar/sandbox/serve';
+import { parseDotenv, parseJsonc, parseToml } from '../src/config.js';
+import { cron } from '../src/cron.js';
+import { platform } from '../src/platform/node.js';
+import { sandboxOf } from './bench.js';
+
+test('a request and its answer arrive whole', async () => {
+  const worker = {
+    async fetch(request: Request): Promise<Response> {
+      const headers = new Headers({ 'x-method': request.method, 'x-asked': request.headers.get('x-asking') ?? '', 'x-path': new URL(request.url).pathname + new URL(request.url).search });
+      headers.append('set-cookie', 'a=1');
+      headers.append('set-cookie', 'b=2');
+      return new Response(request.body, { status: 201, headers });
+    },
+  };
+  await using server = await serve(worker, { port: 0, config: false });
+  const body = new Uint8Array(1_000_000).map((_, at) => at % 251);
+  const response = await fetch(`${server.url}/a%20b?c=d`, { method: 'PUT', body, headers: { 'x-asking': 'yes' } });
+  assert.equal(response.status, 201);
+  assert.deepEqual([response.headers.get('x-method'), response.headers.get('x-asked'), response.headers.get('x-path')], ['PUT', 'yes', '/a%20b?c=d']);
+  assert.deepEqual(response.headers.getSetCookie(), ['a=1', 'b=2']);
+  assert.deepEqual(new Uint8Array(await response.arrayBuffer()), body);
+});
+
+test('a form is read, and a failure is 500 and told', async () => {
+  const told: unknown[] = [];
+  const worker = {
+    async fetch(request: Request): Promise<Response> {
+      const form = await request.formData();
+      return new Response(`${form.get('name')} ${await (form.get('file') as File).text()}`);
+    },
+  };
+  await using server = await serve(worker, { port: 0, config: false, onError: (error) => told.push(error) });
+  const form = new FormData();
+  form.set('name', 'it');
+  form.set('file', new Blob(['content']), 'a.txt');
+  assert.equal(await (await fetch(server.url, { method: 'POST', body: form })).text(), 'it content');
+  assert.equal((await fetch(server.url, { method: 'POST', body: 'no form' })).status, 500);
+  assert.equal(told.length, 1);
+});
+
+test('who goes away aborts the request, and with it the command', async (t) => {
+  const sandbox = sandboxOf(t);
+  const worker = {
+    async fetch(request: Request): Promise<Response> {
+      return new Response(await sandbox.execStream('echo begun; sleep 1000', { signal: request.signal }));
+    },
+  };
+  await using server = await serve(worker, { port: 0, config: false });
+  const abort = new AbortController();
+  const response = await fetch(server.url, { signal: abort.signal });
+  const reader = response.body!.getReader();
+  let text = '';
+  while (!text.includes('begun\\n')) text += new TextDecoder().decode((await reader.read()).value);
+  abort.abort();
+  assert.equal((await sandbox.exec('pgrep -fx "sleep 1000" || echo none')).stdout, 'none\n');
+});
+
+test('what is waited for is over when the server is', async () => {
+  let done = false;
+  const worker = {
+    fetch(_request: Request, _env: unknown, context: { waitUntil(promise: Promise<unknown>): void }): Response {
+      context.waitUntil(new Promise((resolve) => setTimeout(resolve, 50)).then(() => (done = true)));
+      return new Response('ok');
+    },
+  };
+  const server = await serve(worker, { port: 0, config: false });
+  await (await fetch(server.url)).text();
+  await server.close();
+  assert.equal(done, true);
+});
+
+test('a terminal is answered to a WebSocket, and refused to what is none', async (t) => {
+  const sandbox = sandboxOf(t);
+  const worker = { fetch: (request: Request) => proxyTerminal(getSandbox(undefined, sandbox.id), 'shared', request, { cols: 91 }) };
+  const told: unknown[] = [];
+  await using server = await serve(worker, { port: 0, config: false, onError: (error) => told.push(error) });
+  const socket = await platform.socket(server.url, {});
+  const shown = await new Promise<string>((resolve, reject) => {
+    let shown = '';
+    socket.onmessage = (data) => {
+      shown += typeof data === 'string' ? data : new TextDecoder().decode(data);
+      if (shown.includes('is 42 91')) resolve(shown);
+    };
+    socket.onclose = () => reject(new Error(shown));
+    socket.send(new TextEncoder().encode('echo it is $((6 * 7)) $(stty size | cut -d" " -f2)\n'));
+  });
+  assert.match(shown, /"type":"ready"/);
+  socket.close();
+  assert.equal((await fetch(server.url)).status, 500);
+  assert.match(String(told[0]), /WebSocket/);
+});
+
+test('configuration files', () => {
+  assert.deepEqual(parseJsonc('{ // a\n "url": "http://x//y", /* b */ "list": [1, 2,], "text": "/* no */ ,]", }'), { url: 'http://x//y', list: [1, 2], text: '/* no */ ,]' });
+  assert.deepEqual(parseToml('name = "x" # y\n[vars]\nA = "a # b"\nN = 1_000\nT = true\nL = [\n "1", # one\n "2",\n]\nI = { a = "1", b = 2 }\n[[durable_objects.bindings]]\nname = \'B\'\n[triggers]\ncrons = ["0 0 * * *"]\n'), {
+    name: 'x',
+    vars: { A: 'a # b', N: 1000, T: true, L: ['1', '2'], I: { a: '1', b: 2 } },
+    durable_objects: { bindings: [{ name: 'B' }] },
+    triggers: { crons: ['0 0 * * *'] },
+  });
+  assert.throws(() => parseToml('what is this'), /line 1/);
+  assert.deepEqual(parseDotenv('A=1\n# B=2\nexport C="x\\ny" # z\nD=\'a"b\'\nE= spaced out # not this\n'), { A: '1', C: 'x\ny', D: 'a"b', E: 'spaced out' });
+});
+
+test('cron expressions', () => {
+  const at = (expression: string, time: string) => cron(expression)(new Date(time));
+  for (const [expression, time, expected] of [
+    ['0 0 * * *', '2026-01-01T00:00:30Z', true],
+    ['0 0 * * *', '2026-01-01T00:01:00Z', false],
+    ['*/15 9-17 * * mon-fri', '2026-01-05T09:45:00Z', true],
+    ['*/15 9-17 * * mon-fri', '2026-01-04T09:45:00Z', false],
+    ['0 0 * * 7', '2026-01-04T00:00:00Z', true],
+    ['0 0 1 * 1', '2026-01-05T00:00:00Z', true],
+    ['0 0 1 jan,jul *', '2026-07-01T00:00:00Z', true],
+    ['5/20 * * * *', '2026-07-01T00:25:00Z', true],
+  ] as const) {
+    assert.equal(at(expression, time), expected, `${expression} at ${time}`);
+  }
+  for (const bad of ['* * * *', '60 * * * *', '*/0 * * * *', '5-1 * * * *', 'x * * * *', '* * * 13 *']) assert.throws(() => cron(bad), SyntaxError, bad);
+});
+
+test('the command line serves the Worker that a configuration names', { timeout: 60_000 }, async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), 'sandbar-worker-'));
+  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  writeFileSync(join(dir, 'wrangler.jsonc'), '{"main": "index.mjs", "vars": {"GREETING": "hello"}}');
+  writeFileSync(join(dir, '.dev.vars'), 'WHO=you\n');
+  writeFileSync(join(dir, 'index.mjs'), 'export default { fetch: (request, env) => new Response(`${env.GREETING} ${env.WHO}`) }');
+  const child = execFile(process.execPath, ['dist/esm/cli.js', '--dir', dir, '--port', '0']);
+  t.after(() => child.kill());
+  const url = await new Promise<string>((resolve, reject) => {
+    child.stdout!.on('data', (text: string) => resolve(/http:\S+/.exec(text)![0]));
+    child.on('exit', () => reject(new Error('it ended')));
+  });
+  assert.equal(await (await fetch(url)).text(), 'hello you');
+  const ended = new Promise((resolve) => child.on('exit', resolve));
+  child.kill('SIGTERM');
+  assert.equal(await ended, 0);
+});

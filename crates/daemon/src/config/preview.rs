@@ -1,0 +1,136 @@
+//! Where previews are, for those who listen and for those who look.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use super::{ApiConfig, reader::Reader, source::Raw, value};
+
+/// Where previews are.
+#[derive(Debug, Clone)]
+pub struct PreviewConfig {
+    /// Address and port of previews alone; none: they share the API's.
+    pub listen: Option<SocketAddr>,
+    /// What stands after a preview's label in its URL; none: `localhost` and the port listened on.
+    pub url: Option<PreviewUrl>,
+    /// PEM files of the certificate chain and the key; none: previews are not encrypted by us.
+    pub tls: Option<(PathBuf, PathBuf)>,
+}
+
+/// A scheme, a host name and a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreviewUrl {
+    /// `https`, else `http`.
+    pub is_https: bool,
+    /// Lower case.
+    pub name: String,
+    /// The scheme's own unless written.
+    pub port: u16,
+}
+
+impl PreviewConfig {
+    pub(super) fn read(reader: &mut Reader, api: &ApiConfig) -> Self {
+        let shown = |value: Option<String>| value.unwrap_or_default();
+        let listen = reader.read(
+            "preview.listen",
+            None,
+            |raw| listen(raw).map(Some),
+            |address: &Option<SocketAddr>| shown(address.map(|address| address.to_string())),
+        );
+        let url = reader.read(
+            "preview.url",
+            None,
+            |raw| url(raw).map(Some),
+            |url: &Option<PreviewUrl>| shown(url.as_ref().map(PreviewUrl::to_string)),
+        );
+        let mut file = |setting| {
+            reader.read(
+                setting,
+                None,
+                |raw| value::text(raw).map(|text| Some(PathBuf::from(text))),
+                |path: &Option<PathBuf>| {
+                    shown(path.as_ref().map(|path| path.display().to_string()))
+                },
+            )
+        };
+        let (certificate, key) = (file("preview.tls_cert"), file("preview.tls_key"));
+        let config = Self { listen, url, tls: certificate.clone().zip(key.clone()) };
+        if certificate.is_some() != key.is_some() {
+            let text = "preview.tls_cert and preview.tls_key go together; write both or neither";
+            reader.fault("preview.tls_cert", text);
+        }
+        config.check(reader, api);
+        config
+    }
+
+    /// What does not go together.
+    fn check(&self, reader: &mut Reader, api: &ApiConfig) {
+        if self.tls.is_some() && self.listen.is_none() {
+            let text = "preview.tls_cert needs preview.listen: the API and its previews share a \
+                        port otherwise, and the API is not encrypted by it";
+            reader.fault("preview.tls_cert", text);
+        }
+        let Some(url) = &self.url else { return };
+        if self.tls.is_some() && !url.is_https {
+            reader.fault("preview.url", "preview.url begins with http://, but tls_cert is set");
+        }
+        // R54: pages of sandboxes would be the API's own site.
+        let is_within = |host: &String| {
+            *host == url.name || host.strip_suffix(&url.name).is_some_and(|it| it.ends_with('.'))
+        };
+        if let Some(host) = api.allowed_hosts.iter().find(|host| is_within(host)) {
+            let text = format!(
+                "preview.url has the domain {}, and allowed_hosts the name {host} in it; use \
+                 domains of their own for the API and for previews",
+                url.name
+            );
+            reader.fault("preview.url", text);
+        }
+    }
+}
+
+impl std::fmt::Display for PreviewUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { is_https, name, port } = self;
+        let scheme = if *is_https { "https" } else { "http" };
+        write!(f, "{scheme}://{name}:{port}")
+    }
+}
+
+fn listen(raw: &Raw) -> Result<SocketAddr, String> {
+    let text = value::text(raw)?;
+    let port = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());
+    let local = port.map(|port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
+    text.parse()
+        .ok()
+        .or(local)
+        .ok_or_else(|| format!("is {text:?}; write an address and a port, such as 0.0.0.0:443"))
+}
+
+fn url(raw: &Raw) -> Result<PreviewUrl, String> {
+    let text = value::text(raw)?;
+    let parse = || {
+        let (is_https, rest) = match text.strip_prefix("https://") {
+            Some(rest) => (true, rest),
+            None => (false, text.strip_prefix("http://")?),
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (name, port) = match rest.split_once(':') {
+            Some((name, port)) => (name, port.parse().ok().filter(|port| *port > 0)?),
+            None => (rest, if is_https { 443 } else { 80 }),
+        };
+        let is_label = |label: &str| {
+            !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        };
+        // An address has no names below it.
+        let is_name = name.split('.').all(is_label) && name.parse::<Ipv4Addr>().is_err();
+        is_name.then(|| PreviewUrl { is_https, name: name.to_ascii_lowercase(), port })
+    };
+    parse().ok_or_else(|| {
+        format!(
+            "is {text:?}; write a scheme and a host name below which every name leads here, such as \
+             \"https://preview.example.com\""
+        )
+    })
+}

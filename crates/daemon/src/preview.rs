@@ -1,0 +1,111 @@
+//! Previews: what listens in a sandbox, for browsers and everybody else who knows its URL.
+//!
+//! ```text
+//! Host names a preview ─► label ─► engine: exposed, and the token right ─► have the sandbox run
+//!   ─► link: a connection through its agent to the port ─► request and answer, checked and rewritten
+//! ```
+//!
+//! Owns: which host names are previews (`domain.rs`), what crosses the boundary (`request.rs`,
+//! `response.rs`), how long it may take (`proxy.rs`), and what people read when there is nothing to
+//! see (`page.rs`). Does not: know the API or its key's holders, or look into bodies.
+//!
+//! Invariants:
+//! - Nothing is done for a visitor before the token was found right: no sandbox is started, nothing
+//!   is connected to.
+//! - A request reaches the port of the sandbox that its Host names, and nothing else.
+//! - What a preview answers is the sandbox's word: it is never given in the name of the API, and
+//!   what it could say about other previews is left out.
+//! - Host names of previews hold tokens: they are never logged.
+
+mod arrival;
+mod domain;
+mod page;
+mod proxy;
+mod request;
+mod response;
+
+use std::sync::Arc;
+
+use api::{
+    error::{ApiError, ErrorCode},
+    port::PreviewLabel,
+};
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
+use tokio::sync::Semaphore;
+
+pub(crate) use self::{arrival::Arrival, domain::Domain};
+use crate::app::App;
+
+/// Requests to previews that are worked on at once, beside those of the API: an open WebSocket or
+/// event stream is one.
+pub(crate) const PREVIEWS_AT_ONCE: usize = 8192;
+
+/// What the daemon knows of previews.
+#[derive(Debug)]
+pub(crate) struct Previews {
+    pub(crate) domain: Domain,
+    /// The API's listener serves no previews: they have their own.
+    pub(crate) is_apart: bool,
+    /// A permit per request in work.
+    places: Arc<Semaphore>,
+}
+
+impl Previews {
+    pub(crate) fn new(domain: Domain, is_apart: bool) -> Self {
+        Self { domain, is_apart, places: Arc::new(Semaphore::new(PREVIEWS_AT_ONCE)) }
+    }
+}
+
+/// In the extensions of a request whose Host is one of the previews'.
+#[derive(Debug, Clone)]
+pub(crate) enum Addressed {
+    /// This preview.
+    To(PreviewLabel),
+    /// A name that no preview can have.
+    ToNobody,
+    /// It cannot be told which: more than one name, or none.
+    Ambiguously,
+}
+
+/// Finds out whether a request is for a preview, before anything else is done with it.
+pub(crate) async fn recognise(
+    State(app): State<App>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let is_only = request.extensions().get::<Arrival>().is_some_and(|arrival| arrival.is_previews);
+    if is_only || !app.previews.is_apart {
+        let addressed = app.previews.domain.addressee(request.uri(), request.headers());
+        if let Some(addressed) = addressed.or(is_only.then_some(Addressed::ToNobody)) {
+            request.extensions_mut().insert(addressed);
+        }
+    }
+    next.run(request).await
+}
+
+/// Answers requests for previews; the others go on to the API.
+pub(crate) async fn divert(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let Some(addressed) = request.extensions_mut().remove::<Addressed>() else {
+        return next.run(request).await;
+    };
+    let reader = page::Reader::of(request.headers());
+    let visited = match addressed {
+        Addressed::To(label) => proxy::visit(&app, &label, request).await,
+        Addressed::ToNobody => Err(unknown()),
+        Addressed::Ambiguously => {
+            let text = "the request does not say which host it is for";
+            Err(ApiError::new(ErrorCode::ValidationFailed, text))
+        }
+    };
+    visited.unwrap_or_else(|error| reader.show(&error))
+}
+
+/// What everybody is told who has no right URL, whatever is wrong with it.
+fn unknown() -> ApiError {
+    let text = "no preview has this URL: its token is wrong, or the port is not exposed";
+    ApiError::new(ErrorCode::InvalidToken, text)
+}
