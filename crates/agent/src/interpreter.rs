@@ -36,7 +36,7 @@ use api::{
     error::{ApiError, ErrorBody, ErrorCode},
     exec::OnDisconnect,
     interpreter::{
-        Context as Described, ContextList, CreateContext, Interrupted, RunCode, RunResult,
+        Context as Described, ContextList, CreateContext, Interrupted, RunCode, RunEvent, RunResult,
     },
     limit::{EXECS_PER_SANDBOX, INTERRUPT_GRACE_MS, LOG_BYTES},
 };
@@ -204,7 +204,7 @@ pub(crate) async fn restart(
     ),
     responses(
         (status = 200, description = "The code has ended, or is being followed",
-            content((RunResult = "application/json"), (String = "text/event-stream"))),
+            content((RunResult = "application/json"), (RunEvent = "text/event-stream"))),
         (status = 400, description = "VALIDATION_FAILED", body = ErrorBody),
         (status = 404, description = "PROCESS_NOT_FOUND: nothing is known of the stream that is to go on", body = ErrorBody),
         (status = 409, description = "IDEMPOTENCY_CONFLICT: the key was used for another request", body = ErrorBody),
@@ -242,7 +242,7 @@ pub(crate) async fn run_default(
     ),
     responses(
         (status = 200, description = "The code has ended, or is being followed",
-            content((RunResult = "application/json"), (String = "text/event-stream"))),
+            content((RunResult = "application/json"), (RunEvent = "text/event-stream"))),
         (status = 400, description = "VALIDATION_FAILED", body = ErrorBody),
         (status = 404, description = "CONTEXT_NOT_FOUND; PROCESS_NOT_FOUND: nothing is known of the stream that is to go on", body = ErrorBody),
         (status = 409, description = "IDEMPOTENCY_CONFLICT: the key was used for another request", body = ErrorBody),

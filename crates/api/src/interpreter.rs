@@ -497,6 +497,7 @@ pub struct RunResult {
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum RunEvent {
     /// The run's turn has come.
+    #[schema(rename_all = "camelCase")]
     Start {
         /// Where it runs.
         context_id: ContextId,
@@ -504,6 +505,7 @@ pub enum RunEvent {
         process_id: ProcessId,
     },
     /// It wrote to stdout.
+    #[schema(rename_all = "camelCase")]
     Stdout {
         /// What; U+FFFD stands for what is not UTF-8.
         data: String,
@@ -511,6 +513,7 @@ pub enum RunEvent {
         time_ms: i64,
     },
     /// It wrote to stderr.
+    #[schema(rename_all = "camelCase")]
     Stderr {
         /// What; U+FFFD stands for what is not UTF-8.
         data: String,
@@ -532,6 +535,7 @@ pub enum RunEvent {
         bytes: u64,
     },
     /// It is over.
+    #[schema(rename_all = "camelCase")]
     End {
         /// True when there was no `error`.
         success: bool,
