@@ -10,6 +10,7 @@ mod file;
 mod git;
 mod hang;
 mod image;
+mod interpreter;
 mod key;
 mod network;
 mod node;

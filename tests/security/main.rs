@@ -6,6 +6,7 @@ mod archive;
 mod escape;
 mod files;
 mod git;
+mod interpreter;
 mod leak;
 mod network;
 mod preview;

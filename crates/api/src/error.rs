@@ -63,6 +63,8 @@ pub enum ErrorCode {
     ProcessNotFound,
     /// No session with this id.
     SessionNotFound,
+    /// No context with this id.
+    ContextNotFound,
     /// No terminal with this id.
     TerminalNotFound,
     /// The port is not exposed.
@@ -85,6 +87,8 @@ pub enum ErrorCode {
     ProcessExists,
     /// A session with this id is there already.
     SessionAlreadyExists,
+    /// A context with this id is there already.
+    ContextExists,
     /// A terminal with this id is there already.
     TerminalExists,
     /// The port is exposed already; `details.url` has its URL.
@@ -108,6 +112,10 @@ pub enum ErrorCode {
     SessionDestroyed,
     /// The preview's URL was right until its port was hidden.
     StalePreviewUrl,
+    /// The context was not used for its `idleTimeoutMs` and deleted for that.
+    ContextExpired,
+    /// The context was deleted while the run waited.
+    ContextDeleted,
     /// The file does not have the content that `If-Match` names; nothing was changed.
     PreconditionFailed,
     /// The body or a field of it is over its limit.
@@ -140,6 +148,8 @@ pub enum ErrorCode {
     GitCloneFailed,
     /// The image has no bash, which sessions need.
     ShellNotAvailable,
+    /// The image has not what the context's language needs; `details.missing` says what.
+    InterpreterNotAvailable,
     /// The file system refused for a reason without a code of its own; `details.errno` has it.
     FilesystemError,
     /// The sandbox's agent gave no answer, or a wrong one.
@@ -165,6 +175,7 @@ pub enum ErrorCode {
 impl ErrorCode {
     /// The HTTP status that goes with the code.
     #[must_use]
+    #[expect(clippy::too_many_lines, reason = "a table with a line for each code")]
     pub fn status(self) -> u16 {
         match self {
             Self::ValidationFailed
@@ -194,6 +205,7 @@ impl ErrorCode {
             | Self::CommandNotFound
             | Self::ProcessNotFound
             | Self::SessionNotFound
+            | Self::ContextNotFound
             | Self::TerminalNotFound
             | Self::PortNotExposed
             | Self::InvalidToken
@@ -207,13 +219,18 @@ impl ErrorCode {
             | Self::SessionAlreadyExists
             | Self::TerminalExists
             | Self::PortAlreadyExposed
+            | Self::ContextExists
             | Self::IdempotencyConflict
             | Self::FileExists
             | Self::DirectoryNotEmpty
             | Self::ResourceBusy
             | Self::ProcessEnded
             | Self::StdinClosed => 409,
-            Self::SessionTerminated | Self::SessionDestroyed | Self::StalePreviewUrl => 410,
+            Self::SessionTerminated
+            | Self::SessionDestroyed
+            | Self::ContextExpired
+            | Self::ContextDeleted
+            | Self::StalePreviewUrl => 410,
             Self::PreconditionFailed => 412,
             Self::PayloadTooLarge | Self::FileTooLarge | Self::TreeTooLarge => 413,
             Self::UnsupportedMediaType => 415,
@@ -228,7 +245,7 @@ impl ErrorCode {
             | Self::ProcessExitedBeforeReady
             | Self::GitCloneFailed
             | Self::FilesystemError => 500,
-            Self::ShellNotAvailable => 501,
+            Self::ShellNotAvailable | Self::InterpreterNotAvailable => 501,
             Self::AgentUnreachable | Self::ServiceNotResponding | Self::GitNetworkError => 502,
             Self::CapacityExceeded | Self::ShuttingDown | Self::Starting => 503,
             Self::Timeout => 504,

@@ -178,6 +178,11 @@ name_inside_sandbox! {
 }
 
 name_inside_sandbox! {
+    /// Names a context of the code interpreter. The caller may choose it.
+    ContextId, "analysis"
+}
+
+name_inside_sandbox! {
     /// Names a terminal of a sandbox. The caller may choose it.
     TerminalId, "main"
 }

@@ -10,6 +10,7 @@
 mod browser;
 mod git;
 mod http;
+mod image;
 mod leaks;
 mod preview;
 mod raw;
@@ -21,6 +22,7 @@ mod viewer;
 pub use browser::{Browser, Page};
 pub use git::Git;
 pub use http::{Answer, Broken, Events, answer, events};
+pub use image::default_images;
 pub use leaks::Leaks;
 pub use preview::{Preview, Seen};
 pub use raw::Raw;

@@ -1,4 +1,5 @@
-//! `sandbar run`: create, execute, print, destroy.
+//! `sandbar run`: create, execute, print, destroy. One word that names a script here is its content,
+//! for the code interpreter.
 //!
 //! Invariant: the sandbox is destroyed however the command ends, unless a second signal says not
 //! to wait. Its id is chosen here, so that it is known also when the creation is interrupted. A key
@@ -16,7 +17,10 @@ use clap::{Args, ValueEnum};
 use client::{Client, ClientError};
 
 use crate::{
-    commands::exec::{ExecArguments, follow},
+    commands::{
+        code,
+        exec::{ExecArguments, follow},
+    },
     output::{Output, note},
     random::random_name,
     signals::Signals,
@@ -65,14 +69,15 @@ pub(crate) async fn run(
     let mut id = generate_id("")?;
     let result = signals
         .unless(async {
+            let script = code::script(&arguments.exec.command);
+            let script =
+                script.map(|script| code::request(&script, &arguments.exec)).transpose()?;
             let request = arguments.exec.request().await?;
-            let mut created = client.create_sandbox(&arguments.create(id.clone())).await;
-            if let Some(prefix) = created.as_ref().err().and_then(prefix_of_key) {
-                id = generate_id(prefix)?;
-                created = client.create_sandbox(&arguments.create(id.clone())).await;
+            create(&client, &mut id, arguments.settings()).await?;
+            match script {
+                Some(script) => code::follow(&client, &id, None, &script, out).await,
+                None => follow(&client, &id, &request, out).await,
             }
-            created.context("could not create the sandbox")?;
-            follow(&client, &id, &request, out).await
         })
         .await;
     // A second signal drops this and ends the program.
@@ -94,9 +99,9 @@ async fn destroy(client: &Client, id: &SandboxId, out: Output) {
 }
 
 impl Arguments {
-    fn create(&self, id: SandboxId) -> CreateSandbox {
+    /// All but the id.
+    fn settings(&self) -> CreateSandbox {
         CreateSandbox {
-            id: Some(id),
             image: self.image.clone(),
             resources: Resources {
                 memory_bytes: self.memory,
@@ -113,8 +118,23 @@ impl Arguments {
 }
 
 /// Never the id of another run: two must not meet in one sandbox.
-fn generate_id(prefix: &str) -> anyhow::Result<SandboxId> {
+pub(super) fn generate_id(prefix: &str) -> anyhow::Result<SandboxId> {
     Ok(format!("{prefix}run-{}", random_name()?).parse()?)
+}
+
+/// Creates a sandbox under `id`, or, if the client's key is for others, under one of those.
+pub(super) async fn create(
+    client: &Client,
+    id: &mut SandboxId,
+    settings: CreateSandbox,
+) -> anyhow::Result<()> {
+    let named = |id: &SandboxId| CreateSandbox { id: Some(id.clone()), ..settings.clone() };
+    let mut created = client.create_sandbox(&named(id)).await;
+    if let Some(prefix) = created.as_ref().err().and_then(prefix_of_key) {
+        *id = generate_id(prefix)?;
+        created = client.create_sandbox(&named(id)).await;
+    }
+    created.context("could not create the sandbox").map(drop)
 }
 
 /// What ids begin with that the client's key is for, if that is why a creation was refused.
