@@ -106,7 +106,8 @@ pub(super) fn disk_limits(facts: &Facts) -> Feature {
         cost: "a sandbox can fill the disk of the state directory, and there are no checkpoints",
         remedy: "apt-get install btrfs-progs, on a kernel with btrfs and loop devices, with 2 GiB free",
     };
-    let free = facts.state.as_ref().map_or(0, |state| state.free_bytes);
+    // A state directory that cannot be asked is a complaint of its own.
+    let free = facts.state.as_ref().map_or(u64::MAX, |state| state.free_bytes);
     match (&facts.btrfs, &facts.mkfs_btrfs) {
         (Outcome::Fails(error), _) => topic.missing(format!("the kernel has no btrfs: {error}")),
         (_, None) => topic.missing("no program mkfs.btrfs"),
