@@ -10,6 +10,7 @@ mod file;
 mod git;
 mod hang;
 mod image;
+mod lifecycle;
 mod network;
 mod node;
 mod port;
