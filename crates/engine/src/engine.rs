@@ -133,7 +133,8 @@ impl Engine {
     /// `SANDBOX_NOT_FOUND`.
     pub async fn get(&self, id: &SandboxId) -> Result<Sandbox, EngineError> {
         let sandbox = self.node.find(id).ok_or_else(|| error::not_found(id))?;
-        let usage = if sandbox.has_processes() { usage(&self.node, sandbox.jail).await } else { None };
+        let usage =
+            if sandbox.has_processes() { usage(&self.node, sandbox.jail).await } else { None };
         sandbox.describe(usage).ok_or_else(|| error::not_found(id))
     }
 

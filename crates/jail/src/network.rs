@@ -200,7 +200,8 @@ fn link_name(node_name: &str, separator: &str, jail: JailId) -> CString {
             break;
         }
     }
-    let name: String = node_name.chars().chain(separator.chars()).chain(digits.into_iter().rev()).collect();
+    let name: String =
+        node_name.chars().chain(separator.chars()).chain(digits.into_iter().rev()).collect();
     CString::new(name).unwrap_or_default()
 }
 

@@ -79,8 +79,8 @@ impl NodeCgroups {
     /// Has signals of a jail that is to end delivered: unlike a v2 group, a frozen v1 group holds
     /// them back.
     pub(super) fn thaw_to_kill(&self, jail: JailId) -> Result<(), JailError> {
-        let frozen_v1 = self.layout.unified.is_none()
-            && self.layout.tree(Controller::Freezer).is_some();
+        let frozen_v1 =
+            self.layout.unified.is_none() && self.layout.tree(Controller::Freezer).is_some();
         if frozen_v1 { self.thaw(jail) } else { Ok(()) }
     }
 
