@@ -32,7 +32,7 @@ mod tool;
 mod volume;
 mod wire;
 
-pub use cgroup::{Usage, usage};
+pub use cgroup::{Usage, is_frozen, usage};
 pub use error::JailError;
 pub use launcher::{JailFiles, Launched, Launcher, sealed_program};
 pub use server::launcher_main;

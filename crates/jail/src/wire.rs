@@ -43,6 +43,10 @@ pub(crate) enum Request {
     SetUpVolumes,
     /// Remove the network and the node's cgroups.
     TearDown,
+    /// Stop its processes where they are.
+    Freeze(JailId),
+    /// Let them go on.
+    Thaw(JailId),
 }
 
 /// What it answers.
@@ -89,7 +93,9 @@ impl Request {
             Self::Jails(from) => w.kind_and_jail(3, *from),
             Self::SetUpNetwork => w.u8(4),
             Self::TearDown => w.u8(5),
-            Self::SetUpVolumes => w.u8(6),
+            Self::Freeze(jail) => w.kind_and_jail(6, *jail),
+            Self::Thaw(jail) => w.kind_and_jail(7, *jail),
+            Self::SetUpVolumes => w.u8(8),
         }
         w.0
     }
@@ -104,7 +110,9 @@ impl Request {
             3 => Self::Jails(JailId(r.u64()?)),
             4 => Self::SetUpNetwork,
             5 => Self::TearDown,
-            6 => Self::SetUpVolumes,
+            6 => Self::Freeze(JailId(r.u64()?)),
+            7 => Self::Thaw(JailId(r.u64()?)),
+            8 => Self::SetUpVolumes,
             _ => return Err(Malformed),
         };
         r.end(request)
@@ -296,6 +304,8 @@ mod tests {
             Request::SetUpNetwork,
             Request::SetUpVolumes,
             Request::TearDown,
+            Request::Freeze(JailId(8)),
+            Request::Thaw(JailId(9)),
         ]
     }
 
