@@ -2,6 +2,7 @@
 //! them are those of the attack list.
 
 mod archive;
+mod attack;
 mod escape;
 mod files;
 mod git;
