@@ -10,6 +10,8 @@ mod file;
 mod git;
 mod hang;
 mod image;
+mod interpreter;
+mod key;
 mod network;
 mod node;
 mod port;

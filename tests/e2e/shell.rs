@@ -75,6 +75,7 @@ impl Terminal {
             envp: &envp,
             cwd: here.as_fd(),
             stdio: [theirs.as_fd(); 3],
+            private: None,
             has_terminal: true,
             cgroup: None,
             tasks: &[],

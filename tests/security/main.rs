@@ -1,11 +1,13 @@
-//! What must not work, tried from inside a sandbox. Names of tests are denials; the ids behind
-//! them are those of the attack list.
+//! What must not work, tried from inside a sandbox and from outside. Names of tests are denials; the
+//! ids beside them are those of the attack list.
 
+mod api;
 mod archive;
 mod attack;
 mod escape;
 mod files;
 mod git;
+mod interpreter;
 mod leak;
 mod network;
 mod preview;

@@ -5,6 +5,7 @@ import type { Env } from './exec.js';
 import { broken } from './http.js';
 import { type Abortable, type Scope, milliseconds, now, variables } from './scope.js';
 import { eventStream, ownEvents } from './sse.js';
+import type * as wire from './wire.js';
 
 export type Language = 'python' | 'javascript' | 'typescript' | 'bash';
 
@@ -115,23 +116,6 @@ export interface ExecutionResult {
 /** The same as `ExecutionResult`. */
 export type Execution = ExecutionResult;
 
-interface WireContext {
-  id: string;
-  language: Language;
-  cwd: string;
-  createdAtMs: number;
-  lastUsedMs: number;
-}
-
-type WireEvent =
-  | { type: 'start'; contextId: string; processId: string }
-  | { type: 'stdout' | 'stderr'; data: string; timeMs: number }
-  | ({ type: 'result' } & Omit<Result, 'formats'> & { displayId?: string; isUpdate?: boolean })
-  | { type: 'clear'; wait: boolean }
-  | ({ type: 'error' } & ExecutionError)
-  | { type: 'dropped'; bytes: number }
-  | { type: 'end'; success: boolean; executionCount: number; durationMs: number; contextReset?: boolean };
-
 const NAMES: Record<string, Language> = {
   python: 'python',
   python3: 'python',
@@ -154,7 +138,7 @@ function languageOf(name: string): Language {
   return language;
 }
 
-const contextOf = ({ id, language, cwd, createdAtMs, lastUsedMs }: WireContext): CodeContext => ({
+const contextOf = ({ id, language, cwd, createdAtMs, lastUsedMs }: wire.Context): CodeContext => ({
   id,
   language,
   cwd,
@@ -170,12 +154,12 @@ export async function createContext(scope: Scope, options: CreateContextOptions 
     timeoutMs: milliseconds(options.timeout),
   };
   const call = { attempt: 'make a context', json, signal: options.signal };
-  return contextOf(await scope.json<WireContext>('POST', '/contexts', call));
+  return contextOf(await scope.json<wire.Context>('POST', '/contexts', call));
 }
 
 export async function listContexts(scope: Scope): Promise<CodeContext[]> {
   const call = { attempt: 'list contexts', repeatable: true };
-  return (await scope.json<{ contexts: WireContext[] }>('GET', '/contexts', call)).contexts.map(contextOf);
+  return (await scope.json<wire.ContextList>('GET', '/contexts', call)).contexts.map(contextOf);
 }
 
 export async function deleteContext(scope: Scope, context: string | { id: string }): Promise<void> {
@@ -183,7 +167,7 @@ export async function deleteContext(scope: Scope, context: string | { id: string
   await scope.done('DELETE', `/contexts/${encodeURIComponent(id)}`, { attempt: 'delete a context' });
 }
 
-async function* follow(scope: Scope, code: string, options: RunCodeOptions): AsyncGenerator<WireEvent, void, undefined> {
+async function* follow(scope: Scope, code: string, options: RunCodeOptions): AsyncGenerator<wire.RunEvent, void, undefined> {
   const attempt = 'run code';
   const { context, signal } = options;
   const json = {
@@ -197,7 +181,7 @@ async function* follow(scope: Scope, code: string, options: RunCodeOptions): Asy
   const response = await scope.send('POST', route, { attempt, json, headers: { accept: 'text/event-stream' }, signal });
   try {
     for await (const { data } of ownEvents(response.body!, signal)) {
-      const event = JSON.parse(data) as WireEvent | { error: unknown };
+      const event = JSON.parse(data) as wire.RunEvent | { error: unknown };
       if (!('type' in event)) throw errorOfWire(event, 200, attempt);
       yield event;
       if (event.type === 'end') return;
@@ -209,7 +193,7 @@ async function* follow(scope: Scope, code: string, options: RunCodeOptions): Asy
   throw broken(attempt, 'the server', new Error('it ended early'));
 }
 
-function resultOf(event: Extract<WireEvent, { type: 'result' }>): Result {
+function resultOf(event: Extract<wire.RunEvent, { type: 'result' }>): Result {
   const result: Record<string, unknown> = {};
   for (const format of FORMATS) if (event[format] !== undefined && event[format] !== null) result[format] = event[format];
   if (event.isMain) result.isMain = true;
@@ -218,11 +202,10 @@ function resultOf(event: Extract<WireEvent, { type: 'result' }>): Result {
   return result as unknown as Result;
 }
 
-function errorFrom({ name, message, value, traceback, lineNumber, kind }: ExecutionError): ExecutionError {
-  const text = value ?? message ?? '';
-  const error: ExecutionError = { name, message: text, value: text, traceback: traceback ?? [] };
+function errorFrom({ name, value, traceback, lineNumber, kind }: wire.CodeError): ExecutionError {
+  const error: ExecutionError = { name, message: value, value, traceback };
   if (lineNumber) error.lineNumber = lineNumber;
-  if (kind) error.kind = kind;
+  error.kind = kind;
   return error;
 }
 
@@ -250,10 +233,10 @@ export async function runCode(scope: Scope, first: string, second?: RunCodeOptio
       }
       case 'result': {
         const result = resultOf(event);
-        const before = event.isUpdate && event.displayId !== undefined ? shown.get(event.displayId) : undefined;
+        const before = event.isUpdate && event.displayId ? shown.get(event.displayId) : undefined;
         if (before !== undefined) results[before] = result;
         else {
-          if (event.displayId !== undefined) shown.set(event.displayId, results.length);
+          if (event.displayId) shown.set(event.displayId, results.length);
           results.push(result);
         }
         await options.onResult?.(result);
@@ -290,7 +273,7 @@ function complete({ error, contextId, executionCount, ...bare }: Bare): Executio
   return result;
 }
 
-async function* translate(events: AsyncGenerator<WireEvent, void, undefined>, signal?: AbortSignal): AsyncGenerator<unknown, void, undefined> {
+async function* translate(events: AsyncGenerator<wire.RunEvent, void, undefined>, signal?: AbortSignal): AsyncGenerator<unknown, void, undefined> {
   const timestamp = () => Date.now();
   try {
     for await (const event of events) {

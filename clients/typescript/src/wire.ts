@@ -92,6 +92,92 @@ export type Changes = {
   version: string;
 };
 
+/** What a plot shows, for programs. */
+export type Chart = {
+  /** Its coordinate systems. */
+  axes: ChartAxes[];
+  /** What drew it: `matplotlib`, ... */
+  library: string;
+  /** The figure's title, else that of its first axes. */
+  title?: string | null;
+  /**
+   * `line`, `scatter`, `bar`, `pie`, `box`, `histogram`; `mixed` where one has several of these;
+   * `unknown` for others. Of the first axes.
+   */
+  type: string;
+};
+
+/** One coordinate system of a plot. */
+export type ChartAxes = {
+  /** What is drawn in it. */
+  series: ChartSeries[];
+  /** Its title. */
+  title?: string | null;
+  /** As [`Chart::kind`]. */
+  type: string;
+  /** The horizontal axis. */
+  x: ChartAxis;
+  /** The vertical axis. */
+  y: ChartAxis;
+};
+
+/** One axis of a coordinate system. */
+export type ChartAxis = {
+  /** Names of its positions, where it has such. */
+  categories?: string[];
+  /** What is written at it. */
+  label?: string | null;
+  /** Its first and last value, where these are numbers. */
+  limits?: number[] | null;
+  /** `linear`, `log`, `categorical`, `datetime`, ... */
+  scale: string;
+};
+
+/** One box of a box plot. */
+export type ChartBox = {
+  /** Lower end of the box. */
+  firstQuartile: number;
+  /** End of the upper whisker. */
+  max: number;
+  /** The line in it. */
+  median: number;
+  /** End of the lower whisker. */
+  min: number;
+  /** Points beyond the whiskers. */
+  outliers?: number[];
+  /** Upper end of the box. */
+  thirdQuartile: number;
+};
+
+/**
+ * One series of a plot. Which lists it has depends on its type; those it has are equally long, but
+ * for `edges`, which has one more, and `outliers`.
+ */
+export type ChartSeries = {
+  /** `box`: its boxes. */
+  boxes?: ChartBox[];
+  /** `histogram`: what is in its bins. */
+  counts?: number[];
+  /** `histogram`: where its bins begin and end. */
+  edges?: number[];
+  /** `bar`: horizontal ones grow along x. */
+  horizontal?: boolean;
+  /** Its name in a legend. */
+  label?: string | null;
+  /** `pie`: names of the parts; `box`: of the boxes. */
+  labels?: string[];
+  /** `pie`: shares of the circle, of 1. */
+  shares?: number[];
+  /** Points beyond [`crate::limit::CHART_POINTS`] are not here. */
+  truncated?: boolean;
+  /** As [`Chart::kind`]. */
+  type: string;
+  /** `line`, `scatter`, `bar`: horizontal positions; numbers, times (RFC 3339) or categories. */
+  x?: Array<Record<string, unknown>>;
+  /** `line`, `scatter`, `bar`: vertical positions or heights. */
+  y?: Array<Record<string, unknown>>;
+};
+
 /** Body of `POST /v1/sandboxes/{id}/files:changes`. */
 export type CheckChanges = {
   /**
@@ -118,10 +204,82 @@ export type CheckChanges = {
   since?: string | null;
 };
 
+/** How code failed. */
+export type CodeError = {
+  ending?: 
+  | null
+  | /** How the interpreter ended, if it did. */ Ending;
+  /** Why, for programs. */
+  kind: CodeErrorKind;
+  /** The line of the run's code in which it was raised, from 1, where that is known. */
+  lineNumber?: number | null;
+  /** The same as `value`, under the name that the Cloudflare SDK has for it. */
+  message: string;
+  /**
+   * The exception's class, as the language names it: `ZeroDivisionError`; for what is no
+   * exception `TimeoutError`, `KeyboardInterrupt`, `ContextExited`, `ContextCrashed`,
+   * `OutOfMemory`, `ContextDeleted`.
+   */
+  name: string;
+  /**
+   * Where it came from, the way the language shows it; each element one or more lines without
+   * their line ends.
+   */
+  traceback: string[];
+  /** What it says. */
+  value: string;
+};
+
+/** Why code did not end well. */
+export type CodeErrorKind = "exception" | "timeout" | "interrupted" | "exited" | "crashed" | "outOfMemory" | "deleted";
+
 /** What to run: a shell text, or a program and its arguments. */
 export type Command = 
 | /** Run by `bash -c`, or by `sh -c` in an image without bash. */ string
 | /** Run as it is, found on `PATH`; no shell, no quoting. */ string[];
+
+/** A context. */
+export type Context = {
+  /** Code runs in it. */
+  busy: boolean;
+  /** Milliseconds since 1970-01-01 UTC. */
+  createdAtMs: number;
+  /** Where its interpreter starts. */
+  cwd: string;
+  /** Runs that its interpreter has begun. */
+  executionCount: number;
+  /** Its id. */
+  id: ContextId;
+  /** Milliseconds without a run after which it is deleted. */
+  idleTimeoutMs?: number | null;
+  /** What it speaks. */
+  language: Language;
+  /** When a run last began or ended in it. Milliseconds since 1970-01-01 UTC. */
+  lastUsedMs: number;
+  /**
+   * The process id of its interpreter inside the sandbox; none while it has none, because it was
+   * not used yet or ended. Its next run starts one.
+   */
+  pid?: number | null;
+  /** The `timeoutMs` of runs that name none. */
+  timeoutMs: number;
+  /** Runs that wait for their turn. */
+  waiting: number;
+};
+
+/**
+ * Names a context of the code interpreter. The caller may choose it.
+ *
+ * 1 to 128 letters, digits, `-`, `_`, `.` and `:`, beginning with a letter or a digit, and
+ * not digits alone.
+ */
+export type ContextId = string;
+
+/** Answer of `GET /v1/sandboxes/{id}/contexts`. */
+export type ContextList = {
+  /** Sorted by when they were made. */
+  contexts: Context[];
+};
 
 /** Body of `POST /v1/sandboxes/{id}/files:copy`. */
 export type CopyFile = {
@@ -139,6 +297,39 @@ export type CopyFile = {
    * not: it must not exist.
    */
   to: string;
+};
+
+/** Body of `POST /v1/sandboxes/{id}/contexts`. */
+export type CreateContext = {
+  /** Where its interpreter starts; relative paths start at the sandbox's own (`/workspace`). */
+  cwd?: string | null;
+  /** Variables over those of the sandbox; null leaves one out. */
+  env?: Record<string, string | null>;
+  id?: 
+  | null
+  | /** The id to give it; generated unless given. */ ContextId;
+  /**
+   * Milliseconds without a run after which the context is deleted; whoever uses it after that
+   * is told `CONTEXT_EXPIRED`. Without it the context stays.
+   */
+  idleTimeoutMs?: number | null;
+  /** What it speaks; Python unless given. */
+  language?: Language;
+  /**
+   * The `timeoutMs` of runs that name none; without it they have
+   * [`crate::limit::RUN_TIMEOUT_MS`].
+   */
+  timeoutMs?: number | null;
+};
+
+/** Body of `POST /v1/keys`. */
+export type CreateKey = {
+  /** Seconds until it is refused, 1 to 315,360,000 (ten years); without it, it does not expire. */
+  expiresInSecs?: number | null;
+  /** Its name, which no other key has. */
+  name: KeyName;
+  /** What its holder may do. */
+  scope: KeyScope;
 };
 
 /**
@@ -273,7 +464,7 @@ export type ErrorBody = {
  *
  * Each code has one HTTP status, see [`ErrorCode::status`].
  */
-export type ErrorCode = "VALIDATION_FAILED" | "INVALID_SANDBOX_ID" | "INVALID_COMMAND" | "INVALID_PATH" | "IS_DIRECTORY" | "NOT_DIRECTORY" | "NAME_TOO_LONG" | "NOT_REGULAR_FILE" | "TOO_MANY_LINKS" | "INVALID_ARCHIVE" | "INVALID_GIT_URL" | "INVALID_PORT" | "UNAUTHORIZED" | "HOST_NOT_ALLOWED" | "PERMISSION_DENIED" | "GIT_AUTH_FAILED" | "READ_ONLY" | "ROUTE_NOT_FOUND" | "SANDBOX_NOT_FOUND" | "IMAGE_NOT_FOUND" | "FILE_NOT_FOUND" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "SESSION_NOT_FOUND" | "TERMINAL_NOT_FOUND" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "PROCESS_READY_TIMEOUT" | "SANDBOX_EXISTS" | "PROCESS_EXISTS" | "SESSION_ALREADY_EXISTS" | "TERMINAL_EXISTS" | "PORT_ALREADY_EXPOSED" | "IDEMPOTENCY_CONFLICT" | "FILE_EXISTS" | "DIRECTORY_NOT_EMPTY" | "RESOURCE_BUSY" | "PROCESS_ENDED" | "STDIN_CLOSED" | "SESSION_TERMINATED" | "SESSION_DESTROYED" | "STALE_PREVIEW_URL" | "PRECONDITION_FAILED" | "PAYLOAD_TOO_LARGE" | "FILE_TOO_LARGE" | "TREE_TOO_LARGE" | "MISDIRECTED_REQUEST" | "CHECKSUM_MISMATCH" | "RANGE_NOT_SATISFIABLE" | "UNSUPPORTED_MEDIA_TYPE" | "TOO_MANY_REQUESTS" | "INTERNAL_ERROR" | "SANDBOX_FAILED" | "IMAGE_BUILD_FAILED" | "COMMAND_EXECUTION_ERROR" | "PROCESS_EXITED_BEFORE_READY" | "GIT_CLONE_FAILED" | "SHELL_NOT_AVAILABLE" | "FILESYSTEM_ERROR" | "AGENT_UNREACHABLE" | "SERVICE_NOT_RESPONDING" | "GIT_NETWORK_ERROR" | "CAPACITY_EXCEEDED" | "SHUTTING_DOWN" | "STARTING" | "TIMEOUT" | "NO_SPACE" | "LOOP_DETECTED";
+export type ErrorCode = "VALIDATION_FAILED" | "INVALID_SANDBOX_ID" | "INVALID_COMMAND" | "INVALID_PATH" | "IS_DIRECTORY" | "NOT_DIRECTORY" | "NAME_TOO_LONG" | "NOT_REGULAR_FILE" | "TOO_MANY_LINKS" | "INVALID_ARCHIVE" | "INVALID_GIT_URL" | "INVALID_PORT" | "UNAUTHORIZED" | "FORBIDDEN" | "HOST_NOT_ALLOWED" | "PERMISSION_DENIED" | "GIT_AUTH_FAILED" | "READ_ONLY" | "ROUTE_NOT_FOUND" | "SANDBOX_NOT_FOUND" | "KEY_NOT_FOUND" | "IMAGE_NOT_FOUND" | "FILE_NOT_FOUND" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "SESSION_NOT_FOUND" | "CONTEXT_NOT_FOUND" | "TERMINAL_NOT_FOUND" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "PROCESS_READY_TIMEOUT" | "SANDBOX_EXISTS" | "KEY_EXISTS" | "PROCESS_EXISTS" | "SESSION_ALREADY_EXISTS" | "CONTEXT_EXISTS" | "TERMINAL_EXISTS" | "PORT_ALREADY_EXPOSED" | "IDEMPOTENCY_CONFLICT" | "FILE_EXISTS" | "DIRECTORY_NOT_EMPTY" | "RESOURCE_BUSY" | "PROCESS_ENDED" | "STDIN_CLOSED" | "SESSION_TERMINATED" | "SESSION_DESTROYED" | "STALE_PREVIEW_URL" | "CONTEXT_EXPIRED" | "CONTEXT_DELETED" | "PRECONDITION_FAILED" | "PAYLOAD_TOO_LARGE" | "FILE_TOO_LARGE" | "TREE_TOO_LARGE" | "MISDIRECTED_REQUEST" | "CHECKSUM_MISMATCH" | "RANGE_NOT_SATISFIABLE" | "UNSUPPORTED_MEDIA_TYPE" | "TOO_MANY_REQUESTS" | "INTERNAL_ERROR" | "SANDBOX_FAILED" | "IMAGE_BUILD_FAILED" | "COMMAND_EXECUTION_ERROR" | "PROCESS_EXITED_BEFORE_READY" | "GIT_CLONE_FAILED" | "SHELL_NOT_AVAILABLE" | "INTERPRETER_NOT_AVAILABLE" | "FILESYSTEM_ERROR" | "AGENT_UNREACHABLE" | "SERVICE_NOT_RESPONDING" | "GIT_NETWORK_ERROR" | "CAPACITY_EXCEEDED" | "SHUTTING_DOWN" | "STARTING" | "TIMEOUT" | "NO_SPACE" | "LOOP_DETECTED";
 
 /**
  * One event of a streamed exec or of a followed log (`text/event-stream`).
@@ -750,6 +941,14 @@ export type HttpCheck = {
   statusMin?: number;
 };
 
+/**
+ * What the ids of a key's sandboxes begin with: `ci-`, `team.a.`.
+ *
+ * 2 to 40 letters, digits, `-`, `_` and `.`, beginning with a letter or a digit and ending with `-`,
+ * `_` or `.`: without an end of its own, `team1` would cover the sandboxes of `team10` as well.
+ */
+export type IdPrefix = string;
+
 /** An image in the node's store. */
 export type Image = {
   /** Milliseconds since 1970-01-01 UTC. */
@@ -781,6 +980,56 @@ export type ImageList = {
  */
 export type ImageRef = string;
 
+/** Answer of `POST /v1/sandboxes/{id}/contexts/{cid}/interrupt`. */
+export type Interrupted = {
+  /** False when nothing ran. */
+  interrupted: boolean;
+};
+
+/** A key, as its owner knows it. The secret is told once, in [`NewKey`]. */
+export type Key = {
+  /** Milliseconds since 1970-01-01 UTC. */
+  createdAtMs: number;
+  /** From when on it is refused, in milliseconds since 1970-01-01 UTC; absent: never. */
+  expiresAtMs?: number | null;
+  /**
+   * The beginning of the hour in which it was last used, in milliseconds since 1970-01-01 UTC;
+   * absent: not yet. Of `local`, since the server's start.
+   */
+  lastUsedAtMs?: number | null;
+  /** Its name. `local` is the key in the file `key` of the node's state directory. */
+  name: KeyName;
+  /** What its holder may do. */
+  scope: KeyScope;
+};
+
+/** Answer of `GET /v1/keys`. */
+export type KeyList = {
+  /** Sorted by name. */
+  keys: Key[];
+};
+
+/**
+ * Names a key. Not secret: it stands in lists and in the log.
+ *
+ * 1 to 64 letters, digits, `-`, `_` and `.`, beginning with a letter or a digit.
+ */
+export type KeyName = string;
+
+/** What the holder of a key may do. */
+export type KeyScope = 
+| /** Everything the API offers. */ {
+  type: "admin";
+}
+| /**
+ * Create, list, use and destroy the sandboxes whose id begins with a prefix, and list the
+ * images. No other sandbox exists for its holder.
+ */ {
+  /** What their ids begin with. */
+  prefix: IdPrefix;
+  type: "sandboxes";
+};
+
 /** Body of `POST /v1/sandboxes/{id}/processes/{pid}/kill` and of `POST .../processes:kill`. */
 export type KillProcess = {
   /** Milliseconds that the tree may take to end of it before SIGKILL. */
@@ -794,6 +1043,9 @@ export type KilledProcesses = {
   /** How many processes ran and do so no more. */
   killed: number;
 };
+
+/** What a context speaks. */
+export type Language = "python" | "javascript" | "typescript" | "bash";
 
 /**
  * What is not in an archive, or was not taken from one, and why.
@@ -939,6 +1191,17 @@ export type NewFile = {
   sha256?: string | null;
 };
 
+/**
+ * A key that was just made, with its secret. The server keeps a digest alone, so this is the only
+ * time it can be read.
+ */
+export type NewKey = {
+  /** The key. */
+  key: Key;
+  /** What goes after `Authorization: Bearer`. Begins with `sbk_`. */
+  secret: string;
+};
+
 /** What becomes of a command whose caller goes away. */
 export type OnDisconnect = "kill" | "keep";
 
@@ -1021,7 +1284,7 @@ export type Process = {
 export type ProcessId = string;
 
 /** How a process came to be. */
-export type ProcessKind = "process" | "exec";
+export type ProcessKind = "process" | "exec" | "run";
 
 /** Answer of `GET /v1/sandboxes/{id}/processes`. */
 export type ProcessList = {
@@ -1090,6 +1353,184 @@ export type RotatePort = {
   token?: 
   | null
   | /** The new token; a generated one unless given. */ PortToken;
+};
+
+/** Body of `POST /v1/sandboxes/{id}/run` and of `POST /v1/sandboxes/{id}/contexts/{cid}/run`. */
+export type RunCode = {
+  /** What to run, as in one cell of a notebook. */
+  code: string;
+  /** Colours in tracebacks, as ANSI escapes. */
+  color?: boolean;
+  /** Variables set (or, with null, unset) for this run only. */
+  env?: Record<string, string | null>;
+  language?: 
+  | null
+  | /**
+   * Without a context in the path: the language whose default context is meant (its id is
+   * `default-python`, ...), which is made when it does not exist; Python unless given. With one,
+   * it must be that context's.
+   */ Language;
+  /**
+   * What becomes of the run when the caller's connection closes before its end: it is interrupted
+   * as if its time were over, or it runs on.
+   */
+  onDisconnect?: OnDisconnect;
+  /**
+   * Milliseconds until the code is interrupted; none means the context's. What does not obey
+   * within [`crate::limit::INTERRUPT_GRACE_MS`] is killed with the context's interpreter, see
+   * `contextReset`. Time that the run waits for its turn does not count.
+   */
+  timeoutMs?: number | null;
+};
+
+/**
+ * One event of a streamed run (`text/event-stream`).
+ *
+ * A stream begins with one `start`, unless it goes on after a `Last-Event-ID`, and ends with exactly
+ * one `end`, unless the connection breaks. There is at most one `error`, before the `end`. Each event
+ * has an `id:` line, its cursor, for `Last-Event-ID`.
+ */
+export type RunEvent = 
+| /** The run's turn has come. */ {
+  /** Where it runs. */
+  contextId: ContextId;
+  /** Its id among the sandbox's processes. */
+  processId: ProcessId;
+  type: "start";
+}
+| /** It wrote to stdout. */ {
+  /** What; U+FFFD stands for what is not UTF-8. */
+  data: string;
+  /** Milliseconds since 1970-01-01 UTC. */
+  timeMs: number;
+  type: "stdout";
+}
+| /** It wrote to stderr. */ {
+  /** What; U+FFFD stands for what is not UTF-8. */
+  data: string;
+  /** Milliseconds since 1970-01-01 UTC. */
+  timeMs: number;
+  type: "stderr";
+}
+| /** It showed something. */ RunOutput & {
+  type: "result";
+}
+| /** What was shown before is to be cleared (`clear_output()`). */ {
+  type: "clear";
+  /** Only when the next output comes. */
+  wait: boolean;
+}
+| /** It failed. */ CodeError & {
+  type: "error";
+}
+| /** Events that were to come here are not kept any more. */ {
+  /** How much, in bytes of the events. */
+  bytes: number;
+  type: "dropped";
+}
+| /** It is over. */ {
+  /** The context's interpreter ended with this run. Absent unless true. */
+  contextReset?: boolean;
+  /** Milliseconds from when its turn came to its end. */
+  durationMs: number;
+  /** Its number among the runs of the context's interpreter, from 1. */
+  executionCount: number;
+  /** True when there was no `error`. */
+  success: boolean;
+  type: "end";
+};
+
+/**
+ * What code wrote, as written. Each element ends with a line end, but perhaps the last; put together
+ * they are what was written. U+FFFD stands for what is not UTF-8.
+ */
+export type RunLogs = {
+  /** To descriptor 2. */
+  stderr: string[];
+  /** To descriptor 1, by it or by programs it started. */
+  stdout: string[];
+};
+
+/**
+ * One thing that code showed: the value of its last expression, or what it displayed. It has every
+ * representation that the object offers.
+ */
+export type RunOutput = {
+  chart?: 
+  | null
+  | /** What a plot shows. */ Chart;
+  data?: 
+  | null
+  | /** The records of a data frame. */ TableData;
+  /** Names an output that is shown once and changed later (`display(..., display_id=...)`). */
+  displayId?: string | null;
+  /** Representations of other MIME types, by type; binary ones are base64. */
+  extra?: Record<string, unknown>;
+  /** `text/html`. */
+  html?: string | null;
+  /** True for the value of the last expression. */
+  isMain?: boolean;
+  /** It takes the place of the output of the same `displayId` that was shown before. */
+  isUpdate?: boolean;
+  /** `application/javascript`. */
+  javascript?: string | null;
+  /** `image/jpeg`, base64. */
+  jpeg?: string | null;
+  /** `application/json`; also of lists, dictionaries and plain objects. */
+  json?: Record<string, unknown> | null;
+  /** `text/latex`. */
+  latex?: string | null;
+  /** `text/markdown`. */
+  markdown?: string | null;
+  /** What the object says of its representations, by MIME type, as the width of an image. */
+  metadata?: Record<string, unknown>;
+  /** `application/pdf`, base64. */
+  pdf?: string | null;
+  /** `image/png`, base64. */
+  png?: string | null;
+  /** `image/svg+xml`. */
+  svg?: string | null;
+  /** `text/plain`. */
+  text?: string | null;
+  /**
+   * MIME types whose representation was over [`crate::limit::REPRESENTATION_BYTES`]: a text has
+   * its beginning and a mark, others are left out.
+   */
+  truncated?: string[];
+};
+
+/** Answer of `POST .../run` as JSON. */
+export type RunResult = {
+  /** Where it ran. */
+  contextId: ContextId;
+  /**
+   * The context's interpreter ended with this run, so what the context kept is lost; its next run
+   * starts a fresh one. Absent unless true.
+   */
+  contextReset?: boolean;
+  /**
+   * Bytes of output and of results past the limit of a buffered answer; 0 means nothing is
+   * missing.
+   */
+  droppedBytes: number;
+  /** Milliseconds from when its turn came to its end. */
+  durationMs: number;
+  error?: 
+  | null
+  | /** How it failed. */ CodeError;
+  /** Its number among the runs of the context's interpreter, from 1. */
+  executionCount: number;
+  /** What it wrote. */
+  logs: RunLogs;
+  /**
+   * Its id among the sandbox's processes, while it runs and as long as its idempotency key is
+   * remembered.
+   */
+  processId: ProcessId;
+  /** What it showed, in that order. */
+  results: RunOutput[];
+  /** True when there is no `error`. */
+  success: boolean;
 };
 
 /** A sandbox. */
@@ -1241,6 +1682,22 @@ export type StartProcess = {
 export type StdinWritten = {
   /** Bytes that the pipe to the process took: all of the body. */
   writtenBytes: number;
+};
+
+/** The content of a data frame or of a series. */
+export type TableData = {
+  /** Names of the columns, in their order. */
+  columns: string[];
+  /** Names of the rows. */
+  index: Array<Record<string, unknown>>;
+  /** One object per row, by column. Times are RFC 3339, what is missing is null. */
+  records: Array<Record<string, unknown>>;
+  /** Rows that there are. */
+  totalRows: number;
+  /** Rows beyond [`crate::limit::TABLE_ROWS`] or their bytes are not in `records`. */
+  truncated?: boolean;
+  /** Types of the columns as the library names them. */
+  types: string[];
 };
 
 /** A terminal. */

@@ -10,8 +10,7 @@
 //! what an idempotency key means.
 //! Does not: start, follow or kill anything itself; dropping the [`Attachment`] does.
 
-mod key;
-mod reply;
+pub(crate) mod reply;
 
 use std::sync::Arc;
 
@@ -23,12 +22,12 @@ use api::{
 use axum::{extract::State, http::HeaderMap, response::Response};
 use tokio::sync::OwnedSemaphorePermit;
 
-use self::key::Key;
 use crate::{
     event,
     extract::Json,
     follow::{self, Follow},
     init::Agent,
+    key::Key,
     process::{
         About, Attachment, Keep, Process, Run, Wish, WishedStdin, launch,
         log::{RESUME_BYTES, Retention},
@@ -92,7 +91,7 @@ pub(crate) async fn exec(
 
 /// How an answer is wanted.
 #[derive(Debug, Clone, Copy)]
-enum Form {
+pub(crate) enum Form {
     /// One JSON document at the end.
     Whole,
     /// Events, perhaps only those after a cursor.
@@ -100,7 +99,7 @@ enum Form {
 }
 
 impl Form {
-    fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
         if !event::is_wanted(headers) {
             return Ok(Self::Whole);
         }

@@ -16,7 +16,10 @@ use futures_util::stream;
 
 use crate::{
     event,
-    process::{Aftermath, End, Process, log::Read},
+    process::{
+        Aftermath, End, Process,
+        log::{Read, now_ms},
+    },
     session,
     text::{CUT_BYTES, Encoder},
 };
@@ -64,6 +67,8 @@ pub(crate) struct Follow {
     /// The process waits for this reader.
     is_awaited: bool,
     until: Until,
+    /// What is followed is code in a context: its events are in the log, the last one too.
+    is_run: bool,
     /// The first event, until it is sent.
     start: Option<ExecEvent>,
 }
@@ -74,6 +79,8 @@ enum Next {
         event: ExecEvent,
         cursor: u64,
     },
+    /// An event that is a text already.
+    Text(String),
     /// Bytes were read that make no whole character yet.
     More,
     Wait,
@@ -86,7 +93,14 @@ impl Follow {
         let encoder =
             |stream| Encoder::resumed(encoding, &process.log.tail(stream, cursor, CUT_BYTES));
         let (stdout, stderr) = (encoder(OutputStream::Stdout), encoder(OutputStream::Stderr));
-        Self { process, cursor, stdout, stderr, is_awaited: false, until: Until::Exit, start: None }
+        let (is_awaited, until, is_run, start) = (false, Until::Exit, false, None);
+        Self { process, cursor, stdout, stderr, is_awaited, until, is_run, start }
+    }
+
+    /// Shows the events of code in a context, instead of those of a command.
+    pub(crate) fn of_run(mut self) -> Self {
+        self.is_run = true;
+        self
     }
 
     /// The process waits for this reader.
@@ -138,16 +152,18 @@ impl Follow {
                 Next::Event { event, cursor } => {
                     return (render(&event, Some(cursor)).into(), false);
                 }
+                Next::Text(text) => return (text.into(), false),
                 Next::More => {}
                 Next::Wait if self.until == Until::Now => return (Bytes::new(), true),
                 Next::Wait => self.process.log.readable(self.cursor).await,
+                Next::End if self.is_run => return (Bytes::new(), true),
                 Next::End => return (self.exit(self.process.ended().await), true),
             }
         }
     }
 
     fn step(&mut self) -> Next {
-        let Self { process, cursor, stdout, stderr, .. } = self;
+        let Self { process, cursor, stdout, stderr, is_run, .. } = self;
         let next = process.log.read(*cursor, EVENT_BYTES, |read| match read {
             Read::Bytes { stream, time_ms, bytes } => {
                 *cursor += bytes.len() as u64;
@@ -164,6 +180,21 @@ impl Follow {
             Read::Dropped(bytes) => {
                 *cursor += bytes;
                 Next::Event { event: ExecEvent::Dropped { bytes }, cursor: *cursor }
+            }
+            Read::Event { text, length } => {
+                *cursor += length;
+                match text {
+                    Some(text) if *is_run => {
+                        let mut event = String::new();
+                        if name_of(text) == "end" {
+                            event += &rests(stdout, stderr, now_ms(), *cursor);
+                        }
+                        event += &render_text(text, *cursor);
+                        Next::Text(event)
+                    }
+                    // One who looks on follows the outputs alone; or it has been sent.
+                    _ => Next::More,
+                }
             }
             Read::Pending => Next::Wait,
             Read::End => Next::End,
@@ -191,20 +222,38 @@ impl Follow {
         if refused > 0 {
             text += &render(&ExecEvent::Dropped { bytes: refused }, Some(self.cursor));
         }
-        for (stream, encoder) in
-            [(OutputStream::Stdout, &mut self.stdout), (OutputStream::Stderr, &mut self.stderr)]
-        {
-            let rest = encoder.finish();
-            if !rest.is_empty() {
-                text += &render(&output(stream, rest, end.at_ms), Some(self.cursor));
-            }
-        }
+        text += &rests(&mut self.stdout, &mut self.stderr, end.at_ms, self.cursor);
         text += &match loss {
             Some(error) => event::render("error", None, &ErrorBody { error }),
             None => render(&exit, Some(self.cursor)),
         };
         text.into()
     }
+}
+
+/// What both outputs broke off in.
+fn rests(stdout: &mut Encoder, stderr: &mut Encoder, time_ms: i64, cursor: u64) -> String {
+    let mut text = String::new();
+    for (stream, encoder) in [(OutputStream::Stdout, stdout), (OutputStream::Stderr, stderr)] {
+        let rest = encoder.finish();
+        if !rest.is_empty() {
+            text += &render(&output(stream, rest, time_ms), Some(cursor));
+        }
+    }
+    text
+}
+
+/// The name of an event from its JSON, which begins with its type.
+pub(crate) fn name_of(json: &[u8]) -> &str {
+    let rest = json.strip_prefix(br#"{"type":""#).unwrap_or_default();
+    let name = rest.split(|byte| *byte == b'"').next().unwrap_or_default();
+    std::str::from_utf8(name).unwrap_or_default()
+}
+
+/// An event that is JSON already.
+fn render_text(json: &[u8], cursor: u64) -> String {
+    let (name, json) = (name_of(json), String::from_utf8_lossy(json));
+    format!("event: {name}\nid: {cursor}\ndata: {json}\n\n")
 }
 
 /// The end of a stream whose place another one took.

@@ -32,6 +32,7 @@ use crate::{
     env::Environment,
     file::watch::Watches,
     git::Targets,
+    interpreter::Contexts,
     process::{
         Counters, Forest, Table, default_env,
         log::{BUDGET_BYTES, Budget},
@@ -89,6 +90,8 @@ pub(crate) struct Agent {
     pub(crate) sessions: Sessions,
     /// Background drains in progress, see [`crate::process`].
     pub(crate) drains: AtomicUsize,
+    /// Interpreters that outlive their runs.
+    pub(crate) contexts: Contexts,
     /// Bytes of output that may still be kept.
     pub(crate) log_budget: Arc<Budget>,
     /// Directories that are being checked out into.
@@ -207,6 +210,7 @@ fn prepare(handoff: &Handoff, config: AgentConfig) -> Result<Agent, InitError> {
         port_connections: Arc::new(Semaphore::new(PORT_CONNECTIONS)),
         processes: Arc::default(),
         sessions,
+        contexts: Contexts::default(),
         drains: AtomicUsize::new(0),
         log_budget: Arc::new(Budget::new(BUDGET_BYTES)),
         targets: Targets::default(),

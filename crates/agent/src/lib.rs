@@ -16,6 +16,8 @@ mod follow;
 mod git;
 mod health;
 mod init;
+mod interpreter;
+mod key;
 mod port;
 mod process;
 mod processes;

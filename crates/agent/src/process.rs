@@ -18,6 +18,7 @@
 
 pub(crate) mod check;
 mod ending;
+mod exit;
 mod launch;
 pub(crate) mod log;
 mod pump;
@@ -60,9 +61,11 @@ pub(crate) use check::{
     surroundings,
 };
 pub(crate) use ending::{Cause, Counters, Evidence, ending};
+pub(crate) use exit::Exit;
 pub(crate) use launch::{launch, not_started, refused};
-pub(crate) use pump::{Output, discard};
+pub(crate) use pump::{Output, discard, read_report};
 pub(crate) use run::{Attachment, Run};
+pub(crate) use spawn::output;
 pub(crate) use table::{Following, IdTaken, Keep, Table};
 pub(crate) use tree::{Cgroup, Forest, Tree, end_rest, family_of, kill_family};
 
@@ -99,6 +102,12 @@ impl About {
     pub(crate) fn exec(command: &api::exec::Command, session: Option<SessionId>) -> Self {
         let kind = ProcessKind::Exec;
         Self { id: generate_id(), kind, command: shown(command), session }
+    }
+
+    /// A run of `code` in a context, with an id of its own.
+    pub(crate) fn run(code: &str) -> Self {
+        let command = shown(&api::exec::Command::Shell(code.to_owned()));
+        Self { id: generate_id(), kind: ProcessKind::Run, command, session: None }
     }
 
     /// A process that runs on by itself.

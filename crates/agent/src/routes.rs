@@ -7,7 +7,7 @@ use axum::{Router, extract::DefaultBodyLimit, http::Uri, middleware, routing::Me
 use utoipa_axum::{PathItemExt as _, paste, router::OpenApiRouter, routes};
 
 use crate::{
-    env, exec, file, file::watch, git, health, init::Agent, port, processes, refusal,
+    env, exec, file, file::watch, git, health, init::Agent, interpreter, port, processes, refusal,
     refusal::Refusal, session, terminal,
 };
 
@@ -57,6 +57,12 @@ table! {
     [session::list, session::create]
     [session::get, session::delete]
     [session::get_env, session::change_env]
+    [interpreter::list, interpreter::create]
+    [interpreter::get, interpreter::delete]
+    [interpreter::interrupt]
+    [interpreter::restart]
+    [interpreter::run]
+    [interpreter::run_default]
     [env::get, env::change]
     [terminal::create, terminal::list]
     [terminal::attach, terminal::delete]
@@ -115,6 +121,62 @@ async fn no_method(method: http::Method, uri: Uri) -> Refusal {
 mod tests {
     use super::*;
 
+    const ROUTES: [&str; 53] = [
+        "delete /contexts/{cid}",
+        "delete /files/{path}",
+        "delete /processes/{pid}",
+        "delete /sessions/{sid}",
+        "delete /terminals/{tid}",
+        "get /archive",
+        "get /contexts",
+        "get /contexts/{cid}",
+        "get /env",
+        "get /files/{path}",
+        "get /files:list",
+        "get /files:stat",
+        "get /files:watch",
+        "get /health",
+        "get /listening",
+        "get /ports/{port}/connect",
+        "get /processes",
+        "get /processes/{pid}",
+        "get /processes/{pid}/logs",
+        "get /sessions",
+        "get /sessions/{sid}",
+        "get /sessions/{sid}/env",
+        "get /terminals",
+        "get /terminals/{tid}",
+        "head /files/{path}",
+        "patch /env",
+        "patch /sessions/{sid}/env",
+        "post /contexts",
+        "post /contexts/{cid}/interrupt",
+        "post /contexts/{cid}/restart",
+        "post /contexts/{cid}/run",
+        "post /exec",
+        "post /files:changes",
+        "post /files:chmod",
+        "post /files:copy",
+        "post /files:mkdir",
+        "post /files:move",
+        "post /files:read",
+        "post /files:symlink",
+        "post /files:write",
+        "post /git/checkout",
+        "post /ports/{port}/wait",
+        "post /processes",
+        "post /processes/{pid}/kill",
+        "post /processes/{pid}/signal",
+        "post /processes/{pid}/stdin",
+        "post /processes/{pid}/wait",
+        "post /processes:kill",
+        "post /run",
+        "post /sessions",
+        "post /terminals",
+        "put /archive",
+        "put /files/{path}",
+    ];
+
     #[test]
     fn every_route_documents_its_errors() {
         let document = serde_json::to_value(api()).unwrap();
@@ -134,55 +196,6 @@ mod tests {
             }
         }
         seen.sort();
-        assert_eq!(
-            seen,
-            [
-                "delete /files/{path}",
-                "delete /processes/{pid}",
-                "delete /sessions/{sid}",
-                "delete /terminals/{tid}",
-                "get /archive",
-                "get /env",
-                "get /files/{path}",
-                "get /files:list",
-                "get /files:stat",
-                "get /files:watch",
-                "get /health",
-                "get /listening",
-                "get /ports/{port}/connect",
-                "get /processes",
-                "get /processes/{pid}",
-                "get /processes/{pid}/logs",
-                "get /sessions",
-                "get /sessions/{sid}",
-                "get /sessions/{sid}/env",
-                "get /terminals",
-                "get /terminals/{tid}",
-                "head /files/{path}",
-                "patch /env",
-                "patch /sessions/{sid}/env",
-                "post /exec",
-                "post /files:changes",
-                "post /files:chmod",
-                "post /files:copy",
-                "post /files:mkdir",
-                "post /files:move",
-                "post /files:read",
-                "post /files:symlink",
-                "post /files:write",
-                "post /git/checkout",
-                "post /ports/{port}/wait",
-                "post /processes",
-                "post /processes/{pid}/kill",
-                "post /processes/{pid}/signal",
-                "post /processes/{pid}/stdin",
-                "post /processes/{pid}/wait",
-                "post /processes:kill",
-                "post /sessions",
-                "post /terminals",
-                "put /archive",
-                "put /files/{path}",
-            ]
-        );
+        assert_eq!(seen, ROUTES);
     }
 }

@@ -224,6 +224,14 @@ pub(crate) async fn launch(
         let place = session.place()?;
         Ok((job, session, place))
     });
+    begin(agent, process, checked).await
+}
+
+async fn begin(
+    agent: &Arc<Agent>,
+    process: &Arc<Process>,
+    checked: Result<(run::Job, Arc<Session>, Place), ApiError>,
+) -> Result<(), ApiError> {
     let (job, session, place) = match checked {
         Ok(checked) => checked,
         Err(error) => {
@@ -237,6 +245,30 @@ pub(crate) async fn launch(
     begun.await.unwrap_or_else(|_gone| {
         Err(ApiError::new(ErrorCode::InternalError, "the command's start was not seen"))
     })
+}
+
+/// A session that is a context's interpreter, and nobody else's.
+pub(crate) fn of_context(context: &str, request: CreateSession, workdir: &str) -> Arc<Session> {
+    let id: SessionId = context.parse().expect("ids of contexts and sessions have one form");
+    Arc::new(Session::new(id, request, workdir))
+}
+
+/// Starts the shell of a session, if it has none.
+pub(crate) async fn start(agent: &Arc<Agent>, session: &Session) -> Result<i32, ApiError> {
+    let mut slot = session.own_turn().await?;
+    Ok(session.shell(agent, &mut slot).await?.pid)
+}
+
+/// As [`launch`], in a session that a context has.
+pub(crate) async fn launch_in(
+    agent: &Arc<Agent>,
+    process: &Arc<Process>,
+    session: &Arc<Session>,
+    request: ExecRequest,
+    place: OwnedSemaphorePermit,
+) -> Result<(), ApiError> {
+    let checked = run::Job::check(request, place).and_then(|job| Ok((job, session.place()?)));
+    begin(agent, process, checked.map(|(job, place)| (job, Arc::clone(session), place))).await
 }
 
 /// The variables and the directory of a session's shell, when the session is idle.

@@ -35,8 +35,10 @@ pub enum ErrorCode {
     InvalidGitUrl,
     /// The port is not one that can be exposed: 1024 to 65535.
     InvalidPort,
-    /// No key, or a key this server does not know.
+    /// No key, or a key this server does not know, or does not know any more.
     Unauthorized,
+    /// The key is good, and its scope does not allow this.
+    Forbidden,
     /// The `Host` or `Origin` header names a site that may not call this API.
     HostNotAllowed,
     /// The user inside the sandbox may not do this.
@@ -49,6 +51,8 @@ pub enum ErrorCode {
     RouteNotFound,
     /// No sandbox with this id.
     SandboxNotFound,
+    /// No key with this name.
+    KeyNotFound,
     /// No image with this name in the store; `sandbar image ls` lists them.
     ImageNotFound,
     /// No such file or directory.
@@ -59,6 +63,8 @@ pub enum ErrorCode {
     ProcessNotFound,
     /// No session with this id.
     SessionNotFound,
+    /// No context with this id.
+    ContextNotFound,
     /// No terminal with this id.
     TerminalNotFound,
     /// The port is not exposed.
@@ -75,10 +81,14 @@ pub enum ErrorCode {
     ProcessReadyTimeout,
     /// A sandbox with this id exists with other settings.
     SandboxExists,
+    /// A key with this name is there already.
+    KeyExists,
     /// A process with this id is there already.
     ProcessExists,
     /// A session with this id is there already.
     SessionAlreadyExists,
+    /// A context with this id is there already.
+    ContextExists,
     /// A terminal with this id is there already.
     TerminalExists,
     /// The port is exposed already; `details.url` has its URL.
@@ -102,6 +112,10 @@ pub enum ErrorCode {
     SessionDestroyed,
     /// The preview's URL was right until its port was hidden.
     StalePreviewUrl,
+    /// The context was not used for its `idleTimeoutMs` and deleted for that.
+    ContextExpired,
+    /// The context was deleted while the run waited.
+    ContextDeleted,
     /// The file does not have the content that `If-Match` names; nothing was changed.
     PreconditionFailed,
     /// The body or a field of it is over its limit.
@@ -134,6 +148,8 @@ pub enum ErrorCode {
     GitCloneFailed,
     /// The image has no bash, which sessions need.
     ShellNotAvailable,
+    /// The image has not what the context's language needs; `details.missing` says what.
+    InterpreterNotAvailable,
     /// The file system refused for a reason without a code of its own; `details.errno` has it.
     FilesystemError,
     /// The sandbox's agent gave no answer, or a wrong one.
@@ -142,7 +158,7 @@ pub enum ErrorCode {
     ServiceNotResponding,
     /// The git server could not be reached, or the connection broke.
     GitNetworkError,
-    /// The node has no room for another sandbox now.
+    /// The node has no room for another sandbox now, is creating too many, or has all its keys.
     CapacityExceeded,
     /// The node is stopping.
     ShuttingDown,
@@ -159,6 +175,7 @@ pub enum ErrorCode {
 impl ErrorCode {
     /// The HTTP status that goes with the code.
     #[must_use]
+    #[expect(clippy::too_many_lines, reason = "a table with a line for each code")]
     pub fn status(self) -> u16 {
         match self {
             Self::ValidationFailed
@@ -175,17 +192,20 @@ impl ErrorCode {
             | Self::InvalidPort => 400,
             Self::Unauthorized => 401,
             // 401 would speak of the API's own key.
-            Self::HostNotAllowed
+            Self::Forbidden
+            | Self::HostNotAllowed
             | Self::PermissionDenied
             | Self::ReadOnly
             | Self::GitAuthFailed => 403,
             Self::RouteNotFound
             | Self::SandboxNotFound
+            | Self::KeyNotFound
             | Self::ImageNotFound
             | Self::FileNotFound
             | Self::CommandNotFound
             | Self::ProcessNotFound
             | Self::SessionNotFound
+            | Self::ContextNotFound
             | Self::TerminalNotFound
             | Self::PortNotExposed
             | Self::InvalidToken
@@ -194,17 +214,23 @@ impl ErrorCode {
             Self::MethodNotAllowed => 405,
             Self::ProcessReadyTimeout => 408,
             Self::SandboxExists
+            | Self::KeyExists
             | Self::ProcessExists
             | Self::SessionAlreadyExists
             | Self::TerminalExists
             | Self::PortAlreadyExposed
+            | Self::ContextExists
             | Self::IdempotencyConflict
             | Self::FileExists
             | Self::DirectoryNotEmpty
             | Self::ResourceBusy
             | Self::ProcessEnded
             | Self::StdinClosed => 409,
-            Self::SessionTerminated | Self::SessionDestroyed | Self::StalePreviewUrl => 410,
+            Self::SessionTerminated
+            | Self::SessionDestroyed
+            | Self::ContextExpired
+            | Self::ContextDeleted
+            | Self::StalePreviewUrl => 410,
             Self::PreconditionFailed => 412,
             Self::PayloadTooLarge | Self::FileTooLarge | Self::TreeTooLarge => 413,
             Self::UnsupportedMediaType => 415,
@@ -219,7 +245,7 @@ impl ErrorCode {
             | Self::ProcessExitedBeforeReady
             | Self::GitCloneFailed
             | Self::FilesystemError => 500,
-            Self::ShellNotAvailable => 501,
+            Self::ShellNotAvailable | Self::InterpreterNotAvailable => 501,
             Self::AgentUnreachable | Self::ServiceNotResponding | Self::GitNetworkError => 502,
             Self::CapacityExceeded | Self::ShuttingDown | Self::Starting => 503,
             Self::Timeout => 504,

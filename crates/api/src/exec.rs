@@ -80,7 +80,7 @@ pub enum OnDisconnect {
 impl OnDisconnect {
     /// Not written, because sandboxes that were started before it was known refuse it.
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-    fn is_kill(&self) -> bool {
+    pub(crate) fn is_kill(&self) -> bool {
         *self == Self::Kill
     }
 }

@@ -16,6 +16,8 @@ pub mod file;
 pub mod git;
 pub mod id;
 pub mod image;
+pub mod interpreter;
+pub mod key;
 pub mod limit;
 pub mod node;
 pub mod pattern;

@@ -132,6 +132,42 @@ pub const SESSION_QUEUE: usize = 64;
 /// Bytes of the end of each output that an error `SESSION_TERMINATED` has.
 pub const SESSION_TAIL_BYTES: usize = 16 * 1024;
 
+/// Contexts of the code interpreter in one sandbox. Each has an interpreter, of 15 MiB and more.
+pub const CONTEXTS: usize = 64;
+
+/// Runs that wait in one context for the one that runs; as for commands of a session.
+pub const CONTEXT_QUEUE: usize = 64;
+
+/// Contexts remembered after they were deleted for having been idle, to tell whoever comes back.
+pub const EXPIRED_CONTEXTS: usize = 256;
+
+/// Milliseconds that code may run unless somebody says otherwise: as in the Cloudflare SDK.
+pub const RUN_TIMEOUT_MS: u64 = 60 * 1000;
+
+/// Milliseconds that interrupted code may take to end before its interpreter is killed: long enough
+/// for an exception to pass through handlers, short enough that a caller waits for the answer.
+pub const INTERRUPT_GRACE_MS: u64 = 2000;
+
+/// Bytes of one run's code: a very large cell. Data goes through files.
+pub const CODE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Bytes of one representation of one result. A page that shows more does not show it well; a
+/// picture of 4,000 by 4,000 pixels is smaller.
+pub const REPRESENTATION_BYTES: usize = 8 * 1024 * 1024;
+
+/// Bytes of all representations of one result together, as JSON.
+pub const RESULT_BYTES: usize = 24 * 1024 * 1024;
+
+/// Bytes kept of the results of one run in a buffered answer; later ones are counted in
+/// `droppedBytes`. A streamed run has no such limit.
+pub const RUN_RESULTS_BYTES: usize = 32 * 1024 * 1024;
+
+/// Points of one series of a chart in its machine-readable form.
+pub const CHART_POINTS: usize = 10_000;
+
+/// Rows of a data frame in its machine-readable form.
+pub const TABLE_ROWS: usize = 10_000;
+
 /// Entries in one page of a directory listing, and sandboxes in one page of a list, unless the
 /// caller asks for fewer.
 pub const PAGE_ENTRIES: usize = 1000;
@@ -236,3 +272,22 @@ pub const PORT_CONNECTIONS: usize = 8192;
 /// Bytes of one message of a WebSocket to a port. Larger ones are sent in pieces: their bounds mean
 /// nothing to what listens.
 pub const PORT_MESSAGE_BYTES: usize = 1024 * 1024;
+/// Keys of one node, beside `local`: each request's key is compared with all of them, which takes
+/// microseconds for so many.
+pub const KEYS: usize = 1000;
+
+/// Characters of a key's name.
+pub const KEY_NAME_CHARS: usize = 64;
+
+/// Characters of the prefix of a key's sandboxes; leaves room for a generated id.
+pub const ID_PREFIX_CHARS: usize = 40;
+
+/// Seconds until a key expires, at most: ten years.
+pub const KEY_EXPIRY_SECS: u64 = 10 * 365 * 24 * 60 * 60;
+
+/// Sandboxes that are being created or started at once on one node: about five seconds of work on
+/// two cores. One more is refused with `CAPACITY_EXCEEDED`.
+pub const CREATES_AT_ONCE: usize = 512;
+
+/// Of these, those of one key with a prefix; one more is refused with `TOO_MANY_REQUESTS`.
+pub const CREATES_PER_KEY: usize = 128;

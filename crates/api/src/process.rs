@@ -69,6 +69,9 @@ pub enum ProcessKind {
     Process,
     /// An exec that runs now, or whose answer is kept for its idempotency key.
     Exec,
+    /// Code that runs in a context, or whose answer is kept for its idempotency key. `pid` is the
+    /// context's interpreter.
+    Run,
 }
 
 /// A process.

@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, cat, completions, config, cp, doctor, down, env, exec, git, image, inspect, kill, logs,
-    ls, port, port_forward, ps, rm, run, serve, session, shell, start, wait, watch,
+    bench, cat, completions, config, cp, doctor, down, env, exec, git, image, inspect, key, kill,
+    logs, ls, port, port_forward, ps, repl, rm, run, serve, session, shell, start, wait, watch,
 };
 
 /// Run untrusted code in isolated sandboxes on this machine.
@@ -29,6 +29,7 @@ Getting started:
   sudo sandbar doctor                        can this machine isolate?
   sudo sandbar serve                         start the server, in a terminal of its own
   sudo sandbar run -- echo hello             one command in a fresh sandbox
+  sudo sandbar run analysis.py               a script of this machine, in a fresh sandbox
   sudo sandbar exec my-box 'pip list'        a command in a sandbox that stays
   sudo sandbar start my-box -- python3 -m http.server
   sudo sandbar shell my-box                  a terminal in it
@@ -38,16 +39,18 @@ Getting started:
   sudo sandbar rm my-box
 
 The server is found by itself on its own machine. To reach another, set SANDBAR_URL and SANDBAR_KEY.
-Exit codes: run, exec, shell and wait end with the command's own; with 127 when there is no such
+Exit codes: run, exec, shell, repl and wait end with the command's own; with 127 when there is no such
 program, and 125 when Sandbar itself failed. Other commands end with 0, 1 (failed) or 2 (wrong usage).";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run one command in a fresh sandbox, then destroy the sandbox.
+    /// Run one command, or a script of this machine, in a fresh sandbox, then destroy the sandbox.
     Run(run::Arguments),
     /// Run a command in a sandbox, which is created when it does not exist.
     Exec(exec::Arguments),
+    /// Speak a language line by line, in a context that keeps what was said.
+    Repl(repl::Arguments),
     /// Open a terminal in a sandbox, which is created when it does not exist.
     Shell(shell::Arguments),
     /// Start a process that runs on by itself in a sandbox; print its id.
@@ -84,6 +87,8 @@ pub(crate) enum Command {
     PortForward(port_forward::Arguments),
     /// List and build images, the file systems that sandboxes start from.
     Image(image::Arguments),
+    /// Create, list and remove keys: who may call the server, and for what.
+    Key(key::Arguments),
     /// Start the server on this machine.
     Serve(serve::Arguments),
     /// Stop the server and end its sandboxes.
@@ -155,6 +160,8 @@ mod tests {
             &["exec", "box"],
             &["run", "--memory", "lots", "ls"],
             &["run", "-e", "=x", "ls"],
+            &["repl"],
+            &["repl", "cobol"],
             &["rm"],
             &["rm", "--all", "box"],
             &["run", "--network", "moon", "ls"],
@@ -181,6 +188,11 @@ mod tests {
             &["port", "expose", "box", "8080", "--token", "a", "--public"],
             &["port-forward", "box"],
             &["port-forward", "box", "x"],
+            &["key", "create"],
+            &["key", "create", "a/b"],
+            &["key", "create", "ci", "--prefix", "ci"],
+            &["key", "create", "ci", "--expires", "soon"],
+            &["key", "rm"],
         ] {
             let all = std::iter::once(&"sandbar").chain(arguments);
             let error = CommandLine::try_parse_from(all).unwrap_err();

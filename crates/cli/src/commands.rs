@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod cat;
+pub(crate) mod code;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod cp;
@@ -12,12 +13,14 @@ pub(crate) mod exec;
 pub(crate) mod git;
 pub(crate) mod image;
 pub(crate) mod inspect;
+pub(crate) mod key;
 pub(crate) mod kill;
 pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod port;
 pub(crate) mod port_forward;
 pub(crate) mod ps;
+pub(crate) mod repl;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod serve;
@@ -45,7 +48,11 @@ use crate::{
 pub(crate) fn run(line: CommandLine) -> ExitCode {
     let out = Output { json: line.json };
     let failed = match line.command {
-        Command::Run(_) | Command::Exec(_) | Command::Shell(_) | Command::Wait(_) => NOT_RUN,
+        Command::Run(_)
+        | Command::Exec(_)
+        | Command::Repl(_)
+        | Command::Shell(_)
+        | Command::Wait(_) => NOT_RUN,
         _ => FAILED,
     };
     dispatch(line.command, out).unwrap_or_else(|error| report(&error, out.json, failed))
@@ -55,6 +62,7 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(arguments) => wait(|signals| run::run(arguments, out, signals)),
         Command::Exec(arguments) => wait(|signals| exec::run(arguments, out, signals)),
+        Command::Repl(arguments) => wait(|signals| repl::run(arguments, out, signals)),
         Command::Shell(arguments) => wait(|signals| shell::run(arguments, out, signals)),
         Command::Start(arguments) => wait(|signals| until(signals, start::run(arguments, out))),
         Command::Logs(arguments) => wait(|signals| until(signals, logs::run(arguments, out))),
@@ -75,6 +83,7 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
             wait(|signals| until(signals, port_forward::run(arguments, out)))
         }
         Command::Image(arguments) => wait(|signals| until(signals, image::run(arguments, out))),
+        Command::Key(arguments) => wait(|signals| until(signals, key::run(arguments, out))),
         Command::Version => wait(|signals| until(signals, version::run(out))),
         Command::Bench(arguments) => wait(|signals| bench::run(arguments, out, signals)),
         Command::BenchInside(arguments) => {

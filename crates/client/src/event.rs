@@ -160,7 +160,7 @@ impl<T: DeserializeOwned> Reading<T> {
     async fn read(&mut self) -> Result<Option<T>, ClientError> {
         loop {
             if let Some(event) = self.parser.next_event() {
-                if event.name == "error" {
+                if event.name == "error" && is_failure(&event.data) {
                     return Err(stream_error(self.attempt, &event.data));
                 }
                 if event.name == "start" && std::mem::replace(&mut self.has_begun, true) {
@@ -203,6 +203,11 @@ impl<T: DeserializeOwned> Reading<T> {
             }
         }
     }
+}
+
+/// True for an [`ErrorBody`]: an event of the same name may be about the code that runs.
+fn is_failure(data: &str) -> bool {
+    serde_json::from_str::<serde_json::Value>(data).map_or(true, |data| data.get("type").is_none())
 }
 
 /// True for what a server that is replaced looks like.

@@ -55,6 +55,7 @@ impl Client {
         let kind = query.kind.map(|kind| match kind {
             ProcessKind::Process => "process",
             ProcessKind::Exec => "exec",
+            ProcessKind::Run => "run",
         });
         let text = Query::default().optional("running", running.as_deref()).optional("kind", kind);
         let call = self.request(Method::GET, &path(id, text.as_str()));

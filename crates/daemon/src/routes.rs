@@ -5,6 +5,7 @@
 
 pub(crate) mod docs;
 mod image;
+mod key;
 mod metrics;
 mod node;
 mod port;
@@ -37,6 +38,9 @@ pub(crate) fn table() -> (Router<App>, OpenApi) {
         .routes(routes!(port::validate_token))
         .routes(routes!(image::list))
         .routes(routes!(image::build))
+        .routes(routes!(key::create, key::list))
+        .routes(routes!(key::remove))
+        .routes(routes!(key::rotate))
         .routes(routes!(node::shutdown))
         .routes(routes!(node::healthz))
         .routes(routes!(metrics::metrics))

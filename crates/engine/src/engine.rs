@@ -10,7 +10,7 @@ use std::{
 };
 
 use api::{
-    id::SandboxId,
+    id::{IdPrefix, SandboxId},
     image::{BuildEvent, BuildImage, Image},
     node::ShutdownSandboxes,
     port::{ExposePort, PortNumber, PreviewLabel, RotatePort},
@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     EngineConfig, EngineError, build, create, destroy,
     error::{self, Publish},
+    key::{Key, Keys, Store},
     launch::{Launchers, Remover},
     list::Page,
     node::{Node, Parts},
@@ -42,6 +43,7 @@ const MIN_LAUNCHERS: usize = 2;
 #[derive(Debug, Clone)]
 pub struct Engine {
     node: Arc<Node>,
+    keys: Keys,
     /// The database's thread; taken by the shutdown.
     records: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
@@ -62,20 +64,35 @@ impl Engine {
     /// `RESOURCE_BUSY` when the directory is in use, `NO_SPACE` when its disk is full,
     /// `INTERNAL_ERROR` when it is damaged, `SANDBOX_FAILED` when the kernel or the network could not
     /// be brought into order. Nothing was changed that another start would miss.
+    ///
+    /// `keys` get those on record, and open nothing but `local` before.
     pub async fn open(
         config: EngineConfig,
         launchers: Vec<Launcher>,
         links: Links,
+        keys: Keys,
     ) -> Result<Self, EngineError> {
         let opened = tokio::task::spawn_blocking(move || assemble(config, launchers, links)).await;
-        let (node, loaded, records) =
+        let (node, mut loaded, records) =
             opened.map_err(|_panicked| error::internal("opening the node"))??;
         let node = Arc::new(node);
+        let store = Store {
+            records: node.records.clone(),
+            work: node.work.clone(),
+            closing: node.closing.clone(),
+        };
+        keys.open(std::mem::take(&mut loaded.keys), store);
         if let Some(network) = node.config.node.network {
             resolver::spawn(&node, network.gateway()).await;
         }
         recover::recover(&node, loaded).await?;
-        Ok(Self { node, records: Arc::new(Mutex::new(Some(records))) })
+        Ok(Self { node, keys, records: Arc::new(Mutex::new(Some(records))) })
+    }
+
+    /// The keys of the node, which can be changed from now on.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
     }
 
     /// Creates a sandbox, or returns the existing one when the settings agree; either runs at
@@ -86,9 +103,14 @@ impl Engine {
     ///
     /// # Errors
     /// `SANDBOX_EXISTS`, `IMAGE_NOT_FOUND`, `VALIDATION_FAILED`, `CAPACITY_EXCEEDED`,
-    /// `SANDBOX_FAILED` with `details.step`, `NO_SPACE`, `SHUTTING_DOWN`.
-    pub async fn create(&self, request: CreateSandbox) -> Result<(Sandbox, bool), EngineError> {
-        let (sandbox, is_new) = create::create(&self.node, request).await?;
+    /// `TOO_MANY_REQUESTS`, `FORBIDDEN` for an id that `by` does not cover, `SANDBOX_FAILED` with
+    /// `details.step`, `NO_SPACE`, `SHUTTING_DOWN`.
+    pub async fn create(
+        &self,
+        request: CreateSandbox,
+        by: &Key,
+    ) -> Result<(Sandbox, bool), EngineError> {
+        let (sandbox, is_new) = create::create(&self.node, request, by).await?;
         let description = sandbox.describe(None).ok_or_else(|| error::not_found(&sandbox.id))?;
         Ok((description, is_new))
     }
@@ -103,17 +125,22 @@ impl Engine {
         sandbox.describe(usage).ok_or_else(|| error::not_found(id))
     }
 
-    /// A page of sandboxes.
+    /// A page of the sandboxes whose ids begin with `prefix`.
     ///
     /// # Errors
     /// `VALIDATION_FAILED` for a bad cursor or label filter.
     #[expect(clippy::unused_async, reason = "the list of a cluster is not in memory")]
-    pub async fn list(&self, query: &ListSandboxes) -> Result<SandboxList, EngineError> {
-        let page = Page::of(query)?;
+    pub async fn list(
+        &self,
+        query: &ListSandboxes,
+        prefix: Option<&IdPrefix>,
+    ) -> Result<SandboxList, EngineError> {
+        let page = Page::of(query, prefix)?;
         Ok(self.node.survey(|all| page.take(all)))
     }
 
-    /// Finds, creates (with the node's defaults) or starts the sandbox, for one request to it.
+    /// Finds, creates (with the node's defaults) or starts the sandbox, for one request to it. Whether
+    /// `by` covers the id was checked before; here a start is counted in its name.
     /// The one function that knows where a sandbox lives. For one that runs, it takes no lock
     /// across an await and touches no disk.
     ///
@@ -122,9 +149,9 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::create`].
-    pub async fn activate(&self, id: &SandboxId) -> Result<Active, EngineError> {
+    pub async fn activate(&self, id: &SandboxId, by: &Key) -> Result<Active, EngineError> {
         self.node.check_open()?;
-        create::activate(&self.node, id).await.map(|jail| Active { jail })
+        create::activate(&self.node, id, by).await.map(|jail| Active { jail })
     }
 
     /// Ends the sandbox and forgets it. At return no process of it is left and the id is free;
@@ -153,8 +180,9 @@ impl Engine {
         &self,
         id: &SandboxId,
         request: ExposePort,
+        by: &Key,
     ) -> Result<Exposure, EngineError> {
-        port::expose(&self.node, id, request).await
+        port::expose(&self.node, id, request, by).await
     }
 
     /// Hides an exposed port. Its URL is refused at once, and works again when it is exposed again.

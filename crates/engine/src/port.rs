@@ -32,6 +32,7 @@ pub(crate) use self::{secret::Secret, table::Ports};
 use crate::{
     EngineError, create,
     error::{self, Publish},
+    key::{By, Key},
     node::{Node, now_ms},
     record::{Change, PortRecord},
     sandbox::Sandbox,
@@ -77,7 +78,7 @@ impl Visit {
     /// # Errors
     /// As [`crate::Engine::activate`]; `SANDBOX_NOT_FOUND` when it was destroyed meanwhile.
     pub(crate) async fn activate(&self, node: &Arc<Node>) -> Result<JailId, EngineError> {
-        if create::bring_up(node, &self.sandbox).await? {
+        if create::bring_up(node, &self.sandbox, By::Visitors(&node.visitors)).await? {
             return Ok(self.sandbox.jail);
         }
         Err(error::not_found(&self.sandbox.id))
@@ -89,6 +90,7 @@ pub(crate) async fn expose(
     node: &Arc<Node>,
     id: &SandboxId,
     request: ExposePort,
+    by: &Key,
 ) -> Result<Exposure, EngineError> {
     let ExposePort { port, name, token, public } = request;
     let port = check_port(port)?;
@@ -96,7 +98,7 @@ pub(crate) async fn expose(
     // Before a sandbox is made: any token of its own would be as long as the longest generated one.
     let shown = if public { None } else { token.clone().or_else(longest_token) };
     PreviewLabel::new(id.clone(), port, shown).map_err(|fault| invalid("id", &fault))?;
-    create::activate(node, id).await?;
+    create::activate(node, id, by).await?;
     let sandbox = node.find(id).ok_or_else(|| error::not_found(id))?;
     let asked = table::Asked { name, token, is_public: public, now_ms: now_ms() };
     settle(node, sandbox, port, move |ports, secret, jail| {

@@ -43,6 +43,8 @@ pub struct Spawn<'a> {
     pub cwd: BorrowedFd<'a>,
     /// Its stdin, stdout and stderr; descriptors above 2.
     pub stdio: [BorrowedFd<'a>; 3],
+    /// Its descriptor 3, where it has one: what only the program is to find, and not what it starts.
+    pub private: Option<BorrowedFd<'a>>,
     /// Its stdin is a terminal, and controls its session: it sends the session's signals.
     pub has_terminal: bool,
     /// Directory of the v2 cgroup it is born in; this process's own unless given.
@@ -74,15 +76,22 @@ struct Plan<'a> {
 ///
 /// # Errors
 /// Those of `clone3(2)`: `EAGAIN` at the pids limit, `EACCES`, `EBUSY` or `EOPNOTSUPP` when the
-/// cgroup may not be joined; `EINVAL` when a stdio descriptor is not above 2.
+/// cgroup may not be joined; `EINVAL` when a descriptor for the program has one of its numbers.
 ///
 /// Source: `clone3(2)`, Linux 5.7 for `CLONE_INTO_CGROUP`.
 pub fn spawn(spawn: &Spawn<'_>) -> Result<Spawned, SysError> {
-    // Below 3, a dup2 would overwrite a descriptor that a later one still needs.
-    if spawn.stdio.iter().any(|fd| fd.as_raw_fd() < 3) {
+    let (report, ours) = report_pipe()?;
+    // Below that, a dup2 would overwrite a descriptor that a later one still needs.
+    let first = if spawn.private.is_some() { 4 } else { 3 };
+    let given = spawn
+        .stdio
+        .iter()
+        .chain(&spawn.private)
+        .chain([&ours.as_fd()])
+        .any(|fd| fd.as_raw_fd() < first);
+    if given {
         return Err(SysError { call: "spawn", errno: libc::EINVAL });
     }
-    let (report, ours) = report_pipe()?;
     let (argv, envp) = (Strings::new(spawn.argv), Strings::new(spawn.envp));
     let plan = Plan { spawn, argv, envp, report: ours.as_fd() };
     match process::fork_without_handlers(spawn.cgroup)? {
@@ -109,7 +118,7 @@ fn child(plan: &Plan<'_>) -> ! {
 /// The child's steps. Cgroups come first, so that everything after is charged to them; the filter
 /// after all calls but exec, because nothing before needs it.
 fn become_program(plan: &Plan<'_>) -> Result<Infallible, Failure> {
-    let Spawn { cwd, stdio, has_terminal, tasks, .. } = *plan.spawn;
+    let Spawn { cwd, stdio, private, has_terminal, tasks, .. } = *plan.spawn;
     for tasks in tasks {
         // "0" names the writer itself, cgroups(7).
         in_step(Step::JoinCgroup, file::write_all(*tasks, b"0"))?;
@@ -128,8 +137,12 @@ fn become_program(plan: &Plan<'_>) -> Result<Infallible, Failure> {
         in_step(Step::Terminal, pty::control(stdin))?;
     }
     in_step(Step::WorkingDirectory, process::enter(cwd))?;
+    if let Some(private) = private {
+        in_step(Step::Stdio, fd::inherit_as(private, 3))?;
+    }
     // Closed by exec and not now, because the report's pipe must live until then.
-    in_step(Step::CloseOthers, fd::close_on_exec_from(3))?;
+    let others = if private.is_some() { 4 } else { 3 };
+    in_step(Step::CloseOthers, fd::close_on_exec_from(others))?;
     in_step(Step::Filter, seccomp::load(&seccomp::HIDE_CLONE3))?;
     Err(Failure { step: Step::Exec, errno: exec_first(plan) })
 }

@@ -69,6 +69,20 @@ impl Server {
         Self::start_on(binary, Slot::take(), temporary_state(), None, settings)
     }
 
+    /// Starts a server whose sandboxes use the default image, which is built first if it is not
+    /// there: see [`crate::default_images`].
+    ///
+    /// # Panics
+    /// As [`Server::start`], and when the image cannot be built.
+    #[must_use]
+    pub fn start_with_default_image(binary: &str) -> Self {
+        let images = crate::default_images(binary);
+        let state = temporary_state();
+        std::os::unix::fs::symlink(images, state.0.join("images"))
+            .expect("the state directory is empty");
+        Self::start_on(binary, Slot::take(), state, None, &[("DEFAULT_IMAGE", "default")])
+    }
+
     /// Starts a server that has the same address again after a restart.
     ///
     /// # Panics
@@ -206,6 +220,15 @@ impl Server {
     #[must_use]
     pub fn client(&self) -> Client {
         Client::from_state_dir(&self.state).expect("the server has an endpoint and a key")
+    }
+
+    /// A client that calls this server with another key than the local one.
+    ///
+    /// # Panics
+    /// As [`Server::client`].
+    #[must_use]
+    pub fn client_with(&self, key: &str) -> Client {
+        Client::new(&self.url(), key).expect("the server has an address")
     }
 
     /// Its base URL.

@@ -128,7 +128,7 @@ fn escaped(log: Arc<Log>, stream: OutputStream, encoding: Encoding) -> impl Iter
 }
 
 /// `text` as it stands between the quotes of a JSON string.
-fn json_inside(text: &str) -> String {
+pub(crate) fn json_inside(text: &str) -> String {
     let mut quoted = serde_json::to_string(text).expect("any text is JSON");
     quoted.pop();
     quoted.remove(0);

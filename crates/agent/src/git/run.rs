@@ -216,7 +216,8 @@ impl Git {
                 Read::Bytes { stream, bytes, .. } => {
                     Some((bytes.len() as u64, Some((stream, bytes.to_vec()))))
                 }
-                Read::Dropped(bytes) => Some((bytes, None)),
+                // Only runs of code put events in.
+                Read::Event { length, .. } | Read::Dropped(length) => Some((length, None)),
                 Read::Pending => Some((0, None)),
                 Read::End => None,
             });

@@ -4,6 +4,9 @@
 //! bytes were cut into reads or events, so a reader that comes back with one gets what follows it,
 //! no byte lost or repeated.
 //!
+//! A log may also hold events, whole texts between the bytes of the outputs: what code in a context
+//! shows. They count for a cursor with their bytes.
+//!
 //! Invariant: a log holds at most what its [`Retention`] says, and beyond [`FREE_BYTES`] only what
 //! it has taken from the agent's [`Budget`].
 //! Invariant: what is not kept is counted.
@@ -18,7 +21,7 @@ use std::{
 };
 
 use api::{
-    limit::{EXEC_OUTPUT_BYTES, LOG_BYTES},
+    limit::{EXEC_OUTPUT_BYTES, LOG_BYTES, RUN_RESULTS_BYTES},
     process::{LogState, OutputStream},
 };
 use tokio::sync::Notify;
@@ -84,12 +87,19 @@ impl Budget {
     }
 }
 
-/// A run of bytes of one stream.
+/// Where a segment came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Output(OutputStream),
+    Event,
+}
+
+/// A run of bytes of one stream, or one event.
 #[derive(Debug)]
 struct Segment {
     /// Cursor of its first byte.
     at: u64,
-    stream: OutputStream,
+    source: Source,
     time_ms: i64,
     bytes: Vec<u8>,
 }
@@ -109,6 +119,8 @@ impl Segment {
 pub(crate) enum Read<'a> {
     /// Bytes of one stream, directly after the cursor.
     Bytes { stream: OutputStream, time_ms: i64, bytes: &'a [u8] },
+    /// An event of so many bytes after the cursor; without its text where the cursor is inside it.
+    Event { text: Option<&'a [u8]>, length: u64 },
     /// So many bytes after the cursor are not kept.
     Dropped(u64),
     /// Nothing yet.
@@ -131,10 +143,10 @@ struct State {
     segments: VecDeque<Segment>,
     retention: Retention,
     next: u64,
-    /// Bytes of stdout and of stderr that were refused, under [`Retention::Oldest`].
-    refused: [u64; 2],
-    /// Bytes kept of stdout and of stderr.
-    kept: [usize; 2],
+    /// Bytes of stdout, of stderr and of events that were refused, under [`Retention::Oldest`].
+    refused: [u64; 3],
+    /// Bytes kept of stdout, of stderr and of events.
+    kept: [usize; 3],
     weight: usize,
     /// Of `weight`, what the budget gave.
     taken: usize,
@@ -149,8 +161,8 @@ impl Log {
             segments: VecDeque::new(),
             retention,
             next: 0,
-            refused: [0; 2],
-            kept: [0; 2],
+            refused: [0; 3],
+            kept: [0; 3],
             weight: 0,
             taken: 0,
             read_to: 0,
@@ -181,6 +193,21 @@ impl Log {
             self.state().append(stream, bytes, now_ms(), &self.budget);
             self.changed.notify_waiters();
         }
+    }
+
+    /// Adds an event, whole or, where it is not needed and there is no room, not at all.
+    pub(crate) fn append_event(&self, text: Vec<u8>, is_needed: bool) {
+        self.state().append_event(text, is_needed, &self.budget);
+        self.changed.notify_waiters();
+    }
+
+    /// The first event at `cursor` or after it, and the cursor after that.
+    pub(crate) fn event(&self, cursor: u64) -> Option<(Vec<u8>, u64)> {
+        let state = self.state();
+        let start = state.segments.partition_point(|segment| segment.at < cursor);
+        let mut events = state.segments.range(start..);
+        let event = events.find(|segment| segment.source == Source::Event)?;
+        Some((event.bytes.clone(), event.end()))
     }
 
     /// Nothing will follow.
@@ -264,7 +291,8 @@ impl Log {
     ) -> Option<u64> {
         let state = self.state();
         let start = state.segments.partition_point(|segment| segment.end() <= cursor);
-        for segment in state.segments.range(start..).filter(|segment| segment.stream == stream) {
+        let of_stream = |segment: &&Segment| segment.source == Source::Output(stream);
+        for segment in state.segments.range(start..).filter(of_stream) {
             let rest = segment.after(cursor);
             let (fitting, left) = rest.split_at(rest.len().min(most - piece.len()));
             piece.extend_from_slice(fitting);
@@ -283,7 +311,7 @@ impl Log {
             .segments
             .iter()
             .rev()
-            .filter(|segment| segment.stream == stream && segment.at < cursor)
+            .filter(|segment| segment.source == Source::Output(stream) && segment.at < cursor)
             .flat_map(|segment| segment.before(cursor).iter().rev().copied())
             .take(most)
             .collect();
@@ -316,48 +344,68 @@ impl State {
     }
 
     fn append(&mut self, stream: OutputStream, mut bytes: Vec<u8>, time_ms: i64, budget: &Budget) {
+        let source = Source::Output(stream);
         if self.retention == Retention::Oldest {
-            let room = self.room_for(stream, bytes.len(), budget);
-            self.refused[index(stream)] += bytes.len().saturating_sub(room) as u64;
+            let room = self.room_for(source, bytes.len(), budget);
+            self.refused[index(source)] += bytes.len().saturating_sub(room) as u64;
             bytes.truncate(room);
             if bytes.is_empty() {
                 return;
             }
         }
-        let length = bytes.len();
-        self.next += length as u64;
-        self.kept[index(stream)] += length;
         match self.segments.back_mut() {
             Some(last)
-                if last.stream == stream
+                if last.source == source
                     && last.bytes.len() < MERGE_BYTES
                     && time_ms - last.time_ms <= MERGE_MS =>
             {
+                self.next += bytes.len() as u64;
+                self.kept[index(source)] += bytes.len();
                 self.weight -= last.weight();
                 last.bytes.append(&mut bytes);
                 self.weight += last.weight();
             }
-            _ => {
-                bytes.shrink_to_fit();
-                let at = self.next - length as u64;
-                let segment = Segment { at, stream, time_ms, bytes };
-                self.weight += segment.weight();
-                self.segments.push_back(segment);
-            }
+            _ => self.push(source, time_ms, bytes),
         }
         self.trim(budget);
     }
 
+    fn append_event(&mut self, text: Vec<u8>, is_needed: bool, budget: &Budget) {
+        if self.retention == Retention::Oldest
+            && !is_needed
+            && self.room_for(Source::Event, text.len(), budget) < text.len()
+        {
+            self.refused[index(Source::Event)] += text.len() as u64;
+            return;
+        }
+        self.push(Source::Event, now_ms(), text);
+        self.trim(budget);
+    }
+
+    fn push(&mut self, source: Source, time_ms: i64, mut bytes: Vec<u8>) {
+        bytes.shrink_to_fit();
+        let at = self.next;
+        self.next += bytes.len() as u64;
+        self.kept[index(source)] += bytes.len();
+        let segment = Segment { at, source, time_ms, bytes };
+        self.weight += segment.weight();
+        self.segments.push_back(segment);
+    }
+
     /// How many of `length` bytes there is room for, under [`Retention::Oldest`]. What comes after a
     /// refused byte is refused too, so that the text has no hole.
-    fn room_for(&self, stream: OutputStream, length: usize, budget: &Budget) -> usize {
+    fn room_for(&self, source: Source, length: usize, budget: &Budget) -> usize {
         let weight = self.weight + length + SEGMENT_OVERHEAD;
         let is_affordable =
             weight <= FREE_BYTES + self.taken || budget.has(weight - FREE_BYTES - self.taken);
-        if self.refused[index(stream)] > 0 || !is_affordable {
+        if self.refused[index(source)] > 0 || !is_affordable {
             return 0;
         }
-        EXEC_OUTPUT_BYTES.saturating_sub(self.kept[index(stream)])
+        let most = match source {
+            Source::Output(_) => EXEC_OUTPUT_BYTES,
+            Source::Event => RUN_RESULTS_BYTES,
+        };
+        most.saturating_sub(self.kept[index(source)])
     }
 
     /// Drops what is not to be kept, and settles with the budget.
@@ -410,7 +458,7 @@ impl State {
     fn drop_oldest(&mut self) {
         if let Some(oldest) = self.segments.pop_front() {
             self.weight -= oldest.weight();
-            self.kept[index(oldest.stream)] -= oldest.bytes.len();
+            self.kept[index(oldest.source)] -= oldest.bytes.len();
         }
     }
 
@@ -422,8 +470,16 @@ impl State {
         match self.segments.get(index) {
             Some(segment) => {
                 let rest = segment.after(cursor);
-                let bytes = rest.get(..most).unwrap_or(rest);
-                Read::Bytes { stream: segment.stream, time_ms: segment.time_ms, bytes }
+                match segment.source {
+                    Source::Event => Read::Event {
+                        text: (segment.at == cursor).then_some(rest),
+                        length: rest.len() as u64,
+                    },
+                    Source::Output(stream) => {
+                        let bytes = rest.get(..most).unwrap_or(rest);
+                        Read::Bytes { stream, time_ms: segment.time_ms, bytes }
+                    }
+                }
             }
             None if self.is_closed => Read::End,
             None => Read::Pending,
@@ -445,10 +501,11 @@ impl Segment {
     }
 }
 
-fn index(stream: OutputStream) -> usize {
-    match stream {
-        OutputStream::Stdout => 0,
-        OutputStream::Stderr => 1,
+fn index(source: Source) -> usize {
+    match source {
+        Source::Output(OutputStream::Stdout) => 0,
+        Source::Output(OutputStream::Stderr) => 1,
+        Source::Event => 2,
     }
 }
 

@@ -203,7 +203,7 @@ pub(super) async fn follow(
 /// Ends when it is known whether the program runs, with what kept it from running.
 ///
 /// Cancel safety: a report is written at once, so it is read at once.
-async fn read_report(report: &mut Option<pipe::Receiver>) -> Option<Failure> {
+pub(crate) async fn read_report(report: &mut Option<pipe::Receiver>) -> Option<Failure> {
     let Some(pipe) = report else { return std::future::pending().await };
     let mut bytes = [0; REPORT_BYTES];
     let read = loop {

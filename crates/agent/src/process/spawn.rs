@@ -68,6 +68,7 @@ pub(super) fn spawn(
             stdout_end.as_fd(),
             stderr_end.as_fd(),
         ],
+        private: None,
         has_terminal: false,
         cgroup: cgroup.as_ref().map(|cgroup| cgroup.dir.as_fd()),
         tasks: &tasks,
@@ -124,7 +125,8 @@ fn input(stdin: Stdin) -> io::Result<(Option<OwnedFd>, Option<pipe::Sender>, Opt
     Ok((Some(reader.into()), Some(pipe::Sender::from_owned_fd(writer.into())?), content))
 }
 
-fn output(stream: OutputStream) -> io::Result<(Output, OwnedFd)> {
+/// One output of a process, and the end that the process writes to.
+pub(crate) fn output(stream: OutputStream) -> io::Result<(Output, OwnedFd)> {
     let (reader, writer) = io::pipe()?;
     Ok((Output::new(stream, pipe::Receiver::from_owned_fd(reader.into())?), writer.into()))
 }

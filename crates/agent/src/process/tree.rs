@@ -176,6 +176,20 @@ impl Tree {
         }
     }
 
+    /// Sends a signal to those of them that are in the leader's process group, as a terminal does:
+    /// what was put into the background with a group of its own does not get it.
+    pub(crate) fn signal_group(&self, signal: i32) {
+        let members = match &self.cgroup {
+            Some(cgroup) => cgroup.members(),
+            None => family_of(self.leader),
+        };
+        let is_of_group = |pid: &i32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+            stat.is_some_and(|stat| group_of(&stat) == Some(self.leader))
+        };
+        signal_each(members.into_iter().filter(is_of_group), signal);
+    }
+
     /// True when nothing runs that [`Tree::kill_rest`] could kill.
     pub(super) fn is_empty(&self) -> bool {
         self.cgroup.as_ref().is_none_or(|cgroup| cgroup.members().is_empty())
@@ -282,6 +296,12 @@ fn parse_stat(pid: i32, stat: &str) -> Option<Kin> {
     Some(Kin { pid, parent, session })
 }
 
+/// The process group in a line of /proc/PID/stat.
+fn group_of(stat: &str) -> Option<i32> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(2)?.parse().ok()
+}
+
 /// The leader, its session and all their descendants.
 fn family(leader: i32, processes: &[Kin]) -> HashSet<i32> {
     let mut family: HashSet<i32> = processes
@@ -323,5 +343,6 @@ mod tests {
         let line = "7 (a) b (c) S 3 7 5 0 -1 4194304";
         assert_eq!(parse_stat(7, line), Some(Kin { pid: 7, parent: 3, session: 5 }));
         assert_eq!(parse_stat(7, ""), None);
+        assert_eq!((group_of("7 (a) b (c) S 3 8 5 0"), group_of("7")), (Some(8), None));
     }
 }

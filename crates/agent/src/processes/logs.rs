@@ -118,6 +118,10 @@ impl Records {
                     *dropped += bytes;
                     None
                 }
+                Read::Event { length, .. } => {
+                    *cursor += length;
+                    None
+                }
                 Read::Pending | Read::End => None,
             });
             if let Some(record) = record.filter(|record| !record.data.is_empty()) {

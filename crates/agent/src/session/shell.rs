@@ -36,11 +36,9 @@ use sys::{
     SysError, errno, pidfd,
     signal::{self, SIGCONT, SIGINT, SIGKILL, SIGSTOP},
     spawn::{Failure, REPORT_BYTES, Spawn, Step},
-    wait::{Ended, Status},
 };
 use tokio::{
     net::unix::pipe,
-    sync::oneshot,
     time::{Instant, timeout},
 };
 
@@ -53,7 +51,7 @@ use super::{
 };
 use crate::{
     init::Agent,
-    process::{Cgroup, Output, discard, family_of, kill_family},
+    process::{Cgroup, Exit, Output, discard, family_of, kill_family},
 };
 
 /// Paths of bash, tried in turn.
@@ -161,40 +159,6 @@ struct Outputs {
     is_even: bool,
 }
 
-/// The end of a shell.
-#[derive(Debug)]
-pub(super) struct Exit {
-    told: oneshot::Receiver<Ended>,
-    status: Option<Status>,
-}
-
-impl Exit {
-    /// How it ended, when it does.
-    ///
-    /// Cancel safe.
-    pub(super) async fn wait(&mut self) -> Status {
-        if self.status.is_none() {
-            self.status = Some((&mut self.told).await.map_or(LOST, |ended| ended.status));
-        }
-        self.status.unwrap_or(LOST)
-    }
-
-    /// How it ended, if it has.
-    pub(super) fn now(&mut self) -> Option<Status> {
-        if self.status.is_none() {
-            self.status = match self.told.try_recv() {
-                Ok(ended) => Some(ended.status),
-                Err(oneshot::error::TryRecvError::Empty) => None,
-                Err(oneshot::error::TryRecvError::Closed) => Some(LOST),
-            };
-        }
-        self.status
-    }
-}
-
-/// Of a shell whose end nobody saw: only a fault of the agent can cause it.
-const LOST: Status = Status::Signaled(SIGKILL);
-
 /// The cgroup that a shell is in.
 #[derive(Debug)]
 struct Group {
@@ -255,6 +219,7 @@ impl Shell {
         let tasks: Vec<_> = agent.v1_tasks.iter().map(AsFd::as_fd).collect();
         let group = Group::of(agent.forest.plant()?)?;
         let spawned = sys::spawn::spawn(&Spawn {
+            private: None,
             has_terminal: false,
             programs: &programs,
             argv: &argv,
@@ -272,7 +237,7 @@ impl Shell {
                 return Err(error);
             }
         };
-        let exit = Exit { told: agent.reaper.expect(spawned.pid), status: None };
+        let exit = Exit::new(agent.reaper.expect(spawned.pid));
         let shell = Self {
             agent: Arc::clone(agent),
             pid: spawned.pid,

@@ -198,7 +198,7 @@ fn generate_id() -> SessionId {
 }
 
 impl Session {
-    fn new(id: SessionId, request: CreateSession, workdir: &str) -> Self {
+    pub(super) fn new(id: SessionId, request: CreateSession, workdir: &str) -> Self {
         let start = match request.cwd {
             None => workdir.to_owned(),
             Some(cwd) if cwd.starts_with('/') => cwd,
@@ -365,7 +365,7 @@ impl Session {
     }
 
     /// Ends everything of it, and returns when it has ended. It must be forgotten already.
-    pub(super) async fn bury(&self, agent: &Agent) {
+    pub(crate) async fn bury(&self, agent: &Agent) {
         self.is_destroyed.send_replace(true);
         let mut slot = self.turn.lock().await;
         if let Some(shell) = &mut slot.shell {

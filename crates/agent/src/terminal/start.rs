@@ -131,6 +131,7 @@ fn spawn(agent: &Agent, plan: &Plan, pty: &Pty) -> Result<(i32, Child), StartErr
         envp: &plan.envp,
         cwd: plan.cwd.as_fd(),
         stdio: [pty.terminal().as_fd(); 3],
+        private: None,
         has_terminal: true,
         cgroup: cgroup.as_ref().map(|cgroup| cgroup.dir.as_fd()),
         tasks: &tasks,

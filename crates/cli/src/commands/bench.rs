@@ -9,6 +9,7 @@
 mod compare;
 mod files;
 mod flow;
+mod interpreter;
 mod machine;
 mod measure;
 pub(crate) mod preview;
@@ -119,6 +120,7 @@ async fn measure(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Report>
     report.measures.push(bench.start().await?);
     report.measures.push(bench.first_byte().await?);
     report.measures.push(bench.keys().await?);
+    report.measures.extend(bench.interpreter().await?);
     report.measures.extend(bench.files().await?);
     if arguments.large_files {
         report.measures.extend(bench.large_files().await?);

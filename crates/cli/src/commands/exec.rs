@@ -51,7 +51,8 @@ pub(crate) struct ExecArguments {
     /// Kill the command after this time (30s, 5m).
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
-    /// Program and arguments; one argument with spaces is a text for the shell.
+    /// Program and arguments; one argument with spaces is a text for the shell. With `run`, one that
+    /// names a script here (.py, .js, .ts, .sh) is run by the code interpreter.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) command: Vec<String>,
 }

@@ -119,6 +119,7 @@ fn process_table(processes: &[Process], now: SystemTime) -> Table<6> {
         let kind = match process.kind {
             ProcessKind::Process => "process",
             ProcessKind::Exec => "exec",
+            ProcessKind::Run => "run",
         };
         table.row([
             process.id.to_string(),

@@ -1,7 +1,9 @@
-//! `sandbar run`: create, execute, print, destroy.
+//! `sandbar run`: create, execute, print, destroy. One word that names a script here is its content,
+//! for the code interpreter.
 //!
 //! Invariant: the sandbox is destroyed however the command ends, unless a second signal says not
-//! to wait. Its id is chosen here, so that it is known also when the creation is interrupted.
+//! to wait. Its id is chosen here, so that it is known also when the creation is interrupted. A key
+//! that is for other ids says so before anything is made; then one of those is chosen.
 
 use std::process::ExitCode;
 
@@ -15,7 +17,10 @@ use clap::{Args, ValueEnum};
 use client::{Client, ClientError};
 
 use crate::{
-    commands::exec::{ExecArguments, follow},
+    commands::{
+        code,
+        exec::{ExecArguments, follow},
+    },
     output::{Output, note},
     random::random_name,
     signals::Signals,
@@ -61,13 +66,18 @@ pub(crate) async fn run(
     mut signals: Signals,
 ) -> anyhow::Result<ExitCode> {
     let client = Client::from_environment()?;
-    let id = generate_id()?;
-    let create = arguments.create(id.clone());
+    let mut id = generate_id("")?;
     let result = signals
         .unless(async {
+            let script = code::script(&arguments.exec.command);
+            let script =
+                script.map(|script| code::request(&script, &arguments.exec)).transpose()?;
             let request = arguments.exec.request().await?;
-            client.create_sandbox(&create).await.context("could not create the sandbox")?;
-            follow(&client, &id, &request, out).await
+            create(&client, &mut id, arguments.settings()).await?;
+            match script {
+                Some(script) => code::follow(&client, &id, None, &script, out).await,
+                None => follow(&client, &id, &request, out).await,
+            }
         })
         .await;
     // A second signal drops this and ends the program.
@@ -89,9 +99,9 @@ async fn destroy(client: &Client, id: &SandboxId, out: Output) {
 }
 
 impl Arguments {
-    fn create(&self, id: SandboxId) -> CreateSandbox {
+    /// All but the id.
+    fn settings(&self) -> CreateSandbox {
         CreateSandbox {
-            id: Some(id),
             image: self.image.clone(),
             resources: Resources {
                 memory_bytes: self.memory,
@@ -108,6 +118,31 @@ impl Arguments {
 }
 
 /// Never the id of another run: two must not meet in one sandbox.
-fn generate_id() -> anyhow::Result<SandboxId> {
-    Ok(format!("run-{}", random_name()?).parse()?)
+pub(super) fn generate_id(prefix: &str) -> anyhow::Result<SandboxId> {
+    Ok(format!("{prefix}run-{}", random_name()?).parse()?)
+}
+
+/// Creates a sandbox under `id`, or, if the client's key is for others, under one of those.
+pub(super) async fn create(
+    client: &Client,
+    id: &mut SandboxId,
+    settings: CreateSandbox,
+) -> anyhow::Result<()> {
+    let named = |id: &SandboxId| CreateSandbox { id: Some(id.clone()), ..settings.clone() };
+    let mut created = client.create_sandbox(&named(id)).await;
+    if let Some(prefix) = created.as_ref().err().and_then(prefix_of_key) {
+        *id = generate_id(prefix)?;
+        created = client.create_sandbox(&named(id)).await;
+    }
+    created.context("could not create the sandbox").map(drop)
+}
+
+/// What ids begin with that the client's key is for, if that is why a creation was refused.
+fn prefix_of_key(error: &ClientError) -> Option<&str> {
+    match error {
+        ClientError::Api { error, .. } if error.code == ErrorCode::Forbidden => {
+            error.details.get("prefix")?.as_str()
+        }
+        _ => None,
+    }
 }

@@ -10,7 +10,11 @@ use super::{Forward, forward};
 use crate::{app::App, extract::SANDBOXES};
 
 /// Routes whose answer takes as long as the work they ask for.
-const ENDLESS: [&str; 11] = [
+const ENDLESS: [&str; 15] = [
+    // An interpreter may take long to start, and code to run.
+    "/contexts",
+    "/contexts/{cid}/restart",
+    "/contexts/{cid}/run",
     "/exec",
     "/files:copy",
     "/files:move",
@@ -22,6 +26,7 @@ const ENDLESS: [&str; 11] = [
     "/processes/{pid}/stdin",
     "/processes/{pid}/wait",
     "/processes:kill",
+    "/run",
     "/sessions/{sid}/env",
 ];
 

@@ -1,6 +1,6 @@
 //! Ports of sandboxes: exposed, listed, hidden.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use api::{
     error::{ApiError, ErrorBody, ErrorCode},
@@ -11,10 +11,11 @@ use api::{
     },
 };
 use axum::{
+    Extension,
     body::Body,
     extract::{FromRequestParts, State},
 };
-use engine::Exposure;
+use engine::{Exposure, Key};
 use http::{Request, StatusCode, Uri, request::Parts};
 use http_body_util::{BodyExt, Empty, Limited};
 use jail::JailId;
@@ -51,11 +52,12 @@ const LISTENING_BYTES: usize = 512 * 1024;
 )]
 pub(super) async fn expose(
     State(app): State<App>,
+    Extension(key): Extension<Arc<Key>>,
     SandboxPath(id): SandboxPath,
     Json(request): Json<ExposePort>,
 ) -> Result<(StatusCode, axum::Json<ExposedPort>), Failure> {
     let engine = app.engine().await?;
-    let exposed = match engine.expose_port(&id, request).await {
+    let exposed = match engine.expose_port(&id, request, &key).await {
         Ok(exposed) => exposed,
         Err(error) => return Err(with_url(&app, &engine, &id, error).into()),
     };

@@ -24,6 +24,7 @@ fn run(programs: &[&str], argv: &[&str]) -> (Option<Failure>, String, wait::Stat
         envp: &words(&["A=b"]),
         cwd: root.as_fd(),
         stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
+        private: None,
         has_terminal: false,
         cgroup: None,
         tasks: &[],
@@ -77,6 +78,31 @@ fn a_program_that_cannot_run_is_reported_with_the_step() {
 }
 
 #[test]
+fn a_private_descriptor_is_the_program_s_third() {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let null = File::open("/dev/null").unwrap();
+    let root = File::open("/").unwrap();
+    let spawned = spawn(&Spawn {
+        programs: &words(&["/bin/sh"]),
+        argv: &words(&["sh", "-c", "ls /proc/self/fd >&3"]),
+        envp: &[],
+        cwd: root.as_fd(),
+        stdio: [null.as_fd(); 3],
+        private: Some(writer.as_fd()),
+        has_terminal: false,
+        cgroup: None,
+        tasks: &[],
+    })
+    .unwrap();
+    drop(writer);
+    wait::child(spawned.pid).unwrap();
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    // The fourth is what `ls` reads.
+    assert_eq!(text, "0\n1\n2\n3\n4\n");
+}
+
+#[test]
 fn a_cgroup_that_is_none_is_refused() {
     let null = File::open("/dev/null").unwrap();
     let root = File::open("/").unwrap();
@@ -86,6 +112,7 @@ fn a_cgroup_that_is_none_is_refused() {
         envp: &[],
         cwd: root.as_fd(),
         stdio: [null.as_fd(), null.as_fd(), null.as_fd()],
+        private: None,
         has_terminal: false,
         cgroup: Some(root.as_fd()),
         tasks: &[],
@@ -110,6 +137,7 @@ fn a_terminal_controls_the_program_s_session() {
             envp: &[],
             cwd: root.as_fd(),
             stdio: [terminal.as_fd(); 3],
+            private: None,
             has_terminal: true,
             cgroup: None,
             tasks: &[],
@@ -134,6 +162,7 @@ fn a_terminal_controls_the_program_s_session() {
         envp: &[],
         cwd: root.as_fd(),
         stdio: [null.as_fd(); 3],
+        private: None,
         has_terminal: true,
         cgroup: None,
         tasks: &[],

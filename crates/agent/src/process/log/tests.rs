@@ -25,6 +25,7 @@ fn all(log: &Log, mut cursor: u64) -> (Vec<(OutputStream, Vec<u8>)>, u64) {
                 missing += bytes;
                 false
             }
+            Read::Event { .. } => panic!("nobody put one in"),
             Read::Pending | Read::End => true,
         });
         if is_over {
@@ -180,4 +181,37 @@ async fn a_log_that_is_wanted_whole_waits_for_nobody() {
     }
     assert_eq!(log.describe().next_cursor, EXEC_OUTPUT_BYTES as u64);
     assert_eq!(log.refused(), AHEAD_BYTES);
+}
+
+#[test]
+fn events_are_read_whole_between_the_bytes() {
+    let log = log(Retention::Newest);
+    log.append(Stdout, b"ab".to_vec());
+    log.append_event(b"{}".to_vec(), false);
+    log.append(Stdout, b"c".to_vec());
+    log.close();
+    let event = |cursor| {
+        log.read(cursor, 1, |read| match read {
+            Read::Event { text, length } => Some((text.map(<[u8]>::to_vec), length)),
+            _ => None,
+        })
+    };
+    assert_eq!(event(1), None);
+    assert_eq!(event(2), Some((Some(b"{}".to_vec()), 2)));
+    assert_eq!(event(3), Some((None, 1)), "a cursor inside an event leads to its end");
+    assert_eq!(log.event(0), Some((b"{}".to_vec(), 4)));
+    assert_eq!(log.event(4), None);
+    assert_eq!(log.tail(Stdout, 5, 9), b"abc");
+}
+
+#[test]
+fn an_event_is_kept_whole_or_not_at_all() {
+    let log = log(Retention::Oldest);
+    log.append_event(vec![b'a'; RUN_RESULTS_BYTES - 1], false);
+    log.append_event(vec![b'b'; 2], false);
+    log.append_event(vec![b'c'; 1], false);
+    log.append_event(vec![b'd'; 2], true);
+    assert_eq!(log.refused(), 3, "what comes after a refused event is refused too");
+    let (_, next) = log.event(0).unwrap();
+    assert_eq!(log.event(next).unwrap().0, b"dd");
 }

@@ -190,6 +190,10 @@ pub(super) async fn find(log: &Log, matcher: &mut Matcher) -> Option<LogMatch> {
                 matcher.cut();
                 Next::More
             }
+            Read::Event { length, .. } => {
+                cursor += length;
+                Next::More
+            }
             Read::Pending => Next::Wait,
             Read::End => Next::End,
         });

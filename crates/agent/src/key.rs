@@ -1,10 +1,9 @@
-//! What makes an exec safe to repeat: the key of its request.
+//! What makes an exec or a run safe to repeat: the key of its request.
 
 use std::hash::{DefaultHasher, Hasher};
 
 use api::{
     error::{ApiError, ErrorCode},
-    exec::ExecRequest,
     limit::IDEMPOTENCY_KEY_CHARS,
 };
 use axum::http::HeaderMap;
@@ -13,11 +12,11 @@ const HEADER: &str = "idempotency-key";
 
 /// An `Idempotency-Key`.
 #[derive(Debug)]
-pub(super) struct Key(String);
+pub(crate) struct Key(String);
 
 impl Key {
     /// The request's key, if it has one.
-    pub(super) fn of(headers: &HeaderMap) -> Result<Option<Self>, ApiError> {
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Option<Self>, ApiError> {
         let Some(value) = headers.get(HEADER) else { return Ok(None) };
         let is_one = headers.get_all(HEADER).iter().count() == 1;
         match value.to_str() {
@@ -39,25 +38,25 @@ impl Key {
         }
     }
 
-    pub(super) fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
     /// Tells requests apart. Who finds two of one hash fools only the sandbox that is theirs.
-    pub(super) fn hash(request: &ExecRequest) -> u64 {
+    pub(crate) fn hash(request: &impl serde::Serialize) -> u64 {
         let mut hasher = DefaultHasher::new();
         // Not the bytes of the body: a client may write the same request in another order.
         hasher.write(&serde_json::to_vec(request).expect("a request came from JSON"));
         hasher.finish()
     }
 
-    pub(super) fn conflict(&self) -> ApiError {
+    pub(crate) fn conflict(&self) -> ApiError {
         let text =
             "the Idempotency-Key was used for another request; use a new one for a new request";
         ApiError::new(ErrorCode::IdempotencyConflict, text).with("key", self.as_str())
     }
 
-    pub(super) fn forgotten(&self) -> ApiError {
+    pub(crate) fn forgotten(&self) -> ApiError {
         let text = "nothing is known of a command with this Idempotency-Key, so its stream cannot go \
             on; it ran in an earlier life of the sandbox, or ended too long ago";
         ApiError::new(ErrorCode::ProcessNotFound, text).with("key", self.as_str())
@@ -66,7 +65,7 @@ impl Key {
 
 #[cfg(test)]
 mod tests {
-    use api::exec::{Command, Encoding};
+    use api::exec::{Command, Encoding, ExecRequest};
     use axum::http::HeaderValue;
 
     use super::*;

@@ -1,0 +1,209 @@
+//! One interpreter: a process with a socket to the agent, and two outputs.
+//!
+//! The socket is its descriptor 3, which programs that code starts do not inherit; its standard input
+//! is `/dev/null`. What code prints goes to the outputs and never to the socket.
+
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
+
+use api::{
+    error::{ApiError, ErrorCode},
+    exec::Command,
+    interpreter::Language,
+    process::OutputStream,
+};
+use sys::{
+    errno,
+    signal::SIGINT,
+    spawn::{Spawn, Step},
+    wait::Status,
+};
+use tokio::{
+    net::{UnixStream, unix::pipe},
+    time::timeout,
+};
+
+use super::{
+    frame::{Said, Wire},
+    language::Recipe,
+};
+use crate::{
+    init::Agent,
+    process::{
+        Exit, Output, StartError, Tree, c_string, not_started, output, programs, read_report,
+        refused,
+    },
+};
+
+/// How long an interpreter may take to start. Usual ones take a tenth of a second; a machine may be
+/// very busy, and what an image imports at the start of every Python may be much.
+const START_WAIT: Duration = Duration::from_secs(60);
+
+/// How long a killed process may take to end: only one that is stuck in the kernel takes any.
+const KILL_WAIT: Duration = Duration::from_secs(2);
+
+/// Bytes of what an interpreter that does not start said, for the error.
+const COMPLAINT_BYTES: usize = 4096;
+
+#[derive(Debug)]
+pub(super) struct Kernel {
+    agent: Arc<Agent>,
+    pub(super) pid: i32,
+    tree: Tree,
+    pub(super) exit: Exit,
+    pub(super) wire: Wire,
+    pub(super) stdout: Output,
+    pub(super) stderr: Output,
+    /// Of the last run.
+    pub(super) id: u64,
+}
+
+impl Kernel {
+    /// Starts an interpreter in `cwd` with these variables, and returns when it takes code.
+    pub(super) async fn start(
+        agent: &Arc<Agent>,
+        (language, recipe): (Language, &Recipe),
+        env: &BTreeMap<String, String>,
+        cwd: OwnedFd,
+    ) -> Result<Self, ApiError> {
+        let (mut kernel, report) = Self::spawn(agent, recipe, env, &cwd)?;
+        match timeout(START_WAIT, kernel.begin(recipe, language, report)).await {
+            Ok(Ok(())) => Ok(kernel),
+            Ok(Err(error)) => {
+                kernel.kill().await;
+                Err(error)
+            }
+            Err(_late) => {
+                kernel.kill().await;
+                let text = format!(
+                    "the {language} interpreter did not start within {} s",
+                    START_WAIT.as_secs()
+                );
+                Err(ApiError::new(ErrorCode::CommandExecutionError, text))
+            }
+        }
+    }
+
+    /// Makes the child. There is no await in here: the reaper must not run between the child's
+    /// birth and its entry in the reaper's list.
+    fn spawn(
+        agent: &Arc<Agent>,
+        recipe: &Recipe,
+        env: &BTreeMap<String, String>,
+        cwd: &OwnedFd,
+    ) -> Result<(Self, OwnedFd), ApiError> {
+        let all =
+            |texts: Vec<String>| -> Result<Vec<_>, _> { texts.into_iter().map(c_string).collect() };
+        let programs = all(programs(recipe.program, env.get("PATH").map(String::as_str)))?;
+        let argv = all(recipe.arguments.iter().map(|text| (*text).to_owned()).collect())?;
+        let envp = all(env.iter().map(|(name, value)| format!("{name}={value}")).collect())?;
+        let pipes = |error| not_started(&StartError::Pipes(error));
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(pipes)?;
+        ours.set_nonblocking(true).map_err(pipes)?;
+        let wire = Wire::new(UnixStream::from_std(ours).map_err(pipes)?);
+        let (stdout, stdout_end) = output(OutputStream::Stdout).map_err(pipes)?;
+        let (stderr, stderr_end) = output(OutputStream::Stderr).map_err(pipes)?;
+        let tasks: Vec<_> = agent.v1_tasks.iter().map(AsFd::as_fd).collect();
+        let cgroup =
+            agent.forest.plant().map_err(|error| not_started(&StartError::Cgroup(error)))?;
+        let spawned = sys::spawn::spawn(&Spawn {
+            programs: &programs,
+            argv: &argv,
+            envp: &envp,
+            cwd: cwd.as_fd(),
+            stdio: [agent.null.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()],
+            private: Some(theirs.as_fd()),
+            has_terminal: false,
+            cgroup: cgroup.as_ref().map(|cgroup| cgroup.dir.as_fd()),
+            tasks: &tasks,
+        });
+        let spawned = match spawned {
+            Ok(spawned) => spawned,
+            Err(error) => {
+                cgroup.iter().for_each(|cgroup| drop(agent.forest.fell(cgroup)));
+                return Err(not_started(&StartError::Clone(error)));
+            }
+        };
+        let kernel = Self {
+            agent: Arc::clone(agent),
+            pid: spawned.pid,
+            exit: Exit::new(agent.reaper.expect(spawned.pid)),
+            tree: Tree { cgroup, leader: spawned.pid, pidfd: spawned.pidfd },
+            wire,
+            stdout,
+            stderr,
+            id: 0,
+        };
+        Ok((kernel, spawned.report))
+    }
+
+    async fn begin(
+        &mut self,
+        recipe: &Recipe,
+        language: Language,
+        report: OwnedFd,
+    ) -> Result<(), ApiError> {
+        let mut report = Some(
+            pipe::Receiver::from_owned_fd(report)
+                .map_err(|error| not_started(&StartError::Pipes(error)))?,
+        );
+        if let Some(failure) = read_report(&mut report).await {
+            if failure.step == Step::Exec && failure.errno == errno::ENOENT {
+                let why = format!("there is no {}", recipe.program);
+                return Err(recipe.unavailable(language, recipe.program, &why));
+            }
+            let command = Command::Program(vec![recipe.program.to_owned()]);
+            return Err(refused(Some(failure), &command));
+        }
+        let sources: BTreeMap<_, _> = recipe.sources.iter().copied().collect();
+        let sources = serde_json::to_vec(&sources).expect("texts are JSON");
+        let said = match self.wire.send(&sources).await {
+            Ok(()) => self.wire.next().await,
+            Err(error) => Err(error),
+        };
+        match said.map(|frame| frame.said) {
+            Ok(Said::Ready) => Ok(()),
+            Ok(Said::Missing { what, why, version }) => {
+                let why = format!("{language} {version} is there, but: {why}");
+                Err(recipe.unavailable(language, &what, &why))
+            }
+            _ => Err(self.complaint(language).await),
+        }
+    }
+
+    /// Why it ended before it took code: what it said.
+    async fn complaint(&mut self, language: Language) -> ApiError {
+        let (_, said) = self.stderr.rest().await.unwrap_or((OutputStream::Stderr, Vec::new()));
+        let start = said.len().saturating_sub(COMPLAINT_BYTES);
+        let said = String::from_utf8_lossy(said.get(start..).unwrap_or_default()).into_owned();
+        let text = format!("the {language} interpreter did not start");
+        ApiError::new(ErrorCode::CommandExecutionError, text).with("stderr", said)
+    }
+
+    /// Interrupts what runs in it, as Ctrl-C does.
+    pub(super) fn interrupt(&self) {
+        self.tree.signal_group(SIGINT);
+    }
+
+    /// Ends it with everything that it started, and says how it ended. It may have ended before.
+    pub(super) async fn kill(&mut self) -> Option<Status> {
+        if self.exit.now().is_none() {
+            self.tree.kill();
+        } else {
+            self.tree.kill_rest();
+        }
+        let status = timeout(KILL_WAIT, self.exit.wait()).await.ok();
+        self.tree.cgroup.iter().for_each(|cgroup| drop(self.agent.forest.fell(cgroup)));
+        status
+    }
+
+    /// Gives what it still starts or runs to nobody, when it has ended by itself.
+    pub(super) fn leave(&mut self) {
+        self.tree.kill_rest();
+        self.tree.cgroup.iter().for_each(|cgroup| drop(self.agent.forest.fell(cgroup)));
+    }
+}

@@ -1,0 +1,39 @@
+//! The default image, for tests that need what it has.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+use crate::Server;
+
+/// The directory with the default image as its recipe says now, shared by all tests and with the
+/// demo. Whoever comes first builds it, which takes minutes and the network the first time; its steps
+/// are kept, so later changes of the recipe take less.
+///
+/// # Panics
+/// When it cannot be built.
+#[must_use]
+pub fn default_images(binary: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let root = root.canonicalize().expect("the repository is there");
+    let (recipe, state) = (root.join("images/default"), root.join("target/demo"));
+    fs::create_dir_all(&state).expect("target can be written");
+    let lock = File::create(root.join("target/demo.lock")).expect("target can be written");
+    lock.lock().expect("a file can be locked");
+    let text = fs::read(recipe.join("Dockerfile")).expect("there is a recipe");
+    let built = root.join("target/demo.image");
+    if fs::read(&built).ok().as_ref() != Some(&text) {
+        build(binary, &state, &recipe);
+        fs::write(&built, text).expect("target can be written");
+    }
+    state.join("images")
+}
+
+fn build(binary: &str, state: &Path, recipe: &Path) {
+    let server = Server::start_in(binary, state, &[]);
+    let recipe = recipe.to_str().expect("the path is UTF-8");
+    let built = server.command(["image", "build", "--tag", "default", recipe]).output();
+    let built = built.expect("the binary starts");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+}

@@ -1,0 +1,137 @@
+//! How code ends that does not end by itself, and what becomes of its context.
+
+use serde_json::json;
+use testkit::api::{exec::Ending, interpreter::CodeErrorKind};
+
+use super::{RUN, SANDBOX, run, run_in, server, value};
+
+#[tokio::test]
+async fn a_timeout_interrupts_and_keeps_the_context() {
+    let server = server();
+    run(&server, "kept = 1; import time, asyncio, os, subprocess").await;
+    for code in [
+        "time.sleep(60)",
+        "while True: pass",
+        "await asyncio.sleep(60)",
+        "asyncio.run(asyncio.sleep(60))",
+        "!sleep 60",
+        "os.system('sleep 60')",
+        "subprocess.run(['sleep', '60'])",
+        "print('before')\ntime.sleep(60)",
+    ] {
+        let result = run_in(&server, RUN, code, json!({"timeoutMs": 300})).await;
+        let error = result.error.unwrap();
+        assert_eq!(
+            (error.kind, error.name.as_str()),
+            (CodeErrorKind::Timeout, "TimeoutError"),
+            "{code}"
+        );
+        assert!(!result.context_reset, "{code}");
+        assert!(result.duration_ms >= 300, "{code}");
+        if code.starts_with("print") {
+            assert_eq!(result.logs.stdout, ["before\n"]);
+            assert_eq!(error.line_number, Some(2));
+            assert!(error.traceback.join("\n").contains("----> 2 time.sleep(60)"), "{error:?}");
+        }
+        assert_eq!(value(&server, "kept").await, "1", "{code}");
+    }
+    assert_eq!(server.shell("s", "pgrep -c sleep || true").await, "0\n");
+}
+
+#[tokio::test]
+async fn code_that_does_not_obey_is_killed_and_its_context_starts_afresh() {
+    let server = server();
+    run(&server, "lost = 1").await;
+    let code = "import time\nwhile True:\n    try:\n        time.sleep(1)\n    except BaseException:\n        pass";
+    let result = run_in(&server, RUN, code, json!({"timeoutMs": 200})).await;
+    let error = result.error.unwrap();
+    assert_eq!((error.kind, error.ending), (CodeErrorKind::Timeout, Some(Ending::Timeout)));
+    assert!(error.value.contains("did not obey"), "{error:?}");
+    assert!(result.context_reset);
+    assert_eq!(run(&server, "lost").await.error.unwrap().name, "NameError");
+}
+
+#[tokio::test]
+async fn every_end_of_an_interpreter_is_typed_and_the_next_run_has_another() {
+    let server = server();
+    let one_gib = json!({"id": "s", "resources": {"memoryBytes": 512 * 1024 * 1024}});
+    let made = server.post("/v1/sandboxes", &one_gib).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    for (code, kind, ending) in [
+        ("import os; os._exit(4)", CodeErrorKind::Exited, Ending::Exited { code: 4 }),
+        (
+            "import ctypes; ctypes.string_at(0)",
+            CodeErrorKind::Crashed,
+            Ending::Signaled { signal: 11 },
+        ),
+        (
+            "import os; os.kill(os.getpid(), 9)",
+            CodeErrorKind::Crashed,
+            Ending::Signaled { signal: 9 },
+        ),
+        (
+            "hoard = [bytearray(1 << 20) for _ in range(4096)]",
+            CodeErrorKind::OutOfMemory,
+            Ending::OutOfMemory,
+        ),
+    ] {
+        run(&server, "lost = 1").await;
+        let result = run(&server, &format!("print('before')\n{code}")).await;
+        let error = result.error.unwrap();
+        assert_eq!((error.kind, error.ending), (kind, Some(ending)), "{code}");
+        assert_eq!(result.logs.stdout, ["before\n"], "{code}");
+        assert!(result.context_reset, "{code}");
+        if kind == CodeErrorKind::Crashed && code.contains("ctypes") {
+            assert!(result.logs.stderr.concat().contains("string_at"), "says where");
+        }
+        let after = run(&server, "lost").await;
+        assert_eq!(after.error.unwrap().name, "NameError", "{code}");
+        assert_eq!(after.execution_count, 1, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn sys_exit_is_an_error_and_keeps_the_context() {
+    let server = server();
+    run(&server, "kept = 1").await;
+    for code in ["import sys; sys.exit(3)", "exit()", "quit()", "raise SystemExit(3)"] {
+        let result = run(&server, code).await;
+        assert_eq!(result.error.unwrap().name, "SystemExit", "{code}");
+        assert!(!result.context_reset, "{code}");
+        assert_eq!(value(&server, "kept").await, "1", "{code}");
+    }
+}
+
+#[tokio::test]
+async fn who_comes_after_a_silent_end_is_told_before_code_runs() {
+    let server = server();
+    let pid = value(&server, "import os; lost = 1; os.getpid()").await;
+    server
+        .shell("s", &format!("kill -SEGV {pid}; while kill -0 {pid} 2>/dev/null; do :; done"))
+        .await;
+    let result = run(&server, "open('/workspace/ran', 'w').close()").await;
+    let error = result.error.unwrap();
+    assert_eq!(
+        (error.kind, error.ending),
+        (CodeErrorKind::Crashed, Some(Ending::Signaled { signal: 11 }))
+    );
+    assert!(result.context_reset);
+    assert_eq!(server.shell("s", "ls /workspace").await, "");
+    assert_eq!(value(&server, "1 + 1").await, "2");
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_interrupts_its_code() {
+    let server = server();
+    run(&server, "kept = 1; import time").await;
+    let body = json!({"code": "open('/workspace/began', 'w').close()\ntry:\n    time.sleep(600)\n\
+        except KeyboardInterrupt:\n    open('/workspace/interrupted', 'w').close()\n    raise"});
+    let request = server.request(testkit::reqwest::Method::POST, RUN).json(&body);
+    let caller = tokio::spawn(request.send());
+    server.shell("s", "until [ -e /workspace/began ]; do sleep 0.01; done").await;
+    caller.abort();
+    server.shell("s", "until [ -e /workspace/interrupted ]; do sleep 0.01; done").await;
+    assert_eq!(value(&server, "kept").await, "1");
+    let list = server.get(&format!("{SANDBOX}/processes")).await;
+    assert_eq!(list.json["processes"], json!([]));
+}

@@ -1,0 +1,121 @@
+//! What code in a context must not do.
+
+use serde_json::{Value, json};
+use testkit::Server;
+
+const RUN: &str = "/v1/sandboxes/s/run";
+
+/// A server whose sandboxes have interpreters.
+fn server() -> Server {
+    Server::start_with_default_image(env!("CARGO_BIN_EXE_sandbar"))
+}
+
+/// What code shows at its end, or its error.
+async fn run(server: &Server, path: &str, language: &str, code: &str) -> Value {
+    let body = json!({"code": code, "language": language});
+    let answer = server.post(path, &body).await;
+    assert_eq!(answer.status, 200, "{code}: {}", answer.text);
+    match answer.json["results"].as_array().and_then(|results| results.last()) {
+        Some(result) => result["text"].clone(),
+        None => answer.json["error"]["name"].clone(),
+    }
+}
+
+#[tokio::test]
+async fn interpreters_have_no_more_rights_than_commands() {
+    let server = server();
+    let status = "grep -E '^(NoNewPrivs|Seccomp|Seccomp_filters|CapBnd|CapEff):' /proc/self/status | tr -d '\\t' | paste -sd,";
+    let command = server.shell("s", status).await;
+    let code = format!("import subprocess; subprocess.getoutput({status:?})");
+    let python = run(&server, RUN, "python", &code).await;
+    assert_eq!(python, json!(format!("'{}'", command.trim())), "programs that code starts");
+    let code = "','.join(l.replace('\\t', '').strip() for l in open('/proc/self/status') if l.startswith(('NoNewPrivs', 'Seccomp', 'CapBnd', 'CapEff')))";
+    let own = run(&server, RUN, "python", code).await;
+    let sorted = |text: &str| {
+        let mut fields: Vec<_> =
+            text.trim().trim_matches('\'').split(',').map(str::to_owned).collect();
+        fields.sort();
+        fields
+    };
+    assert_eq!(sorted(own.as_str().unwrap()), sorted(&command), "the interpreter itself");
+}
+
+#[tokio::test]
+async fn interpreters_inherit_no_descriptor_but_their_own() {
+    let server = server();
+    let code = "import os\n{fd: os.readlink(f'/proc/self/fd/{fd}').split(':')[0] for fd in range(4)}, \
+        [fd for fd in range(3, 64) if os.path.exists(f'/proc/self/fd/{fd}') and os.stat(fd).st_mode & 0o170000 == 0o140000]";
+    let seen = run(&server, RUN, "python", code).await;
+    let expected = "({0: '/dev/null', 1: 'pipe', 2: 'pipe', 3: 'socket'}, [3";
+    assert!(seen.as_str().unwrap().starts_with(expected), "{seen}");
+    let code = "import subprocess; subprocess.run('ls /proc/self/fd', shell=True, close_fds=False, capture_output=True, text=True).stdout.split()";
+    let inherited = run(&server, RUN, "python", code).await;
+    assert_eq!(inherited, "['0', '1', '2', '3']", "the last is the directory that is read");
+}
+
+#[tokio::test]
+async fn cannot_touch_the_agent_from_a_context() {
+    let server = server();
+    for (language, code, expected) in [
+        ("python", "open('/proc/1/mem', 'rb')", "PermissionError"),
+        ("python", "open('/proc/1/environ').read()", "PermissionError"),
+        ("python", "import os; os.readlink('/proc/1/fd/3')", "PermissionError"),
+        ("python", "import ctypes; ctypes.CDLL(None).ptrace(16, 1, 0, 0)", "-1"),
+        ("python", "import ctypes; ctypes.CDLL(None).unshare(0x10000000)", "-1"),
+        (
+            "python",
+            "import ctypes; ctypes.CDLL(None).mount(b'none', b'/mnt', b'tmpfs', 0, 0)",
+            "-1",
+        ),
+        ("javascript", "require('fs').readFileSync('/proc/1/environ')", "Error"),
+    ] {
+        assert_eq!(run(&server, RUN, language, code).await, expected, "{code}");
+    }
+    // A signal does not end the init of a pid namespace from inside of it.
+    run(&server, RUN, "python", "import os; os.kill(1, 9)").await;
+    assert_eq!(run(&server, RUN, "python", "6 * 7").await, "42");
+}
+
+#[tokio::test]
+async fn contexts_and_sandboxes_never_see_each_other_s_variables() {
+    let server = server();
+    for round in 0..20 {
+        let made = server.post("/v1/sandboxes/s/contexts", &json!({"id": "again"})).await;
+        assert_eq!(made.status, 201, "{round}: {}", made.text);
+        let path = "/v1/sandboxes/s/contexts/again/run";
+        assert_eq!(run(&server, path, "python", "secret").await, "NameError", "{round}");
+        run(&server, path, "python", &format!("secret = {round}")).await;
+        assert_eq!(run(&server, RUN, "python", "secret").await, "NameError", "{round}");
+        assert_eq!(server.delete("/v1/sandboxes/s/contexts/again").await.status, 204);
+    }
+    run(&server, RUN, "python", "import os; secret = 1; os.environ['SECRET'] = '1'").await;
+    let other = "/v1/sandboxes/other/run";
+    assert_eq!(run(&server, other, "python", "secret").await, "NameError");
+    let answer = server.get("/v1/sandboxes/other/contexts/again").await;
+    assert_eq!(answer.code(), "CONTEXT_NOT_FOUND");
+    // Nothing of chance is the same in two contexts.
+    let chance = "import random, os; (random.random(), os.urandom(8), hash('x'))";
+    let (one, two) =
+        (run(&server, RUN, "python", chance).await, run(&server, other, "python", chance).await);
+    assert_ne!(one, two);
+}
+
+#[tokio::test]
+async fn lies_on_the_way_to_the_agent_harm_the_liar_alone() {
+    let server = server();
+    for lie in [
+        r"b'\xff\xff\xff\xff' + b'x' * 100",
+        r"b'\x00\x00\x00\x02{}'",
+        r"b'\x00\x00\x00\x05hello'",
+        r#"b'\x00\x00\x00\x22{"id": 1, "op": "end", "count": 99}'"#,
+        r#"(lambda t: len(t).to_bytes(4, 'big') + t)(b'{"id":1,"op":"result","main":true,"data":' + b'[' * 100000 + b'}')"#,
+    ] {
+        let code = format!("import os; os.write(3, {lie}); os.write(3, {lie})");
+        let body = json!({"code": code, "timeoutMs": 2000});
+        let answer = server.post(RUN, &body).await;
+        assert_eq!(answer.status, 200, "{lie}: {}", answer.text);
+        assert_eq!(server.shell("s", "echo lives").await, "lives\n", "{lie}");
+        server.post("/v1/sandboxes/s/contexts/default-python/restart", &json!({})).await;
+        assert_eq!(run(&server, RUN, "python", "6 * 7").await, "42", "{lie}");
+    }
+}
