@@ -16,8 +16,7 @@ def neighbour(name):
 
 
 for name in FILES:
-    @probe("I10" if name in ("vmstat", "zoneinfo", "buddyinfo", "softirqs", "swaps") else "I01",
-           f"/proc/{name}")
+    @probe("I01", f"/proc/{name}")
     def _(name=name):
         if not os.path.exists(f"/proc/{name}"):
             raise Absent("the kernel has no such file")

@@ -1,7 +1,9 @@
 //! The probes of `attacks/`, in a sandbox, where all must hold, and in the control jail, where
 //! nearly all must break: a probe that cannot fail proves nothing.
 //!
-//! Whoever wants the figures: `cargo test -p cli --test security attack -- --nocapture`.
+//! Whoever wants the figures: `cargo test -p cli --test security -- --nocapture probes_`.
+
+#![expect(clippy::print_stdout, reason = "the figures are for whoever asks for them")]
 
 use std::{
     collections::BTreeSet,
@@ -17,9 +19,9 @@ mod table;
 
 /// What a probe is, and how probes are run.
 const FRAME: &str = include_str!("../../attacks/probe.py");
-const ESCAPE: &str = include_str!("../../attacks/escape.py");
-const LEAK: &str = include_str!("../../attacks/leak.py");
-const EXHAUSTION: &str = include_str!("../../attacks/exhaustion.py");
+pub(crate) const ESCAPE: &str = include_str!("../../attacks/escape.py");
+pub(crate) const LEAK: &str = include_str!("../../attacks/leak.py");
+pub(crate) const EXHAUSTION: &str = include_str!("../../attacks/exhaustion.py");
 
 /// The weakened jail.
 const CONTROL: &str = include_str!("attack/control.sh");
@@ -29,10 +31,10 @@ const CONTROL: &str = include_str!("attack/control.sh");
 const MUST_BREAK_PERCENT: usize = 90;
 
 /// A variable of the server's own environment that no sandbox may see.
-const CANARY: &str = "sbk_canary_0123456789_0123456789_01234567";
+pub(crate) const CANARY: &str = "sbk_canary_0123456789_0123456789_01234567";
 
 #[derive(Debug, Deserialize)]
-struct Finding {
+pub(crate) struct Finding {
     id: String,
     what: String,
     outcome: String,
@@ -44,12 +46,12 @@ fn program(group: &str) -> String {
 }
 
 fn findings(lines: &str) -> Vec<Finding> {
-    let finding = |line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{lines}"));
+    let finding = |line| serde_json::from_str(line).expect("a probe says one line of JSON");
     lines.lines().map(finding).collect()
 }
 
 /// What the host's side of the comparison knows.
-fn facts_of_the_host() -> Value {
+pub(crate) fn facts_of_the_host() -> Value {
     let mut child = Command::new("python3")
         .args(["-", "facts"])
         .stdin(Stdio::piped())
@@ -64,7 +66,7 @@ fn facts_of_the_host() -> Value {
 }
 
 /// Runs `group` in sandbox `s`, beside the sandbox `neighbour`.
-async fn in_a_sandbox(server: &Server, group: &str, facts: &Value) -> Vec<Finding> {
+pub(crate) async fn in_a_sandbox(server: &Server, group: &str, facts: &Value) -> Vec<Finding> {
     let limits = json!({"memoryBytes": 256 << 20, "pids": 128, "cpuMillis": 1000});
     let created = server.post("/v1/sandboxes", &json!({"id": "s", "resources": limits})).await;
     assert!(created.status < 300, "{}", created.text);
@@ -82,7 +84,7 @@ async fn in_a_sandbox(server: &Server, group: &str, facts: &Value) -> Vec<Findin
 }
 
 /// Runs `group` in the control jail with the namespaces that `unshare` names.
-fn in_the_control_jail(group: &str, unshare: &[&str], facts: &Value) -> Vec<Finding> {
+pub(crate) fn in_the_control_jail(group: &str, unshare: &[&str], facts: &Value) -> Vec<Finding> {
     let mut program_file = tempfile::NamedTempFile::new().expect("a file can be made");
     program_file.write_all(program(group).as_bytes()).expect("it can be written");
     let mut facts = facts.clone();
@@ -112,7 +114,7 @@ fn count(findings: &[Finding], outcome: &str) -> usize {
 }
 
 /// Fails unless `held` all held and enough of `broke` broke.
-fn judge(name: &str, held: &[Finding], broke: &[Finding]) {
+pub(crate) fn judge(name: &str, held: &[Finding], broke: &[Finding]) {
     let ids: BTreeSet<&str> = held.iter().map(|finding| finding.id.as_str()).collect();
     let tried = broke.len() - count(broke, "absent");
     println!(
@@ -137,76 +139,10 @@ fn judge(name: &str, held: &[Finding], broke: &[Finding]) {
     assert!(count(broke, "broken") * 100 >= tried * MUST_BREAK_PERCENT, "{stood:#?}");
 }
 
-fn server() -> Server {
+/// A server with the canary in its environment.
+pub(crate) fn server() -> Server {
     Server::start_with(env!("CARGO_BIN_EXE_sandbar"), &[("KEY", CANARY)])
 }
 
-/// Of section E; the ids are in `attacks/escape.py`.
-#[tokio::test]
-async fn nothing_in_a_sandbox_escapes() {
-    let server = server();
-    let facts = json!({"host": facts_of_the_host()});
-
-    let held = in_a_sandbox(&server, ESCAPE, &facts).await;
-
-    let apart = ["--pid", "--uts", "--ipc", "--net"];
-    judge("escape", &held, &in_the_control_jail(ESCAPE, &apart, &facts));
-    assert_eq!(server.shell("s", "echo alive").await, "alive\n");
-}
-
-/// Of section I; the ids are in `attacks/leak.py`.
-#[tokio::test]
-async fn nothing_of_the_host_leaks() {
-    let server = server();
-    let name = format!("sandbar-attack-{}", server.slot().name());
-    let of_the_host = HostObjects::make(&name);
-    let facts = json!({"host": facts_of_the_host(), "canary": CANARY, "abstract": name});
-
-    let held = in_a_sandbox(&server, LEAK, &facts).await;
-
-    // It shares the host's processes, network and memory, of which it must therefore see something.
-    judge("leak", &held, &in_the_control_jail(LEAK, &[], &facts));
-    drop(of_the_host);
-}
-
-/// Of section Q; the ids are in `attacks/exhaustion.py`.
-#[tokio::test]
-async fn nobody_takes_more_than_a_share() {
-    let server = server();
-    let facts = json!({"host": facts_of_the_host()});
-
-    let held = in_a_sandbox(&server, EXHAUSTION, &facts).await;
-
-    let apart = ["--pid", "--uts", "--ipc", "--net"];
-    judge("exhaustion", &held, &in_the_control_jail(EXHAUSTION, &apart, &facts));
-    assert_eq!(server.shell("s", "echo alive").await, "alive\n");
-    assert_eq!(server.shell("neighbour", "echo well").await, "well\n");
-}
-
-/// What the host has and no sandbox may see: a local socket, shared memory.
-struct HostObjects {
-    _socket: std::os::unix::net::UnixListener,
-    segment: String,
-    file: String,
-}
-
-impl HostObjects {
-    fn make(name: &str) -> Self {
-        use std::os::{linux::net::SocketAddrExt, unix::net};
-        let address = net::SocketAddr::from_abstract_name(name).expect("it is short");
-        let socket = net::UnixListener::bind_addr(&address).expect("nobody else has the name");
-        let made = Command::new("ipcmk").args(["-M", "4096"]).output().expect("ipcmk runs").stdout;
-        let made = String::from_utf8_lossy(&made).into_owned();
-        let segment = made.rsplit(' ').next().unwrap_or_default().trim().to_owned();
-        let file = format!("/dev/shm/{name}");
-        std::fs::write(&file, "x").expect("/dev/shm can be written");
-        Self { _socket: socket, segment, file }
-    }
-}
-
-impl Drop for HostObjects {
-    fn drop(&mut self) {
-        drop(Command::new("ipcrm").args(["-m", &self.segment]).status());
-        drop(std::fs::remove_file(&self.file));
-    }
-}
+/// Namespaces of the control jail that keep what happens in it from the host.
+pub(crate) const APART: [&str; 4] = ["--pid", "--uts", "--ipc", "--net"];
