@@ -146,6 +146,8 @@ impl Server {
                 return Ok(Done { reply, pidfd: Some(pidfd), spent });
             }
             Request::Kill(jail) => self.cgroups.destroy(jail)?,
+            Request::Freeze(jail) => self.cgroups.freeze(jail)?,
+            Request::Thaw(jail) => self.cgroups.thaw(jail)?,
             Request::RemoveFiles(jail) => self.remove_files(jail)?,
             Request::Jails(from) => {
                 return Ok(Reply::Jails(self.cgroups.jails(from, JAILS_PER_REPLY)?).into());

@@ -40,6 +40,10 @@ pub(crate) enum Request {
     SetUpNetwork,
     /// Remove the network and the node's cgroups.
     TearDown,
+    /// Stop its processes where they are.
+    Freeze(JailId),
+    /// Let them go on.
+    Thaw(JailId),
 }
 
 /// What it answers.
@@ -82,6 +86,8 @@ impl Request {
             Self::Jails(from) => w.kind_and_jail(3, *from),
             Self::SetUpNetwork => w.u8(4),
             Self::TearDown => w.u8(5),
+            Self::Freeze(jail) => w.kind_and_jail(6, *jail),
+            Self::Thaw(jail) => w.kind_and_jail(7, *jail),
         }
         w.0
     }
@@ -96,6 +102,8 @@ impl Request {
             3 => Self::Jails(JailId(r.u64()?)),
             4 => Self::SetUpNetwork,
             5 => Self::TearDown,
+            6 => Self::Freeze(JailId(r.u64()?)),
+            7 => Self::Thaw(JailId(r.u64()?)),
             _ => return Err(Malformed),
         };
         r.end(request)
@@ -271,6 +279,8 @@ mod tests {
             Request::Jails(JailId(5)),
             Request::SetUpNetwork,
             Request::TearDown,
+            Request::Freeze(JailId(8)),
+            Request::Thaw(JailId(9)),
         ]
     }
 
