@@ -20,8 +20,10 @@
 mod engine;
 
 mod build;
+mod checkpoint;
 mod create;
 mod destroy;
+mod fork;
 mod freeze;
 mod list;
 mod port;

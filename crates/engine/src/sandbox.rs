@@ -1,7 +1,10 @@
 //! A handle to one sandbox: who it is, and where it is in its life. What is done to it is in
 //! `create.rs` and `destroy.rs`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use api::{
     id::SandboxId,
@@ -11,9 +14,11 @@ use jail::JailId;
 use tokio::sync::watch;
 
 use crate::{
-    EngineError, error,
+    EngineError,
+    checkpoint::Checkpoints,
+    error,
     port::Ports,
-    record::SandboxRecord,
+    record::{Files, Origin, SandboxRecord},
     settings::Settings,
     state::{Admission, AgentIdentity, Operation, State, admit},
 };
@@ -32,6 +37,11 @@ pub(crate) struct Sandbox {
     pub(crate) image_digest: String,
     pub(crate) created_at_ms: i64,
     pub(crate) ports: Ports,
+    pub(crate) checkpoints: Checkpoints,
+    /// Whose files it begins with, when it is new and a fork.
+    pub(crate) origin: Option<Origin>,
+    /// Changed by whoever was admitted.
+    files: Mutex<Files>,
     /// Its state is assigned by whoever was admitted, see [`crate::state`]. Its lock is never held
     /// across an await and nothing is called under it.
     life: watch::Sender<Life>,
@@ -69,11 +79,33 @@ impl Drop for InUse {
 impl Sandbox {
     /// The sandbox of a record.
     pub(crate) fn new(record: SandboxRecord, state: State) -> Self {
-        let SandboxRecord { id, jail, slot, settings, image_digest, created_at_ms, phase: _ } =
-            record;
+        let SandboxRecord { id, jail, slot, settings, image_digest, created_at_ms, .. } = record;
+        let (files, origin) = (Mutex::new(record.files), record.origin);
         let life = watch::Sender::new(Life { state, users: 0 });
-        let ports = Ports::default();
-        Self { id, jail, slot, settings, image_digest, created_at_ms, ports, life }
+        let (ports, checkpoints) = (Ports::default(), Checkpoints::default());
+        Self {
+            id,
+            jail,
+            slot,
+            settings,
+            image_digest,
+            created_at_ms,
+            ports,
+            checkpoints,
+            origin,
+            files,
+            life,
+        }
+    }
+
+    /// Where its own files are.
+    pub(crate) fn files(&self) -> Files {
+        *self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// They are there now: for whoever was admitted.
+    pub(crate) fn set_files(&self, files: Files) {
+        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
     }
 
     /// Where it is now.

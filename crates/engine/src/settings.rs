@@ -22,7 +22,7 @@ const MIN_PIDS: u32 = 8;
 const MIN_CPU_MILLIS: u32 = 10;
 
 /// Least bytes of disk: below this not even the file system's own bookkeeping fits.
-const MIN_DISK_BYTES: u64 = 16 * 1024 * 1024;
+pub(crate) const MIN_DISK_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What a sandbox was asked to be, with everything filled in. Does not change during its life.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,7 +145,7 @@ fn check_env(env: &BTreeMap<String, String>) -> Result<(), EngineError> {
     Ok(())
 }
 
-fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), EngineError> {
+pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), EngineError> {
     if labels.len() > LABELS {
         return Err(error::invalid("labels", &format!("more than {LABELS} labels")));
     }

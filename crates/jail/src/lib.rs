@@ -38,4 +38,4 @@ pub use launcher::{JailFiles, Launched, Launcher, sealed_program};
 pub use server::launcher_main;
 pub use spec::{Bind, Hostname, JailId, JailSpec, Limits, NodeNetwork, NodeSpec};
 pub use start_time::start_time;
-pub use volume::{Volumes, own_mounts, volume_bytes};
+pub use volume::{Volumes, own_mounts, sync_volumes, volume_bytes};

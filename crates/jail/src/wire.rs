@@ -41,6 +41,15 @@ pub(crate) enum Request {
     SetUpNetwork,
     /// Make the node's volumes exist.
     SetUpVolumes,
+    /// Make a volume a copy of another.
+    CopyVolume {
+        /// The one that is copied.
+        from: JailId,
+        /// The copy, which is not there yet.
+        to: JailId,
+        /// Nothing changes in the copy.
+        is_read_only: bool,
+    },
     /// Remove the network and the node's cgroups.
     TearDown,
     /// Stop its processes where they are.
@@ -96,6 +105,11 @@ impl Request {
             Self::Freeze(jail) => w.kind_and_jail(6, *jail),
             Self::Thaw(jail) => w.kind_and_jail(7, *jail),
             Self::SetUpVolumes => w.u8(8),
+            Self::CopyVolume { from, to, is_read_only } => {
+                w.kind_and_jail(9, *from);
+                w.u64(to.0);
+                w.u8((*is_read_only).into());
+            }
         }
         w.0
     }
@@ -113,6 +127,15 @@ impl Request {
             6 => Self::Freeze(JailId(r.u64()?)),
             7 => Self::Thaw(JailId(r.u64()?)),
             8 => Self::SetUpVolumes,
+            9 => Self::CopyVolume {
+                from: JailId(r.u64()?),
+                to: JailId(r.u64()?),
+                is_read_only: match r.u8()? {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(Malformed),
+                },
+            },
             _ => return Err(Malformed),
         };
         r.end(request)
@@ -303,6 +326,8 @@ mod tests {
             Request::Jails(JailId(5)),
             Request::SetUpNetwork,
             Request::SetUpVolumes,
+            Request::CopyVolume { from: JailId(3), to: JailId(1 << 33), is_read_only: true },
+            Request::CopyVolume { from: JailId(3), to: JailId(4), is_read_only: false },
             Request::TearDown,
             Request::Freeze(JailId(8)),
             Request::Thaw(JailId(9)),
