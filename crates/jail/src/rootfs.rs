@@ -17,6 +17,7 @@ use sys::{
 
 use crate::{
     error::{InStep, JailError},
+    figures::Figures,
     spec::{JailId, NodeSpec},
 };
 
@@ -72,6 +73,8 @@ pub(crate) struct JailMounts {
     pub(crate) root: OwnedFd,
     /// `/dev`.
     pub(crate) dev: OwnedFd,
+    /// See [`crate::figures`].
+    pub(crate) figures: OwnedFd,
     /// Trees of the host, read-only.
     pub(crate) binds: Vec<OwnedFd>,
     /// The views of the layers that the root is made of: not needed any more, but closing a mount
@@ -111,9 +114,9 @@ impl NodeFiles {
     pub(crate) fn mounts(
         &self,
         jail: JailId,
-        uid_base: u32,
-        user: BorrowedFd<'_>,
+        (uid_base, user): (u32, BorrowedFd<'_>),
         (layers, binds): (&[OwnedFd], &[OwnedFd]),
+        figures: &Figures,
     ) -> Result<JailMounts, JailError> {
         let dir = self.jail_dir(jail);
         for part in ["upper", "work"] {
@@ -133,9 +136,10 @@ impl NodeFiles {
         let identity = FileIdentity::assume(uid_base).in_step(STEP)?;
         let root = overlay(&own, &lower).in_step(STEP);
         let dev = device_directory().in_step("dev");
+        let figures = figures.directory().in_step("figures");
         identity.resume().in_step(STEP)?;
         lower.push(own);
-        Ok(JailMounts { root: root?, dev: dev?, binds, spent: lower })
+        Ok(JailMounts { root: root?, dev: dev?, figures: figures?, binds, spent: lower })
     }
 }
 

@@ -21,6 +21,7 @@ use sys::{
 use crate::{
     cgroup::NodeCgroups,
     error::{InStep, JailError},
+    figures::Machine,
     launch,
     launcher::Launched,
     network::HostNetwork,
@@ -39,6 +40,8 @@ pub(crate) struct Server {
     pub(crate) network: Option<HostNetwork>,
     /// The system calls a jail may make.
     pub(crate) filter: Vec<sys::seccomp::Instruction>,
+    /// What the figures of jails are made from.
+    pub(crate) machine: Machine,
     /// The executable that the agents run: this process's own, which is sealed.
     pub(crate) program: OwnedFd,
 }
@@ -104,6 +107,7 @@ impl Server {
             files: NodeFiles::open(&node)?,
             network: HostNetwork::open(&node)?,
             filter: policy::agent_filter(),
+            machine: Machine::look()?,
             program: program.into(),
             node,
         })

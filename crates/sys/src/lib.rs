@@ -9,6 +9,8 @@
 #![warn(missing_docs)]
 #![expect(unsafe_code, reason = "the only crate that calls the kernel")]
 
+pub mod clock;
+pub mod cpu;
 pub mod credentials;
 pub mod error;
 pub mod fd;
