@@ -23,6 +23,7 @@ mod sandbox;
 mod session;
 mod shell;
 mod terminal;
+mod volume;
 mod watch;
 
 /// A server for one test.
