@@ -223,6 +223,7 @@ fn engine_config(config: &Config) -> EngineConfig {
         max_sandboxes: config.node.max_sandboxes,
         uid_base: config.node.uid_base,
         proxies: config.node.proxies.clone(),
+        warm: agent::warm::version(),
     }
 }
 

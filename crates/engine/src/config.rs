@@ -22,4 +22,6 @@ pub struct EngineConfig {
     pub uid_base: u32,
     /// Proxy variables (`http_proxy`, `https_proxy`, `no_proxy`) for the commands of image builds.
     pub proxies: BTreeMap<String, String>,
+    /// Names what keeps warm starts in images: those of another agent are of no use to this one's.
+    pub warm: String,
 }

@@ -160,6 +160,7 @@ pub(crate) mod tests {
             max_sandboxes: 10,
             uid_base: 1 << 20,
             proxies: BTreeMap::new(),
+            warm: String::new(),
         }
     }
 

@@ -54,7 +54,7 @@ const COMMON: [&str; 5] =
 
 /// There is a file to go on from.
 pub(super) fn is_there() -> bool {
-    Path::new(PATH).exists()
+    Path::new(PATH).is_file()
 }
 
 /// The program that goes on from the file, and its arguments.
@@ -96,6 +96,12 @@ fn fingerprint(recipe: &Recipe) -> [u8; 32] {
         hash.update(word.to_le_bytes());
     }
     hash.finalize().into()
+}
+
+/// Names all that a warm start must have been made by to be of use to this program, here.
+#[must_use]
+pub fn version() -> String {
+    hex(&fingerprint(Recipe::python()))
 }
 
 /// Becomes the process of the file, in a child of the agent.

@@ -15,6 +15,7 @@ import mmap
 import os
 import random
 import signal
+import site
 import struct
 import sys
 import tempfile
@@ -26,6 +27,8 @@ PAGE = 4096
 HEADER_BYTES = 65536
 # Fewer zeros than these are written with what is around them: each range costs a call later.
 ZERO_BYTES = 16 * PAGE
+# Read and looked through at once; whole pages.
+CHUNK_BYTES = 16 * 1024 * 1024
 # As the main thread of any program may need.
 STACK_BYTES = 8 * 1024 * 1024
 NO_OFFSET = 2**64 - 1
@@ -66,6 +69,8 @@ def read_at_start(environ):
 def directories():
     """Where what is loaded comes from, and when these directories changed last."""
     paths = set(sys.path) - {""}
+    # It may be made later.
+    paths.add(site.getusersitepackages())
     for module in list(sys.modules.values()):
         path = getattr(module, "__file__", None)
         if isinstance(path, str):
@@ -182,10 +187,9 @@ def keep(wire, shell):
     if pid:
         try:
             os.waitpid(pid, os.WUNTRACED)
-            count = write(pid, stop.registers)
+            return write(pid, stop.registers)
         finally:
             os.kill(pid, signal.SIGKILL)
-        return count
     stop.call(stop.registers)
     wire.is_for_forks_too = False
     go_on(libraries, environ, places, rc)
@@ -260,39 +264,48 @@ def go_on(libraries, environ, places, rc):
 
 def write(pid, registers):
     """Writes the memory of the stopped process, and returns the bytes of the file."""
-    temporary = f"{asked.PATH}.new"
     os.makedirs(os.path.dirname(asked.PATH), exist_ok=True)
-    with open(f"/proc/{pid}/mem", "rb", 0) as memory, open(temporary, "wb", 0) as file:
-        file.seek(HEADER_BYTES)
-        segments = []
-        for start, end, access, name in mappings(pid):
-            if name in ("[vvar]", "[vvar_vclock]", "[vsyscall]"):
-                continue
-            if name == "[stack]":
-                add(segments, end - STACK_BYTES, start - end + STACK_BYTES, NO_OFFSET, access)
-            if "r" not in access:
-                add(segments, start, end - start, NO_OFFSET, access)
-                continue
-            for begin in range(start, end, 1 << 24):
-                memory.seek(begin)
-                data = memory.read(min(end - begin, 1 << 24))
-                if name == "[vdso]":
-                    data = without_shortcuts(data)
-                for offset, length, is_zero in runs(data):
-                    at = NO_OFFSET
-                    if not is_zero:
-                        at = file.tell()
-                        file.write(data[offset : offset + length])
-                    add(segments, begin + offset, length, at, access)
-        head = struct.pack("<8s32sQQ", b"SANDWARM", asked.FINGERPRINT, registers, len(segments))
-        head += b"".join(struct.pack("<QQQQ", *segment) for segment in segments)
-        if len(head) > HEADER_BYTES:
-            raise Unfit(f"its memory is in {len(segments)} pieces")
-        size = file.tell()
-        file.seek(0)
-        file.write(head)
-        os.fchmod(file.fileno(), 0o644)
-    os.replace(temporary, asked.PATH)
+    temporary = f"{asked.PATH}.new"
+    try:
+        with open(f"/proc/{pid}/mem", "rb", 0) as memory, open(temporary, "wb", 0) as file:
+            size = write_segments(mappings(pid), memory, registers, file)
+        os.replace(temporary, asked.PATH)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return size
+
+
+def write_segments(ranges, memory, registers, file):
+    file.seek(HEADER_BYTES)
+    segments = []
+    for start, end, access, name in ranges:
+        if name in ("[vvar]", "[vvar_vclock]", "[vsyscall]"):
+            continue
+        if name == "[stack]":
+            add(segments, end - STACK_BYTES, start - end + STACK_BYTES, NO_OFFSET, access)
+        if "r" not in access:
+            add(segments, start, end - start, NO_OFFSET, access)
+            continue
+        for begin in range(start, end, CHUNK_BYTES):
+            memory.seek(begin)
+            data = memory.read(min(end - begin, CHUNK_BYTES))
+            if name == "[vdso]":
+                data = without_shortcuts(data)
+            for offset, length, is_zero in runs(data):
+                at = NO_OFFSET
+                if not is_zero:
+                    at = file.tell()
+                    file.write(data[offset : offset + length])
+                add(segments, begin + offset, length, at, access)
+    head = struct.pack("<8s32sQQ", b"SANDWARM", asked.FINGERPRINT, registers, len(segments))
+    head += b"".join(struct.pack("<QQQQ", *segment) for segment in segments)
+    if len(head) > HEADER_BYTES:
+        raise Unfit(f"its memory is in {len(segments)} pieces")
+    size = file.tell()
+    file.seek(0)
+    file.write(head)
+    os.fchmod(file.fileno(), 0o644)
     return size
 
 
