@@ -67,8 +67,8 @@ def read_at_start(environ):
 
 
 def directories():
-    """Where what is loaded comes from, and when these directories changed last."""
-    paths = set(sys.path) - {""}
+    """Where what is loaded comes from, and when these changed last."""
+    paths = set(sys.path) - {""} | {sys.executable}
     # It may be made later.
     paths.add(site.getusersitepackages())
     for module in list(sys.modules.values()):
@@ -192,6 +192,7 @@ def keep(wire, shell):
             os.kill(pid, signal.SIGKILL)
     stop.call(stop.registers)
     wire.is_for_forks_too = False
+    wire.sock.set_inheritable(False)
     go_on(libraries, environ, places, rc)
     return None
 
