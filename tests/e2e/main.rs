@@ -11,6 +11,8 @@ mod git;
 mod hang;
 mod image;
 mod interpreter;
+mod key;
+mod lifecycle;
 mod network;
 mod node;
 mod port;
@@ -20,6 +22,7 @@ mod sandbox;
 mod session;
 mod shell;
 mod terminal;
+mod volume;
 mod watch;
 
 /// A server for one test.

@@ -1,15 +1,20 @@
-//! What must not work, tried from inside a sandbox. Names of tests are denials; the ids behind
-//! them are those of the attack list.
+//! What must not work, tried from inside a sandbox and from outside. Names of tests are denials; the
+//! ids beside them are those of the attack list.
 
+mod api;
 mod archive;
+mod attack;
 mod escape;
+mod exhaustion;
 mod files;
 mod git;
+mod hostile;
 mod interpreter;
 mod leak;
 mod network;
 mod preview;
 mod process;
+mod programs;
 mod terminal;
 mod watch;
 

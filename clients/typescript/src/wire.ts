@@ -322,6 +322,16 @@ export type CreateContext = {
   timeoutMs?: number | null;
 };
 
+/** Body of `POST /v1/keys`. */
+export type CreateKey = {
+  /** Seconds until it is refused, 1 to 315,360,000 (ten years); without it, it does not expire. */
+  expiresInSecs?: number | null;
+  /** Its name, which no other key has. */
+  name: KeyName;
+  /** What its holder may do. */
+  scope: KeyScope;
+};
+
 /**
  * Body of `POST /v1/sandboxes`. Everything is optional: an empty object makes a sandbox with a
  * generated id and the node's defaults.
@@ -395,6 +405,8 @@ export type CreateTerminal = {
 export type EffectiveResources = {
   /** Thousandths of a CPU. */
   cpuMillis: number;
+  /** Bytes on disk of its own files; absent where the node cannot limit them. */
+  diskBytes?: number | null;
   /** Bytes of memory. */
   memoryBytes: number;
   /** Processes and threads. */
@@ -454,7 +466,7 @@ export type ErrorBody = {
  *
  * Each code has one HTTP status, see [`ErrorCode::status`].
  */
-export type ErrorCode = "VALIDATION_FAILED" | "INVALID_SANDBOX_ID" | "INVALID_COMMAND" | "INVALID_PATH" | "IS_DIRECTORY" | "NOT_DIRECTORY" | "NAME_TOO_LONG" | "NOT_REGULAR_FILE" | "TOO_MANY_LINKS" | "INVALID_ARCHIVE" | "INVALID_GIT_URL" | "INVALID_PORT" | "UNAUTHORIZED" | "HOST_NOT_ALLOWED" | "PERMISSION_DENIED" | "GIT_AUTH_FAILED" | "READ_ONLY" | "ROUTE_NOT_FOUND" | "SANDBOX_NOT_FOUND" | "IMAGE_NOT_FOUND" | "FILE_NOT_FOUND" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "SESSION_NOT_FOUND" | "CONTEXT_NOT_FOUND" | "TERMINAL_NOT_FOUND" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "PROCESS_READY_TIMEOUT" | "SANDBOX_EXISTS" | "PROCESS_EXISTS" | "SESSION_ALREADY_EXISTS" | "CONTEXT_EXISTS" | "TERMINAL_EXISTS" | "PORT_ALREADY_EXPOSED" | "IDEMPOTENCY_CONFLICT" | "FILE_EXISTS" | "DIRECTORY_NOT_EMPTY" | "RESOURCE_BUSY" | "PROCESS_ENDED" | "STDIN_CLOSED" | "SESSION_TERMINATED" | "SESSION_DESTROYED" | "STALE_PREVIEW_URL" | "CONTEXT_EXPIRED" | "CONTEXT_DELETED" | "PRECONDITION_FAILED" | "PAYLOAD_TOO_LARGE" | "FILE_TOO_LARGE" | "TREE_TOO_LARGE" | "MISDIRECTED_REQUEST" | "CHECKSUM_MISMATCH" | "RANGE_NOT_SATISFIABLE" | "UNSUPPORTED_MEDIA_TYPE" | "TOO_MANY_REQUESTS" | "INTERNAL_ERROR" | "SANDBOX_FAILED" | "IMAGE_BUILD_FAILED" | "COMMAND_EXECUTION_ERROR" | "PROCESS_EXITED_BEFORE_READY" | "GIT_CLONE_FAILED" | "SHELL_NOT_AVAILABLE" | "INTERPRETER_NOT_AVAILABLE" | "FILESYSTEM_ERROR" | "AGENT_UNREACHABLE" | "SERVICE_NOT_RESPONDING" | "GIT_NETWORK_ERROR" | "CAPACITY_EXCEEDED" | "SHUTTING_DOWN" | "STARTING" | "TIMEOUT" | "NO_SPACE" | "LOOP_DETECTED";
+export type ErrorCode = "VALIDATION_FAILED" | "INVALID_SANDBOX_ID" | "INVALID_COMMAND" | "INVALID_PATH" | "IS_DIRECTORY" | "NOT_DIRECTORY" | "NAME_TOO_LONG" | "NOT_REGULAR_FILE" | "TOO_MANY_LINKS" | "INVALID_ARCHIVE" | "INVALID_GIT_URL" | "INVALID_PORT" | "UNAUTHORIZED" | "FORBIDDEN" | "HOST_NOT_ALLOWED" | "PERMISSION_DENIED" | "GIT_AUTH_FAILED" | "READ_ONLY" | "ROUTE_NOT_FOUND" | "SANDBOX_NOT_FOUND" | "KEY_NOT_FOUND" | "IMAGE_NOT_FOUND" | "FILE_NOT_FOUND" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "SESSION_NOT_FOUND" | "CONTEXT_NOT_FOUND" | "TERMINAL_NOT_FOUND" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "PROCESS_READY_TIMEOUT" | "SANDBOX_EXISTS" | "KEY_EXISTS" | "PROCESS_EXISTS" | "SESSION_ALREADY_EXISTS" | "CONTEXT_EXISTS" | "TERMINAL_EXISTS" | "PORT_ALREADY_EXPOSED" | "IDEMPOTENCY_CONFLICT" | "FILE_EXISTS" | "DIRECTORY_NOT_EMPTY" | "RESOURCE_BUSY" | "PROCESS_ENDED" | "STDIN_CLOSED" | "SESSION_TERMINATED" | "SESSION_DESTROYED" | "STALE_PREVIEW_URL" | "CONTEXT_EXPIRED" | "CONTEXT_DELETED" | "PRECONDITION_FAILED" | "PAYLOAD_TOO_LARGE" | "FILE_TOO_LARGE" | "TREE_TOO_LARGE" | "MISDIRECTED_REQUEST" | "CHECKSUM_MISMATCH" | "RANGE_NOT_SATISFIABLE" | "UNSUPPORTED_MEDIA_TYPE" | "TOO_MANY_REQUESTS" | "INTERNAL_ERROR" | "SANDBOX_FAILED" | "IMAGE_BUILD_FAILED" | "COMMAND_EXECUTION_ERROR" | "PROCESS_EXITED_BEFORE_READY" | "GIT_CLONE_FAILED" | "SHELL_NOT_AVAILABLE" | "INTERPRETER_NOT_AVAILABLE" | "FILESYSTEM_ERROR" | "AGENT_UNREACHABLE" | "SERVICE_NOT_RESPONDING" | "GIT_NETWORK_ERROR" | "CAPACITY_EXCEEDED" | "SHUTTING_DOWN" | "STARTING" | "TIMEOUT" | "NO_SPACE" | "LOOP_DETECTED";
 
 /**
  * One event of a streamed exec or of a followed log (`text/event-stream`).
@@ -931,6 +943,14 @@ export type HttpCheck = {
   statusMin?: number;
 };
 
+/**
+ * What the ids of a key's sandboxes begin with: `ci-`, `team.a.`.
+ *
+ * 2 to 40 letters, digits, `-`, `_` and `.`, beginning with a letter or a digit and ending with `-`,
+ * `_` or `.`: without an end of its own, `team1` would cover the sandboxes of `team10` as well.
+ */
+export type IdPrefix = string;
+
 /** An image in the node's store. */
 export type Image = {
   /** Milliseconds since 1970-01-01 UTC. */
@@ -966,6 +986,50 @@ export type ImageRef = string;
 export type Interrupted = {
   /** False when nothing ran. */
   interrupted: boolean;
+};
+
+/** A key, as its owner knows it. The secret is told once, in [`NewKey`]. */
+export type Key = {
+  /** Milliseconds since 1970-01-01 UTC. */
+  createdAtMs: number;
+  /** From when on it is refused, in milliseconds since 1970-01-01 UTC; absent: never. */
+  expiresAtMs?: number | null;
+  /**
+   * The beginning of the hour in which it was last used, in milliseconds since 1970-01-01 UTC;
+   * absent: not yet. Of `local`, since the server's start.
+   */
+  lastUsedAtMs?: number | null;
+  /** Its name. `local` is the key in the file `key` of the node's state directory. */
+  name: KeyName;
+  /** What its holder may do. */
+  scope: KeyScope;
+};
+
+/** Answer of `GET /v1/keys`. */
+export type KeyList = {
+  /** Sorted by name. */
+  keys: Key[];
+};
+
+/**
+ * Names a key. Not secret: it stands in lists and in the log.
+ *
+ * 1 to 64 letters, digits, `-`, `_` and `.`, beginning with a letter or a digit.
+ */
+export type KeyName = string;
+
+/** What the holder of a key may do. */
+export type KeyScope = 
+| /** Everything the API offers. */ {
+  type: "admin";
+}
+| /**
+ * Create, list, use and destroy the sandboxes whose id begins with a prefix, and list the
+ * images. No other sandbox exists for its holder.
+ */ {
+  /** What their ids begin with. */
+  prefix: IdPrefix;
+  type: "sandboxes";
 };
 
 /** Body of `POST /v1/sandboxes/{id}/processes/{pid}/kill` and of `POST .../processes:kill`. */
@@ -1129,6 +1193,17 @@ export type NewFile = {
   sha256?: string | null;
 };
 
+/**
+ * A key that was just made, with its secret. The server keeps a digest alone, so this is the only
+ * time it can be read.
+ */
+export type NewKey = {
+  /** The key. */
+  key: Key;
+  /** What goes after `Authorization: Bearer`. Begins with `sbk_`. */
+  secret: string;
+};
+
 /** What becomes of a command whose caller goes away. */
 export type OnDisconnect = "kill" | "keep";
 
@@ -1266,6 +1341,11 @@ export type ReadFiles = {
 export type Resources = {
   /** CPU time per second of wall time, in thousandths of one CPU: 1500 is one and a half. */
   cpuMillis?: number | null;
+  /**
+   * Bytes on disk of its own files: what it wrote over its image, with the file system's own
+   * bookkeeping. A fork's begin at zero. Refused where the node cannot limit them.
+   */
+  diskBytes?: number | null;
   /** Bytes of memory for all its processes and their page cache. */
   memoryBytes?: number | null;
   /** Processes and threads at once. */
@@ -1482,7 +1562,7 @@ export type Sandbox = {
   state: SandboxState;
   usage?: 
   | null
-  | /** What it uses now; absent unless it runs. */ SandboxUsage;
+  | /** What it uses now; absent unless it has processes. */ SandboxUsage;
 };
 
 /**
@@ -1503,12 +1583,17 @@ export type SandboxList = {
 };
 
 /** Where a sandbox is in its life. */
-export type SandboxState = "creating" | "running" | "stopped" | "failed";
+export type SandboxState = "creating" | "running" | "frozen" | "stopped" | "failed";
 
 /** What a running sandbox uses now. */
 export type SandboxUsage = {
   /** Milliseconds of CPU since it started. */
   cpuMs: number;
+  /**
+   * Bytes on disk of its own files, some seconds ago at most; absent where the node does not
+   * count them.
+   */
+  diskBytes?: number | null;
   /** Bytes charged to it, page cache included. */
   memoryBytes: number;
   /** Times the kernel killed one of its processes for want of memory. */

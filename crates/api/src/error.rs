@@ -35,8 +35,10 @@ pub enum ErrorCode {
     InvalidGitUrl,
     /// The port is not one that can be exposed: 1024 to 65535.
     InvalidPort,
-    /// No key, or a key this server does not know.
+    /// No key, or a key this server does not know, or does not know any more.
     Unauthorized,
+    /// The key is good, and its scope does not allow this.
+    Forbidden,
     /// The `Host` or `Origin` header names a site that may not call this API.
     HostNotAllowed,
     /// The user inside the sandbox may not do this.
@@ -49,6 +51,8 @@ pub enum ErrorCode {
     RouteNotFound,
     /// No sandbox with this id.
     SandboxNotFound,
+    /// No key with this name.
+    KeyNotFound,
     /// No image with this name in the store; `sandbar image ls` lists them.
     ImageNotFound,
     /// No such file or directory.
@@ -77,6 +81,8 @@ pub enum ErrorCode {
     ProcessReadyTimeout,
     /// A sandbox with this id exists with other settings.
     SandboxExists,
+    /// A key with this name is there already.
+    KeyExists,
     /// A process with this id is there already.
     ProcessExists,
     /// A session with this id is there already.
@@ -152,7 +158,7 @@ pub enum ErrorCode {
     ServiceNotResponding,
     /// The git server could not be reached, or the connection broke.
     GitNetworkError,
-    /// The node has no room for another sandbox now.
+    /// The node has no room for another sandbox now, is creating too many, or has all its keys.
     CapacityExceeded,
     /// The node is stopping.
     ShuttingDown,
@@ -186,12 +192,14 @@ impl ErrorCode {
             | Self::InvalidPort => 400,
             Self::Unauthorized => 401,
             // 401 would speak of the API's own key.
-            Self::HostNotAllowed
+            Self::Forbidden
+            | Self::HostNotAllowed
             | Self::PermissionDenied
             | Self::ReadOnly
             | Self::GitAuthFailed => 403,
             Self::RouteNotFound
             | Self::SandboxNotFound
+            | Self::KeyNotFound
             | Self::ImageNotFound
             | Self::FileNotFound
             | Self::CommandNotFound
@@ -206,6 +214,7 @@ impl ErrorCode {
             Self::MethodNotAllowed => 405,
             Self::ProcessReadyTimeout => 408,
             Self::SandboxExists
+            | Self::KeyExists
             | Self::ProcessExists
             | Self::SessionAlreadyExists
             | Self::TerminalExists

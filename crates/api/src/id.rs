@@ -5,7 +5,9 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::limit::{IMAGE_NAME_CHARS, NAME_CHARS, SANDBOX_ID_CHARS};
+use crate::limit::{
+    ID_PREFIX_CHARS, IMAGE_NAME_CHARS, KEY_NAME_CHARS, NAME_CHARS, SANDBOX_ID_CHARS,
+};
 
 /// Names a sandbox. The caller chooses it; the same id is always the same sandbox.
 ///
@@ -21,6 +23,13 @@ impl SandboxId {
     /// The id as the caller wrote it.
     #[must_use]
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Ids are ordered and compared as their texts.
+impl std::borrow::Borrow<str> for SandboxId {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }
@@ -178,6 +187,128 @@ name_inside_sandbox! {
     TerminalId, "main"
 }
 
+/// What the ids of a key's sandboxes begin with: `ci-`, `team.a.`.
+///
+/// 2 to 40 letters, digits, `-`, `_` and `.`, beginning with a letter or a digit and ending with `-`,
+/// `_` or `.`: without an end of its own, `team1` would cover the sandboxes of `team10` as well.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, example = "ci-")]
+pub struct IdPrefix(String);
+
+impl IdPrefix {
+    /// The prefix as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether `id` begins with it. Case matters, as it does in ids.
+    #[must_use]
+    pub fn covers(&self, id: &SandboxId) -> bool {
+        id.as_str().starts_with(self.as_str())
+    }
+}
+
+/// Why a text is not an [`IdPrefix`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a prefix has 2 to {ID_PREFIX_CHARS} letters, digits, '-', '_' and '.', begins with a letter or \
+     a digit and ends with '-', '_' or '.', so that it covers no other prefix by chance"
+)]
+pub struct InvalidIdPrefix;
+
+impl FromStr for IdPrefix {
+    type Err = InvalidIdPrefix;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_mark = |b: &u8| matches!(b, b'-' | b'_' | b'.');
+        let bytes = text.as_bytes();
+        let is_prefix = (2..=ID_PREFIX_CHARS).contains(&bytes.len())
+            && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+            && bytes.last().is_some_and(is_mark)
+            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || is_mark(b));
+        if is_prefix { Ok(Self(text.to_owned())) } else { Err(InvalidIdPrefix) }
+    }
+}
+
+impl TryFrom<String> for IdPrefix {
+    type Error = InvalidIdPrefix;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<IdPrefix> for String {
+    fn from(prefix: IdPrefix) -> Self {
+        prefix.0
+    }
+}
+
+impl fmt::Display for IdPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Names a key. Not secret: it stands in lists and in the log.
+///
+/// 1 to 64 letters, digits, `-`, `_` and `.`, beginning with a letter or a digit.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, example = "ci")]
+pub struct KeyName(String);
+
+impl KeyName {
+    /// The name as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Why a text is not a [`KeyName`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a key's name has 1 to {KEY_NAME_CHARS} letters, digits, '-', '_' and '.' and begins with a \
+     letter or a digit"
+)]
+pub struct InvalidKeyName;
+
+impl FromStr for KeyName {
+    type Err = InvalidKeyName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_allowed = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        let bytes = text.as_bytes();
+        let is_name = (1..=KEY_NAME_CHARS).contains(&bytes.len())
+            && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+            && bytes.iter().all(is_allowed);
+        if is_name { Ok(Self(text.to_owned())) } else { Err(InvalidKeyName) }
+    }
+}
+
+impl TryFrom<String> for KeyName {
+    type Error = InvalidKeyName;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<KeyName> for String {
+    fn from(name: KeyName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for KeyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Names an image in the store of a node: `default`, `host`, `my-app` or `my-app:v2`.
 ///
 /// A name of 1 to 128 lower-case letters, digits, `-`, `_`, `.`, `/` beginning and ending with a letter or a digit, and
@@ -289,6 +420,24 @@ mod tests {
         }
         for bad in ["", "123", "-a", ".", "a/b", "a b", "ä", "a\0", &"a".repeat(129)] {
             assert!(bad.parse::<SessionId>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn prefixes_and_names_of_keys_follow_their_rules() {
+        for good in ["ci-", "a.", "Team_A_", &format!("{}-", "a".repeat(39))] {
+            assert_eq!(good.parse::<IdPrefix>().unwrap().as_str(), good);
+        }
+        for bad in
+            ["", "-", "ci", "a", "-a-", "a b-", "a/-", "%61-", &format!("{}-", "a".repeat(40))]
+        {
+            assert!(bad.parse::<IdPrefix>().is_err(), "{bad:?}");
+        }
+        for good in ["a", "CI_2.x-", "8080", &"a".repeat(64)] {
+            assert_eq!(good.parse::<KeyName>().unwrap().as_str(), good);
+        }
+        for bad in ["", "-a", ".", "a/b", "a b", "ä", "a\n", &"a".repeat(65)] {
+            assert!(bad.parse::<KeyName>().is_err(), "{bad:?}");
         }
     }
 

@@ -17,6 +17,7 @@ pub mod git;
 pub mod id;
 pub mod image;
 pub mod interpreter;
+pub mod key;
 pub mod limit;
 pub mod node;
 pub mod pattern;

@@ -275,3 +275,22 @@ pub const PORT_CONNECTIONS: usize = 8192;
 /// Bytes of one message of a WebSocket to a port. Larger ones are sent in pieces: their bounds mean
 /// nothing to what listens.
 pub const PORT_MESSAGE_BYTES: usize = 1024 * 1024;
+/// Keys of one node, beside `local`: each request's key is compared with all of them, which takes
+/// microseconds for so many.
+pub const KEYS: usize = 1000;
+
+/// Characters of a key's name.
+pub const KEY_NAME_CHARS: usize = 64;
+
+/// Characters of the prefix of a key's sandboxes; leaves room for a generated id.
+pub const ID_PREFIX_CHARS: usize = 40;
+
+/// Seconds until a key expires, at most: ten years.
+pub const KEY_EXPIRY_SECS: u64 = 10 * 365 * 24 * 60 * 60;
+
+/// Sandboxes that are being created or started at once on one node: about five seconds of work on
+/// two cores. One more is refused with `CAPACITY_EXCEEDED`.
+pub const CREATES_AT_ONCE: usize = 512;
+
+/// Of these, those of one key with a prefix; one more is refused with `TOO_MANY_REQUESTS`.
+pub const CREATES_PER_KEY: usize = 128;

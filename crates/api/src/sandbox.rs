@@ -36,6 +36,11 @@ pub struct Resources {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 10)]
     pub cpu_millis: Option<u32>,
+    /// Bytes on disk of its own files: what it wrote over its image, with the file system's own
+    /// bookkeeping. A fork's begin at zero. Refused where the node cannot limit them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 16_777_216)]
+    pub disk_bytes: Option<u64>,
 }
 
 /// Body of `POST /v1/sandboxes`. Everything is optional: an empty object makes a sandbox with a
@@ -73,7 +78,10 @@ pub enum SandboxState {
     Creating,
     /// Its agent answers.
     Running,
-    /// Its processes ended (the host restarted, or its agent was killed); its files and settings
+    /// Its processes are all there and none of them runs: no CPU is used. The next request to it, or
+    /// to a preview of it, lets them go on.
+    Frozen,
+    /// Its processes ended (it was stopped, the host restarted, or its agent was killed); its files and settings
     /// are kept and the next request starts it again.
     Stopped,
     /// It could not be made; `failure` says why. The next request tries again.
@@ -90,6 +98,9 @@ pub struct EffectiveResources {
     pub pids: u32,
     /// Thousandths of a CPU.
     pub cpu_millis: u32,
+    /// Bytes on disk of its own files; absent where the node cannot limit them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
 }
 
 /// What a running sandbox uses now.
@@ -104,6 +115,10 @@ pub struct SandboxUsage {
     pub cpu_ms: u64,
     /// Times the kernel killed one of its processes for want of memory.
     pub oom_kills: u64,
+    /// Bytes on disk of its own files, some seconds ago at most; absent where the node does not
+    /// count them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
 }
 
 /// A sandbox.
@@ -129,7 +144,7 @@ pub struct Sandbox {
     pub labels: BTreeMap<String, String>,
     /// Milliseconds since 1970-01-01 UTC.
     pub created_at_ms: i64,
-    /// What it uses now; absent unless it runs.
+    /// What it uses now; absent unless it has processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<SandboxUsage>,
 }

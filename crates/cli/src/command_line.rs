@@ -3,8 +3,9 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, cat, completions, config, cp, doctor, down, env, exec, git, image, inspect, kill, logs,
-    ls, port, port_forward, ps, repl, rm, run, serve, session, shell, start, wait, watch,
+    bench, cat, completions, config, cp, doctor, down, env, exec, git, image, inspect, key, kill,
+    lifecycle, logs, ls, port, port_forward, ps, repl, rm, run, serve, session, shell, start, wait,
+    watch,
 };
 
 /// Run untrusted code in isolated sandboxes on this machine.
@@ -53,7 +54,7 @@ pub(crate) enum Command {
     Repl(repl::Arguments),
     /// Open a terminal in a sandbox, which is created when it does not exist.
     Shell(shell::Arguments),
-    /// Start a process that runs on by itself in a sandbox; print its id.
+    /// Start a process that runs on by itself in a sandbox, and print its id; or a sandbox.
     Start(start::Arguments),
     /// Show what a process has written.
     Logs(logs::Arguments),
@@ -65,6 +66,12 @@ pub(crate) enum Command {
     Ps(ps::Arguments),
     /// Show everything about one sandbox.
     Inspect(inspect::Arguments),
+    /// Stop every process of sandboxes where it is; the next use lets them go on.
+    Freeze(lifecycle::Arguments),
+    /// Let frozen sandboxes go on.
+    Thaw(lifecycle::Arguments),
+    /// End the processes of sandboxes, and keep their files.
+    Stop(lifecycle::Arguments),
     /// Destroy sandboxes with their processes and files.
     Rm(rm::Arguments),
     /// Copy files between this machine and a sandbox.
@@ -87,6 +94,8 @@ pub(crate) enum Command {
     PortForward(port_forward::Arguments),
     /// List and build images, the file systems that sandboxes start from.
     Image(image::Arguments),
+    /// Create, list and remove keys: who may call the server, and for what.
+    Key(key::Arguments),
     /// Start the server on this machine.
     Serve(serve::Arguments),
     /// Stop the server and end its sandboxes.
@@ -169,7 +178,9 @@ mod tests {
             &["cat", "box:file"],
             &["ls"],
             &["ls", "box:dir"],
-            &["start", "box"],
+            &["start", "box", "--id", "web"],
+            &["freeze"],
+            &["stop"],
             &["start", "box", "--id", "8080", "--", "ls"],
             &["kill", "box"],
             &["kill", "box", "--all", "web"],
@@ -186,6 +197,11 @@ mod tests {
             &["port", "expose", "box", "8080", "--token", "a", "--public"],
             &["port-forward", "box"],
             &["port-forward", "box", "x"],
+            &["key", "create"],
+            &["key", "create", "a/b"],
+            &["key", "create", "ci", "--prefix", "ci"],
+            &["key", "create", "ci", "--expires", "soon"],
+            &["key", "rm"],
         ] {
             let all = std::iter::once(&"sandbar").chain(arguments);
             let error = CommandLine::try_parse_from(all).unwrap_err();

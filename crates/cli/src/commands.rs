@@ -13,7 +13,9 @@ pub(crate) mod exec;
 pub(crate) mod git;
 pub(crate) mod image;
 pub(crate) mod inspect;
+pub(crate) mod key;
 pub(crate) mod kill;
+pub(crate) mod lifecycle;
 pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod port;
@@ -69,6 +71,9 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
         Command::Kill(arguments) => wait(|signals| until(signals, kill::run(arguments, out))),
         Command::Ps(arguments) => wait(|signals| until(signals, ps::run(arguments, out))),
         Command::Inspect(arguments) => wait(|signals| until(signals, inspect::run(arguments, out))),
+        Command::Freeze(arguments) => change(lifecycle::Change::Freeze, arguments, out),
+        Command::Thaw(arguments) => change(lifecycle::Change::Thaw, arguments, out),
+        Command::Stop(arguments) => change(lifecycle::Change::Stop, arguments, out),
         Command::Rm(arguments) => wait(|signals| until(signals, rm::run(arguments, out))),
         Command::Cp(arguments) => wait(|signals| until(signals, cp::run(arguments, out))),
         Command::Cat(arguments) => wait(|signals| until(signals, cat::run(arguments))),
@@ -82,6 +87,7 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
             wait(|signals| until(signals, port_forward::run(arguments, out)))
         }
         Command::Image(arguments) => wait(|signals| until(signals, image::run(arguments, out))),
+        Command::Key(arguments) => wait(|signals| until(signals, key::run(arguments, out))),
         Command::Version => wait(|signals| until(signals, version::run(out))),
         Command::Bench(arguments) => wait(|signals| bench::run(arguments, out, signals)),
         Command::BenchInside(arguments) => {
@@ -94,6 +100,14 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
         Command::Config(arguments) => config::run(&arguments, out),
         Command::Completions(arguments) => completions::run(&arguments),
     }
+}
+
+fn change(
+    change: lifecycle::Change,
+    arguments: lifecycle::Arguments,
+    out: Output,
+) -> anyhow::Result<ExitCode> {
+    wait(|signals| until(signals, lifecycle::run(change, arguments, out)))
 }
 
 /// Runs a command on a runtime of its own thread. What still blocks at the end (a read of a

@@ -36,6 +36,7 @@ mod file;
 mod git;
 mod image;
 mod interpreter;
+mod key;
 mod node;
 mod port;
 mod process;

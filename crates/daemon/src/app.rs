@@ -3,20 +3,38 @@
 use std::{sync::Arc, time::Duration};
 
 use api::{error::ErrorCode, node::ShutdownSandboxes};
-use engine::Engine;
+use engine::{Engine, Keys, Places};
 use link::Links;
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
     time::timeout,
 };
 
 use crate::{
-    docs::Docs, hosts::Hosts, key::Key, metrics::Metrics, preview::Previews, reply::Failure,
+    docs::Docs, hosts::Hosts, key::KeyFile, metrics::Metrics, preview::Previews, reply::Failure,
 };
 
 /// Requests that are worked on at once. Each may hold a connection, a link to an agent and a few
 /// buffers; enough for every sandbox of a full node to stream, few enough for 256 MiB.
 pub(crate) const REQUESTS_AT_ONCE: usize = 4096;
+
+/// One place in so many is for admin keys alone, so that the node can be seen to and others' work
+/// ended however much of it there is.
+pub(crate) const KEPT: usize = 16;
+
+/// Visits of previews that are worked on at once for each such request: an open WebSocket or event
+/// stream is one.
+pub(crate) const VISITS_PER_REQUEST: usize = 2;
+
+/// Descriptors for each request in work: two connections (see [`crate::server`]), the link to an
+/// agent, and one for everything else there is; and three for each visit beside it.
+const FILES_PER_REQUEST: u64 = 4 + 3 * VISITS_PER_REQUEST as u64;
+
+/// Requests that this process works on at once, where it may have so many files open.
+pub(crate) fn requests_at_once(open_files: u64) -> usize {
+    let requests = usize::try_from(open_files / FILES_PER_REQUEST).unwrap_or(usize::MAX);
+    requests.clamp(1, REQUESTS_AT_ONCE)
+}
 
 /// How long a request waits for the engine of a daemon that has just been started. Adopting a
 /// thousand sandboxes takes well under a second.
@@ -32,13 +50,14 @@ pub(crate) struct Parts {
     /// None until the engine has adopted the sandboxes of an earlier run.
     pub(crate) engine: watch::Receiver<Option<Engine>>,
     pub(crate) links: Links,
-    pub(crate) key: Key,
+    pub(crate) keys: Keys,
+    pub(crate) key_file: Arc<KeyFile>,
     pub(crate) hosts: Hosts,
     pub(crate) metrics: Metrics,
     pub(crate) previews: Previews,
     pub(crate) docs: Docs,
-    /// A permit per request in work, [`REQUESTS_AT_ONCE`] in all.
-    pub(crate) requests: Arc<Semaphore>,
+    /// A place per request in work, [`REQUESTS_AT_ONCE`] in all.
+    pub(crate) requests: Places,
     /// Where `POST /v1/node:shutdown` asks for the end; room for one, because one is enough.
     pub(crate) shutdown: mpsc::Sender<ShutdownSandboxes>,
 }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use api::{
     error::{ApiError, ErrorCode},
-    id::SandboxId,
+    id::{KeyName, SandboxId},
     limit::JSON_BODY_BYTES,
 };
 use axum::{
-    body::{Body, Bytes},
+    body::{Body, Bytes, HttpBody},
     extract::{FromRequest, FromRequestParts, Query as AxumQuery, Request},
 };
 use http::{HeaderMap, header, request::Parts};
@@ -24,6 +24,9 @@ const BODY_DEADLINE: Duration = Duration::from_secs(30);
 /// What the paths of one sandbox begin with.
 pub(crate) const SANDBOXES: &str = "/v1/sandboxes/";
 
+/// What the path of one key begins with.
+const KEYS: &str = "/v1/keys/";
+
 /// The sandbox a path names.
 ///
 /// An id is written as it is, never percent-encoded: all its characters may stand in a path, and one
@@ -35,11 +38,32 @@ impl<S: Sync> FromRequestParts<S> for SandboxPath {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
-        let (id, _) = split(parts.uri.path()).unwrap_or_default();
-        let id: SandboxId = id.parse().map_err(|error: api::id::InvalidSandboxId| {
-            ApiError::new(ErrorCode::InvalidSandboxId, error.to_string()).with("field", "id")
-        })?;
-        Ok(Self(id))
+        Ok(Self(parse_id(parts.uri.path())?))
+    }
+}
+
+/// The id in the path of a sandbox's route. The one place where a path becomes an id, so that
+/// whoever decides on one and whoever acts on it mean the same.
+pub(crate) fn parse_id(path: &str) -> Result<SandboxId, ApiError> {
+    let (id, _) = split(path).unwrap_or_default();
+    id.parse().map_err(|error: api::id::InvalidSandboxId| {
+        ApiError::new(ErrorCode::InvalidSandboxId, error.to_string()).with("field", "id")
+    })
+}
+
+/// The key a path names, as it is written there: all characters of a name may stand in a path.
+#[derive(Debug)]
+pub(crate) struct KeyPath(pub(crate) KeyName);
+
+impl<S: Sync> FromRequestParts<S> for KeyPath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        let name = parts.uri.path().strip_prefix(KEYS).unwrap_or_default();
+        name.parse().map(Self).map_err(|error: api::id::InvalidKeyName| {
+            let error = ApiError::new(ErrorCode::ValidationFailed, error.to_string());
+            Failure(error.with("field", "name"))
+        })
     }
 }
 
@@ -90,7 +114,18 @@ pub(crate) fn too_large() -> Failure {
     Failure(ApiError::new(ErrorCode::PayloadTooLarge, message).with("limitBytes", JSON_BODY_BYTES))
 }
 
+/// Refuses a JSON body whose announced length is over the limit, before any of it is read.
+pub(crate) fn require_length(body: &Body) -> Result<(), Failure> {
+    let least = body.size_hint().lower();
+    if usize::try_from(least).is_ok_and(|bytes| bytes <= JSON_BODY_BYTES) {
+        Ok(())
+    } else {
+        Err(too_large())
+    }
+}
+
 async fn collect(body: Body) -> Result<Bytes, Failure> {
+    require_length(&body)?;
     let limited = Limited::new(body, JSON_BODY_BYTES);
     let collected = timeout(BODY_DEADLINE, limited.collect()).await.map_err(|_elapsed| {
         let secs = BODY_DEADLINE.as_secs();

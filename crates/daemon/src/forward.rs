@@ -30,10 +30,11 @@ use api::{
     limit::JSON_BODY_BYTES,
 };
 use axum::{
-    body::{Body, HttpBody},
+    body::{Body, HttpBody as _},
     extract::{Request, State},
     response::Response,
 };
+use engine::Key;
 use futures_util::TryStreamExt as _;
 use http::{HeaderMap, Method, StatusCode, Uri};
 use http_body_util::StreamBody;
@@ -45,7 +46,7 @@ use tokio_util::io::ReaderStream;
 use self::body::{Download, Upload, UploadFault};
 use crate::{
     app::App,
-    extract::{SandboxPath, require_json, split, too_large},
+    extract::{SandboxPath, require_json, require_length, split, too_large},
     log,
     metrics::{Lifecycle, Metrics},
     reply::Failure,
@@ -87,13 +88,14 @@ impl Forward {
 pub(crate) async fn forward(
     State(app): State<App>,
     axum::Extension(route): axum::Extension<Forward>,
+    axum::Extension(key): axum::Extension<std::sync::Arc<Key>>,
     SandboxPath(id): SandboxPath,
     request: Request,
 ) -> Result<Response, Failure> {
     admit(route, &request)?;
     let engine = app.engine().await?;
     let activate = || async {
-        let active = engine.activate(&id).await;
+        let active = engine.activate(&id, &key).await;
         app.metrics.lifecycle(Lifecycle::Activate, active.is_ok());
         active.map(|active| (active.jail.0, active))
     };
@@ -106,12 +108,7 @@ fn admit(route: Forward, request: &Request) -> Result<(), Failure> {
         return Ok(());
     }
     require_json(request.headers())?;
-    let least = request.body().size_hint().lower();
-    if usize::try_from(least).is_ok_and(|bytes| bytes <= JSON_BODY_BYTES) {
-        Ok(())
-    } else {
-        Err(too_large())
-    }
+    require_length(request.body())
 }
 
 /// Sends `request` to the agent that `activate` names and streams its answer back. What `activate`

@@ -1,42 +1,30 @@
-//! The API key: made on the first start, kept in the state directory, compared in constant time.
+//! The key `local`: the file `key` of the state directory, by which clients on this machine get in.
+//!
+//! Made on the first start, or written by what the operator configured; replaced on request. The
+//! file is the truth: what is in memory follows it.
 
 use std::{
-    fmt, fs,
+    fs,
     io::{self, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::UNIX_EPOCH,
 };
 
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
+use api::{error::ErrorCode, key::NewKey};
+use engine::{InvalidSecret, Keys, Secret};
 
-/// So that a leaked key is recognised by people and by secret scanners.
-const PREFIX: &str = "sbk_";
+use crate::{log, reply::Failure};
 
-/// Bytes of randomness (R32).
-const RANDOM_BYTES: usize = 32;
-
-/// Characters of a key an operator sets: from what cannot be guessed to what fits a header.
-const CHARS: std::ops::RangeInclusive<usize> = 32..=256;
-
-/// The one key of the node. Holds only its digest; the text is in the key file and in the hands of
-/// callers.
-#[derive(Clone)]
-pub struct Key {
-    digest: [u8; 32],
-    /// For writing it to the key file of this machine's own clients.
-    text: String,
-}
-
-/// Why a text is not a key. Never holds the text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidKey {
-    /// Too short to be unguessable, or too long for a header.
-    #[error("has not {} to {} characters", CHARS.start(), CHARS.end())]
-    Length,
-    /// It could not be sent in a header.
-    #[error("has characters other than printable ASCII without spaces")]
-    Character,
+/// The key file of one node.
+#[derive(Debug)]
+pub(crate) struct KeyFile {
+    path: PathBuf,
+    /// The operator decides the secret elsewhere, and the next start would write it again.
+    is_configured: bool,
+    /// Held while file and memory change together.
+    turn: Mutex<()>,
 }
 
 /// Why the key file could not be used.
@@ -60,7 +48,7 @@ pub enum KeyError {
         path: PathBuf,
         /// What is wrong.
         #[source]
-        source: InvalidKey,
+        source: InvalidSecret,
     },
     /// Others than its owner may read the file, so the key is not secret.
     #[error(
@@ -75,106 +63,99 @@ pub enum KeyError {
     },
 }
 
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key(hidden)")
-    }
+/// What the key file holds.
+#[derive(Debug)]
+pub(crate) struct Established {
+    pub(crate) file: KeyFile,
+    pub(crate) secret: Secret,
+    /// When it was written, in milliseconds since 1970.
+    pub(crate) created_at_ms: i64,
 }
 
-impl Key {
-    /// The key with this text, which was checked.
-    #[must_use]
-    pub fn new(text: &str) -> Self {
-        Self { digest: digest(text.as_bytes()), text: text.to_owned() }
-    }
-
-    /// Whether `text` can be a key.
-    ///
-    /// # Errors
-    /// [`InvalidKey`].
-    pub fn check(text: &str) -> Result<(), InvalidKey> {
-        if !CHARS.contains(&text.len()) {
-            return Err(InvalidKey::Length);
-        }
-        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(InvalidKey::Character);
-        }
-        Ok(())
-    }
-
+impl KeyFile {
     /// Where the key of the node in `state_dir` is kept: the file the CLI reads.
-    #[must_use]
-    pub fn path(state_dir: &Path) -> PathBuf {
-        state_dir.join("key")
+    fn of(state_dir: &Path, is_configured: bool) -> Self {
+        Self { path: state_dir.join("key"), is_configured, turn: Mutex::new(()) }
     }
 
-    /// The node's key: `configured`, else the one in the key file, else a new one. The key file
-    /// always holds the key in force afterwards, for the clients on this machine.
+    /// The node's local key: `configured`, else the one in the key file, else a new one. The key
+    /// file always holds the key in force afterwards, for the clients on this machine.
     ///
     /// # Errors
     /// [`KeyError`].
-    pub fn establish(state_dir: &Path, configured: Option<&Self>) -> Result<Self, KeyError> {
-        let path = Self::path(state_dir);
-        let kept = match Self::read(&path) {
-            Ok(key) => Some(key),
+    pub(crate) fn establish(
+        state_dir: &Path,
+        configured: Option<&Secret>,
+    ) -> Result<Established, KeyError> {
+        let file = Self::of(state_dir, configured.is_some());
+        let kept = match file.read() {
+            Ok(secret) => Some(secret),
             Err(KeyError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
             // A configured key replaces whatever is there.
             Err(_) if configured.is_some() => None,
             Err(error) => return Err(error),
         };
-        let key = match (configured, kept) {
-            (Some(configured), Some(kept)) if configured.matches(kept.text.as_bytes()) => {
-                return Ok(kept);
-            }
-            (Some(configured), _) => configured.clone(),
-            (None, Some(kept)) => return Ok(kept),
-            (None, None) => Self::generate(&path)?,
+        let secret = match (configured, kept) {
+            (Some(configured), Some(kept)) if *configured == kept => kept,
+            (None, Some(kept)) => kept,
+            (Some(configured), _) => file.write(configured.clone())?,
+            (None, None) => file.write(file.generate()?)?,
         };
-        key.write(&path)?;
-        Ok(key)
+        let created_at_ms = file.written_at_ms()?;
+        Ok(Established { file, secret, created_at_ms })
     }
 
-    /// The key in the file `path`.
+    /// Puts a new secret in place of the present one, in the file and in `keys`. Blocks.
     ///
     /// # Errors
-    /// [`KeyError`].
-    pub fn read(path: &Path) -> Result<Self, KeyError> {
-        let failed = |source| KeyError::Io {
-            attempt: "reading the key file",
-            path: path.to_owned(),
-            source,
-        };
-        let mode = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(KeyError::Exposed { path: path.to_owned(), mode });
+    /// `FORBIDDEN` when the operator decides the key; `INTERNAL_ERROR` when the file cannot be
+    /// written: the present key then stays in force.
+    pub(crate) fn replace(&self, keys: &Keys) -> Result<NewKey, Failure> {
+        if self.is_configured {
+            let message = "the key local is set by the server's configuration (key or key_file); \
+                           change it there and restart the server";
+            return Err(Failure::new(ErrorCode::Forbidden, message));
         }
-        let text = fs::read_to_string(path).map_err(failed)?;
-        let text = text.trim();
-        Self::check(text).map_err(|source| KeyError::Invalid { path: path.to_owned(), source })?;
-        Ok(Self::new(text))
-    }
-
-    /// Whether `presented` is the key. Takes the same time for every wrong text of one length: both
-    /// sides are hashed first, so not even the position of the first difference means anything.
-    #[must_use]
-    pub fn matches(&self, presented: &[u8]) -> bool {
-        digest(presented).ct_eq(&self.digest).into()
-    }
-
-    fn generate(path: &Path) -> Result<Self, KeyError> {
-        let mut random = [0_u8; RANDOM_BYTES];
-        getrandom::fill(&mut random).map_err(|error| KeyError::Io {
-            attempt: "asking the kernel for randomness for",
-            path: path.to_owned(),
-            source: io::Error::other(error.to_string()),
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let secret = self.generate().and_then(|secret| self.write(secret)).map_err(|error| {
+            tracing::error!(cause = log::chain(&error), "the local key was not replaced");
+            let message = "the key file could not be written, so the key stays as it was; the \
+                           server's log says why";
+            Failure::new(ErrorCode::InternalError, message)
         })?;
-        let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self::new(&format!("{PREFIX}{hex}")))
+        let key = keys.replace_local(&secret);
+        Ok(NewKey { key, secret: secret.reveal().to_owned() })
+    }
+
+    fn failed(&self, attempt: &'static str) -> impl Fn(io::Error) -> KeyError {
+        move |source| KeyError::Io { attempt, path: self.path.clone(), source }
+    }
+
+    fn read(&self) -> Result<Secret, KeyError> {
+        let (path, failed) = (&self.path, self.failed("reading the key file"));
+        let mode = fs::metadata(path).map_err(&failed)?.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(KeyError::Exposed { path: path.clone(), mode });
+        }
+        let text = fs::read_to_string(path).map_err(&failed)?;
+        Secret::new(text.trim()).map_err(|source| KeyError::Invalid { path: path.clone(), source })
+    }
+
+    fn written_at_ms(&self) -> Result<i64, KeyError> {
+        let written = fs::metadata(&self.path).and_then(|file| file.modified());
+        let written = written.map_err(self.failed("reading the key file"))?;
+        let since = written.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    fn generate(&self) -> Result<Secret, KeyError> {
+        let failed = self.failed("asking the kernel for randomness for");
+        Secret::generate().map_err(|error| failed(io::Error::other(error.to_string())))
     }
 
     /// Written beside and renamed, so that a crash leaves the old key or the new one.
-    fn write(&self, path: &Path) -> Result<(), KeyError> {
-        let beside = path.with_extension("new");
+    fn write(&self, secret: Secret) -> Result<Secret, KeyError> {
+        let beside = self.path.with_extension("new");
         let attempt = || {
             match fs::remove_file(&beside) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -182,77 +163,73 @@ impl Key {
             }
             let mut file =
                 fs::File::options().write(true).create_new(true).mode(0o600).open(&beside)?;
-            writeln!(file, "{}", self.text)?;
+            writeln!(file, "{}", secret.reveal())?;
             file.sync_all()?;
-            fs::rename(&beside, path)
+            fs::rename(&beside, &self.path)
         };
-        attempt().map_err(|source| KeyError::Io {
-            attempt: "writing the key file",
-            path: path.to_owned(),
-            source,
-        })
+        attempt().map_err(self.failed("writing the key file"))?;
+        // A key that was replaced should not come back with a power cut. Past the rename there is no
+        // way back: the file has the new key, and so it is the one in force.
+        let dir = self.path.parent().map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all());
+        if let Err(error) = dir {
+            tracing::warn!(%error, "the key file may be as it was before after a power cut");
+        }
+        Ok(secret)
     }
-}
-
-fn digest(text: &[u8]) -> [u8; 32] {
-    Sha256::digest(text).into()
 }
 
 #[cfg(test)]
 mod tests {
+    use engine::Presented;
+
     use super::*;
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o777
     }
 
-    #[test]
-    fn the_first_start_makes_a_key_and_the_next_keeps_it() {
-        let dir = tempfile::tempdir().unwrap();
+    fn establish(dir: &tempfile::TempDir, configured: Option<&Secret>) -> Established {
+        KeyFile::establish(dir.path(), configured).unwrap()
+    }
 
-        let first = Key::establish(dir.path(), None).unwrap();
-        let second = Key::establish(dir.path(), None).unwrap();
-
-        let path = Key::path(dir.path());
-        let text = fs::read_to_string(&path).unwrap();
-        assert_eq!(mode(&path), 0o600);
-        assert_eq!(text.trim().len(), PREFIX.len() + 2 * RANDOM_BYTES);
-        assert!(text.starts_with(PREFIX));
-        assert!(first.matches(text.trim().as_bytes()) && second.matches(text.trim().as_bytes()));
+    fn text(dir: &tempfile::TempDir) -> String {
+        fs::read_to_string(dir.path().join("key")).unwrap().trim().to_owned()
     }
 
     #[test]
-    fn two_nodes_have_different_keys() {
-        let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fn the_first_start_makes_a_key_and_the_next_keeps_it() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
 
-        let a = Key::establish(a.path(), None).unwrap();
-        let b = Key::establish(b.path(), None).unwrap();
+        let first = establish(&dir, None);
+        let second = establish(&dir, None);
 
-        assert!(!a.matches(b.text.as_bytes()));
+        assert_eq!(mode(&dir.path().join("key")), 0o600);
+        assert_eq!(text(&dir), first.secret.reveal());
+        assert_eq!(first.secret, second.secret);
+        assert_eq!(first.created_at_ms, second.created_at_ms);
+        assert_ne!(first.secret, establish(&other, None).secret);
     }
 
     #[test]
     fn a_configured_key_replaces_the_kept_one_for_local_clients() {
         let dir = tempfile::tempdir().unwrap();
-        let generated = Key::establish(dir.path(), None).unwrap();
-        let configured = Key::new(&"k".repeat(40));
+        establish(&dir, None);
+        let configured = Secret::new(&"k".repeat(40)).unwrap();
 
-        let key = Key::establish(dir.path(), Some(&configured)).unwrap();
+        let established = establish(&dir, Some(&configured));
 
-        assert!(key.matches("k".repeat(40).as_bytes()));
-        assert!(!key.matches(generated.text.as_bytes()));
-        assert_eq!(fs::read_to_string(Key::path(dir.path())).unwrap().trim(), "k".repeat(40));
-        assert_eq!(mode(&Key::path(dir.path())), 0o600);
+        assert_eq!(established.secret, configured);
+        assert_eq!(text(&dir), "k".repeat(40));
+        assert_eq!(mode(&dir.path().join("key")), 0o600);
     }
 
     #[test]
     fn a_key_others_could_read_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        Key::establish(dir.path(), None).unwrap();
-        let path = Key::path(dir.path());
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        establish(&dir, None);
+        fs::set_permissions(dir.path().join("key"), fs::Permissions::from_mode(0o644)).unwrap();
 
-        let error = Key::establish(dir.path(), None).unwrap_err();
+        let error = KeyFile::establish(dir.path(), None).unwrap_err();
 
         assert!(matches!(error, KeyError::Exposed { mode: 0o644, .. }));
     }
@@ -260,16 +237,43 @@ mod tests {
     #[test]
     fn a_damaged_key_file_is_told_not_overwritten() {
         let dir = tempfile::tempdir().unwrap();
-        Key::establish(dir.path(), None).unwrap();
-        fs::write(Key::path(dir.path()), "short").unwrap();
+        establish(&dir, None);
+        fs::write(dir.path().join("key"), "short").unwrap();
 
-        let error = Key::establish(dir.path(), None).unwrap_err();
+        let error = KeyFile::establish(dir.path(), None).unwrap_err();
 
-        assert!(matches!(error, KeyError::Invalid { source: InvalidKey::Length, .. }));
+        assert!(matches!(error, KeyError::Invalid { source: InvalidSecret::Length, .. }));
     }
 
     #[test]
-    fn a_key_is_never_printed() {
-        assert_eq!(format!("{:?}", Key::new(&"secret".repeat(8))), "Key(hidden)");
+    fn a_replaced_key_is_in_the_file_and_the_old_one_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = establish(&dir, None);
+        let keys = Keys::new(&first.secret, first.created_at_ms, 1);
+
+        let new = first.file.replace(&keys).unwrap();
+
+        assert_eq!(text(&dir), new.secret);
+        assert_eq!(mode(&dir.path().join("key")), 0o600);
+        assert!(matches!(keys.find(new.secret.as_bytes()), Presented::Key(_)));
+        assert!(!matches!(keys.find(first.secret.reveal().as_bytes()), Presented::Key(_)));
+        assert_eq!(establish(&dir, None).secret.reveal(), new.secret);
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_replaced_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = establish(&dir, None);
+        let keys = Keys::new(&first.secret, first.created_at_ms, 1);
+        // In the way of the file that is renamed.
+        fs::create_dir(dir.path().join("key.new")).unwrap();
+
+        let Failure(error) = first.file.replace(&keys).unwrap_err();
+
+        assert_eq!(error.code, ErrorCode::InternalError);
+        assert!(matches!(keys.find(first.secret.reveal().as_bytes()), Presented::Key(_)));
+        let configured = establish(&tempfile::tempdir().unwrap(), Some(&first.secret));
+        let Failure(error) = configured.file.replace(&keys).unwrap_err();
+        assert_eq!(error.code, ErrorCode::Forbidden);
     }
 }

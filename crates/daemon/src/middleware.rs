@@ -14,7 +14,7 @@ use axum::{
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
-pub(crate) use self::request_id::RequestId;
+pub(crate) use self::{limit::Parting, request_id::RequestId};
 use crate::{app::App, preview, reply::Failure};
 
 /// Puts the layers around the table; the first is the outermost.

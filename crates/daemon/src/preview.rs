@@ -40,23 +40,20 @@ use tokio::sync::Semaphore;
 pub(crate) use self::{arrival::Arrival, domain::Domain};
 use crate::app::App;
 
-/// Requests to previews that are worked on at once, beside those of the API: an open WebSocket or
-/// event stream is one.
-pub(crate) const PREVIEWS_AT_ONCE: usize = 8192;
-
 /// What the daemon knows of previews.
 #[derive(Debug)]
 pub(crate) struct Previews {
     pub(crate) domain: Domain,
     /// The API's listener serves no previews: they have their own.
     pub(crate) is_apart: bool,
-    /// A permit per request in work.
+    /// A permit per visit in work.
     places: Arc<Semaphore>,
+    visits_at_once: usize,
 }
 
 impl Previews {
-    pub(crate) fn new(domain: Domain, is_apart: bool) -> Self {
-        Self { domain, is_apart, places: Arc::new(Semaphore::new(PREVIEWS_AT_ONCE)) }
+    pub(crate) fn new(domain: Domain, is_apart: bool, visits_at_once: usize) -> Self {
+        Self { domain, is_apart, places: Arc::new(Semaphore::new(visits_at_once)), visits_at_once }
     }
 }
 

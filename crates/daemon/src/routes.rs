@@ -5,6 +5,7 @@
 
 pub(crate) mod docs;
 mod image;
+mod key;
 mod metrics;
 mod node;
 mod port;
@@ -31,12 +32,19 @@ pub(crate) fn table() -> (Router<App>, OpenApi) {
     let (own, described) = OpenApiRouter::with_openapi(document::head())
         .routes(routes!(sandbox::create, sandbox::list))
         .routes(routes!(sandbox::get, sandbox::destroy))
+        .routes(routes!(sandbox::freeze))
+        .routes(routes!(sandbox::thaw))
+        .routes(routes!(sandbox::stop))
+        .routes(routes!(sandbox::start))
         .routes(routes!(port::expose, port::list))
         .routes(routes!(port::get, port::hide))
         .routes(routes!(port::rotate))
         .routes(routes!(port::validate_token))
         .routes(routes!(image::list))
         .routes(routes!(image::build))
+        .routes(routes!(key::create, key::list))
+        .routes(routes!(key::remove))
+        .routes(routes!(key::rotate))
         .routes(routes!(node::shutdown))
         .routes(routes!(node::healthz))
         .routes(routes!(metrics::metrics))

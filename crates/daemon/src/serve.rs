@@ -17,24 +17,24 @@ use std::{
 };
 
 use api::{error::ApiError, limit::PAGE_ENTRIES, node::ShutdownSandboxes, sandbox::ListSandboxes};
-use engine::{Engine, EngineConfig};
-use jail::{JailError, Launcher, NodeSpec};
+use engine::{Engine, EngineConfig, Keys, Places, Secret};
+use jail::{JailError, Launcher, NodeSpec, Volumes};
 use link::Links;
 use tokio::{
     runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    app::{App, Parts, REQUESTS_AT_ONCE},
+    app::{App, KEPT, Parts, VISITS_PER_REQUEST, requests_at_once},
     claim::{self, Claim, ClaimError},
     config::{Config, PreviewUrl},
     docs::Docs,
     endpoint,
     hosts::Hosts,
-    key::{Key, KeyError},
+    key::{Established, KeyError, KeyFile},
     log,
     metrics::Metrics,
     middleware,
@@ -106,7 +106,7 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     log::start(&config.log);
     preflight::preflight(&config)?;
     // Connections, sockets to agents and a handle to each sandbox: one descriptor each.
-    sys::limits::raise_open_files().map_err(|error| ServeError::System {
+    let files = sys::limits::raise_open_files().map_err(|error| ServeError::System {
         attempt: "raising the limit of open files",
         source: error.into(),
     })?;
@@ -116,10 +116,10 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     let previews = config.preview.listen.map(preflight::listen).transpose()?;
     let tls = config.preview.tls.clone().map(|(cert, key)| Tls::load(cert, key)).transpose();
     let tls = tls.map_err(|error| PreflightError::Certificate(error.to_string()))?.map(Arc::new);
-    let doors = Doors { api: listener, previews, tls };
-    let key = Key::establish(&config.node.state_dir, config.api.key.as_ref())?;
+    let doors = Doors { api: listener, previews, tls, requests: requests_at_once(files) };
+    let key = KeyFile::establish(&config.node.state_dir, config.api.key.as_ref())?;
     let node = Node::start(config, claim)?;
-    let outcome = node.runtime.block_on(running(&node.config, node.launchers, doors, key));
+    let outcome = node.runtime.block_on(running(&node.config, node.tools, doors, key));
     node.ground.end(node.runtime, outcome)
 }
 
@@ -133,14 +133,17 @@ pub fn down(config: Config, destroy: bool) -> Result<DownReport, ServeError> {
     preflight::state_dir(&config.node.state_dir)?;
     let claim = claim(&config)?;
     let node = Node::start(config, claim)?;
-    let outcome = node.runtime.block_on(ending(&node.config, node.launchers, destroy));
+    let outcome = node.runtime.block_on(ending(&node.config, node.tools, destroy));
     node.ground.end(node.runtime, outcome)
 }
+
+/// What an engine works with: its launchers, and what they found the node's volumes to be.
+type Tools = (Vec<Launcher>, Volumes);
 
 /// The processes and threads that everything else runs on.
 struct Node {
     config: Config,
-    launchers: Vec<Launcher>,
+    tools: Tools,
     ground: Ground,
     runtime: Runtime,
 }
@@ -149,6 +152,8 @@ impl Node {
     fn start(config: Config, claim: Claim) -> Result<Self, ServeError> {
         let spec = node_spec(&config);
         let failed = |source| ServeError::Jail { attempt: "starting a launcher", source };
+        // Before the launchers, which mount the volumes in it.
+        jail::own_mounts().map_err(failed)?;
         let program = jail::sealed_program().map_err(failed)?;
         let launcher = || Launcher::start(&spec, program.as_fd()).map_err(failed);
         // One more removes files, which can take long; and one keeps the ground.
@@ -160,12 +165,14 @@ impl Node {
             .thread_name("daemon")
             .build()
             .map_err(|source| ServeError::System { attempt: "starting threads", source })?;
-        if let Err(error) = ground.begin(&config.node.name) {
-            // The first error is the one to tell; what half a start made goes with it.
-            drop(ground.clear());
-            return Err(error);
+        match ground.begin(&config.node.name) {
+            Ok(volumes) => Ok(Self { config, tools: (launchers, volumes), ground, runtime }),
+            Err(error) => {
+                // The first error is the one to tell; what half a start made goes with it.
+                drop(ground.clear());
+                Err(error)
+            }
         }
-        Ok(Self { config, launchers, ground, runtime })
     }
 }
 
@@ -176,11 +183,16 @@ struct Ground {
 }
 
 impl Ground {
-    fn begin(&mut self, name: &str) -> Result<(), ServeError> {
+    fn begin(&mut self, name: &str) -> Result<Volumes, ServeError> {
         let failed = |attempt| move |source| ServeError::Jail { attempt, source };
         let jails = self.launcher.jails().map_err(failed("looking for running sandboxes"))?;
         self.claim.settle(name, !jails.is_empty())?;
-        self.launcher.set_up_network().map_err(failed("setting up the network"))
+        let volumes = self.launcher.set_up_volumes().map_err(failed("mounting the volumes"))?;
+        if let Volumes::Plain(why) = &volumes {
+            tracing::warn!(%why, "the disk space of sandboxes is not limited");
+        }
+        self.launcher.set_up_network().map_err(failed("setting up the network"))?;
+        Ok(volumes)
     }
 
     /// Ends the threads and, if no sandbox is left to need them, the node's network and cgroups,
@@ -214,9 +226,10 @@ fn node_spec(config: &Config) -> NodeSpec {
     }
 }
 
-fn engine_config(config: &Config) -> EngineConfig {
+fn engine_config(config: &Config, volumes: Volumes) -> EngineConfig {
     EngineConfig {
         node: node_spec(config),
+        volumes,
         default_image: config.node.default_image.clone(),
         default_limits: config.limits.default,
         max_limits: config.limits.max,
@@ -231,8 +244,12 @@ fn links(config: &Config) -> Links {
     Links::new(config.node.state_dir.join("run"))
 }
 
-async fn open(config: &Config, launchers: Vec<Launcher>) -> Result<Engine, ServeError> {
-    Engine::open(engine_config(config), launchers, links(config))
+async fn open(
+    config: &Config,
+    (launchers, volumes): Tools,
+    keys: Keys,
+) -> Result<Engine, ServeError> {
+    Engine::open(engine_config(config, volumes), launchers, links(config), keys)
         .await
         .map_err(|source| ServeError::Engine { attempt: "opening the state directory", source })
 }
@@ -240,26 +257,30 @@ async fn open(config: &Config, launchers: Vec<Launcher>) -> Result<Engine, Serve
 /// Answers requests from the moment the threads run; they wait for the engine to be open.
 async fn running(
     config: &Config,
-    launchers: Vec<Launcher>,
+    tools: Tools,
     doors: Doors,
-    key: Key,
+    key: Established,
 ) -> Result<(), ServeError> {
     let failed = |source| ServeError::System { attempt: "listening on the port", source };
     let address = doors.api.local_addr().map_err(failed)?;
     let previews = doors.describe(config).map_err(failed)?;
+    let requests = Places::new(doors.requests, doors.requests / KEPT);
     let (door, preview_door) = doors.open().map_err(failed)?;
     let (opened, engine) = watch::channel(None);
     let (shutdown, asked) = mpsc::channel(1);
     let (table, document) = routes::table();
+    let Established { file, secret, created_at_ms } = key;
+    let keys = Keys::new(&secret, created_at_ms, config.api.max_requests_per_key);
     let app = App::new(Parts {
         engine,
         links: links(config),
-        key,
+        keys: keys.clone(),
+        key_file: Arc::new(file),
         hosts: Hosts::new(address, config.api.allowed_hosts.clone()),
         metrics: Metrics::new(),
         previews,
         docs: Docs::new(&document, &endpoint::url(address)),
-        requests: Arc::new(Semaphore::new(REQUESTS_AT_ONCE)),
+        requests,
         shutdown,
     });
     let stop = CancellationToken::new();
@@ -275,7 +296,8 @@ async fn running(
             tokio::join!(server::run(door, router.clone(), stop.cancelled()), previews);
         }
     });
-    let outcome = until_asked(config, launchers, address, opened, asked).await;
+    let starting = Starting { tools, address, keys, opened };
+    let outcome = until_asked(config, starting, asked).await;
     stop.cancel();
     if let Err(error) = serving.await {
         tracing::error!(%error, "the server's task failed");
@@ -284,13 +306,26 @@ async fn running(
     shut_down(&engine, sandboxes).await
 }
 
+/// What a server has before its engine is open.
+struct Starting {
+    tools: Tools,
+    address: SocketAddr,
+    keys: Keys,
+    opened: watch::Sender<Option<Engine>>,
+}
+
 /// Where connections come in, taken before anything is made.
 struct Doors {
     api: TcpListener,
     /// Else previews come in by the API's.
     previews: Option<TcpListener>,
     tls: Option<Arc<Tls>>,
+    /// Requests to the API that are worked on at once.
+    requests: usize,
 }
+
+/// Connections at once for each request or visit in work: as many idle ones in clients' pools.
+const CONNECTIONS_EACH: usize = 2;
 
 impl Doors {
     /// Where previews are, as their visitors see it.
@@ -301,16 +336,25 @@ impl Doors {
             None => Domain::new(self.tls.is_some(), "localhost", own.port()),
         };
         tracing::info!(%domain, address = %own, "previews");
-        Ok(Previews::new(domain, self.previews.is_some()))
+        Ok(Previews::new(domain, self.previews.is_some(), self.visits()))
+    }
+
+    /// Visits that are worked on at once.
+    fn visits(&self) -> usize {
+        VISITS_PER_REQUEST * self.requests
     }
 
     fn open(self) -> io::Result<(Door, Option<Door>)> {
-        let Self { api, previews, tls } = self;
+        let visits = self.visits();
+        let Self { api, previews, tls, requests } = self;
         let listener = tokio::net::TcpListener::from_std(api)?;
-        let door = Door { listener, is_previews: false, tls: None };
+        let here = if previews.is_some() { requests } else { requests + visits };
+        let connections_at_once = CONNECTIONS_EACH * here;
+        let door = Door { listener, is_previews: false, tls: None, connections_at_once };
         let previews = previews.map(|listener| {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            io::Result::Ok(Door { listener, is_previews: true, tls })
+            let connections_at_once = CONNECTIONS_EACH * visits;
+            io::Result::Ok(Door { listener, is_previews: true, tls, connections_at_once })
         });
         Ok((door, previews.transpose()?))
     }
@@ -322,14 +366,13 @@ impl Doors {
 /// Drops `opened` when the engine cannot be opened, which answers the requests that wait for it.
 async fn until_asked(
     config: &Config,
-    launchers: Vec<Launcher>,
-    address: SocketAddr,
-    opened: watch::Sender<Option<Engine>>,
+    starting: Starting,
     mut asked: mpsc::Receiver<ShutdownSandboxes>,
 ) -> Result<(Engine, ShutdownSandboxes), ServeError> {
+    let Starting { tools, address, keys, opened } = starting;
     let mut signals = Signals::new()
         .map_err(|source| ServeError::System { attempt: "waiting for signals", source })?;
-    let engine = open(config, launchers).await?;
+    let engine = open(config, tools, keys).await?;
     opened.send_replace(Some(engine.clone()));
     let endpoint = endpoint::publish(&config.node.state_dir, address)
         .map_err(|source| ServeError::System { attempt: "writing the endpoint file", source })?;
@@ -342,12 +385,13 @@ async fn until_asked(
     Ok((engine, sandboxes))
 }
 
-async fn ending(
-    config: &Config,
-    launchers: Vec<Launcher>,
-    destroy: bool,
-) -> Result<DownReport, ServeError> {
-    let engine = open(config, launchers).await?;
+async fn ending(config: &Config, tools: Tools, destroy: bool) -> Result<DownReport, ServeError> {
+    // Nobody calls: there is no server.
+    let secret = Secret::generate().map_err(|error| ServeError::System {
+        attempt: "asking the kernel for randomness",
+        source: io::Error::other(error.to_string()),
+    })?;
+    let engine = open(config, tools, Keys::new(&secret, 0, 1)).await?;
     let sandboxes = count(&engine).await?;
     let fate = if destroy { ShutdownSandboxes::Destroy } else { ShutdownSandboxes::Stop };
     shut_down(&engine, fate).await?;
@@ -366,7 +410,7 @@ async fn count(engine: &Engine) -> Result<usize, ServeError> {
     let mut sandboxes = 0;
     loop {
         let page = engine
-            .list(&query)
+            .list(&query, None)
             .await
             .map_err(|source| ServeError::Engine { attempt: "counting the sandboxes", source })?;
         sandboxes += page.sandboxes.len();

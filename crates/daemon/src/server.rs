@@ -1,5 +1,6 @@
 //! The HTTP server: accepts connections, bounds their number and their heads, ends them kindly.
 
+mod crowd;
 mod follow;
 mod linger;
 pub(crate) mod tls;
@@ -38,17 +39,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use self::{
+    crowd::Crowd,
     linger::Lingering,
     tls::Tls,
     tunnel::{Switch, Tunnel},
 };
-use crate::{
-    app::REQUESTS_AT_ONCE,
-    preview::{Arrival, PREVIEWS_AT_ONCE},
-};
 
-/// Connections at once: one per request or visit in work, and as many idle ones in clients' pools.
-const CONNECTIONS: usize = 2 * REQUESTS_AT_ONCE + 2 * PREVIEWS_AT_ONCE;
+pub(crate) use self::crowd::{Seat, Working};
+use crate::preview::Arrival;
 
 /// Time for a request's whole head, counted on a kept connection from the end of the last answer, so
 /// it is also how long an idle one is kept (R34).
@@ -94,26 +92,34 @@ pub(crate) struct Door {
     /// It answers for previews and nothing else.
     pub(crate) is_previews: bool,
     pub(crate) tls: Option<Arc<Tls>>,
+    /// Connections at once. Past it, an idle one is closed for each new one, see [`crowd`].
+    pub(crate) connections_at_once: usize,
 }
+
+/// The same as [`ACCEPT_PAUSE`], when an idle connection is being closed to free a descriptor.
+const CLOSE_PAUSE: Duration = Duration::from_millis(1);
 
 /// Serves until `stop` ends, then gives requests under way [`DRAIN`] and cuts off the rest. At return
 /// no connection is left.
 pub(crate) async fn run(door: Door, router: Router, stop: impl Future<Output = ()>) {
-    let Door { listener, is_previews, tls } = door;
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let Door { listener, is_previews, tls, connections_at_once } = door;
+    let places = Arc::new(Semaphore::new(connections_at_once));
+    let crowd = Crowd::default();
     let connections = TaskTracker::new();
     let stopping = CancellationToken::new();
     let cut_off = CancellationToken::new();
     let mut stop = pin!(stop);
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &places) => accepted,
+            accepted = accept(&listener, &places, &crowd) => accepted,
             () = &mut stop => break,
         };
         let Some((stream, peer, place)) = accepted else { continue };
         let arrival = Arrival { peer, is_previews, server_name: None };
+        let seat = crowd.enter();
         let host = Host {
             router: router.clone(),
+            seat: seat.clone(),
             stopping: stopping.clone(),
             tasks: Tasks(connections.clone()),
         };
@@ -123,6 +129,7 @@ pub(crate) async fn run(door: Door, router: Router, stop: impl Future<Output = (
             let _place = place;
             tokio::select! {
                 () = work => {}
+                () = seat.closed() => tracing::debug!("an idle connection was closed for a new one"),
                 () = cut_off.cancelled() => {}
             }
         });
@@ -137,9 +144,10 @@ pub(crate) async fn run(door: Door, router: Router, stop: impl Future<Output = (
     connections.wait().await;
 }
 
-/// What every connection is served with.
+/// What a connection is served with.
 struct Host {
     router: Router,
+    seat: Seat,
     stopping: CancellationToken,
     tasks: Tasks,
 }
@@ -163,12 +171,13 @@ async fn welcome(stream: TcpStream, mut arrival: Arrival, tls: Option<Arc<Tls>>,
 /// Serves a connection's requests, of which the last is under way when `stopping` ends, and the
 /// tunnel it may become, which ends then.
 async fn serve(stream: impl Stream, arrival: Arrival, host: Host) {
-    let Host { router, stopping, .. } = host;
+    let Host { router, seat, stopping, .. } = host;
     let became = Became::default();
     let tunnel = Arc::clone(&became);
     let stop = stopping.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(arrival.clone());
+        request.extensions_mut().insert(seat.clone());
         answer(router.clone(), request, Arc::clone(&tunnel), stop.clone())
     });
     {
@@ -194,10 +203,11 @@ async fn serve(stream: impl Stream, arrival: Arrival, host: Host) {
 
 /// As [`serve`], of a connection with many requests at a time and no tunnels.
 async fn serve_http2(stream: impl Stream, arrival: Arrival, host: Host) {
-    let Host { router, stopping, tasks } = host;
+    let Host { router, seat, stopping, tasks } = host;
     let stop = stopping.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(arrival.clone());
+        request.extensions_mut().insert(seat.clone());
         let (method, stop) = (request.method().clone(), stop.clone());
         let answer = router.clone().oneshot(request);
         async move { Ok::<_, Infallible>(follow::until(&method, answer.await?, stop)) }
@@ -273,22 +283,33 @@ async fn answer(
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
+    crowd: &Crowd,
 ) -> Option<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, peer)) => {
-            if let Err(error) = prepare(&stream) {
-                tracing::debug!(%error, "an option of a connection was refused");
-            }
-            // An IPv4 address in IPv6's clothes is shown as what it is.
-            Some((stream, peer.ip().to_canonical(), place))
-        }
+    let (stream, peer) = match listener.accept().await {
+        Ok(accepted) => accepted,
         Err(error) => {
-            tracing::warn!(%error, "a connection could not be accepted");
-            sleep(ACCEPT_PAUSE).await;
-            None
+            let gives_way = crowd.close_one();
+            if gives_way {
+                tracing::debug!(%error, "an idle connection is closed to accept another");
+            } else {
+                tracing::warn!(%error, "a connection could not be accepted");
+            }
+            sleep(if gives_way { CLOSE_PAUSE } else { ACCEPT_PAUSE }).await;
+            return None;
         }
+    };
+    if let Err(error) = prepare(&stream) {
+        tracing::debug!(%error, "an option of a connection was refused");
     }
+    let place = match Arc::clone(places).try_acquire_owned() {
+        Ok(place) => place,
+        Err(_full) => {
+            crowd.close_one();
+            Arc::clone(places).acquire_owned().await.ok()?
+        }
+    };
+    // An IPv4 address in IPv6's clothes is shown as what it is.
+    Some((stream, peer.ip().to_canonical(), place))
 }
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {

@@ -19,7 +19,7 @@ use std::{
 
 use api::{
     error::ErrorCode,
-    id::{ImageRef, SandboxId},
+    id::{IdPrefix, ImageRef, SandboxId},
     sandbox::{CreateSandbox, NetworkPolicy},
 };
 use image::{ImageError, Rootfs, Store};
@@ -29,10 +29,12 @@ use link::AgentConfig;
 use crate::{
     EngineError,
     error::{self, Publish},
+    freeze,
+    key::{By, Key, Place},
     launch::LaunchError,
     node::Node,
     record::{Change, Phase, SandboxRecord},
-    sandbox::Sandbox,
+    sandbox::{InUse, Sandbox},
     settings::Settings,
     slot::UIDS_PER_SLOT,
     state::{Admission, AgentIdentity, Failure, Operation, State},
@@ -41,6 +43,9 @@ use crate::{
 
 /// Random bytes of a generated id: enough that two never meet.
 const ID_BYTES: usize = 10;
+
+/// What generated ids begin with, where the caller's key does not decide it.
+const OWN_PREFIX: &str = "sb-";
 
 /// How often a request starts a sandbox that stops, or looks an id up whose sandbox goes, before it
 /// gives up: somebody else is ending it as fast.
@@ -51,14 +56,16 @@ const ATTEMPTS: usize = 4;
 pub(crate) async fn create(
     node: &Arc<Node>,
     request: CreateSandbox,
+    by: &Key,
 ) -> Result<(Arc<Sandbox>, bool), EngineError> {
     let id = match &request.id {
         Some(id) => id.clone(),
-        None => generate_id()?,
+        None => generate_id(by.prefix().map_or(OWN_PREFIX, IdPrefix::as_str))?,
     };
+    by.check(&id)?;
     let settings = Settings::of(request, &node.config)?;
     for _ in 0..ATTEMPTS {
-        let (sandbox, is_new) = add(node, &id, &settings).await?;
+        let (sandbox, is_new) = add(node, &id, &settings, By::Key(by)).await?;
         if sandbox.state() == State::Destroying {
             sandbox.settled().await?;
             continue;
@@ -67,7 +74,7 @@ pub(crate) async fn create(
         if !differences.is_empty() {
             return Err(error::exists(&id, &differences));
         }
-        if bring_up(node, &sandbox).await? {
+        if bring_up(node, &sandbox, By::Key(by)).await?.is_some() {
             return Ok((sandbox, is_new));
         }
     }
@@ -75,17 +82,21 @@ pub(crate) async fn create(
 }
 
 /// Has the sandbox with this id run: finds it, starts it, or creates it with the node's defaults.
-pub(crate) async fn activate(node: &Arc<Node>, id: &SandboxId) -> Result<JailId, EngineError> {
+pub(crate) async fn activate(
+    node: &Arc<Node>,
+    id: &SandboxId,
+    by: &Key,
+) -> Result<InUse, EngineError> {
     for _ in 0..ATTEMPTS {
         let sandbox = match node.find(id) {
             Some(sandbox) => sandbox,
             None => {
                 let settings = Settings::of(CreateSandbox::default(), &node.config)?;
-                add(node, id, &settings).await?.0
+                add(node, id, &settings, By::Key(by)).await?.0
             }
         };
-        if bring_up(node, &sandbox).await? {
-            return Ok(sandbox.jail);
+        if let Some(user) = bring_up(node, &sandbox, By::Key(by)).await? {
+            return Ok(user);
         }
     }
     Err(error::ended_at_once(id))
@@ -96,55 +107,71 @@ async fn add(
     node: &Arc<Node>,
     id: &SandboxId,
     settings: &Settings,
+    by: By<'_>,
 ) -> Result<(Arc<Sandbox>, bool), EngineError> {
     if let Some(sandbox) = node.find(id) {
         return Ok((sandbox, false));
     }
+    let place = by.creation(&node.creates)?;
     // Before anything is taken: an unknown image leaves no sandbox behind.
     let name = settings.image.clone();
     let (image, rootfs) =
         read_image(node, &settings.image, move |images| images.get(&name)).await?;
     let (sandbox, is_new) = node.add(id, settings, &image.digest)?;
     if is_new {
-        spawn_start(node, &sandbox, Some(rootfs));
+        spawn_start(node, &sandbox, Some(rootfs), place);
     }
     Ok((sandbox, is_new))
 }
 
-/// Starts the sandbox unless it runs, and waits. False: it has gone, look the id up again.
+/// Has the sandbox run, for one user: waits, thaws it or starts it. None: it has gone, look the id
+/// up again.
 pub(crate) async fn bring_up(
     node: &Arc<Node>,
     sandbox: &Arc<Sandbox>,
-) -> Result<bool, EngineError> {
-    if sandbox.is_running() {
-        return Ok(true);
-    }
+    by: By<'_>,
+) -> Result<Option<InUse>, EngineError> {
     for _ in 0..ATTEMPTS {
+        if let Some(user) = sandbox.enter() {
+            return Ok(Some(user));
+        }
         // A sandbox that fails while we wait has failed for us; one that had failed before is
         // tried again.
         let (admission, before) = sandbox.begin(Operation::Use);
         if admission == Admission::Begin {
-            if let Err(error) = node.check_open() {
-                sandbox.set(before);
-                return Err(error);
+            match (node.check_open(), before) {
+                (Err(error), before) => {
+                    sandbox.set(before);
+                    return Err(error);
+                }
+                (Ok(()), State::Frozen(agent)) => {
+                    freeze::spawn_thaw(node, sandbox, agent).await?;
+                    continue;
+                }
+                (Ok(()), before) => match by.creation(&node.creates) {
+                    Ok(place) => spawn_start(node, sandbox, None, place),
+                    Err(error) => {
+                        sandbox.set(before);
+                        return Err(error);
+                    }
+                },
             }
-            spawn_start(node, sandbox, None);
         }
         match sandbox.settled().await? {
-            State::Running(_) => return Ok(true),
             State::Failed(failure) | State::Doomed(failure) => return Err(failure.to_error()),
             State::Gone(Some(error)) => return Err(*error),
-            State::Gone(None) => return Ok(false),
-            State::Stopped | State::Creating | State::Stopping | State::Destroying => {}
+            State::Gone(None) => return Ok(None),
+            _ => {}
         }
     }
-    Err(error::ended_at_once(&sandbox.id))
+    sandbox.enter().map_or_else(|| Err(error::ended_at_once(&sandbox.id)), |user| Ok(Some(user)))
 }
 
 /// Begins to start a sandbox that is [`State::Creating`]. `rootfs` is given for a new one.
-fn spawn_start(node: &Arc<Node>, sandbox: &Arc<Sandbox>, rootfs: Option<Rootfs>) {
+fn spawn_start(node: &Arc<Node>, sandbox: &Arc<Sandbox>, rootfs: Option<Rootfs>, place: Place) {
     let (owner, sandbox) = (Arc::clone(node), Arc::clone(sandbox));
     node.work.spawn(async move {
+        let _place = place;
         let is_new = rootfs.is_some();
         match start(&owner, &sandbox, rootfs).await {
             Ok((agent, pidfd)) => {
@@ -267,6 +294,7 @@ fn spec(node: &Node, sandbox: &Sandbox) -> JailSpec {
     };
     JailSpec {
         jail: sandbox.jail,
+        volume: Some(sandbox.jail),
         uid_base: node.config.uid_base + sandbox.slot * UIDS_PER_SLOT,
         address,
         limits: sandbox.settings.limits(),
@@ -340,11 +368,12 @@ pub(crate) async fn launch(
     node.launchers.call(build, undo).await
 }
 
-fn generate_id() -> Result<SandboxId, EngineError> {
+fn generate_id(prefix: &str) -> Result<SandboxId, EngineError> {
     let mut bytes = [0; ID_BYTES];
     getrandom::fill(&mut bytes).map_err(|_errno| error::internal("generating an id"))?;
     let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("sb-{digits}").parse().expect("letters, digits and a dash inside are an id"))
+    let id = format!("{prefix}{digits}");
+    Ok(id.parse().expect("a prefix with a mark at its end and 20 digits are an id"))
 }
 
 #[cfg(test)]
@@ -353,7 +382,14 @@ mod tests {
 
     #[test]
     fn generated_ids_differ() {
-        assert_ne!(generate_id().unwrap(), generate_id().unwrap());
+        assert_ne!(generate_id(OWN_PREFIX).unwrap(), generate_id(OWN_PREFIX).unwrap());
+    }
+
+    #[test]
+    fn the_longest_prefix_leaves_room_for_an_id() {
+        let prefix = format!("{}-", "1".repeat(api::limit::ID_PREFIX_CHARS - 1));
+        let prefix: IdPrefix = prefix.parse().unwrap();
+        assert!(prefix.covers(&generate_id(prefix.as_str()).unwrap()));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use api::{
-    id::SandboxId,
+    id::{IdPrefix, SandboxId},
     image::{BuildEvent, BuildImage, Image},
     node::ShutdownSandboxes,
     port::{ExposePort, PortNumber, PreviewLabel, RotatePort},
@@ -24,12 +24,16 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     EngineConfig, EngineError, build, create, destroy,
     error::{self, Publish},
+    freeze,
+    key::{By, Key, Keys, Store},
     launch::{Launchers, Remover},
     list::Page,
     node::{Node, Parts},
     port::{self, Exposure, Found, Secret, Visit},
     record::{Loaded, Records},
-    recover, resolver, shutdown,
+    recover, resolver,
+    sandbox::InUse,
+    shutdown,
 };
 
 /// Launchers that an engine needs: one that builds jails, one that removes files.
@@ -42,15 +46,25 @@ const MIN_LAUNCHERS: usize = 2;
 #[derive(Debug, Clone)]
 pub struct Engine {
     node: Arc<Node>,
+    keys: Keys,
     /// The database's thread; taken by the shutdown.
     records: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
-/// A running sandbox, as one request needs it.
+/// A running sandbox, as one request needs it. It is not frozen until this is dropped: hold it to
+/// the last byte of the answer.
 #[derive(Debug)]
 pub struct Active {
     /// Where its agent is reached, see [`Links::send`].
     pub jail: JailId,
+    /// Counts this use.
+    _user: InUse,
+}
+
+impl From<InUse> for Active {
+    fn from(user: InUse) -> Self {
+        Self { jail: user.sandbox().jail, _user: user }
+    }
 }
 
 impl Engine {
@@ -62,20 +76,35 @@ impl Engine {
     /// `RESOURCE_BUSY` when the directory is in use, `NO_SPACE` when its disk is full,
     /// `INTERNAL_ERROR` when it is damaged, `SANDBOX_FAILED` when the kernel or the network could not
     /// be brought into order. Nothing was changed that another start would miss.
+    ///
+    /// `keys` get those on record, and open nothing but `local` before.
     pub async fn open(
         config: EngineConfig,
         launchers: Vec<Launcher>,
         links: Links,
+        keys: Keys,
     ) -> Result<Self, EngineError> {
         let opened = tokio::task::spawn_blocking(move || assemble(config, launchers, links)).await;
-        let (node, loaded, records) =
+        let (node, mut loaded, records) =
             opened.map_err(|_panicked| error::internal("opening the node"))??;
         let node = Arc::new(node);
+        let store = Store {
+            records: node.records.clone(),
+            work: node.work.clone(),
+            closing: node.closing.clone(),
+        };
+        keys.open(std::mem::take(&mut loaded.keys), store);
         if let Some(network) = node.config.node.network {
             resolver::spawn(&node, network.gateway()).await;
         }
         recover::recover(&node, loaded).await?;
-        Ok(Self { node, records: Arc::new(Mutex::new(Some(records))) })
+        Ok(Self { node, keys, records: Arc::new(Mutex::new(Some(records))) })
+    }
+
+    /// The keys of the node, which can be changed from now on.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
     }
 
     /// Creates a sandbox, or returns the existing one when the settings agree; either runs at
@@ -86,9 +115,14 @@ impl Engine {
     ///
     /// # Errors
     /// `SANDBOX_EXISTS`, `IMAGE_NOT_FOUND`, `VALIDATION_FAILED`, `CAPACITY_EXCEEDED`,
-    /// `SANDBOX_FAILED` with `details.step`, `NO_SPACE`, `SHUTTING_DOWN`.
-    pub async fn create(&self, request: CreateSandbox) -> Result<(Sandbox, bool), EngineError> {
-        let (sandbox, is_new) = create::create(&self.node, request).await?;
+    /// `TOO_MANY_REQUESTS`, `FORBIDDEN` for an id that `by` does not cover, `SANDBOX_FAILED` with
+    /// `details.step`, `NO_SPACE`, `SHUTTING_DOWN`.
+    pub async fn create(
+        &self,
+        request: CreateSandbox,
+        by: &Key,
+    ) -> Result<(Sandbox, bool), EngineError> {
+        let (sandbox, is_new) = create::create(&self.node, request, by).await?;
         let description = sandbox.describe(None).ok_or_else(|| error::not_found(&sandbox.id))?;
         Ok((description, is_new))
     }
@@ -99,21 +133,27 @@ impl Engine {
     /// `SANDBOX_NOT_FOUND`.
     pub async fn get(&self, id: &SandboxId) -> Result<Sandbox, EngineError> {
         let sandbox = self.node.find(id).ok_or_else(|| error::not_found(id))?;
-        let usage = if sandbox.is_running() { usage(&self.node, sandbox.jail).await } else { None };
+        let usage =
+            if sandbox.has_processes() { usage(&self.node, sandbox.jail).await } else { None };
         sandbox.describe(usage).ok_or_else(|| error::not_found(id))
     }
 
-    /// A page of sandboxes.
+    /// A page of the sandboxes whose ids begin with `prefix`.
     ///
     /// # Errors
     /// `VALIDATION_FAILED` for a bad cursor or label filter.
     #[expect(clippy::unused_async, reason = "the list of a cluster is not in memory")]
-    pub async fn list(&self, query: &ListSandboxes) -> Result<SandboxList, EngineError> {
-        let page = Page::of(query)?;
+    pub async fn list(
+        &self,
+        query: &ListSandboxes,
+        prefix: Option<&IdPrefix>,
+    ) -> Result<SandboxList, EngineError> {
+        let page = Page::of(query, prefix)?;
         Ok(self.node.survey(|all| page.take(all)))
     }
 
-    /// Finds, creates (with the node's defaults) or starts the sandbox, for one request to it.
+    /// Finds, creates (with the node's defaults) or starts the sandbox, for one request to it. Whether
+    /// `by` covers the id was checked before; here a start is counted in its name.
     /// The one function that knows where a sandbox lives. For one that runs, it takes no lock
     /// across an await and touches no disk.
     ///
@@ -122,9 +162,60 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::create`].
-    pub async fn activate(&self, id: &SandboxId) -> Result<Active, EngineError> {
+    pub async fn activate(&self, id: &SandboxId, by: &Key) -> Result<Active, EngineError> {
         self.node.check_open()?;
-        create::activate(&self.node, id).await.map(|jail| Active { jail })
+        create::activate(&self.node, id, by).await.map(Active::from)
+    }
+
+    /// Stops every process of a running sandbox where it is, once no request is under way. A frozen
+    /// sandbox keeps its memory and uses no CPU; the next request to it, or to a preview of it, lets
+    /// it go on. One that does not run stays as it is.
+    ///
+    /// # Cancel safety
+    /// A freeze that has begun goes on without its caller; so for thaw, stop and start.
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND`; `RESOURCE_BUSY` when it is used all the time; `SANDBOX_FAILED` when
+    /// processes do not come to rest.
+    pub async fn freeze(&self, id: &SandboxId) -> Result<Sandbox, EngineError> {
+        self.node.check_open()?;
+        freeze::freeze(&self.node, id).await?;
+        self.get(id).await
+    }
+
+    /// Lets a frozen sandbox go on. One that is not frozen stays as it is.
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND`, `SANDBOX_FAILED`.
+    pub async fn thaw(&self, id: &SandboxId) -> Result<Sandbox, EngineError> {
+        self.node.check_open()?;
+        freeze::thaw(&self.node, id).await?;
+        self.get(id).await
+    }
+
+    /// Ends the sandbox's processes, whatever they do; its files and settings stay. Needs no help
+    /// of the agent.
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND`; `SANDBOX_FAILED` when processes cannot be ended.
+    pub async fn stop(&self, id: &SandboxId) -> Result<Sandbox, EngineError> {
+        self.node.check_open()?;
+        destroy::stop(&self.node, id).await?;
+        self.get(id).await
+    }
+
+    /// Has an existing sandbox run, whatever it was.
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND`; as [`Engine::create`].
+    pub async fn start(&self, id: &SandboxId, by: &Key) -> Result<Sandbox, EngineError> {
+        self.node.check_open()?;
+        let sandbox = self.node.find(id).ok_or_else(|| error::not_found(id))?;
+        let user = create::bring_up(&self.node, &sandbox, By::Key(by)).await?;
+        let user = user.ok_or_else(|| error::not_found(id))?;
+        let described = self.get(id).await;
+        drop(user);
+        described
     }
 
     /// Ends the sandbox and forgets it. At return no process of it is left and the id is free;
@@ -153,8 +244,9 @@ impl Engine {
         &self,
         id: &SandboxId,
         request: ExposePort,
+        by: &Key,
     ) -> Result<Exposure, EngineError> {
-        port::expose(&self.node, id, request).await
+        port::expose(&self.node, id, request, by).await
     }
 
     /// Hides an exposed port. Its URL is refused at once, and works again when it is exposed again.
@@ -179,12 +271,14 @@ impl Engine {
         port::rotate(&self.node, id, port, request).await
     }
 
-    /// The exposed ports of a sandbox, sorted, and its jail if it runs. Creates and starts nothing.
+    /// The exposed ports of a sandbox, sorted, and how to ask its agent if it runs. Creates, thaws
+    /// and starts nothing.
     ///
     /// # Errors
     /// `SANDBOX_NOT_FOUND`.
-    pub fn ports(&self, id: &SandboxId) -> Result<(Vec<Exposure>, Option<JailId>), EngineError> {
-        port::list(&self.node, id)
+    pub fn ports(&self, id: &SandboxId) -> Result<(Vec<Exposure>, Option<Active>), EngineError> {
+        let (exposed, user) = port::list(&self.node, id)?;
+        Ok((exposed, user.map(Active::from)))
     }
 
     /// Whether `token` is that of the exposed port, in a time that does not depend on how much of it
@@ -214,7 +308,7 @@ impl Engine {
     /// As [`Engine::activate`]; `SANDBOX_NOT_FOUND` when it was destroyed meanwhile.
     pub async fn visit(&self, visit: &Visit) -> Result<Active, EngineError> {
         self.node.check_open()?;
-        visit.activate(&self.node).await.map(|jail| Active { jail })
+        visit.activate(&self.node).await.map(Active::from)
     }
 
     /// Images in the store.
@@ -320,10 +414,14 @@ fn lock(path: &Path) -> Result<File, EngineError> {
 
 /// None: it has stopped, or its cgroups cannot be read.
 async fn usage(node: &Node, jail: JailId) -> Option<SandboxUsage> {
-    let name = node.config.node.name.clone();
-    let read = tokio::task::spawn_blocking(move || jail::usage(&name, jail)).await;
-    let jail::Usage { memory_bytes, pids, cpu_ms, oom_kills } = read.ok()?.ok()?;
-    Some(SandboxUsage { memory_bytes, pids, cpu_ms, oom_kills })
+    let spec = node.config.node.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let disk_bytes = jail::volume_bytes(&spec.state_dir, jail).unwrap_or_default();
+        jail::usage(&spec.name, jail).map(|usage| (usage, disk_bytes))
+    });
+    let (usage, disk_bytes) = read.await.ok()?.ok()?;
+    let jail::Usage { memory_bytes, pids, cpu_ms, oom_kills } = usage;
+    Some(SandboxUsage { memory_bytes, pids, cpu_ms, oom_kills, disk_bytes })
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use std::{io, time::Duration};
 
 use api::{
     error::{ApiError, ErrorCode},
-    id::{ImageRef, SandboxId},
+    id::{IdPrefix, ImageRef, KeyName, SandboxId},
+    limit::{CREATES_PER_KEY, KEYS},
 };
 use image::ImageError;
 use jail::JailError;
@@ -59,6 +60,66 @@ pub(crate) fn capacity(limit: usize) -> EngineError {
         .with("retryAfterSecs", RETRY_AFTER_SECS)
 }
 
+pub(crate) fn creates_too_many(key: &KeyName) -> EngineError {
+    let message = format!(
+        "{CREATES_PER_KEY} sandboxes are being created or started for the key {key}; try again"
+    );
+    ApiError::new(ErrorCode::TooManyRequests, message)
+        .with("limit", CREATES_PER_KEY)
+        .with("retryAfterSecs", RETRY_AFTER_SECS)
+}
+
+pub(crate) fn visits_too_many() -> EngineError {
+    let message = format!(
+        "{CREATES_PER_KEY} sandboxes are being started for visitors of previews; try again"
+    );
+    ApiError::new(ErrorCode::TooManyRequests, message)
+        .with("limit", CREATES_PER_KEY)
+        .with("retryAfterSecs", RETRY_AFTER_SECS)
+}
+
+pub(crate) fn too_many_creations() -> EngineError {
+    let message =
+        "this node is creating or starting as many sandboxes at once as it may; try again";
+    ApiError::new(ErrorCode::CapacityExceeded, message).with("retryAfterSecs", RETRY_AFTER_SECS)
+}
+
+/// `prefix` in the details is for programs that choose ids themselves.
+pub(crate) fn out_of_scope(key: &KeyName, prefix: &IdPrefix) -> EngineError {
+    let message = format!(
+        "the key {key} is for sandboxes whose id begins with {prefix}; use such an id, or leave the \
+         id out to get one"
+    );
+    ApiError::new(ErrorCode::Forbidden, message).with("prefix", prefix.as_str())
+}
+
+pub(crate) fn key_exists(name: &KeyName) -> EngineError {
+    let message =
+        format!("there is a key called {name}; use another name, or remove that one first");
+    ApiError::new(ErrorCode::KeyExists, message).with("name", name.as_str())
+}
+
+pub(crate) fn key_not_found(name: &KeyName) -> EngineError {
+    let message = format!("there is no key called {name}; `sandbar key ls` lists those there are");
+    ApiError::new(ErrorCode::KeyNotFound, message).with("name", name.as_str())
+}
+
+pub(crate) fn key_busy(name: &KeyName) -> EngineError {
+    let message = format!("the key {name} is being created or removed; try again");
+    ApiError::new(ErrorCode::ResourceBusy, message).with("name", name.as_str())
+}
+
+pub(crate) fn too_many_keys() -> EngineError {
+    let message = format!("this node already has its {KEYS} keys; remove one first");
+    ApiError::new(ErrorCode::CapacityExceeded, message).with("limit", KEYS)
+}
+
+pub(crate) fn local_key_stays() -> EngineError {
+    let message = "the key local is how clients on the server's machine get in, so it is not \
+                   removed; `sandbar key rotate` replaces it";
+    ApiError::new(ErrorCode::Forbidden, message)
+}
+
 pub(crate) fn shutting_down() -> EngineError {
     ApiError::new(ErrorCode::ShuttingDown, "the node is stopping and takes no new work")
 }
@@ -71,6 +132,15 @@ pub(crate) fn late(attempt: &str, limit: Duration) -> EngineError {
 pub(crate) fn ended_at_once(id: &SandboxId) -> EngineError {
     let message = format!("the sandbox {id} was stopped as often as it was started");
     ApiError::new(ErrorCode::SandboxFailed, message).with("step", "agent")
+}
+
+pub(crate) fn in_use_by_requests(id: &SandboxId, waited: Duration) -> EngineError {
+    let message = format!(
+        "requests to the sandbox {id} were under way for {} s; close its streams and terminals, or \
+         try again",
+        waited.as_secs()
+    );
+    ApiError::new(ErrorCode::ResourceBusy, message).with("id", id.as_str())
 }
 
 pub(crate) fn not_ended(failures: &[String]) -> EngineError {

@@ -1,11 +1,12 @@
 //! The engine: the sandboxes of one node. Knows nothing of the public HTTP API.
 //!
 //! ```text
-//! Engine ─▶ create │ destroy │ recover │ shutdown ─▶ node (who exists) ─▶ launch (jails)
+//! Engine ─▶ create │ freeze │ destroy │ recover │ shutdown ─▶ node (who exists) ─▶ launch (jails)
 //!                          └▶ state (what may happen)      └▶ record (SQLite)
 //! ```
 //!
-//! Owns: which sandboxes exist, where they are in their life, their records. Does not: know what a
+//! Owns: which sandboxes exist, where they are in their life, in whose name; their records and those
+//! of the keys. Does not: know what a
 //! sandbox is used for; requests to a running one go from the daemon straight to its agent.
 //!
 //! Invariants:
@@ -21,6 +22,7 @@ mod engine;
 mod build;
 mod create;
 mod destroy;
+mod freeze;
 mod list;
 mod port;
 mod recover;
@@ -28,6 +30,7 @@ mod shutdown;
 mod watch;
 
 mod config;
+mod key;
 mod node;
 mod resolver;
 mod sandbox;
@@ -42,6 +45,7 @@ mod error;
 
 pub use config::EngineConfig;
 pub use engine::{Active, Engine};
+pub use key::{Full, InvalidSecret, Key, Keys, Place, Places, Presented, Secret};
 pub use port::{Exposure, Found, Visit};
 
 /// Why the engine refused or failed. `engine::error` is the only place that gives engine errors

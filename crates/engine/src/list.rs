@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use api::{
-    id::SandboxId,
+    id::{IdPrefix, SandboxId},
     limit::PAGE_ENTRIES,
     sandbox::{ListSandboxes, SandboxList},
 };
@@ -16,15 +16,20 @@ pub(crate) struct Page {
     /// A name, and the value it must have; any value will do without one.
     label: Option<(String, Option<String>)>,
     after: Option<SandboxId>,
+    /// What ids begin with; any id without one.
+    prefix: Option<IdPrefix>,
     limit: usize,
 }
 
 impl Page {
-    /// Checks a query.
+    /// Checks a query by somebody who sees only sandboxes with this prefix.
     ///
     /// # Errors
     /// `VALIDATION_FAILED` naming the field.
-    pub(crate) fn of(query: &ListSandboxes) -> Result<Self, EngineError> {
+    pub(crate) fn of(
+        query: &ListSandboxes,
+        prefix: Option<&IdPrefix>,
+    ) -> Result<Self, EngineError> {
         let limit = query.limit.unwrap_or(PAGE_ENTRIES);
         if !(1..=PAGE_ENTRIES).contains(&limit) {
             let message = format!("limit is {limit}; it can be 1 to {PAGE_ENTRIES}");
@@ -45,15 +50,21 @@ impl Page {
         if label.as_ref().is_some_and(|(name, _)| name.is_empty()) {
             return Err(error::invalid("label", "a label filter is `name` or `name=value`"));
         }
-        Ok(Self { label, after, limit })
+        Ok(Self { label, after, prefix: prefix.cloned(), limit })
     }
 
     /// Takes the page from `all`.
     pub(crate) fn take(&self, all: &BTreeMap<SandboxId, Arc<Sandbox>>) -> SandboxList {
-        let start = self.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        // A prefix is before every id that begins with it, and these are next to each other.
+        let prefix = self.prefix.as_ref().map_or("", IdPrefix::as_str);
+        let start = match &self.after {
+            Some(after) if after.as_str() >= prefix => Bound::Excluded(after.as_str()),
+            _ => Bound::Included(prefix),
+        };
         let mut matching = all
-            .range::<SandboxId, _>((start, Bound::Unbounded))
+            .range::<str, _>((start, Bound::Unbounded))
             .map(|(_, sandbox)| sandbox)
+            .take_while(|sandbox| sandbox.id.as_str().starts_with(prefix))
             .filter(|sandbox| self.matches(&sandbox.settings.labels))
             .filter_map(|sandbox| sandbox.describe(None));
         let sandboxes: Vec<_> = matching.by_ref().take(self.limit).collect();
@@ -90,7 +101,7 @@ mod tests {
     }
 
     fn ids(query: &ListSandboxes) -> (Vec<String>, Option<String>) {
-        let list = Page::of(query).unwrap().take(&three());
+        let list = Page::of(query, None).unwrap().take(&three());
         (list.sandboxes.iter().map(|one| one.id.to_string()).collect(), list.next_cursor)
     }
 
@@ -121,6 +132,37 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_hides_everything_else_whatever_is_asked_for() {
+        let all: BTreeMap<_, _> = ["a-1", "b", "b-", "b-1", "b-2", "b-3", "b.1", "c-1"]
+            .iter()
+            .filter(|id| id.parse::<SandboxId>().is_ok())
+            .map(|id| (id.parse().unwrap(), Arc::new(sandbox(id, State::Stopped))))
+            .collect();
+        let prefix = "b-".parse().unwrap();
+        let ids = |query: &ListSandboxes| {
+            let list = Page::of(query, Some(&prefix)).unwrap().take(&all);
+            (
+                list.sandboxes.iter().map(|one| one.id.to_string()).collect::<Vec<_>>(),
+                list.next_cursor,
+            )
+        };
+        let rest = |ids: &[&str]| (ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>(), None);
+        assert_eq!(ids(&page(None, None, None)), rest(&["b-1", "b-2", "b-3"]));
+        for (cursor, expected) in [
+            ("a", &["b-1", "b-2", "b-3"][..]),
+            ("b", &["b-1", "b-2", "b-3"]),
+            ("b-1", &["b-2", "b-3"]),
+            ("b-3", &[]),
+            ("c", &[]),
+        ] {
+            assert_eq!(ids(&page(None, Some(cursor), None)), rest(expected), "{cursor}");
+        }
+        // A full last page says that it is the last, though others follow it.
+        assert_eq!(ids(&page(None, Some("b-1"), Some(2))), rest(&["b-2", "b-3"]));
+        assert_eq!(ids(&page(None, None, Some(2))).1, Some("b-2".to_owned()));
+    }
+
+    #[test]
     fn bad_queries_name_their_field() {
         for (query, field) in [
             (page(None, None, Some(0)), "limit"),
@@ -128,7 +170,7 @@ mod tests {
             (page(None, Some("../x"), None), "cursor"),
             (page(Some("=x"), None, None), "label"),
         ] {
-            assert_eq!(Page::of(&query).unwrap_err().details["field"], field);
+            assert_eq!(Page::of(&query, None).unwrap_err().details["field"], field);
         }
     }
 
@@ -136,7 +178,7 @@ mod tests {
     fn a_sandbox_being_destroyed_is_not_listed() {
         let all = three();
         all.values().next().unwrap().set(State::Destroying);
-        let list = Page::of(&page(None, None, None)).unwrap().take(&all);
+        let list = Page::of(&page(None, None, None), None).unwrap().take(&all);
         assert_eq!(list.sandboxes.len(), 2);
     }
 }

@@ -12,7 +12,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use api::id::SandboxId;
+use api::{id::SandboxId, limit::CREATES_AT_ONCE};
 use jail::JailId;
 use link::Links;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -21,6 +21,7 @@ use crate::{
     EngineError,
     config::EngineConfig,
     error,
+    key::{Places, Visitors},
     launch::{Launchers, Remover},
     port::Secret,
     record::{Phase, Records, SandboxRecord},
@@ -29,6 +30,9 @@ use crate::{
     slot::Slots,
     state::State,
 };
+
+/// Creations of [`CREATES_AT_ONCE`] that only admin keys get: a second's work.
+const KEPT_CREATES: usize = 64;
 
 /// Everything that the parts of the engine share.
 #[derive(Debug)]
@@ -41,6 +45,10 @@ pub(crate) struct Node {
     pub(crate) secret: Secret,
     pub(crate) launchers: Launchers,
     pub(crate) remover: Remover,
+    /// For sandboxes that are being made or started; a waiter in the launchers' queue has one.
+    pub(crate) creates: Places,
+    /// Those of [`Node::creates`] that visitors of previews may have.
+    pub(crate) visitors: Visitors,
     /// This boot of the machine: a process of another boot is not running.
     pub(crate) boot_id: String,
     /// Work that must be finished: creations, stops, destroys, builds.
@@ -110,6 +118,8 @@ impl Node {
             secret,
             launchers,
             remover,
+            creates: Places::new(CREATES_AT_ONCE, KEPT_CREATES),
+            visitors: Visitors::default(),
             boot_id,
             work: TaskTracker::new(),
             watchers: TaskTracker::new(),

@@ -6,6 +6,7 @@
 //! ```text
 //! sandbox: one row per sandbox that exists     burial: one row per jail that must not
 //! port: one row per port of a sandbox that was ever exposed
+//! key: one row per key but `local`, with the digest of its secret
 //! ```
 //!
 //! Invariants:
@@ -29,7 +30,8 @@ use std::{
 };
 
 use api::{
-    id::SandboxId,
+    id::{KeyName, SandboxId},
+    key::KeyScope,
     port::{PortNumber, PortToken},
 };
 use jail::JailId;
@@ -37,6 +39,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::reserve::Reserve;
 use crate::{
+    key::Digest,
     settings::Settings,
     state::{AgentIdentity, Failure},
 };
@@ -59,6 +62,19 @@ pub(crate) struct SandboxRecord {
     pub(crate) image_digest: String,
     pub(crate) created_at_ms: i64,
     pub(crate) phase: Phase,
+}
+
+/// What is known of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KeyRecord {
+    pub(crate) name: KeyName,
+    pub(crate) scope: KeyScope,
+    /// Of its secret, which is nowhere.
+    pub(crate) digest: Digest,
+    pub(crate) created_at_ms: i64,
+    pub(crate) expires_at_ms: Option<i64>,
+    /// Coarse, see `key.rs`.
+    pub(crate) used_at_ms: Option<i64>,
 }
 
 /// The last thing known to have begun or happened.
@@ -103,6 +119,12 @@ pub(crate) enum Change {
     Bury(JailId),
     /// Nothing is left of the jail.
     Buried(JailId),
+    /// A new key.
+    CreateKey(Box<KeyRecord>),
+    /// The key is forgotten. Nothing happens when it is not there.
+    RemoveKey(KeyName),
+    /// When a key was last used, in milliseconds since 1970. Nothing happens when it is gone.
+    KeyUsed(KeyName, i64),
 }
 
 /// Why a change is not on disk, or the database cannot be used.
@@ -125,12 +147,13 @@ pub(crate) enum RecordError {
 }
 
 /// Everything the database holds at the start.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Loaded {
     pub(crate) sandboxes: Vec<SandboxRecord>,
     pub(crate) burials: Vec<JailId>,
     /// The ports of each sandbox that has some.
     pub(crate) ports: BTreeMap<JailId, Vec<PortRecord>>,
+    pub(crate) keys: Vec<KeyRecord>,
     /// No jail of this number or a higher one was ever recorded.
     pub(crate) next_jail: u64,
 }
@@ -191,6 +214,13 @@ impl Records {
         // Without a writer, the next start finds out what is true.
         if let Some(queue) = self.queue() {
             drop(queue.send(Write { change, reply: None }).await);
+        }
+    }
+
+    /// Leaves a change that may be lost: it is when the writer is busy.
+    pub(crate) fn note(&self, change: Change) {
+        if let Some(queue) = self.queue() {
+            queue.try_send(Write { change, reply: None }).unwrap_or_default();
         }
     }
 

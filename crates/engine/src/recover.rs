@@ -10,6 +10,10 @@
 //! | failed         | killed, failed                                   | killed, failed            |
 //! | burial or none | killed, files removed                            | killed, files removed     |
 //!
+//! A frozen agent answers nobody: where it would be adopted if it did, it is adopted as frozen. That
+//! a sandbox is frozen is on no record, for the kernel knows; a freeze or thaw that was cut short is
+//! whatever the kernel has of it.
+//!
 //! The kernel is asked first and by jail number, because every object of a jail carries it.
 
 use std::{
@@ -59,10 +63,9 @@ pub(crate) async fn recover(node: &Arc<Node>, loaded: Loaded) -> Result<(), Engi
         .map_err(|error| error.publish("looking for running sandboxes"))?
         .into_iter()
         .collect();
-    let directories = numbered(&node.config.node.state_dir.join("sandboxes"), |name| {
-        let number = name.parse().ok()?;
-        (JailId(number).to_string() == name).then_some(number)
-    })?;
+    let state_dir = &node.config.node.state_dir;
+    let mut directories = numbered(&state_dir.join("sandboxes"), volume_of)?;
+    directories.extend(numbered(&state_dir.join("volumes"), volume_of)?);
     let sockets = numbered(node.links.run_dir(), link::socket::jail_of)?;
 
     // The highest number in use counts even when the records have been lost.
@@ -96,6 +99,12 @@ pub(crate) async fn recover(node: &Arc<Node>, loaded: Loaded) -> Result<(), Engi
     Ok(())
 }
 
+/// The volume whose directory has this name.
+fn volume_of(name: &str) -> Option<u64> {
+    let number = name.parse().ok()?;
+    (JailId(number).to_string() == name).then_some(number)
+}
+
 /// Numbers that `parse` finds in the names of a directory.
 fn numbered(dir: &Path, parse: impl Fn(&str) -> Option<u64>) -> Result<Vec<u64>, EngineError> {
     let read = || -> std::io::Result<Vec<u64>> {
@@ -127,9 +136,9 @@ async fn restore(node: &Arc<Node>, record: SandboxRecord, ports: Vec<PortRecord>
     let agent = found.flatten().and_then(|pid| identify(pid, &node.boot_id));
     if let Some((agent, pidfd)) = agent
         && judge(&phase, Some(&agent)) == Verdict::Adopt
-        && answers(node, jail).await
+        && let Some(state) = state_of(node, jail, &agent).await
     {
-        adopt(node, sandbox, agent, pidfd, &phase).await;
+        adopt(node, sandbox, (agent, pidfd), &phase, state).await;
     } else {
         settle(node, &sandbox, phase, found.is_some()).await;
     }
@@ -141,6 +150,15 @@ fn judge(phase: &Phase, agent: Option<&AgentIdentity>) -> Verdict {
         (Phase::Creating | Phase::Starting | Phase::Stopped, Some(_)) => Verdict::Adopt,
         (Phase::Running(_) | Phase::Failed(_), Some(_)) | (_, None) => Verdict::Settle,
     }
+}
+
+/// What a sandbox with this agent is. None: the agent is of no use.
+async fn state_of(node: &Node, jail: JailId, agent: &AgentIdentity) -> Option<State> {
+    // A host without a freezer has frozen nothing.
+    if jail::is_frozen(&node.config.node.name, jail).unwrap_or(false) {
+        return Some(State::Frozen(agent.clone()));
+    }
+    answers(node, jail).await.then(|| State::Running(agent.clone()))
 }
 
 async fn answers(node: &Node, jail: JailId) -> bool {
@@ -162,15 +180,15 @@ async fn answers(node: &Node, jail: JailId) -> bool {
 async fn adopt(
     node: &Arc<Node>,
     sandbox: Arc<Sandbox>,
-    agent: AgentIdentity,
-    pidfd: OwnedFd,
+    (agent, pidfd): (AgentIdentity, OwnedFd),
     phase: &Phase,
+    state: State,
 ) {
     let running = Phase::Running(agent.clone());
     if *phase != running {
         node.records.submit(Change::Phase(sandbox.jail, running)).await;
     }
-    sandbox.set(State::Running(agent.clone()));
+    sandbox.set(state);
     watch::spawn(node, sandbox, agent, pidfd);
 }
 
@@ -316,13 +334,9 @@ mod tests {
         for name in ["7", "08", "x", "7.tmp", "12"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
-        let parse = |name: &str| {
-            let number: u64 = name.parse().ok()?;
-            (number.to_string() == name).then_some(number)
-        };
-        let mut found = numbered(dir.path(), parse).unwrap();
+        let mut found = numbered(dir.path(), volume_of).unwrap();
         found.sort_unstable();
         assert_eq!(found, [7, 12]);
-        assert!(numbered(&dir.path().join("none"), parse).is_err());
+        assert!(numbered(&dir.path().join("none"), volume_of).is_err());
     }
 }

@@ -15,14 +15,16 @@ use std::{
     net::Ipv4Addr,
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
-    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
-use sys::{SysError, netlink, signal};
+use sys::{SysError, netlink};
 
 use crate::{
     error::{InStep, JailError},
     spec::{JailId, NodeNetwork, NodeSpec},
+    tool,
 };
 
 pub(crate) mod message;
@@ -37,6 +39,16 @@ const LOOPBACK: u32 = 1;
 
 /// Index of `eth0` in a jail: the first link made after loopback.
 const JAIL_LINK: u32 = 2;
+
+/// Characters of a link's name that the kernel takes.
+const LINK_NAME_BYTES: usize = 15;
+
+/// How long the links that a jail had before may take to vanish: the kernel takes namespaces apart
+/// in batches, a second and more when many end at once.
+const LINK_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Between looks whether a name is free.
+const LINK_LOOK: Duration = Duration::from_millis(1);
 
 /// The file that switches forwarding between links.
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -108,10 +120,28 @@ impl HostNetwork {
         pid: i32,
         address: Ipv4Addr,
     ) -> Result<(), JailError> {
-        let name = link_name(&self.node_name, jail);
-        self.ask(&Message::add_link_pair(&name, JAIL_LINK, pid)).in_step(STEP)?;
+        let name = self.add_link(jail, pid).in_step(STEP)?;
         let index = netlink::link_index(&name).in_step(STEP)?;
         self.ask(&Message::route_to(address, index)).in_step(STEP)
+    }
+
+    /// Makes a link under the first free of the jail's names. A jail that is started soon after its
+    /// end finds its last link on its way out.
+    fn add_link(&self, jail: JailId, pid: i32) -> Result<CString, SysError> {
+        let deadline = Instant::now() + LINK_DEADLINE;
+        loop {
+            for name in link_names(&self.node_name, jail) {
+                match self.ask(&Message::add_link_pair(&name, JAIL_LINK, pid)) {
+                    Ok(()) => return Ok(name),
+                    Err(error) if !is_taken(error) || Instant::now() >= deadline => {
+                        return Err(error);
+                    }
+                    Err(_taken) => {}
+                }
+            }
+            // The kernel tells of links that go only to those who ask for all of them.
+            thread::sleep(LINK_LOOK);
+        }
     }
 
     fn ask(&self, message: &Message) -> Result<(), SysError> {
@@ -145,8 +175,21 @@ pub(crate) fn exchange(socket: &OwnedFd, requests: &[u8], count: usize) -> Resul
     Ok(())
 }
 
-/// The name of the host's end of a jail's link: at most 8 + 1 + 6 characters of the kernel's 15.
-fn link_name(node_name: &str, jail: JailId) -> CString {
+fn is_taken(error: SysError) -> bool {
+    io::Error::from(error).kind() == io::ErrorKind::AlreadyExists
+}
+
+/// The names that the host's end of a jail's link can have: the second for while the last one that
+/// had the first is vanishing.
+fn link_names(node_name: &str, jail: JailId) -> impl Iterator<Item = CString> {
+    let first = link_name(node_name, "-", jail);
+    let second = link_name(node_name, "-+", jail);
+    [first, second].into_iter().filter(|name| name.count_bytes() <= LINK_NAME_BYTES)
+}
+
+/// The node, a separator, and the jail's number: at most 8 + 1 + 6 characters of the kernel's 15,
+/// one more with the longer separator.
+fn link_name(node_name: &str, separator: &str, jail: JailId) -> CString {
     let mut digits = Vec::new();
     let mut rest = jail.0;
     loop {
@@ -157,7 +200,8 @@ fn link_name(node_name: &str, jail: JailId) -> CString {
             break;
         }
     }
-    let name: String = node_name.chars().chain(['-']).chain(digits.into_iter().rev()).collect();
+    let name: String =
+        node_name.chars().chain(separator.chars()).chain(digits.into_iter().rev()).collect();
     CString::new(name).unwrap_or_default()
 }
 
@@ -168,35 +212,7 @@ fn set_forwarding(value: &str) -> Result<(), JailError> {
 
 /// Has `nft` carry out `script` as one transaction.
 fn nft(script: &str) -> Result<(), JailError> {
-    // The launcher lets the kernel reap its children; this one is waited for.
-    signal::default_action(signal::SIGCHLD).in_step(STEP)?;
-    let result = run_nft(script);
-    signal::ignore_children().in_step(STEP)?;
-    result
-}
-
-fn run_nft(script: &str) -> Result<(), JailError> {
-    let failed = |call: &str, error: &io::Error| JailError::io(STEP, format!("nft: {call}"), error);
-    let mut child = Command::new("nft")
-        .args(["-f", "-"])
-        .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| failed("start (is the package nftables installed?)", &error))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        io::Write::write_all(&mut stdin, script.as_bytes())
-            .map_err(|error| failed("send the rules", &error))?;
-    }
-    let output = child.wait_with_output().map_err(|error| failed("wait", &error))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    let complaint = complaint.lines().next().unwrap_or("no reason given").to_owned();
-    Err(failed(&complaint, &io::ErrorKind::InvalidInput.into()))
+    tool::run(STEP, ("nft", "nftables"), &["-f", "-"], script)
 }
 
 #[cfg(test)]
@@ -205,9 +221,12 @@ mod tests {
 
     #[test]
     fn link_names_fit_the_kernel() {
-        assert_eq!(link_name("sb0", JailId(0)).to_str(), Ok("sb0-0"));
-        assert_eq!(link_name("sb0", JailId(36)).to_str(), Ok("sb0-10"));
-        let longest = link_name("abcdefgh", JailId(36_u64.pow(6) - 1));
-        assert_eq!(longest.to_str(), Ok("abcdefgh-zzzzzz"));
+        let names = |node, jail| {
+            let names = link_names(node, JailId(jail));
+            names.map(|name| name.into_string().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(names("sb0", 0), ["sb0-0", "sb0-+0"]);
+        assert_eq!(names("sb0", 36), ["sb0-10", "sb0-+10"]);
+        assert_eq!(names("abcdefgh", 36_u64.pow(6) - 1), ["abcdefgh-zzzzzz"]);
     }
 }

@@ -25,10 +25,31 @@ impl Answer {
 }
 
 impl Server {
-    /// A request with the key, to be completed and sent.
+    /// A request with the local key, to be completed and sent.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.request_with(&self.key(), method, path)
+    }
+
+    /// A request with another key.
+    pub fn request_with(&self, key: &str, method: Method, path: &str) -> RequestBuilder {
         let url = format!("{}{path}", self.url());
-        reqwest::Client::new().request(method, url).bearer_auth(self.key())
+        reqwest::Client::new().request(method, url).bearer_auth(key)
+    }
+
+    /// Makes a key for sandboxes whose id begins with `prefix`, or an admin key, and returns its
+    /// secret.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub async fn new_key(&self, name: &str, prefix: Option<&str>) -> String {
+        let scope = match prefix {
+            Some(prefix) => serde_json::json!({"type": "sandboxes", "prefix": prefix}),
+            None => serde_json::json!({"type": "admin"}),
+        };
+        let body = serde_json::json!({"name": name, "scope": scope});
+        let answer = self.post("/v1/keys", &body).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        answer.json["secret"].as_str().expect("a new key has a secret").to_owned()
     }
 
     /// GET.

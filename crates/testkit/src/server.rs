@@ -222,6 +222,15 @@ impl Server {
         Client::from_state_dir(&self.state).expect("the server has an endpoint and a key")
     }
 
+    /// A client that calls this server with another key than the local one.
+    ///
+    /// # Panics
+    /// As [`Server::client`].
+    #[must_use]
+    pub fn client_with(&self, key: &str) -> Client {
+        Client::new(&self.url(), key).expect("the server has an address")
+    }
+
     /// Its base URL.
     #[must_use]
     pub fn url(&self) -> String {

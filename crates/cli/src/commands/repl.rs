@@ -17,7 +17,10 @@ use clap::Args;
 use client::{Client, ClientError};
 use tokio::sync::mpsc;
 
-use super::{code::follow, run::generate_id};
+use super::{
+    code::follow,
+    run::{create, generate_id},
+};
 use crate::{
     output::{Output, note},
     signals::{Signal, Signals},
@@ -45,14 +48,13 @@ pub(crate) async fn run(
     mut signals: Signals,
 ) -> anyhow::Result<ExitCode> {
     let client = Client::from_environment()?;
-    let (id, is_fresh) = match arguments.id {
+    let (mut id, is_fresh) = match arguments.id {
         Some(id) => (id, false),
-        None => (generate_id()?, true),
+        None => (generate_id("")?, true),
     };
     if is_fresh {
         let image = arguments.image;
-        let create = CreateSandbox { id: Some(id.clone()), image, ..CreateSandbox::default() };
-        client.create_sandbox(&create).await.context("could not create the sandbox")?;
+        create(&client, &mut id, CreateSandbox { image, ..CreateSandbox::default() }).await?;
     }
     let talked = talk(&client, &id, arguments.language, out, &mut signals).await;
     if is_fresh {

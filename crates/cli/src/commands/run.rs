@@ -2,7 +2,8 @@
 //! for the code interpreter.
 //!
 //! Invariant: the sandbox is destroyed however the command ends, unless a second signal says not
-//! to wait. Its id is chosen here, so that it is known also when the creation is interrupted.
+//! to wait. Its id is chosen here, so that it is known also when the creation is interrupted. A key
+//! that is for other ids says so before anything is made; then one of those is chosen.
 
 use std::process::ExitCode;
 
@@ -44,6 +45,9 @@ pub(crate) struct Arguments {
     /// CPUs it may use (2, 0.5).
     #[arg(long, value_name = "N", value_parser = parse_cpus)]
     cpus: Option<u32>,
+    /// Disk space its own files may take (512MiB, 8GiB).
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    disk: Option<u64>,
     #[command(flatten)]
     pub(crate) exec: ExecArguments,
 }
@@ -65,15 +69,14 @@ pub(crate) async fn run(
     mut signals: Signals,
 ) -> anyhow::Result<ExitCode> {
     let client = Client::from_environment()?;
-    let id = generate_id()?;
-    let create = arguments.create(id.clone());
+    let mut id = generate_id("")?;
     let result = signals
         .unless(async {
             let script = code::script(&arguments.exec.command);
             let script =
                 script.map(|script| code::request(&script, &arguments.exec)).transpose()?;
             let request = arguments.exec.request().await?;
-            client.create_sandbox(&create).await.context("could not create the sandbox")?;
+            create(&client, &mut id, arguments.settings()).await?;
             match script {
                 Some(script) => code::follow(&client, &id, None, &script, out).await,
                 None => follow(&client, &id, &request, out).await,
@@ -99,14 +102,15 @@ async fn destroy(client: &Client, id: &SandboxId, out: Output) {
 }
 
 impl Arguments {
-    fn create(&self, id: SandboxId) -> CreateSandbox {
+    /// All but the id.
+    fn settings(&self) -> CreateSandbox {
         CreateSandbox {
-            id: Some(id),
             image: self.image.clone(),
             resources: Resources {
                 memory_bytes: self.memory,
                 pids: self.pids,
                 cpu_millis: self.cpus,
+                disk_bytes: self.disk,
             },
             network: match self.network {
                 Network::Internet => NetworkPolicy::Internet,
@@ -118,6 +122,31 @@ impl Arguments {
 }
 
 /// Never the id of another run: two must not meet in one sandbox.
-pub(super) fn generate_id() -> anyhow::Result<SandboxId> {
-    Ok(format!("run-{}", random_name()?).parse()?)
+pub(super) fn generate_id(prefix: &str) -> anyhow::Result<SandboxId> {
+    Ok(format!("{prefix}run-{}", random_name()?).parse()?)
+}
+
+/// Creates a sandbox under `id`, or, if the client's key is for others, under one of those.
+pub(super) async fn create(
+    client: &Client,
+    id: &mut SandboxId,
+    settings: CreateSandbox,
+) -> anyhow::Result<()> {
+    let named = |id: &SandboxId| CreateSandbox { id: Some(id.clone()), ..settings.clone() };
+    let mut created = client.create_sandbox(&named(id)).await;
+    if let Some(prefix) = created.as_ref().err().and_then(prefix_of_key) {
+        *id = generate_id(prefix)?;
+        created = client.create_sandbox(&named(id)).await;
+    }
+    created.context("could not create the sandbox").map(drop)
+}
+
+/// What ids begin with that the client's key is for, if that is why a creation was refused.
+fn prefix_of_key(error: &ClientError) -> Option<&str> {
+    match error {
+        ClientError::Api { error, .. } if error.code == ErrorCode::Forbidden => {
+            error.details.get("prefix")?.as_str()
+        }
+        _ => None,
+    }
 }

@@ -1,13 +1,15 @@
 //! Where the API listens, whom it answers, and its key.
 
 use std::{
-    fmt, fs,
+    fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
+use engine::Secret;
+
 use super::{reader::Reader, source::Raw, value};
-use crate::key::Key;
+use crate::app::{KEPT, REQUESTS_AT_ONCE};
 
 /// Only this machine can reach it; the port is free of well-known uses.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8787);
@@ -22,19 +24,15 @@ pub struct ApiConfig {
     pub listen: SocketAddr,
     /// Host names the API answers to beside the loopback names, in lower case, without ports.
     pub allowed_hosts: Vec<String>,
-    /// The key the operator set; none means one is generated on the first start.
-    pub key: Option<Key>,
+    /// The secret of the key `local` that the operator set; none means one is generated on the first
+    /// start.
+    pub key: Option<Secret>,
+    /// Requests at once with one key that has a prefix.
+    pub max_requests_per_key: usize,
 }
 
-/// A key, or the file it is in.
-#[derive(Clone, PartialEq, Eq)]
-struct Secret(Option<String>);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret")
-    }
-}
+/// A quarter of what the node works on: one tenant's streams cannot be all there are.
+const DEFAULT_REQUESTS_PER_KEY: usize = 1024;
 
 impl ApiConfig {
     pub(super) fn read(reader: &mut Reader) -> Self {
@@ -43,24 +41,22 @@ impl ApiConfig {
             reader.read("allowed_hosts", Vec::new(), hosts, |hosts| hosts.join(", "));
         let written = reader.read(
             "key",
-            Secret(None),
-            |raw| secret(raw).map(Secret),
-            |secret| {
-                secret.0.as_ref().map_or_else(|| "(generated)".to_owned(), |_| "(set)".to_owned())
-            },
+            None,
+            |raw| secret(raw).map(Some),
+            |secret| if secret.is_some() { "(set)" } else { "(generated)" }.to_owned(),
         );
         let file = reader.read(
             "key_file",
             None,
             |raw| key_file(raw).map(Some),
-            |file: &Option<(PathBuf, String)>| {
+            |file: &Option<(PathBuf, Secret)>| {
                 file.as_ref().map_or_else(String::new, |(path, _)| path.display().to_string())
             },
         );
-        if written.0.is_some() && file.is_some() {
+        if written.is_some() && file.is_some() {
             reader.fault("key_file", "key and key_file are both set; keep one of them");
         }
-        let key = written.0.or(file.map(|(_, key)| key));
+        let key = written.or(file.map(|(_, key)| key));
         // R31: a reachable address is a decision, and so is who may use it.
         if !listen.ip().is_loopback() && key.is_none() {
             reader.fault(
@@ -72,7 +68,13 @@ impl ApiConfig {
                 ),
             );
         }
-        Self { listen, allowed_hosts, key: key.map(|key| Key::new(&key)) }
+        let max_requests_per_key = reader.read(
+            "max_requests_per_key",
+            DEFAULT_REQUESTS_PER_KEY,
+            |raw| value::number(raw, &(1..=REQUESTS_AT_ONCE - REQUESTS_AT_ONCE / KEPT)),
+            usize::to_string,
+        );
+        Self { listen, allowed_hosts, key, max_requests_per_key }
     }
 }
 
@@ -115,17 +117,16 @@ fn host_name(text: &str) -> Result<String, String> {
 }
 
 /// Never repeats the value: an error message ends in logs.
-fn secret(raw: &Raw) -> Result<Option<String>, String> {
+fn secret(raw: &Raw) -> Result<Secret, String> {
     let text = value::text(raw).map_err(|_shows_it| "is not a text".to_owned())?;
-    Key::check(text).map_err(|error| error.to_string())?;
-    Ok(Some(text.to_owned()))
+    Secret::new(text).map_err(|error| error.to_string())
 }
 
-fn key_file(raw: &Raw) -> Result<(PathBuf, String), String> {
+fn key_file(raw: &Raw) -> Result<(PathBuf, Secret), String> {
     let path = Path::new(value::text(raw)?);
     let text = fs::read_to_string(path)
         .map_err(|error| format!("is {}, which cannot be read: {error}", path.display()))?;
-    let key = text.trim();
-    Key::check(key).map_err(|error| format!("is {}, whose text {error}", path.display()))?;
-    Ok((path.to_owned(), key.to_owned()))
+    let key = Secret::new(text.trim())
+        .map_err(|error| format!("is {}, whose text {error}", path.display()))?;
+    Ok((path.to_owned(), key))
 }

@@ -21,8 +21,9 @@ impl Setting {
 pub const SETTINGS: &[Setting] = &[
     setting("listen", "address and port of the API"),
     setting("allowed_hosts", "further host names the API answers to, beside the loopback names"),
-    setting("key", "the API key, instead of a generated one"),
-    setting("key_file", "a file with the API key"),
+    setting("key", "the API key of this machine's clients, instead of a generated one"),
+    setting("key_file", "a file with that key"),
+    setting("max_requests_per_key", "requests at once with one key that has a prefix"),
     setting("preview.listen", "address and port of previews, instead of the API's"),
     setting("preview.url", "scheme and domain of the previews' URLs"),
     setting("preview.tls_cert", "a PEM file with the previews' certificate chain"),
@@ -37,9 +38,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("limits.default.memory", "memory of a sandbox that asks for none"),
     setting("limits.default.pids", "processes and threads of a sandbox that asks for none"),
     setting("limits.default.cpus", "CPUs of a sandbox that asks for none"),
+    setting("limits.default.disk", "bytes on disk of a sandbox that asks for none"),
     setting("limits.max.memory", "the most memory a sandbox may ask for"),
     setting("limits.max.pids", "the most processes and threads a sandbox may ask for"),
     setting("limits.max.cpus", "the most CPUs a sandbox may ask for"),
+    setting("limits.max.disk", "the most bytes on disk a sandbox may ask for"),
     setting("log.level", "what is logged"),
     setting("log.format", "how it is logged: text or json"),
 ];

@@ -19,7 +19,7 @@ use crate::forward::table::documented;
 const SANDBOX: &str = "/v1/sandboxes/{id}";
 
 /// Operations by noun, in reading order.
-const TAGS: [(&str, &str); 11] = [
+const TAGS: [(&str, &str); 12] = [
     ("sandbox", "An isolated environment with its own files, processes, limits and network."),
     ("exec", "Run a command and follow it to its end."),
     ("process", "Commands that run on by themselves: start, read, feed, wait for, end."),
@@ -33,20 +33,23 @@ const TAGS: [(&str, &str); 11] = [
     ("git", "Check out repositories with the sandbox's own git."),
     ("port", "What listens in a sandbox: URLs for it, waits for it, connections to it."),
     ("image", "Immutable root file systems that sandboxes start from."),
+    ("key", "Who may call, and for what. For admin keys."),
     ("node", "The server itself."),
 ];
 
 const ABOUT: &str = "Runs untrusted code in isolated sandboxes on your own machine.\n\n\
     A sandbox is named by an id you choose and is created by the first request to it. Every request \
     but the public ones needs the header `Authorization: Bearer KEY`; on the server's machine the key \
-    is in the file `key` of the state directory. Bodies are JSON in camelCase; unknown fields are \
+    is in the file `key` of the state directory. A key is an admin's, or for the sandboxes whose ids \
+    begin with its prefix: every other sandbox then answers `SANDBOX_NOT_FOUND`, whether or not there \
+    is one, and what is for admins `FORBIDDEN`. Bodies are JSON in camelCase; unknown fields are \
     refused. Every error is `{\"error\": {\"code\", \"message\", \"details\", \"requestId\"}}`.";
 
 /// The document without routes.
 pub(crate) fn head() -> OpenApi {
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
-        .description(Some("The node's key."))
+        .description(Some("A key of the node."))
         .build();
     let components = ComponentsBuilder::new()
         .schema(ErrorBody::name(), ErrorBody::schema())
@@ -132,7 +135,7 @@ fn id_parameter() -> Parameter {
 fn error_response() -> Response {
     let schema = Ref::from_schema_name(ErrorBody::name());
     ResponseBuilder::new()
-        .description("Any other error: no key (401), busy (429), a fault of the server (500), ...")
+        .description("Any other error: no key (401), a key for something else (403, 404), busy (429), a fault of the server (500), ...")
         .content("application/json", ContentBuilder::new().schema(Some(schema)).build())
         .build()
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use api::error::ErrorBody;
-use axum::{Router, response::IntoResponse};
+use axum::{Router, body::HttpBody, response::IntoResponse};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{Request, header};
@@ -101,7 +101,12 @@ impl Daemon {
             }
         };
         let router = Router::new().fallback(handler);
-        let door = crate::server::Door { listener, is_previews: false, tls: None };
+        let door = crate::server::Door {
+            listener,
+            is_previews: false,
+            tls: None,
+            connections_at_once: 100,
+        };
         let serving = tokio::spawn(crate::server::run(door, router, std::future::pending()));
         Self { address, activations, metrics, serving }
     }

@@ -3,13 +3,14 @@
 
 use std::{
     pin::Pin,
+    sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
     time::Instant,
 };
 
 use api::{
     error::{ApiError, ErrorCode},
-    id::SandboxId,
+    id::{KeyName, SandboxId},
 };
 use axum::{
     body::{Body, Bytes},
@@ -27,14 +28,25 @@ use crate::{app::App, extract::split, preview::Addressed, reply};
 const PREVIEW: &str = "preview";
 
 /// Watches a request to its end, and writes the body of a failed one.
-pub(super) async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(super) async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let mut record = Record::begin(app, &request);
+    request.extensions_mut().insert(record.caller.clone());
     let mut response = next.run(request).await;
     let error = reply::render(&mut response, &record.request_id);
     record.answered(response.status(), error);
     // An empty body is never asked for.
     record.is_whole = response.body().is_end_stream();
     response.map(|body| Body::new(Observed { body, record }))
+}
+
+/// In the extensions of a request: whose key it came with, once that is known.
+#[derive(Debug, Clone, Default)]
+pub(super) struct CallerName(Arc<OnceLock<KeyName>>);
+
+impl CallerName {
+    pub(super) fn set(&self, name: &KeyName) {
+        self.0.set(name.clone()).unwrap_or_default();
+    }
 }
 
 /// What the log will say about a request. It says it when dropped, because that is the one thing
@@ -46,6 +58,7 @@ struct Record {
     route: String,
     is_visit: bool,
     sandbox: Option<SandboxId>,
+    caller: CallerName,
     begun: Instant,
     status: Option<StatusCode>,
     code: Option<ErrorCode>,
@@ -72,6 +85,7 @@ impl Record {
             is_visit: addressed.is_some(),
             route,
             sandbox,
+            caller: CallerName::default(),
             begun: Instant::now(),
             status: None,
             code: None,
@@ -109,6 +123,7 @@ macro_rules! line {
             request_id = $record.request_id,
             method = $record.method.as_str(),
             route = $record.route,
+            key = $record.caller.0.get().map(KeyName::as_str),
             sandbox_id = $record.sandbox.as_ref().map(SandboxId::as_str),
             status = $record.status.map(|status| status.as_u16()),
             code = $record.code.map(tracing::field::debug),

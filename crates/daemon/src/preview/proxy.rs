@@ -24,7 +24,7 @@ use link::LinkError;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    Arrival, PREVIEWS_AT_ONCE,
+    Arrival,
     request::{self, Visitor},
     response, unknown,
 };
@@ -33,7 +33,7 @@ use crate::{
     forward::body::{Upload, UploadFault},
     log,
     metrics::Lifecycle,
-    server::tunnel::Switch,
+    server::{Seat, Working, tunnel::Switch},
 };
 
 /// Silence a program may keep before its head, counted from the last byte of the request it took. A
@@ -60,10 +60,12 @@ pub(super) async fn visit(
     };
     check(app, label, &request)?;
     let place = Arc::clone(&app.previews.places).try_acquire_owned().map_err(|_full| {
-        let text = format!("the server works on {PREVIEWS_AT_ONCE} visits; try again");
-        ApiError::new(ErrorCode::TooManyRequests, text).with("limit", PREVIEWS_AT_ONCE)
+        let limit = app.previews.visits_at_once;
+        let text = format!("the server works on {limit} visits; try again");
+        ApiError::new(ErrorCode::TooManyRequests, text).with("limit", limit)
     })?;
-    carry(app, label, &visit, request, place).await
+    let working = request.extensions().get::<Seat>().map(Seat::work);
+    carry(app, label, &visit, request, (place, working)).await
 }
 
 /// What is refused though the URL is right.
@@ -93,14 +95,14 @@ async fn carry(
     label: &PreviewLabel,
     visit: &Visit,
     request: Request,
-    place: OwnedSemaphorePermit,
+    held: (OwnedSemaphorePermit, Option<Working>),
 ) -> Result<Response, ApiError> {
     let (mut head, body) = request.into_parts();
     let switch = head.extensions.remove::<Switch>().filter(|_| body.is_end_stream());
     let upgrade = switch.as_ref().and_then(|_| request::upgrade(&head.headers));
     let arrival = head.extensions.remove::<Arrival>();
     let visitor =
-        Visitor { domain: &app.previews.domain, label, arrival: arrival.as_ref(), key: &app.key };
+        Visitor { domain: &app.previews.domain, label, arrival: arrival.as_ref(), keys: &app.keys };
     let mut headers = visitor.headers(&head.method, head.version, &head.headers);
     if let Some(upgrade) = &upgrade {
         headers.insert(header::CONNECTION, header::HeaderValue::from_static("upgrade"));
@@ -113,9 +115,9 @@ async fn carry(
         let Some(switch) = switch.filter(|_| upgrade.is_some()) else {
             return Err(no_service(label, "changed its protocol unasked"));
         };
-        return switched(app, label, said, &switch, (active, place)).await;
+        return switched(app, label, said, &switch, (active, held)).await;
     }
-    Ok(answer(app, label, said, (active, place)))
+    Ok(answer(app, label, said, (active, held)))
 }
 
 /// Sends the request, once more if nothing can have come of the first time, and waits for the

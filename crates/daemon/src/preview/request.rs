@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use std::net::IpAddr;
 
 use super::{Arrival, Domain};
-use crate::key::Key;
+use engine::Keys;
 
 /// Headers between two neighbours, which end with each of them (RFC 9110, section 7.6.1), and those
 /// of proxies.
@@ -48,7 +48,7 @@ pub(super) struct Visitor<'a> {
     pub(super) domain: &'a Domain,
     pub(super) label: &'a PreviewLabel,
     pub(super) arrival: Option<&'a Arrival>,
-    pub(super) key: &'a Key,
+    pub(super) keys: &'a Keys,
 }
 
 impl Visitor<'_> {
@@ -90,12 +90,12 @@ impl Visitor<'_> {
         says("sec-fetch-site", "same-site") && !is_link
     }
 
-    /// The key of the API is for nobody else, even if somebody sends it here.
+    /// A key of the API is for nobody else, even if somebody sends it here.
     fn drop_our_key(&self, headers: &mut HeaderMap) {
         let is_ours = headers.get_all(header::AUTHORIZATION).iter().any(|value| {
             let bytes = value.as_bytes();
             let token = bytes.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-            self.key.matches(token)
+            self.keys.is_secret(token)
         });
         if is_ours {
             headers.remove(header::AUTHORIZATION);

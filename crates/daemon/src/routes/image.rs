@@ -32,13 +32,14 @@ pub(super) async fn list(State(app): State<App>) -> Result<axum::Json<ImageList>
 ///
 /// Carries out a recipe (a Dockerfile with FROM, RUN, ENV, WORKDIR and LABEL) and streams its progress
 /// as server-sent events; the last one is `done` or `failed`. Each step's result is kept, so a build
-/// that failed or was cancelled (by closing the connection) goes on where it stopped.
+/// that failed or was cancelled (by closing the connection) goes on where it stopped. For admin keys.
 #[utoipa::path(
     post, path = "/v1/images:build", operation_id = "buildImage", tag = "image",
     request_body = BuildImage,
     responses(
         (status = 200, description = "Events", body = BuildEvent, content_type = "text/event-stream"),
         (status = 400, description = "`VALIDATION_FAILED`: the recipe does not parse", body = ErrorBody),
+        (status = 403, description = "`FORBIDDEN`", body = ErrorBody),
     )
 )]
 pub(super) async fn build(

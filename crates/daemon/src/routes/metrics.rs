@@ -10,12 +10,13 @@ use crate::{app::App, metrics::state_name, reply::Failure};
 
 /// Read metrics.
 ///
-/// Counters of the server in the OpenMetrics text format, for Prometheus and its like.
+/// Counters of the server in the OpenMetrics text format, for Prometheus and its like. For admin keys.
 #[utoipa::path(
     get, path = "/metrics", operation_id = "getMetrics", tag = "node",
     responses(
         (status = 200, description = "Metrics", body = String,
          content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        (status = 403, description = "`FORBIDDEN`", body = ErrorBody),
         (status = 503, description = "`STARTING`", body = ErrorBody),
     )
 )]
@@ -30,7 +31,7 @@ async fn count(app: &App) -> Result<BTreeMap<&'static str, i64>, Failure> {
     let mut counts = BTreeMap::new();
     let mut query = ListSandboxes { limit: Some(PAGE_ENTRIES), ..ListSandboxes::default() };
     loop {
-        let page = engine.list(&query).await?;
+        let page = engine.list(&query, None).await?;
         for sandbox in &page.sandboxes {
             *counts.entry(state_name(sandbox.state)).or_insert(0) += 1;
         }

@@ -25,12 +25,13 @@ pub(super) async fn healthz(State(app): State<App>) -> axum::Json<Health> {
 /// Stop the server.
 ///
 /// Requests under way get a few seconds to finish. By default sandboxes keep running and the next
-/// start adopts them.
+/// start adopts them. For admin keys.
 #[utoipa::path(
     post, path = "/v1/node:shutdown", operation_id = "shutdownNode", tag = "node",
     request_body = Shutdown,
     responses(
         (status = 202, description = "The server stops; it has stopped when it no longer answers"),
+        (status = 403, description = "`FORBIDDEN`", body = ErrorBody),
         (status = 503, description = "`SHUTTING_DOWN`: it is stopping already", body = ErrorBody),
     )
 )]

@@ -1,10 +1,13 @@
-//! Sandboxes: create, find, list, destroy.
+//! Sandboxes: create, find, list, freeze, thaw, stop, start, destroy.
+
+use std::sync::Arc;
 
 use api::{
     error::ErrorBody,
     sandbox::{CreateSandbox, ListSandboxes, Sandbox, SandboxList},
 };
-use axum::extract::State;
+use axum::{Extension, extract::State};
+use engine::Key;
 use http::StatusCode;
 
 use crate::{
@@ -18,7 +21,7 @@ use crate::{
 ///
 /// Creating an id that exists with the same settings returns it (200); a new one is 201. Most callers
 /// never need this: the first request to `/v1/sandboxes/{id}/...` creates the sandbox with the node's
-/// defaults.
+/// defaults. A generated id begins with the prefix of the caller's key, if it has one.
 #[utoipa::path(
     post, path = "/v1/sandboxes", operation_id = "createSandbox", tag = "sandbox",
     request_body = CreateSandbox,
@@ -28,14 +31,17 @@ use crate::{
         (status = 400, description = "`VALIDATION_FAILED`", body = ErrorBody),
         (status = 404, description = "`IMAGE_NOT_FOUND`", body = ErrorBody),
         (status = 409, description = "`SANDBOX_EXISTS`: with other settings", body = ErrorBody),
-        (status = 503, description = "`CAPACITY_EXCEEDED`", body = ErrorBody),
+        (status = 403, description = "`FORBIDDEN`: the key is for ids with another beginning", body = ErrorBody),
+        (status = 429, description = "`TOO_MANY_REQUESTS`: too many creations under way for this key", body = ErrorBody),
+        (status = 503, description = "`CAPACITY_EXCEEDED`: all sandboxes there may be, or too many creations under way", body = ErrorBody),
     )
 )]
 pub(super) async fn create(
     State(app): State<App>,
+    Extension(key): Extension<Arc<Key>>,
     Json(request): Json<CreateSandbox>,
 ) -> Result<(StatusCode, axum::Json<Sandbox>), Failure> {
-    let created = app.engine().await?.create(request).await;
+    let created = app.engine().await?.create(request, &key).await;
     app.metrics.lifecycle(Lifecycle::Create, created.is_ok());
     let (sandbox, is_new) = created?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
@@ -44,7 +50,8 @@ pub(super) async fn create(
 
 /// List sandboxes.
 ///
-/// Sorted by id, in pages: pass `nextCursor` of one page as `cursor` of the next.
+/// Sorted by id, in pages: pass `nextCursor` of one page as `cursor` of the next. A key with a prefix
+/// sees only its own.
 #[utoipa::path(
     get, path = "/v1/sandboxes", operation_id = "listSandboxes", tag = "sandbox",
     params(ListSandboxes),
@@ -55,9 +62,10 @@ pub(super) async fn create(
 )]
 pub(super) async fn list(
     State(app): State<App>,
+    Extension(key): Extension<Arc<Key>>,
     Query(query): Query<ListSandboxes>,
 ) -> Result<axum::Json<SandboxList>, Failure> {
-    Ok(axum::Json(app.engine().await?.list(&query).await?))
+    Ok(axum::Json(app.engine().await?.list(&query, key.scope().prefix()).await?))
 }
 
 /// Inspect a sandbox.
@@ -77,6 +85,94 @@ pub(super) async fn get(
     SandboxPath(id): SandboxPath,
 ) -> Result<axum::Json<Sandbox>, Failure> {
     Ok(axum::Json(app.engine().await?.get(&id).await?))
+}
+
+/// Freeze a sandbox.
+///
+/// Stops its processes where they are, once no request to it is under way: waits up to 10 seconds for
+/// that. Frozen, it uses no CPU and loses nothing; the next request to it, or to a preview of it, lets
+/// it go on by itself. One that does not run stays as it is.
+#[utoipa::path(
+    post, path = "/v1/sandboxes/{id}/freeze", operation_id = "freezeSandbox", tag = "sandbox",
+    params(("id" = String, Path, description = "The sandbox", example = "my-sandbox")),
+    responses(
+        (status = 200, description = "The sandbox", body = Sandbox),
+        (status = 404, description = "`SANDBOX_NOT_FOUND`", body = ErrorBody),
+        (status = 409, description = "`RESOURCE_BUSY`: requests were under way all the time", body = ErrorBody),
+        (status = 500, description = "`SANDBOX_FAILED`: processes do not come to rest", body = ErrorBody),
+    )
+)]
+pub(super) async fn freeze(
+    State(app): State<App>,
+    SandboxPath(id): SandboxPath,
+) -> Result<axum::Json<Sandbox>, Failure> {
+    let frozen = app.engine().await?.freeze(&id).await;
+    app.metrics.lifecycle(Lifecycle::Freeze, frozen.is_ok());
+    Ok(axum::Json(frozen?))
+}
+
+/// Thaw a sandbox.
+///
+/// Lets a frozen one go on. No request needs this: they thaw it by themselves. One that is not frozen
+/// stays as it is.
+#[utoipa::path(
+    post, path = "/v1/sandboxes/{id}/thaw", operation_id = "thawSandbox", tag = "sandbox",
+    params(("id" = String, Path, description = "The sandbox", example = "my-sandbox")),
+    responses(
+        (status = 200, description = "The sandbox", body = Sandbox),
+        (status = 404, description = "`SANDBOX_NOT_FOUND`", body = ErrorBody),
+    )
+)]
+pub(super) async fn thaw(
+    State(app): State<App>,
+    SandboxPath(id): SandboxPath,
+) -> Result<axum::Json<Sandbox>, Failure> {
+    let thawed = app.engine().await?.thaw(&id).await;
+    app.metrics.lifecycle(Lifecycle::Thaw, thawed.is_ok());
+    Ok(axum::Json(thawed?))
+}
+
+/// Stop a sandbox.
+///
+/// Ends its processes. Its files and settings stay, and the next request starts it again.
+#[utoipa::path(
+    post, path = "/v1/sandboxes/{id}/stop", operation_id = "stopSandbox", tag = "sandbox",
+    params(("id" = String, Path, description = "The sandbox", example = "my-sandbox")),
+    responses(
+        (status = 200, description = "The sandbox", body = Sandbox),
+        (status = 404, description = "`SANDBOX_NOT_FOUND`", body = ErrorBody),
+    )
+)]
+pub(super) async fn stop(
+    State(app): State<App>,
+    SandboxPath(id): SandboxPath,
+) -> Result<axum::Json<Sandbox>, Failure> {
+    let stopped = app.engine().await?.stop(&id).await;
+    app.metrics.lifecycle(Lifecycle::Stop, stopped.is_ok());
+    Ok(axum::Json(stopped?))
+}
+
+/// Start a sandbox.
+///
+/// Has an existing one run: thaws it, or starts it again with the files it has. No request needs
+/// this: they start it by themselves.
+#[utoipa::path(
+    post, path = "/v1/sandboxes/{id}/start", operation_id = "startSandbox", tag = "sandbox",
+    params(("id" = String, Path, description = "The sandbox", example = "my-sandbox")),
+    responses(
+        (status = 200, description = "The sandbox", body = Sandbox),
+        (status = 404, description = "`SANDBOX_NOT_FOUND`", body = ErrorBody),
+        (status = 500, description = "`SANDBOX_FAILED`", body = ErrorBody),
+    )
+)]
+pub(super) async fn start(
+    State(app): State<App>,
+    Extension(key): Extension<Arc<Key>>,
+    SandboxPath(id): SandboxPath,
+) -> Result<axum::Json<Sandbox>, Failure> {
+    let started = app.engine().await?.start(&id, &key).await;
+    app.metrics.lifecycle(Lifecycle::Start, started.is_ok());
+    Ok(axum::Json(started?))
 }
 
 /// Destroy a sandbox.

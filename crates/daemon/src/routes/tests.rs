@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use api::error::{ApiError, ErrorBody};
 use axum::body::Body;
+use engine::{Keys, Place, Places, Presented, Secret};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use link::Links;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tower::ServiceExt;
 
 use super::*;
@@ -16,7 +17,7 @@ use crate::{
     app::Parts,
     docs::Docs,
     hosts::Hosts,
-    key::Key,
+    key::KeyFile,
     metrics::Metrics,
     middleware,
     preview::{Domain, Previews},
@@ -29,25 +30,36 @@ struct Server {
     app: App,
     asked: mpsc::Receiver<api::node::ShutdownSandboxes>,
     document: OpenApi,
+    dir: tempfile::TempDir,
 }
 
-/// A server whose engine never opens.
+/// A server whose engine never opens, so that the key `local` is the only one.
 fn server() -> Server {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = Secret::new(KEY).unwrap();
+    std::fs::write(dir.path().join("key"), KEY).unwrap();
+    std::fs::set_permissions(
+        dir.path().join("key"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o600),
+    )
+    .unwrap();
+    let established = KeyFile::establish(dir.path(), None).unwrap();
     let (router, document) = table();
     let (_, engine) = watch::channel(None);
     let (shutdown, asked) = mpsc::channel(1);
     let app = App::new(Parts {
         engine,
         links: Links::new("/nonexistent".into()),
-        key: Key::new(KEY),
+        keys: Keys::new(&secret, established.created_at_ms, 2),
+        key_file: Arc::new(established.file),
         hosts: Hosts::new("127.0.0.1:8787".parse().unwrap(), Vec::new()),
         metrics: Metrics::new(),
-        previews: Previews::new(Domain::new(false, "localhost", 8787), false),
+        previews: Previews::new(Domain::new(false, "localhost", 8787), false, 2),
         docs: Docs::new(&document, "http://127.0.0.1:8787"),
-        requests: Arc::new(Semaphore::new(2)),
+        requests: Places::new(2, 0),
         shutdown,
     });
-    Server { router: middleware::around(router, &app), app, asked, document }
+    Server { router: middleware::around(router, &app), app, asked, document, dir }
 }
 
 /// A request with the key and a JSON body.
@@ -73,6 +85,14 @@ fn with(mut request: Request<Body>, header: &'static str, value: &'static str) -
 }
 
 impl Server {
+    /// Takes every place.
+    fn fill(&self) -> Vec<Place> {
+        let Presented::Key(local) = self.app.keys.find(KEY.as_bytes()) else {
+            panic!("a known key")
+        };
+        std::iter::from_fn(|| local.place(&self.app.requests).ok()).collect()
+    }
+
     async fn send(&self, request: Request<Body>) -> http::Response<Body> {
         self.router.clone().oneshot(request).await.unwrap()
     }
@@ -97,7 +117,8 @@ async fn who_and_where_are_checked_first() {
     let long = "a".repeat(64);
     for (what, request, code) in [
         ("no key", without(list(), "authorization"), ErrorCode::Unauthorized),
-        ("a wrong key", with(list(), "authorization", "Bearer sbk_no"), ErrorCode::Unauthorized),
+        // The keys on record are not read yet, so it may be one.
+        ("another key", with(list(), "authorization", "Bearer sbk_no"), ErrorCode::Starting),
         (
             "no key, no route",
             without(request("GET", "/nope", ""), "authorization"),
@@ -130,6 +151,7 @@ async fn who_and_where_are_checked_first() {
             ErrorCode::MethodNotAllowed,
         ),
         ("a bad id", request("GET", "/v1/sandboxes/-a", ""), ErrorCode::InvalidSandboxId),
+        ("a bad name", request("DELETE", "/v1/keys/a%2Fb", ""), ErrorCode::ValidationFailed),
         ("a bad id to forward", exec("8080"), ErrorCode::InvalidSandboxId),
         ("a long id", exec(&long), ErrorCode::InvalidSandboxId),
         ("an encoded id", exec("a%2Fb"), ErrorCode::InvalidSandboxId),
@@ -222,7 +244,7 @@ async fn a_wrong_method_is_told_the_right_ones() {
 #[tokio::test]
 async fn public_routes_need_no_key_and_no_place() {
     let server = server();
-    let _all = Arc::clone(&server.app.requests).acquire_many_owned(2).await.unwrap();
+    let _all = server.fill();
     for (path, content_type) in [
         ("/healthz", "application/json"),
         ("/openapi.json", "application/json"),
@@ -239,7 +261,8 @@ async fn public_routes_need_no_key_and_no_place() {
 #[tokio::test]
 async fn a_full_server_says_later_and_serves_again() {
     let server = server();
-    let all = Arc::clone(&server.app.requests).acquire_many_owned(2).await.unwrap();
+    let all = server.fill();
+    assert_eq!(all.len(), 2);
 
     let response = server.send(request("GET", "/v1/sandboxes", "")).await;
     assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
@@ -247,7 +270,7 @@ async fn a_full_server_says_later_and_serves_again() {
     drop(all);
 
     assert_eq!(server.error(request("GET", "/v1/sandboxes", "")).await.code, ErrorCode::Starting);
-    assert_eq!(server.app.requests.available_permits(), 2);
+    assert_eq!(server.app.requests.free(), 2);
 }
 
 #[tokio::test]
@@ -255,12 +278,57 @@ async fn a_place_is_kept_until_the_answer_is_read() {
     let server = server();
 
     let response = server.send(request("GET", "/v1/nope", "")).await;
-    let while_unread = server.app.requests.available_permits();
+    let while_unread = server.app.requests.free();
     drop(response);
 
     // A failure's body replaces the one that held the place.
     assert_eq!(while_unread, 2);
-    assert_eq!(server.app.requests.available_permits(), 2);
+    assert_eq!(server.app.requests.free(), 2);
+}
+
+#[tokio::test]
+async fn the_local_key_is_replaced_and_who_asked_for_it_reads_the_new_one() {
+    let server = server();
+
+    let response = server.send(request("POST", "/v1/keys:rotate", "")).await;
+
+    assert_eq!(response.status(), StatusCode::OK);
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let new: api::key::NewKey = serde_json::from_slice(&body).unwrap();
+    let kept = std::fs::read_to_string(server.dir.path().join("key")).unwrap();
+    assert_eq!(kept.trim(), new.secret);
+    assert!(!matches!(server.app.keys.find(KEY.as_bytes()), Presented::Key(_)));
+    let renewed = request("GET", "/v1/nope", "");
+    let (mut head, body) = renewed.into_parts();
+    head.headers.insert("authorization", format!("Bearer {}", new.secret).parse().unwrap());
+    let error = server.error(Request::from_parts(head, body)).await;
+    assert_eq!(error.code, ErrorCode::RouteNotFound);
+}
+
+#[tokio::test]
+async fn what_is_under_way_with_a_key_that_ends_is_broken_off() {
+    let server = server();
+    let stream = || async {
+        let endless = futures_util::stream::repeat_with(|| Ok::<_, std::io::Error>("more"));
+        Body::from_stream(endless)
+    };
+    let waiting = || std::future::pending::<()>();
+    let table = Router::new()
+        .route("/stream", axum::routing::get(stream))
+        .route("/waiting", axum::routing::get(waiting));
+    let router = middleware::around(table, &server.app);
+    let send = |path| router.clone().oneshot(request("GET", path, ""));
+    let mut body = send("/stream").await.unwrap().into_body();
+    assert!(body.frame().await.unwrap().is_ok());
+    let waiting = send("/waiting");
+
+    let new = Secret::generate().unwrap();
+    let (answer, _) = tokio::join!(waiting, async { server.app.keys.replace_local(&new) });
+
+    assert_eq!(answer.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert!(body.frame().await.unwrap().is_err());
+    drop(body);
+    assert_eq!(server.app.requests.free(), 2);
 }
 
 #[tokio::test]
@@ -342,6 +410,10 @@ fn the_document_describes_every_operation_completely() {
         "getSandbox",
         "destroySandbox",
         "buildImage",
+        "createKey",
+        "listKeys",
+        "removeKey",
+        "rotateKey",
         "shutdownNode",
     ] {
         assert!(ids.iter().any(|id| id == needed), "{needed}");

@@ -21,7 +21,7 @@ async fn start(router: Router) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
-    let door = Door { listener, is_previews: false, tls: None };
+    let door = Door { listener, is_previews: false, tls: None, connections_at_once: 1000 };
     let serving = tokio::spawn(run(door, router, async move { drop(stopped.await) }));
     Running { address, stop, serving }
 }
@@ -158,4 +158,86 @@ async fn an_upload_that_is_refused_gets_to_read_why() {
     stream.read_to_string(&mut answer).await.unwrap();
 
     assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+}
+
+/// How many connections [`crowded`] servers take.
+const FEW: usize = 4;
+
+/// A server with few places, and the two ends of its work on `/`: it tells that it has begun, and
+/// then waits to be let go.
+struct Crowded {
+    server: Running,
+    begun: mpsc::Receiver<()>,
+    release: mpsc::Sender<()>,
+}
+
+async fn crowded() -> Crowded {
+    let (begin, begun) = mpsc::channel::<()>(1);
+    let (release, released) = mpsc::channel::<()>(1);
+    let released = Arc::new(tokio::sync::Mutex::new(released));
+    let handler = move |axum::Extension(seat): axum::Extension<Seat>| async move {
+        let _working = seat.work();
+        begin.send(()).await.unwrap();
+        released.lock().await.recv().await;
+        "done"
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let router = Router::new().route("/", get(handler)).route("/public", get(|| async { "here" }));
+    let stopped = async move { drop(stopped.await) };
+    let door = Door { listener, is_previews: false, tls: None, connections_at_once: FEW };
+    let serving = tokio::spawn(run(door, router, stopped));
+    Crowded { server: Running { address, stop, serving }, begun, release }
+}
+
+#[tokio::test]
+async fn idle_connections_keep_nobody_out_and_working_ones_stay() {
+    let Crowded { server, mut begun, release } = crowded().await;
+    let mut working = TcpStream::connect(server.address).await.unwrap();
+    working.write_all(GET).await.unwrap();
+    begun.recv().await.unwrap();
+    // Heads that never end, from one who holds every other place and more.
+    let mut idle = Vec::new();
+    for _ in 0..2 * FEW {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(b"GET / HT").await.unwrap();
+        idle.push(stream);
+    }
+
+    let public = b"GET /public HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let answer = exchange(server.address, public).await;
+
+    assert!(answer.ends_with("here"), "{answer}");
+    // The first of the idle ones made room; closed while it had sent half a head, it may be reset.
+    let mut rest = Vec::new();
+    drop(idle[0].read_to_end(&mut rest).await);
+    assert!(rest.is_empty());
+    release.send(()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"done") {
+        assert_ne!(working.read_buf(&mut answer).await.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_kept_connection_gives_way_once_its_request_is_done() {
+    let Crowded { server, begun: _begun, release } = crowded().await;
+    let mut kept = TcpStream::connect(server.address).await.unwrap();
+    kept.write_all(GET).await.unwrap();
+    release.send(()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"done") {
+        assert_ne!(kept.read_buf(&mut answer).await.unwrap(), 0);
+    }
+
+    // Each later one is behind it in line.
+    let mut later = Vec::new();
+    for _ in 0..FEW {
+        later.push(TcpStream::connect(server.address).await.unwrap());
+    }
+
+    assert_eq!(kept.read(&mut [0]).await.unwrap_or(0), 0);
+    let public = b"GET /public HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    assert!(exchange(server.address, public).await.ends_with("here"));
 }

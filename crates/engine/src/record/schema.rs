@@ -2,18 +2,32 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use api::port::{PortNumber, PortToken};
+use api::{
+    id::IdPrefix,
+    key::KeyScope,
+    port::{PortNumber, PortToken},
+};
 use jail::JailId;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
 
-use super::{Change, Loaded, Phase, PortRecord, RecordError, SandboxRecord};
-use crate::state::{AgentIdentity, Failure};
+use super::{
+    Change, KeyRecord, Loaded, Phase, PortRecord, RecordError, SandboxRecord, reserve::Reserve,
+};
+use crate::{
+    key::Digest,
+    state::{AgentIdentity, Failure},
+};
 
-/// Version of the schema, in `user_version`. A program refuses a higher one than its own.
+/// Version of the schema, in `user_version`. A program refuses a higher one than its own, and turns
+/// a lower one into its own.
 pub(super) const VERSION: i64 = MIGRATIONS[MIGRATIONS.len() - 1].0;
 
-/// Each version with what makes it of the one before; [`TABLES`] are version 1.
-const MIGRATIONS: &[(i64, &str)] = &[(2, PORTS)];
+/// The version of [`TABLES`].
+const FIRST_VERSION: i64 = 1;
+
+/// Each later version, in order, with what leads to it from the one before. Never changed, only
+/// continued: a file may be of any of them.
+const MIGRATIONS: [(i64, &str); 2] = [(2, PORTS), (3, KEYS)];
 
 /// Marks the file as ours, in `application_id`: "SBAR".
 const APPLICATION_ID: i64 = 0x5342_4152;
@@ -22,7 +36,8 @@ const APPLICATION_ID: i64 = 0x5342_4152;
 /// finds a short log.
 const CHECKPOINT_PAGES: i64 = 32;
 
-const TABLES: &str = "
+/// The tables of the first version. Never changed: what came later is in [`MIGRATIONS`].
+pub(super) const TABLES: &str = "
     CREATE TABLE sandbox (
         id            TEXT PRIMARY KEY,
         jail          INTEGER NOT NULL UNIQUE,
@@ -56,6 +71,19 @@ const PORTS: &str = "
     ) STRICT, WITHOUT ROWID;
 ";
 
+const KEYS: &str = "
+    CREATE TABLE key (
+        name          TEXT PRIMARY KEY,
+        -- Written out, so that no missing value can mean that everything is allowed.
+        scope         TEXT NOT NULL CHECK (scope IN ('admin', 'sandboxes')),
+        prefix        TEXT CHECK ((prefix IS NOT NULL) = (scope = 'sandboxes')),
+        digest        BLOB NOT NULL UNIQUE CHECK (length(digest) = 32),
+        created_at_ms INTEGER NOT NULL,
+        expires_at_ms INTEGER,
+        used_at_ms    INTEGER
+    ) STRICT;
+";
+
 /// Opens the file, or makes it.
 pub(super) fn open(path: &Path) -> Result<Connection, RecordError> {
     let database = Connection::open(path)?;
@@ -74,36 +102,30 @@ pub(super) fn open(path: &Path) -> Result<Connection, RecordError> {
     let tables: i64 =
         database.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     match (application, version, tables) {
-        (0, 0, 0) => make(&database)?,
-        // Writing takes room, of which there may be none.
+        (0, 0, 0) => bring_up(&database, 0)?,
         (APPLICATION_ID, VERSION, _) => {}
-        (APPLICATION_ID, found @ 1..VERSION, _) => migrate(&database, found)?,
         (APPLICATION_ID, found, _) if found > VERSION => {
             return Err(RecordError::Newer { found, known: VERSION });
+        }
+        (APPLICATION_ID, found @ FIRST_VERSION.., _) => {
+            // A full disk does not keep a node from starting; the writer holds the room again.
+            Reserve::beside(path).release();
+            bring_up(&database, found)?;
         }
         _ => return Err(RecordError::Damaged(None)),
     }
     Ok(database)
 }
 
-fn make(database: &Connection) -> Result<(), RecordError> {
+/// Brings a file of the version `found` (0: an empty one) to this program's, whole or not at all.
+fn bring_up(database: &Connection, found: i64) -> Result<(), RecordError> {
     let transaction = database.unchecked_transaction()?;
-    transaction.execute_batch(TABLES)?;
-    transaction.pragma_update(None, "user_version", 1)?;
-    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.commit()?;
-    migrate(database, 1)
-}
-
-/// Brings a database of version `found` up to date, in one step or not at all.
-fn migrate(database: &Connection, found: i64) -> Result<(), RecordError> {
-    let transaction = database.unchecked_transaction()?;
-    for (version, migration) in MIGRATIONS {
-        if *version > found {
-            transaction.execute_batch(migration)?;
-        }
+    let steps = [(FIRST_VERSION, TABLES)].into_iter().chain(MIGRATIONS);
+    for (_, step) in steps.filter(|(version, _)| *version > found) {
+        transaction.execute_batch(step)?;
     }
     transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     Ok(transaction.commit()?)
 }
 
@@ -119,10 +141,15 @@ pub(super) fn load(database: &Connection) -> Result<Loaded, RecordError> {
         .query_map([], |row| row.get(0).map(JailId))?
         .collect::<Result<_, _>>()?;
     let ports = ports(database)?;
+    let keys = database
+        .prepare("SELECT * FROM key ORDER BY name")?
+        .query_map([], |row| Ok(key(row)))?
+        .map(|row| row?)
+        .collect::<Result<_, RecordError>>()?;
     let last: Option<u64> =
         database.query_row("SELECT number FROM last_jail", [], |row| row.get(0)).optional()?;
     let last = last.ok_or_else(|| RecordError::BadRow("last_jail is empty".to_owned()))?;
-    Ok(Loaded { sandboxes, burials, ports, next_jail: last + 1 })
+    Ok(Loaded { sandboxes, burials, ports, keys, next_jail: last + 1 })
 }
 
 fn ports(database: &Connection) -> Result<BTreeMap<JailId, Vec<PortRecord>>, RecordError> {
@@ -147,6 +174,28 @@ fn port(row: &Row<'_>) -> Result<PortRecord, RecordError> {
         is_public: row.get("is_public")?,
         exposed_at_ms: row.get("exposed_at_ms")?,
         revision: row.get("revision")?,
+    })
+}
+
+fn key(row: &Row<'_>) -> Result<KeyRecord, RecordError> {
+    let name: String = row.get("name")?;
+    let bad = |what: &dyn std::fmt::Display| RecordError::BadRow(format!("key {name}: {what}"));
+    let scope: String = row.get("scope")?;
+    let prefix: Option<String> = row.get("prefix")?;
+    let scope = match (scope.as_str(), prefix) {
+        ("admin", None) => KeyScope::Admin {},
+        ("sandboxes", Some(prefix)) => {
+            KeyScope::Sandboxes { prefix: prefix.parse().map_err(|error| bad(&error))? }
+        }
+        (other, _) => return Err(bad(&format!("unknown scope {other}"))),
+    };
+    Ok(KeyRecord {
+        scope,
+        digest: Digest::from_bytes(row.get("digest")?),
+        created_at_ms: row.get("created_at_ms")?,
+        expires_at_ms: row.get("expires_at_ms")?,
+        used_at_ms: row.get("used_at_ms")?,
+        name: name.parse().map_err(|error| bad(&error))?,
     })
 }
 
@@ -215,7 +264,40 @@ pub(super) fn apply(database: &Connection, change: &Change) -> Result<(), Record
             database.prepare_cached("DELETE FROM burial WHERE jail = ?1")?.execute([jail.0])?;
             Ok(())
         }
+        Change::CreateKey(record) => create_key(database, record),
+        Change::RemoveKey(name) => {
+            database.prepare_cached("DELETE FROM key WHERE name = ?1")?.execute([name.as_str()])?;
+            Ok(())
+        }
+        Change::KeyUsed(name, at_ms) => {
+            database
+                .prepare_cached("UPDATE key SET used_at_ms = ?2 WHERE name = ?1")?
+                .execute(params![name.as_str(), at_ms])?;
+            Ok(())
+        }
     }
+}
+
+fn create_key(database: &Connection, record: &KeyRecord) -> Result<(), RecordError> {
+    let scope = match record.scope {
+        KeyScope::Admin {} => "admin",
+        KeyScope::Sandboxes { .. } => "sandboxes",
+    };
+    database
+        .prepare_cached(
+            "INSERT INTO key (name, scope, prefix, digest, created_at_ms, expires_at_ms, used_at_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![
+            record.name.as_str(),
+            scope,
+            record.scope.prefix().map(IdPrefix::as_str),
+            record.digest.to_bytes(),
+            record.created_at_ms,
+            record.expires_at_ms,
+            record.used_at_ms,
+        ])?;
+    Ok(())
 }
 
 fn set_phase(database: &Connection, jail: JailId, phase: &Phase) -> Result<(), RecordError> {

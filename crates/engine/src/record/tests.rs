@@ -48,10 +48,7 @@ async fn every_phase_reads_as_written() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
     let (records, loaded, thread) = Records::open(&path).unwrap();
-    assert_eq!(
-        loaded,
-        Loaded { sandboxes: vec![], burials: vec![], ports: BTreeMap::new(), next_jail: 1 }
-    );
+    assert_eq!(loaded, Loaded { next_jail: 1, ..Loaded::default() });
     let phases = [
         Phase::Creating,
         Phase::Starting,
@@ -69,10 +66,7 @@ async fn every_phase_reads_as_written() {
     }
     close(records, thread);
     let (_records, loaded, _thread) = Records::open(&path).unwrap();
-    assert_eq!(
-        loaded,
-        Loaded { sandboxes: expected, burials: vec![], ports: BTreeMap::new(), next_jail: 6 }
-    );
+    assert_eq!(loaded, Loaded { sandboxes: expected, next_jail: 6, ..Loaded::default() });
 }
 
 #[tokio::test]
@@ -88,22 +82,11 @@ async fn a_burial_takes_the_place_of_a_sandbox_and_its_number_is_not_used_again(
     close(records, thread);
 
     let (records, loaded, thread) = Records::open(&path).unwrap();
-    assert_eq!(
-        loaded,
-        Loaded {
-            sandboxes: vec![],
-            burials: vec![JailId(7)],
-            ports: BTreeMap::new(),
-            next_jail: 8
-        }
-    );
+    assert_eq!(loaded, Loaded { burials: vec![JailId(7)], next_jail: 8, ..Loaded::default() });
     records.write(Change::Buried(JailId(7))).await.unwrap();
     close(records, thread);
     let (_records, loaded, _thread) = Records::open(&path).unwrap();
-    assert_eq!(
-        loaded,
-        Loaded { sandboxes: vec![], burials: vec![], ports: BTreeMap::new(), next_jail: 8 }
-    );
+    assert_eq!(loaded, Loaded { next_jail: 8, ..Loaded::default() });
 }
 
 #[tokio::test]
@@ -174,23 +157,143 @@ async fn ports_read_as_last_changed_and_go_with_their_sandbox() {
     close(records, thread);
 }
 
+/// A file as the first version of the schema left it, with one sandbox and one burial.
+fn first_version(path: &std::path::Path) {
+    let database = rusqlite::Connection::open(path).unwrap();
+    database.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())).unwrap();
+    database.execute_batch(schema::TABLES).unwrap();
+    let one = record("a", 7);
+    schema::apply(&database, &Change::Create(Box::new(one))).unwrap();
+    database
+        .execute_batch("INSERT INTO burial VALUES (9); UPDATE last_jail SET number = 9")
+        .unwrap();
+    database.pragma_update(None, "user_version", 1).unwrap();
+    database.pragma_update(None, "application_id", 0x5342_4152).unwrap();
+}
+
 #[tokio::test]
-async fn a_database_of_the_first_version_is_brought_up_to_date() {
+async fn a_file_of_the_first_version_is_brought_up_and_keeps_what_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    first_version(&path);
+
+    let (records, loaded, thread) = Records::open(&path).unwrap();
+    let kept = Loaded {
+        sandboxes: vec![record("a", 7)],
+        burials: vec![JailId(9)],
+        next_jail: 10,
+        ..Loaded::default()
+    };
+    assert_eq!(loaded, kept);
+    let key = key("ci");
+    records.write(Change::CreateKey(Box::new(key.clone()))).await.unwrap();
+    close(records, thread);
+
+    // The second time there is nothing to do.
+    let (records, loaded, thread) = Records::open(&path).unwrap();
+    assert_eq!(loaded, Loaded { keys: vec![key], ..kept });
+    close(records, thread);
+    let database = rusqlite::Connection::open(&path).unwrap();
+    let version: i64 = database.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, schema::VERSION);
+}
+
+#[test]
+fn a_file_that_cannot_be_brought_up_is_left_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    first_version(&path);
+    // In the way of the third version's table: the second's goes again with it.
+    let change = |text: &str| -> i64 {
+        let database = rusqlite::Connection::open(&path).unwrap();
+        database.execute_batch(text).unwrap();
+        let version = database.pragma_query_value(None, "user_version", |row| row.get(0));
+        version.unwrap()
+    };
+    assert_eq!(change("CREATE TABLE key (x)"), 1);
+
+    let error = Records::open(&path).unwrap_err();
+
+    assert!(format!("{error:?}").contains("already exists"), "{error:?}");
+    assert_eq!(change("DROP TABLE key"), 1);
+    assert_eq!(Records::open(&path).unwrap().1.sandboxes, [record("a", 7)]);
+}
+
+#[tokio::test]
+async fn a_full_disk_does_not_keep_a_file_of_the_first_version_from_being_brought_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = TinyDisk::mount(dir.path().join("disk"));
+    let path = disk.0.join("db");
+    first_version(&path);
+    Reserve::beside(&path).hold().unwrap();
+    disk.fill();
+
+    let (records, loaded, thread) = Records::open(&path).unwrap();
+
+    assert_eq!(loaded.sandboxes, [record("a", 7)]);
+    close(records, thread);
+}
+
+fn key(name: &str) -> KeyRecord {
+    KeyRecord {
+        name: name.parse().unwrap(),
+        scope: KeyScope::Sandboxes { prefix: "ci-".parse().unwrap() },
+        digest: Digest::of(name.as_bytes()),
+        created_at_ms: 5,
+        expires_at_ms: None,
+        used_at_ms: None,
+    }
+}
+
+#[tokio::test]
+async fn keys_read_as_written_and_go_when_removed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
     let (records, _, thread) = Records::open(&path).unwrap();
-    create(&records, &record("a", 1)).await.unwrap();
+    let admin = KeyRecord {
+        scope: KeyScope::Admin {},
+        expires_at_ms: Some(i64::MAX),
+        used_at_ms: Some(3),
+        ..key("admin")
+    };
+    for one in [&admin, &key("ci"), &key("gone")] {
+        records.write(Change::CreateKey(Box::new(one.clone()))).await.unwrap();
+    }
+    // A name and a digest stand for one key.
+    let twin = KeyRecord { digest: Digest::of(b"other"), ..key("ci") };
+    let double = KeyRecord { digest: Digest::of(b"ci"), ..key("ci2") };
+    for one in [twin, double] {
+        records.write(Change::CreateKey(Box::new(one))).await.unwrap_err();
+    }
+    for _ in 0..2 {
+        records.write(Change::RemoveKey("gone".parse().unwrap())).await.unwrap();
+    }
+    records.note(Change::KeyUsed("ci".parse().unwrap(), 8));
+    records.note(Change::KeyUsed("gone".parse().unwrap(), 8));
+    close(records, thread);
+
+    let (_records, loaded, _thread) = Records::open(&path).unwrap();
+    assert_eq!(loaded.keys, [admin, KeyRecord { used_at_ms: Some(8), ..key("ci") }]);
+}
+
+#[tokio::test]
+async fn a_key_whose_scope_makes_no_sense_opens_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let (records, _, thread) = Records::open(&path).unwrap();
+    records.write(Change::CreateKey(Box::new(key("ci")))).await.unwrap();
     close(records, thread);
     let database = rusqlite::Connection::open(&path).unwrap();
-    database.execute_batch("DROP TABLE port; PRAGMA user_version = 1").unwrap();
+    let update = |text: &str| database.execute(&format!("UPDATE key SET {text}"), []);
+    for bad in
+        ["scope = 'admin'", "prefix = NULL", "scope = 'all', prefix = NULL", "digest = x'00'"]
+    {
+        assert!(update(bad).is_err(), "{bad}");
+    }
+    update("prefix = ''").unwrap();
     drop(database);
-
-    let (records, loaded, thread) = Records::open(&path).unwrap();
-    assert_eq!(loaded.sandboxes, [record("a", 1)]);
-    records.write(Change::Port(JailId(1), Box::new(port(8080, 1)))).await.unwrap();
-    close(records, thread);
-    let (_records, loaded, _thread) = Records::open(&path).unwrap();
-    assert_eq!(loaded.ports[&JailId(1)], [port(8080, 1)]);
+    let error = Records::open(&path).unwrap_err().to_string();
+    assert!(error.contains("key ci"), "{error}");
 }
 
 #[test]
@@ -203,15 +306,10 @@ fn a_newer_schema_is_refused_and_left_alone() {
         let database = rusqlite::Connection::open(&path).unwrap();
         database.pragma_update(None, "user_version", version).unwrap();
     };
-    let version = schema::VERSION;
-    set(version + 1);
+    set(schema::VERSION + 1);
     let error = Records::open(&path).unwrap_err();
-    let is_newer = |found, known| (found, known) == (version + 1, version);
-    assert!(
-        matches!(error, RecordError::Newer { found, known } if is_newer(found, known)),
-        "{error}"
-    );
-    set(version);
+    assert!(matches!(error, RecordError::Newer { found, known } if found == known + 1), "{error}");
+    set(schema::VERSION);
     assert!(Records::open(&path).is_ok());
 }
 
@@ -284,6 +382,7 @@ async fn on_a_full_disk_nothing_is_acknowledged_that_is_not_stored_and_destroyin
     let disk = TinyDisk::mount(dir.path().join("disk"));
     let path = disk.0.join("db");
     let (records, _, thread) = Records::open(&path).unwrap();
+    records.write(Change::CreateKey(Box::new(key("lost")))).await.unwrap();
     let mut stored = Vec::new();
     for one in [record("first", 1), record("second", 2), record("third", 3)] {
         create(&records, &one).await.unwrap();
@@ -307,6 +406,8 @@ async fn on_a_full_disk_nothing_is_acknowledged_that_is_not_stored_and_destroyin
         let gone = stored.pop().unwrap();
         records.write(Change::Bury(gone.jail)).await.unwrap();
         records.write(Change::Buried(gone.jail)).await.unwrap();
+        // A key that was lost can always be removed.
+        records.write(Change::RemoveKey("lost".parse().unwrap())).await.unwrap();
     }
     std::fs::remove_file(filler).unwrap();
     create(&records, &record("after", 2000)).await.unwrap();
@@ -314,7 +415,7 @@ async fn on_a_full_disk_nothing_is_acknowledged_that_is_not_stored_and_destroyin
     close(records, thread);
 
     let (records, loaded, thread) = Records::open(&path).unwrap();
-    assert_eq!(loaded.sandboxes, stored);
+    assert_eq!((loaded.sandboxes, loaded.keys), (stored, vec![]));
     close(records, thread);
 }
 

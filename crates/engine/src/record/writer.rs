@@ -40,10 +40,12 @@ pub(super) fn write_all(
     }
 }
 
-/// Writes a group. On a full disk, sandboxes are refused and everything else may use the reserve.
+/// Writes a group. On a full disk, what is new is refused and what goes may use the reserve.
 fn write(database: &mut Connection, reserve: &Reserve, group: &[Write]) -> Results {
     let held = reserve.hold();
-    let is_new = |write: &Write| matches!(write.change, Change::Create(_));
+    let is_new = |write: &Write| {
+        matches!(write.change, Change::Create(_) | Change::CreateKey(_) | Change::KeyUsed(..))
+    };
     let mut results: Results = match held {
         Ok(()) => transact(database, group.iter().map(|write| &write.change)),
         Err(error) => {
