@@ -64,7 +64,9 @@ async fn carry_out(
 ) -> Result<(), EngineError> {
     match operation {
         Operation::Destroy => carry_out_destroy(&node, &sandbox, before).await,
-        Operation::Stop | Operation::Use => carry_out_stop(&node, &sandbox).await,
+        Operation::Stop | Operation::Use | Operation::Change => {
+            carry_out_stop(&node, &sandbox).await
+        }
     }
 }
 

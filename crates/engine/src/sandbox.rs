@@ -1,7 +1,10 @@
 //! A handle to one sandbox: who it is, and where it is in its life. What is done to it is in
 //! `create.rs` and `destroy.rs`.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use api::{
     id::SandboxId,
@@ -14,6 +17,7 @@ use crate::{
     EngineError, error,
     port::Ports,
     record::SandboxRecord,
+    resolver::Asker,
     settings::Settings,
     state::{Admission, AgentIdentity, Operation, State, admit},
 };
@@ -28,7 +32,10 @@ pub(crate) struct Sandbox {
     pub(crate) id: SandboxId,
     pub(crate) jail: JailId,
     pub(crate) slot: u32,
-    pub(crate) settings: Settings,
+    /// What it may ask the resolver, and has asked.
+    pub(crate) asker: Arc<Asker>,
+    /// Its lock is held for a copy of the pointer.
+    settings: Mutex<Arc<Settings>>,
     pub(crate) image_digest: String,
     pub(crate) created_at_ms: i64,
     pub(crate) ports: Ports,
@@ -43,8 +50,21 @@ impl Sandbox {
         let SandboxRecord { id, jail, slot, settings, image_digest, created_at_ms, phase: _ } =
             record;
         let state = watch::Sender::new(state);
+        let asker = Arc::new(Asker::new(jail, &settings));
         let ports = Ports::default();
-        Self { id, jail, slot, settings, image_digest, created_at_ms, ports, state }
+        let settings = Mutex::new(Arc::new(settings));
+        Self { id, jail, slot, asker, settings, image_digest, created_at_ms, ports, state }
+    }
+
+    /// What it is to be now.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Gives it other settings: for whoever was admitted to change them.
+    pub(crate) fn set_settings(&self, settings: Settings) {
+        self.asker.set_policy(&settings);
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 
     /// Where it is now.
@@ -53,7 +73,7 @@ impl Sandbox {
     }
 
     pub(crate) fn is_running(&self) -> bool {
-        matches!(*self.state.borrow(), State::Running(_))
+        self.state.borrow().is_running()
     }
 
     /// False while it is being destroyed: nobody finds it any more.
@@ -69,7 +89,7 @@ impl Sandbox {
             answer = (admit(state, operation), state.clone());
             let begins = answer.0 == Admission::Begin;
             if begins {
-                *state = operation.passing();
+                *state = operation.passing(state);
             }
             begins
         });
@@ -81,7 +101,7 @@ impl Sandbox {
         self.state.send_if_modified(|state| {
             let is_it = matches!(state, State::Running(running) if running == agent);
             if is_it {
-                *state = Operation::Stop.passing();
+                *state = Operation::Stop.passing(state);
             }
             is_it
         })
@@ -120,7 +140,8 @@ impl Sandbox {
     /// The sandbox as callers see it; none while it is being destroyed.
     pub(crate) fn describe(&self, usage: Option<SandboxUsage>) -> Option<Description> {
         let (state, failure) = self.state.borrow().public()?;
-        let Settings { image, resources, network, env, labels } = self.settings.clone();
+        let Settings { image, resources, network, network_revision: _, env, labels } =
+            (*self.settings()).clone();
         let (id, created_at_ms) = (self.id.clone(), self.created_at_ms);
         Some(Description {
             id,

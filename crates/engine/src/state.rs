@@ -43,6 +43,8 @@ pub(crate) enum State {
     /// Its jail is being built, for the first time or again.
     Creating,
     Running(AgentIdentity),
+    /// As it was, while its settings are being changed.
+    Changing(Box<Self>),
     /// Its processes are being ended; its files stay.
     Stopping,
     Stopped,
@@ -61,6 +63,8 @@ pub(crate) enum State {
 pub(crate) enum Operation {
     /// It has to run, for a request.
     Use,
+    /// Its settings have to become others.
+    Change,
     /// Its processes have to end; files and settings stay.
     Stop,
     /// It has to go.
@@ -83,25 +87,34 @@ pub(crate) enum Admission {
 /// Decides what becomes of `operation` in `state`.
 pub(crate) fn admit(state: &State, operation: Operation) -> Admission {
     match (state, operation) {
-        (State::Creating | State::Stopping | State::Destroying, _) => Admission::Wait,
+        (State::Changing(before), Operation::Use) if before.is_running() => Admission::Done,
+        (
+            State::Creating | State::Changing(_) | State::Stopping | State::Destroying,
+            Operation::Use | Operation::Change | Operation::Stop | Operation::Destroy,
+        ) => Admission::Wait,
         (State::Running(_), Operation::Use) => Admission::Done,
-        (State::Running(_), Operation::Stop | Operation::Destroy) => Admission::Begin,
-        (State::Stopped | State::Failed(_), Operation::Use | Operation::Destroy) => {
+        (State::Running(_), Operation::Change | Operation::Stop | Operation::Destroy) => {
             Admission::Begin
         }
+        (
+            State::Stopped | State::Failed(_),
+            Operation::Use | Operation::Change | Operation::Destroy,
+        ) => Admission::Begin,
         (State::Stopped | State::Failed(_) | State::Doomed(_), Operation::Stop) => Admission::Done,
-        (State::Doomed(_), Operation::Use) => Admission::Refuse,
+        (State::Doomed(_) | State::Gone(_), Operation::Use | Operation::Change) => {
+            Admission::Refuse
+        }
         (State::Doomed(_), Operation::Destroy) => Admission::Begin,
-        (State::Gone(_), Operation::Use) => Admission::Refuse,
         (State::Gone(_), Operation::Stop | Operation::Destroy) => Admission::Done,
     }
 }
 
 impl Operation {
-    /// The state while the operation is carried out.
-    pub(crate) fn passing(self) -> State {
+    /// The state while the operation is carried out on what was `before`.
+    pub(crate) fn passing(self, before: &State) -> State {
         match self {
             Self::Use => State::Creating,
+            Self::Change => State::Changing(Box::new(before.clone())),
             Self::Stop => State::Stopping,
             Self::Destroy => State::Destroying,
         }
@@ -111,7 +124,16 @@ impl Operation {
 impl State {
     /// True while a task works on the sandbox.
     pub(crate) fn is_passing(&self) -> bool {
-        matches!(self, Self::Creating | Self::Stopping | Self::Destroying)
+        matches!(self, Self::Creating | Self::Changing(_) | Self::Stopping | Self::Destroying)
+    }
+
+    /// True while its agent answers.
+    pub(crate) fn is_running(&self) -> bool {
+        match self {
+            Self::Running(_) => true,
+            Self::Changing(before) => before.is_running(),
+            _ => false,
+        }
     }
 
     /// The state as callers see it, with the reason of a failure. None: callers do not see it.
@@ -123,6 +145,7 @@ impl State {
             Self::Failed(failure) | Self::Doomed(failure) => {
                 Some((SandboxState::Failed, Some(failure.reason.clone())))
             }
+            Self::Changing(before) => before.public(),
             Self::Destroying | Self::Gone(_) => None,
         }
     }
@@ -131,6 +154,9 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const OPERATIONS: [Operation; 4] =
+        [Operation::Use, Operation::Change, Operation::Stop, Operation::Destroy];
 
     fn failure() -> Failure {
         Failure { code: ErrorCode::SandboxFailed, step: None, reason: "x".to_owned() }
@@ -143,21 +169,22 @@ mod tests {
     #[test]
     fn every_pair_of_state_and_operation_has_its_answer() {
         use Admission::{Begin, Done, Refuse, Wait};
-        //                                     Use     Stop  Destroy
+        let changing = |state| State::Changing(Box::new(state));
+        //                                     Use     Change  Stop  Destroy
         let table = [
-            (State::Creating, [Wait, Wait, Wait]),
-            (running(), [Done, Begin, Begin]),
-            (State::Stopping, [Wait, Wait, Wait]),
-            (State::Stopped, [Begin, Done, Begin]),
-            (State::Failed(failure()), [Begin, Done, Begin]),
-            (State::Destroying, [Wait, Wait, Wait]),
-            (State::Doomed(failure()), [Refuse, Done, Begin]),
-            (State::Gone(None), [Refuse, Done, Done]),
+            (State::Creating, [Wait, Wait, Wait, Wait]),
+            (running(), [Done, Begin, Begin, Begin]),
+            (changing(running()), [Done, Wait, Wait, Wait]),
+            (changing(State::Stopped), [Wait, Wait, Wait, Wait]),
+            (State::Stopping, [Wait, Wait, Wait, Wait]),
+            (State::Stopped, [Begin, Begin, Done, Begin]),
+            (State::Failed(failure()), [Begin, Begin, Done, Begin]),
+            (State::Destroying, [Wait, Wait, Wait, Wait]),
+            (State::Doomed(failure()), [Refuse, Refuse, Done, Begin]),
+            (State::Gone(None), [Refuse, Refuse, Done, Done]),
         ];
         for (state, answers) in table {
-            for (operation, answer) in
-                [Operation::Use, Operation::Stop, Operation::Destroy].into_iter().zip(answers)
-            {
+            for (operation, answer) in OPERATIONS.into_iter().zip(answers) {
                 assert_eq!(admit(&state, operation), answer, "{operation:?} in {state:?}");
             }
         }
@@ -165,8 +192,8 @@ mod tests {
 
     #[test]
     fn one_waits_exactly_for_states_that_pass() {
-        for operation in [Operation::Use, Operation::Stop, Operation::Destroy] {
-            let passing = operation.passing();
+        for operation in OPERATIONS {
+            let passing = operation.passing(&State::Stopped);
             assert!(passing.is_passing());
             assert_eq!(admit(&passing, operation), Admission::Wait);
         }
@@ -179,6 +206,8 @@ mod tests {
     fn a_sandbox_that_goes_is_not_seen() {
         assert_eq!(State::Destroying.public(), None);
         assert_eq!(State::Gone(None).public(), None);
+        let changing = State::Changing(Box::new(running()));
+        assert_eq!(changing.public(), running().public(), "a change is not seen");
         let seen = State::Failed(failure()).public();
         assert_eq!(seen, Some((SandboxState::Failed, Some("x".to_owned()))));
     }
