@@ -12,6 +12,7 @@ mod hang;
 mod image;
 mod interpreter;
 mod key;
+mod lifecycle;
 mod network;
 mod node;
 mod port;

@@ -2,6 +2,7 @@
 
 mod crash;
 mod files;
+mod freeze;
 mod leak;
 mod resume;
 mod soak;

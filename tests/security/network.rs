@@ -267,7 +267,7 @@ fn connections_of_a_sandbox_that_is_gone_do_not_help_its_successor() {
     let rules = world.rules();
     assert_eq!(
         rules.matches(&format!("\"{name}-")).count() - rules.matches("-*\"").count(),
-        3,
-        "policy, address and connections of one sandbox, and nothing of those before: {rules}"
+        4,
+        "policy (of both names), address and connections of one sandbox, and nothing of those before: {rules}"
     );
 }

@@ -1579,7 +1579,7 @@ export type Sandbox = {
   state: SandboxState;
   usage?: 
   | null
-  | /** What it uses now; absent unless it runs. */ SandboxUsage;
+  | /** What it uses now; absent unless it has processes. */ SandboxUsage;
 };
 
 /**
@@ -1600,7 +1600,7 @@ export type SandboxList = {
 };
 
 /** Where a sandbox is in its life. */
-export type SandboxState = "creating" | "running" | "stopped" | "failed";
+export type SandboxState = "creating" | "running" | "frozen" | "stopped" | "failed";
 
 /** What a running sandbox uses now. */
 export type SandboxUsage = {

@@ -74,7 +74,10 @@ pub enum SandboxState {
     Creating,
     /// Its agent answers.
     Running,
-    /// Its processes ended (the host restarted, or its agent was killed); its files and settings
+    /// Its processes are all there and none of them runs: no CPU is used. The next request to it, or
+    /// to a preview of it, lets them go on.
+    Frozen,
+    /// Its processes ended (it was stopped, the host restarted, or its agent was killed); its files and settings
     /// are kept and the next request starts it again.
     Stopped,
     /// It could not be made; `failure` says why. The next request tries again.
@@ -144,7 +147,7 @@ pub struct Sandbox {
     pub labels: BTreeMap<String, String>,
     /// Milliseconds since 1970-01-01 UTC.
     pub created_at_ms: i64,
-    /// What it uses now; absent unless it runs.
+    /// What it uses now; absent unless it has processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<SandboxUsage>,
 }

@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     bench, cat, completions, config, cp, doctor, down, env, exec, git, image, inspect, key, kill,
-    logs, ls, network, port, port_forward, ps, repl, rm, run, serve, session, shell, start, wait,
-    watch,
+    lifecycle, logs, ls, network, port, port_forward, ps, repl, rm, run, serve, session, shell,
+    start, wait, watch,
 };
 
 /// Run untrusted code in isolated sandboxes on this machine.
@@ -54,7 +54,7 @@ pub(crate) enum Command {
     Repl(repl::Arguments),
     /// Open a terminal in a sandbox, which is created when it does not exist.
     Shell(shell::Arguments),
-    /// Start a process that runs on by itself in a sandbox; print its id.
+    /// Start a process that runs on by itself in a sandbox, and print its id; or a sandbox.
     Start(start::Arguments),
     /// Show what a process has written.
     Logs(logs::Arguments),
@@ -66,6 +66,12 @@ pub(crate) enum Command {
     Ps(ps::Arguments),
     /// Show everything about one sandbox.
     Inspect(inspect::Arguments),
+    /// Stop every process of sandboxes where it is; the next use lets them go on.
+    Freeze(lifecycle::Arguments),
+    /// Let frozen sandboxes go on.
+    Thaw(lifecycle::Arguments),
+    /// End the processes of sandboxes, and keep their files.
+    Stop(lifecycle::Arguments),
     /// Show or change what a sandbox may reach.
     Network(network::Arguments),
     /// Destroy sandboxes with their processes and files.
@@ -176,7 +182,9 @@ mod tests {
             &["cat", "box:file"],
             &["ls"],
             &["ls", "box:dir"],
-            &["start", "box"],
+            &["start", "box", "--id", "web"],
+            &["freeze"],
+            &["stop"],
             &["start", "box", "--id", "8080", "--", "ls"],
             &["kill", "box"],
             &["kill", "box", "--all", "web"],

@@ -15,6 +15,7 @@ pub(crate) mod image;
 pub(crate) mod inspect;
 pub(crate) mod key;
 pub(crate) mod kill;
+pub(crate) mod lifecycle;
 pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod network;
@@ -71,6 +72,9 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
         Command::Kill(arguments) => wait(|signals| until(signals, kill::run(arguments, out))),
         Command::Ps(arguments) => wait(|signals| until(signals, ps::run(arguments, out))),
         Command::Inspect(arguments) => wait(|signals| until(signals, inspect::run(arguments, out))),
+        Command::Freeze(arguments) => change(lifecycle::Change::Freeze, arguments, out),
+        Command::Thaw(arguments) => change(lifecycle::Change::Thaw, arguments, out),
+        Command::Stop(arguments) => change(lifecycle::Change::Stop, arguments, out),
         Command::Network(arguments) => wait(|signals| until(signals, network::run(arguments, out))),
         Command::Rm(arguments) => wait(|signals| until(signals, rm::run(arguments, out))),
         Command::Cp(arguments) => wait(|signals| until(signals, cp::run(arguments, out))),
@@ -98,6 +102,14 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
         Command::Config(arguments) => config::run(&arguments, out),
         Command::Completions(arguments) => completions::run(&arguments),
     }
+}
+
+fn change(
+    change: lifecycle::Change,
+    arguments: lifecycle::Arguments,
+    out: Output,
+) -> anyhow::Result<ExitCode> {
+    wait(|signals| until(signals, lifecycle::run(change, arguments, out)))
 }
 
 /// Runs a command on a runtime of its own thread. What still blocks at the end (a read of a

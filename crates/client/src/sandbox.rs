@@ -1,4 +1,4 @@
-//! Sandboxes: create, look at, list, change, destroy.
+//! Sandboxes: create, look at, list, change, freeze, thaw, stop, start, destroy.
 
 use api::{
     id::SandboxId,
@@ -73,6 +73,49 @@ impl Client {
     ) -> Result<Sandbox, ClientError> {
         let call = self.request(Method::PATCH, &format!("/v1/sandboxes/{id}")).json(request);
         self.send_json("change a sandbox", ANSWER_LIMIT, call).await
+    }
+
+    /// Stops every process of a sandbox where it is, once no request to it is under way. The next
+    /// request lets it go on.
+    ///
+    /// # Errors
+    /// [`ClientError::Api`] with `SANDBOX_NOT_FOUND`, or `RESOURCE_BUSY` when it is used all the time.
+    pub async fn freeze_sandbox(&self, id: &SandboxId) -> Result<Sandbox, ClientError> {
+        self.steer("freeze a sandbox", id, "freeze").await
+    }
+
+    /// Lets a frozen sandbox go on.
+    ///
+    /// # Errors
+    /// [`ClientError::Api`] with `SANDBOX_NOT_FOUND`.
+    pub async fn thaw_sandbox(&self, id: &SandboxId) -> Result<Sandbox, ClientError> {
+        self.steer("thaw a sandbox", id, "thaw").await
+    }
+
+    /// Ends a sandbox's processes; its files and settings stay.
+    ///
+    /// # Errors
+    /// [`ClientError::Api`] with `SANDBOX_NOT_FOUND`.
+    pub async fn stop_sandbox(&self, id: &SandboxId) -> Result<Sandbox, ClientError> {
+        self.steer("stop a sandbox", id, "stop").await
+    }
+
+    /// Has an existing sandbox run.
+    ///
+    /// # Errors
+    /// [`ClientError::Api`] with `SANDBOX_NOT_FOUND`, `SANDBOX_FAILED`, ...
+    pub async fn start_sandbox(&self, id: &SandboxId) -> Result<Sandbox, ClientError> {
+        self.steer("start a sandbox", id, "start").await
+    }
+
+    async fn steer(
+        &self,
+        attempt: &'static str,
+        id: &SandboxId,
+        verb: &str,
+    ) -> Result<Sandbox, ClientError> {
+        let call = self.request(Method::POST, &format!("/v1/sandboxes/{id}/{verb}"));
+        self.send_json(attempt, ANSWER_LIMIT, call).await
     }
 
     /// Ends a sandbox with its processes and files.

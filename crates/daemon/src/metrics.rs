@@ -53,6 +53,14 @@ pub(crate) enum Lifecycle {
     Create,
     /// Found, created or started for a request to it.
     Activate,
+    /// `POST /v1/sandboxes/{id}/freeze`.
+    Freeze,
+    /// `POST /v1/sandboxes/{id}/thaw`.
+    Thaw,
+    /// `POST /v1/sandboxes/{id}/stop`.
+    Stop,
+    /// `POST /v1/sandboxes/{id}/start`.
+    Start,
     /// `DELETE /v1/sandboxes/{id}`.
     Destroy,
 }
@@ -90,7 +98,7 @@ impl Metrics {
         r.register_with_unit("http_request_duration", "Time from the request's head to the response's head", Unit::Seconds, self.latency.clone());
         r.register("http_requests_in_flight", "Requests not yet ended, streams included", self.in_flight.clone());
         r.register("sandboxes", "Sandboxes that exist, by state", self.sandboxes.clone());
-        r.register("sandbox_operations", "Creates, activations and destroys, by result", self.lifecycle.clone());
+        r.register("sandbox_operations", "What sandboxes were asked to become, by result", self.lifecycle.clone());
         r.register_with_unit("forwarded", "Body bytes passed on to and from agents", Unit::Bytes, self.forwarded.clone());
         self
     }
@@ -124,6 +132,10 @@ impl Metrics {
         let operation = match operation {
             Lifecycle::Create => "create",
             Lifecycle::Activate => "activate",
+            Lifecycle::Freeze => "freeze",
+            Lifecycle::Thaw => "thaw",
+            Lifecycle::Stop => "stop",
+            Lifecycle::Start => "start",
             Lifecycle::Destroy => "destroy",
         };
         let result = if succeeded { "success" } else { "failure" };
@@ -153,13 +165,14 @@ impl Metrics {
     }
 }
 
-const STATES: [&str; 4] = ["creating", "running", "stopped", "failed"];
+const STATES: [&str; 5] = ["creating", "running", "frozen", "stopped", "failed"];
 
 /// The state's name, as on the wire.
 pub(crate) fn state_name(state: SandboxState) -> &'static str {
     match state {
         SandboxState::Creating => "creating",
         SandboxState::Running => "running",
+        SandboxState::Frozen => "frozen",
         SandboxState::Stopped => "stopped",
         SandboxState::Failed => "failed",
     }

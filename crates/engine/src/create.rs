@@ -29,12 +29,13 @@ use link::AgentConfig;
 use crate::{
     EngineError,
     error::{self, Publish},
+    freeze,
     key::{By, Key, Place},
     launch::LaunchError,
     network,
     node::Node,
     record::{Change, Phase, SandboxRecord},
-    sandbox::Sandbox,
+    sandbox::{InUse, Sandbox},
     settings::Settings,
     slot::UIDS_PER_SLOT,
     state::{Admission, AgentIdentity, Failure, Operation, State},
@@ -74,7 +75,7 @@ pub(crate) async fn create(
         if !differences.is_empty() {
             return Err(error::exists(&id, &differences));
         }
-        if bring_up(node, &sandbox, By::Key(by)).await? {
+        if bring_up(node, &sandbox, By::Key(by)).await?.is_some() {
             return Ok((sandbox, is_new));
         }
     }
@@ -86,7 +87,7 @@ pub(crate) async fn activate(
     node: &Arc<Node>,
     id: &SandboxId,
     by: &Key,
-) -> Result<JailId, EngineError> {
+) -> Result<InUse, EngineError> {
     for _ in 0..ATTEMPTS {
         let sandbox = match node.find(id) {
             Some(sandbox) => sandbox,
@@ -95,8 +96,8 @@ pub(crate) async fn activate(
                 add(node, id, &settings, By::Key(by)).await?.0
             }
         };
-        if bring_up(node, &sandbox, By::Key(by)).await? {
-            return Ok(sandbox.jail);
+        if let Some(user) = bring_up(node, &sandbox, By::Key(by)).await? {
+            return Ok(user);
         }
     }
     Err(error::ended_at_once(id))
@@ -124,41 +125,47 @@ async fn add(
     Ok((sandbox, is_new))
 }
 
-/// Starts the sandbox unless it runs, and waits. False: it has gone, look the id up again.
+/// Has the sandbox run, for one user: waits, thaws it or starts it. None: it has gone, look the id
+/// up again.
 pub(crate) async fn bring_up(
     node: &Arc<Node>,
     sandbox: &Arc<Sandbox>,
     by: By<'_>,
-) -> Result<bool, EngineError> {
-    if sandbox.is_running() {
-        return Ok(true);
-    }
+) -> Result<Option<InUse>, EngineError> {
     for _ in 0..ATTEMPTS {
+        if let Some(user) = sandbox.enter() {
+            return Ok(Some(user));
+        }
         // A sandbox that fails while we wait has failed for us; one that had failed before is
         // tried again.
         let (admission, before) = sandbox.begin(Operation::Use);
         if admission == Admission::Begin {
-            match node.check_open().and_then(|()| by.creation(&node.creates)) {
-                Ok(place) => spawn_start(node, sandbox, None, place),
-                Err(error) => {
+            match (node.check_open(), before) {
+                (Err(error), before) => {
                     sandbox.set(before);
                     return Err(error);
                 }
+                (Ok(()), State::Frozen(agent)) => {
+                    freeze::spawn_thaw(node, sandbox, agent).await?;
+                    continue;
+                }
+                (Ok(()), before) => match by.creation(&node.creates) {
+                    Ok(place) => spawn_start(node, sandbox, None, place),
+                    Err(error) => {
+                        sandbox.set(before);
+                        return Err(error);
+                    }
+                },
             }
         }
         match sandbox.settled().await? {
-            State::Running(_) => return Ok(true),
             State::Failed(failure) | State::Doomed(failure) => return Err(failure.to_error()),
             State::Gone(Some(error)) => return Err(*error),
-            State::Gone(None) => return Ok(false),
-            State::Stopped
-            | State::Creating
-            | State::Changing(_)
-            | State::Stopping
-            | State::Destroying => {}
+            State::Gone(None) => return Ok(None),
+            _ => {}
         }
     }
-    Err(error::ended_at_once(&sandbox.id))
+    sandbox.enter().map_or_else(|| Err(error::ended_at_once(&sandbox.id)), |user| Ok(Some(user)))
 }
 
 /// Begins to start a sandbox that is [`State::Creating`]. `rootfs` is given for a new one.

@@ -30,6 +30,12 @@ pub(crate) async fn destroy(node: &Arc<Node>, id: &SandboxId) -> Result<(), Engi
     end(node, &sandbox, Operation::Destroy).await
 }
 
+/// Ends the processes of the sandbox with this id; its files and settings stay.
+pub(crate) async fn stop(node: &Arc<Node>, id: &SandboxId) -> Result<(), EngineError> {
+    let sandbox = node.find(id).ok_or_else(|| error::not_found(id))?;
+    end(node, &sandbox, Operation::Stop).await
+}
+
 /// Carries out [`Operation::Stop`] or [`Operation::Destroy`], or waits for whoever does.
 pub(crate) async fn end(
     node: &Arc<Node>,
@@ -39,7 +45,8 @@ pub(crate) async fn end(
     for _ in 0..ATTEMPTS {
         let (admission, before) = sandbox.begin(operation);
         match admission {
-            Admission::Done | Admission::Refuse => return Ok(()),
+            // Users keep nobody from ending it.
+            Admission::Done | Admission::Refuse | Admission::InUse => return Ok(()),
             Admission::Begin => {
                 let work = carry_out(Arc::clone(node), Arc::clone(sandbox), operation, before);
                 let ended = node.work.spawn(work).await;
@@ -64,9 +71,7 @@ async fn carry_out(
 ) -> Result<(), EngineError> {
     match operation {
         Operation::Destroy => carry_out_destroy(&node, &sandbox, before).await,
-        Operation::Stop | Operation::Use | Operation::Change => {
-            carry_out_stop(&node, &sandbox).await
-        }
+        _ => carry_out_stop(&node, &sandbox).await,
     }
 }
 

@@ -27,13 +27,16 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     EngineConfig, EngineError, build, create, destroy,
     error::{self, Publish},
-    key::{Key, Keys, Store},
+    freeze,
+    key::{By, Key, Keys, Store},
     launch::{Launchers, Remover},
     list::Page,
     node::{Node, Parts},
     port::{self, Exposure, Found, Secret, Visit},
     record::{Loaded, Records},
-    recover, resolver, shutdown, update,
+    recover, resolver,
+    sandbox::InUse,
+    shutdown, update,
 };
 
 /// Launchers that an engine needs: one that builds jails, one for the network, one that removes
@@ -52,11 +55,20 @@ pub struct Engine {
     records: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
-/// A running sandbox, as one request needs it.
+/// A running sandbox, as one request needs it. It is not frozen until this is dropped: hold it to
+/// the last byte of the answer.
 #[derive(Debug)]
 pub struct Active {
     /// Where its agent is reached, see [`Links::send`].
     pub jail: JailId,
+    /// Counts this use.
+    _user: InUse,
+}
+
+impl From<InUse> for Active {
+    fn from(user: InUse) -> Self {
+        Self { jail: user.sandbox().jail, _user: user }
+    }
 }
 
 impl Engine {
@@ -125,7 +137,7 @@ impl Engine {
     /// `SANDBOX_NOT_FOUND`.
     pub async fn get(&self, id: &SandboxId) -> Result<Sandbox, EngineError> {
         let sandbox = self.node.find(id).ok_or_else(|| error::not_found(id))?;
-        let usage = if sandbox.is_running() { usage(&self.node, &sandbox).await } else { None };
+        let usage = if sandbox.has_processes() { usage(&self.node, &sandbox).await } else { None };
         sandbox.describe(usage).ok_or_else(|| error::not_found(id))
     }
 
@@ -173,7 +185,58 @@ impl Engine {
     /// As [`Engine::create`].
     pub async fn activate(&self, id: &SandboxId, by: &Key) -> Result<Active, EngineError> {
         self.node.check_open()?;
-        create::activate(&self.node, id, by).await.map(|jail| Active { jail })
+        create::activate(&self.node, id, by).await.map(Active::from)
+    }
+
+    /// Stops every process of a running sandbox where it is, once no request is under way. A frozen
+    /// sandbox keeps its memory and uses no CPU; the next request to it, or to a preview of it, lets
+    /// it go on. One that does not run stays as it is.
+    ///
+    /// # Cancel safety
+    /// A freeze that has begun goes on without its caller; so for thaw, stop and start.
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND`; `RESOURCE_BUSY` when it is used all the time; `SANDBOX_FAILED` when
+    /// processes do not come to rest.
+    pub async fn freeze(&self, id: &SandboxId) -> Result<Sandbox, EngineError> {
+        self.node.check_open()?;
+        freeze::freeze(&self.node, id).await?;
+        self.get(id).await
+    }
+
+    /// Lets a frozen sandbox go on. One that is not frozen stays as it is.
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND`, `SANDBOX_FAILED`.
+    pub async fn thaw(&self, id: &SandboxId) -> Result<Sandbox, EngineError> {
+        self.node.check_open()?;
+        freeze::thaw(&self.node, id).await?;
+        self.get(id).await
+    }
+
+    /// Ends the sandbox's processes, whatever they do; its files and settings stay. Needs no help
+    /// of the agent.
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND`; `SANDBOX_FAILED` when processes cannot be ended.
+    pub async fn stop(&self, id: &SandboxId) -> Result<Sandbox, EngineError> {
+        self.node.check_open()?;
+        destroy::stop(&self.node, id).await?;
+        self.get(id).await
+    }
+
+    /// Has an existing sandbox run, whatever it was.
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND`; as [`Engine::create`].
+    pub async fn start(&self, id: &SandboxId, by: &Key) -> Result<Sandbox, EngineError> {
+        self.node.check_open()?;
+        let sandbox = self.node.find(id).ok_or_else(|| error::not_found(id))?;
+        let user = create::bring_up(&self.node, &sandbox, By::Key(by)).await?;
+        let user = user.ok_or_else(|| error::not_found(id))?;
+        let described = self.get(id).await;
+        drop(user);
+        described
     }
 
     /// Ends the sandbox and forgets it. At return no process of it is left and the id is free;
@@ -229,12 +292,14 @@ impl Engine {
         port::rotate(&self.node, id, port, request).await
     }
 
-    /// The exposed ports of a sandbox, sorted, and its jail if it runs. Creates and starts nothing.
+    /// The exposed ports of a sandbox, sorted, and how to ask its agent if it runs. Creates, thaws
+    /// and starts nothing.
     ///
     /// # Errors
     /// `SANDBOX_NOT_FOUND`.
-    pub fn ports(&self, id: &SandboxId) -> Result<(Vec<Exposure>, Option<JailId>), EngineError> {
-        port::list(&self.node, id)
+    pub fn ports(&self, id: &SandboxId) -> Result<(Vec<Exposure>, Option<Active>), EngineError> {
+        let (exposed, user) = port::list(&self.node, id)?;
+        Ok((exposed, user.map(Active::from)))
     }
 
     /// Whether `token` is that of the exposed port, in a time that does not depend on how much of it
@@ -264,7 +329,7 @@ impl Engine {
     /// As [`Engine::activate`]; `SANDBOX_NOT_FOUND` when it was destroyed meanwhile.
     pub async fn visit(&self, visit: &Visit) -> Result<Active, EngineError> {
         self.node.check_open()?;
-        visit.activate(&self.node).await.map(|jail| Active { jail })
+        visit.activate(&self.node).await.map(Active::from)
     }
 
     /// Images in the store.

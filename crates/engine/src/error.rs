@@ -134,6 +134,15 @@ pub(crate) fn ended_at_once(id: &SandboxId) -> EngineError {
     ApiError::new(ErrorCode::SandboxFailed, message).with("step", "agent")
 }
 
+pub(crate) fn in_use_by_requests(id: &SandboxId, waited: Duration) -> EngineError {
+    let message = format!(
+        "requests to the sandbox {id} were under way for {} s; close its streams and terminals, or \
+         try again",
+        waited.as_secs()
+    );
+    ApiError::new(ErrorCode::ResourceBusy, message).with("id", id.as_str())
+}
+
 pub(crate) fn not_ended(failures: &[String]) -> EngineError {
     let message = format!("{} sandboxes could not be ended", failures.len());
     ApiError::new(ErrorCode::InternalError, message).with("failures", failures.to_vec())

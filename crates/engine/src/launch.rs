@@ -114,6 +114,29 @@ impl Launchers {
         self.call(move |launcher| launcher.kill(jail), |_, ()| {}).await
     }
 
+    /// Stops every process of a jail where it is. After an error it is not frozen, unless the error
+    /// is that the launcher did not answer in time.
+    ///
+    /// # Errors
+    /// See [`LaunchError`].
+    pub(crate) async fn freeze(&self, jail: JailId) -> Result<(), LaunchError> {
+        let undo = move |launcher: &mut Launcher, ()| {
+            if let Err(error) = launcher.thaw(jail) {
+                tracing::error!(%jail, error = &error as &dyn std::error::Error,
+                    "a jail that was frozen too late cannot be thawed");
+            }
+        };
+        self.call(move |launcher| launcher.freeze(jail), undo).await
+    }
+
+    /// Lets the processes of a jail go on.
+    ///
+    /// # Errors
+    /// See [`LaunchError`].
+    pub(crate) async fn thaw(&self, jail: JailId) -> Result<(), LaunchError> {
+        self.call(move |launcher| launcher.thaw(jail), |_, ()| {}).await
+    }
+
     /// Takes no more work and returns the threads, which end after what was queued.
     pub(crate) fn close(&self) -> Vec<JoinHandle<()>> {
         drop(lock(&self.queue).take());

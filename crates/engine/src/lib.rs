@@ -1,7 +1,7 @@
 //! The engine: the sandboxes of one node. Knows nothing of the public HTTP API.
 //!
 //! ```text
-//! Engine ─▶ create │ destroy │ recover │ shutdown ─▶ node (who exists) ─▶ launch (jails)
+//! Engine ─▶ create │ freeze │ destroy │ recover │ shutdown ─▶ node (who exists) ─▶ launch (jails)
 //!                          └▶ state (what may happen)      └▶ record (SQLite)
 //! ```
 //!
@@ -22,6 +22,7 @@ mod engine;
 mod build;
 mod create;
 mod destroy;
+mod freeze;
 mod list;
 mod port;
 mod recover;

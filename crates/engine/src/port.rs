@@ -35,7 +35,7 @@ use crate::{
     key::{By, Key},
     node::{Node, now_ms},
     record::{Change, PortRecord},
-    sandbox::Sandbox,
+    sandbox::{InUse, Sandbox},
 };
 
 /// An exposed port of a sandbox.
@@ -77,11 +77,10 @@ impl Visit {
     ///
     /// # Errors
     /// As [`crate::Engine::activate`]; `SANDBOX_NOT_FOUND` when it was destroyed meanwhile.
-    pub(crate) async fn activate(&self, node: &Arc<Node>) -> Result<JailId, EngineError> {
-        if create::bring_up(node, &self.sandbox, By::Visitors(&node.visitors)).await? {
-            return Ok(self.sandbox.jail);
-        }
-        Err(error::not_found(&self.sandbox.id))
+    pub(crate) async fn activate(&self, node: &Arc<Node>) -> Result<InUse, EngineError> {
+        let by = By::Visitors(&node.visitors);
+        let user = create::bring_up(node, &self.sandbox, by).await?;
+        user.ok_or_else(|| error::not_found(&self.sandbox.id))
     }
 }
 
@@ -98,8 +97,8 @@ pub(crate) async fn expose(
     // Before a sandbox is made: any token of its own would be as long as the longest generated one.
     let shown = if public { None } else { token.clone().or_else(longest_token) };
     PreviewLabel::new(id.clone(), port, shown).map_err(|fault| invalid("id", &fault))?;
-    create::activate(node, id, by).await?;
-    let sandbox = node.find(id).ok_or_else(|| error::not_found(id))?;
+    let user = create::activate(node, id, by).await?;
+    let sandbox = Arc::clone(user.sandbox());
     let asked = table::Asked { name, token, is_public: public, now_ms: now_ms() };
     settle(node, sandbox, port, move |ports, secret, jail| {
         ports.expose(port, asked, |generation| secret.token(jail, port, generation))
@@ -131,16 +130,16 @@ pub(crate) async fn rotate(
     .await
 }
 
-/// The exposed ports, sorted, and the sandbox's jail if it runs. Makes and starts nothing.
+/// The exposed ports, sorted, and a use of the sandbox if it runs. Makes, thaws and starts nothing.
 pub(crate) fn list(
     node: &Node,
     id: &SandboxId,
-) -> Result<(Vec<Exposure>, Option<JailId>), EngineError> {
+) -> Result<(Vec<Exposure>, Option<InUse>), EngineError> {
     let sandbox = node.find(id).ok_or_else(|| error::not_found(id))?;
-    let jail = sandbox.is_running().then_some(sandbox.jail);
+    let user = sandbox.enter();
     let exposed = sandbox.ports.exposed();
     let described = exposed.into_iter().filter_map(|(record, token)| describe(id, record, token));
-    Ok((described.collect(), jail))
+    Ok((described.collect(), user))
 }
 
 /// Whether `token` is that of the exposed port.

@@ -10,6 +10,10 @@
 //! | failed         | killed, failed                                   | killed, failed            |
 //! | burial or none | killed, files removed                            | killed, files removed     |
 //!
+//! A frozen agent answers nobody: where it would be adopted if it did, it is adopted as frozen. That
+//! a sandbox is frozen is on no record, for the kernel knows; a freeze or thaw that was cut short is
+//! whatever the kernel has of it.
+//!
 //! A sandbox that is adopted gets the network policy on record once more, because a change of it may
 //! have been recorded and not carried out; one that cannot get it is stopped.
 //!
@@ -131,10 +135,10 @@ async fn restore(node: &Arc<Node>, record: SandboxRecord, ports: Vec<PortRecord>
     let agent = found.flatten().and_then(|pid| identify(pid, &node.boot_id));
     if let Some((agent, pidfd)) = agent
         && judge(&phase, Some(&agent)) == Verdict::Adopt
-        && answers(node, jail).await
+        && let Some(state) = state_of(node, jail, &agent).await
         && is_confined(node, &sandbox).await
     {
-        adopt(node, sandbox, agent, pidfd, &phase).await;
+        adopt(node, sandbox, (agent, pidfd), &phase, state).await;
     } else {
         settle(node, &sandbox, phase, found.is_some()).await;
     }
@@ -146,6 +150,15 @@ fn judge(phase: &Phase, agent: Option<&AgentIdentity>) -> Verdict {
         (Phase::Creating | Phase::Starting | Phase::Stopped, Some(_)) => Verdict::Adopt,
         (Phase::Running(_) | Phase::Failed(_), Some(_)) | (_, None) => Verdict::Settle,
     }
+}
+
+/// What a sandbox with this agent is. None: the agent is of no use.
+async fn state_of(node: &Node, jail: JailId, agent: &AgentIdentity) -> Option<State> {
+    // A host without a freezer has frozen nothing.
+    if jail::is_frozen(&node.config.node.name, jail).unwrap_or(false) {
+        return Some(State::Frozen(agent.clone()));
+    }
+    answers(node, jail).await.then(|| State::Running(agent.clone()))
 }
 
 async fn answers(node: &Node, jail: JailId) -> bool {
@@ -178,15 +191,15 @@ async fn is_confined(node: &Node, sandbox: &Sandbox) -> bool {
 async fn adopt(
     node: &Arc<Node>,
     sandbox: Arc<Sandbox>,
-    agent: AgentIdentity,
-    pidfd: OwnedFd,
+    (agent, pidfd): (AgentIdentity, OwnedFd),
     phase: &Phase,
+    state: State,
 ) {
     let running = Phase::Running(agent.clone());
     if *phase != running {
         node.records.submit(Change::Phase(sandbox.jail, running)).await;
     }
-    sandbox.set(State::Running(agent.clone()));
+    sandbox.set(state);
     watch::spawn(node, sandbox, agent, pidfd);
 }
 

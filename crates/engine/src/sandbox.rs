@@ -39,9 +39,38 @@ pub(crate) struct Sandbox {
     pub(crate) image_digest: String,
     pub(crate) created_at_ms: i64,
     pub(crate) ports: Ports,
-    /// Assigned by whoever was admitted, see [`crate::state`]. Its lock is never held across an
-    /// await and nothing is called under it.
-    state: watch::Sender<State>,
+    /// Its state is assigned by whoever was admitted, see [`crate::state`]. Its lock is never held
+    /// across an await and nothing is called under it.
+    life: watch::Sender<Life>,
+}
+
+/// What changes while a sandbox lives, under one lock: who uses it and whether it may be frozen are
+/// one question.
+#[derive(Debug)]
+struct Life {
+    state: State,
+    /// Requests under way, streams and tunnels among them.
+    users: usize,
+}
+
+/// One use of a sandbox that runs. While it is held, the sandbox is not frozen.
+#[derive(Debug)]
+pub(crate) struct InUse(Arc<Sandbox>);
+
+impl InUse {
+    pub(crate) fn sandbox(&self) -> &Arc<Sandbox> {
+        &self.0
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.0.life.send_if_modified(|life| {
+            life.users -= 1;
+            // Nobody waits for any other number.
+            life.users == 0
+        });
+    }
 }
 
 impl Sandbox {
@@ -49,11 +78,11 @@ impl Sandbox {
     pub(crate) fn new(record: SandboxRecord, state: State) -> Self {
         let SandboxRecord { id, jail, slot, settings, image_digest, created_at_ms, phase: _ } =
             record;
-        let state = watch::Sender::new(state);
+        let life = watch::Sender::new(Life { state, users: 0 });
         let asker = Arc::new(Asker::new(jail, &settings));
         let ports = Ports::default();
         let settings = Mutex::new(Arc::new(settings));
-        Self { id, jail, slot, asker, settings, image_digest, created_at_ms, ports, state }
+        Self { id, jail, slot, asker, settings, image_digest, created_at_ms, ports, life }
     }
 
     /// What it is to be now.
@@ -69,39 +98,52 @@ impl Sandbox {
 
     /// Where it is now.
     pub(crate) fn state(&self) -> State {
-        self.state.borrow().clone()
+        self.life.borrow().state.clone()
     }
 
-    pub(crate) fn is_running(&self) -> bool {
-        self.state.borrow().is_running()
+    /// True while it has processes, frozen ones too.
+    pub(crate) fn has_processes(&self) -> bool {
+        let life = self.life.borrow();
+        life.state.is_running() || life.state.agent().is_some()
     }
 
     /// False while it is being destroyed: nobody finds it any more.
     pub(crate) fn is_there(&self) -> bool {
-        self.state.borrow().public().is_some()
+        self.life.borrow().state.public().is_some()
+    }
+
+    /// Uses it, if it runs.
+    pub(crate) fn enter(self: &Arc<Self>) -> Option<InUse> {
+        let mut is_running = false;
+        self.life.send_if_modified(|life| {
+            is_running = life.state.is_running();
+            life.users += usize::from(is_running);
+            false
+        });
+        is_running.then(|| InUse(Arc::clone(self)))
     }
 
     /// Asks for `operation`, and with [`Admission::Begin`] has taken on the work: the state passes
     /// and is the caller's to settle. Returns the state before.
     pub(crate) fn begin(&self, operation: Operation) -> (Admission, State) {
         let mut answer = (Admission::Wait, State::Creating);
-        self.state.send_if_modified(|state| {
-            answer = (admit(state, operation), state.clone());
+        self.life.send_if_modified(|life| {
+            answer = (admit(&life.state, life.users, operation), life.state.clone());
             let begins = answer.0 == Admission::Begin;
             if begins {
-                *state = operation.passing(state);
+                life.state = operation.passing(&life.state);
             }
             begins
         });
         answer
     }
 
-    /// As [`Sandbox::begin`] of a stop, if it is still this agent that runs.
+    /// As [`Sandbox::begin`] of a stop, if it is still this agent whose sandbox it is.
     pub(crate) fn begin_end_of(&self, agent: &AgentIdentity) -> bool {
-        self.state.send_if_modified(|state| {
-            let is_it = matches!(state, State::Running(running) if running == agent);
+        self.life.send_if_modified(|life| {
+            let is_it = life.state.agent() == Some(agent);
             if is_it {
-                *state = Operation::Stop.passing(state);
+                life.state = Operation::Stop.passing(&life.state);
             }
             is_it
         })
@@ -109,7 +151,7 @@ impl Sandbox {
 
     /// Assigns a state: for whoever was admitted.
     pub(crate) fn set(&self, state: State) {
-        self.state.send_replace(state);
+        self.life.send_modify(|life| life.state = state);
     }
 
     /// Waits until nobody works on it.
@@ -117,29 +159,34 @@ impl Sandbox {
     /// # Errors
     /// `TIMEOUT` after two minutes.
     pub(crate) async fn settled(&self) -> Result<State, EngineError> {
-        let mut receiver = self.state.subscribe();
-        let settled = receiver.wait_for(|state| !state.is_passing());
+        let mut receiver = self.life.subscribe();
+        let settled = receiver.wait_for(|life| !life.state.is_passing());
         match tokio::time::timeout(SETTLE_TIMEOUT, settled).await {
-            Ok(Ok(state)) => Ok(state.clone()),
+            Ok(Ok(life)) => Ok(life.state.clone()),
             // The sender is `self`, so the channel cannot have closed.
             Ok(Err(_)) | Err(_) => Err(error::late("waiting for the sandbox", SETTLE_TIMEOUT)),
         }
     }
 
-    /// Waits until the agent is no longer the one that runs. A passing state may still go back to
-    /// it.
-    pub(crate) async fn outlived(&self, agent: &AgentIdentity) {
-        let mut receiver = self.state.subscribe();
-        let over = |state: &State| {
-            !state.is_passing() && !matches!(state, State::Running(running) if running == agent)
-        };
+    /// Waits until nobody uses it, or it does not run.
+    pub(crate) async fn unused(&self) {
+        let mut receiver = self.life.subscribe();
+        let unused = |life: &Life| life.users == 0 || !matches!(life.state, State::Running(_));
         // An error means that the sandbox is dropped, which cannot be while `self` is borrowed.
+        drop(receiver.wait_for(unused).await);
+    }
+
+    /// Waits until the agent is no longer its agent. A passing state may still go back to it.
+    pub(crate) async fn outlived(&self, agent: &AgentIdentity) {
+        let mut receiver = self.life.subscribe();
+        let over = |life: &Life| !life.state.is_passing() && life.state.agent() != Some(agent);
+        // As above.
         drop(receiver.wait_for(over).await);
     }
 
     /// The sandbox as callers see it; none while it is being destroyed.
     pub(crate) fn describe(&self, usage: Option<SandboxUsage>) -> Option<Description> {
-        let (state, failure) = self.state.borrow().public()?;
+        let (state, failure) = self.life.borrow().state.public()?;
         let Settings { image, resources, network, network_revision: _, env, labels } =
             (*self.settings()).clone();
         let (id, created_at_ms) = (self.id.clone(), self.created_at_ms);
@@ -186,8 +233,21 @@ pub(crate) mod tests {
         let sandbox = sandbox("a", State::Running(agent(2)));
         assert!(!sandbox.begin_end_of(&agent(1)));
         sandbox.outlived(&agent(1)).await;
-        assert!(sandbox.is_running());
+        assert!(sandbox.has_processes());
         assert!(sandbox.begin_end_of(&agent(2)));
         assert_eq!(sandbox.state(), State::Stopping);
+    }
+
+    #[tokio::test]
+    async fn a_sandbox_in_use_is_frozen_when_its_last_user_has_gone() {
+        let agent = AgentIdentity { pid: 1, start_time: 1, boot_id: String::new() };
+        let sandbox = Arc::new(sandbox("a", State::Running(agent)));
+        let users = [sandbox.enter().unwrap(), sandbox.enter().unwrap()];
+        assert_eq!(sandbox.begin(Operation::Freeze).0, Admission::InUse);
+
+        let ((), ()) = tokio::join!(sandbox.unused(), async { drop(users) });
+
+        assert_eq!(sandbox.begin(Operation::Freeze).0, Admission::Begin);
+        assert!(sandbox.enter().is_none());
     }
 }

@@ -1,13 +1,19 @@
 //! Where a sandbox is in its life, and what may happen to it next. Pure.
 //!
 //! ```text
-//!            ┌─────────── Use ◀──────────┐
-//!            ▼                           │
-//! (new) ▶ Creating ──▶ Running ──Stop──▶ Stopping ──▶ Stopped
-//!            │            │                              │
-//!            └──▶ Failed ─┴──────────── Destroy ─────────┴──▶ Destroying ──▶ Gone
+//!            ┌──────────────── Use ◀──────────────────┐
+//!            ▼                                        │
+//! (new) ▶ Creating ──▶ Running ──────Stop──▶ Stopping ──▶ Stopped
+//!            │          │   ▲                ▲            │
+//!            │   Freeze ▼   │ Use, Thaw      │            │
+//!            │          Frozen ──────────────┘            │
+//!            └──▶ Failed ─┴──────────── Destroy ──────────┴──▶ Destroying ──▶ Gone
 //!                                                                 └──▶ Doomed ──Destroy──▶ …
 //! ```
+//!
+//! Any settled state but the last two can be Held: nothing of the sandbox runs, starts or ends until
+//! whoever holds it lets go, and it is what it was. So can it be Changing, which keeps nobody from
+//! using one that runs.
 //!
 //! Invariant: a state that [`State::is_passing`] has exactly one task working on it, which is the
 //! only one that assigns the next state. Everybody else waits.
@@ -43,6 +49,14 @@ pub(crate) enum State {
     /// Its jail is being built, for the first time or again.
     Creating,
     Running(AgentIdentity),
+    /// Its processes are being stopped where they are.
+    Freezing(AgentIdentity),
+    /// None of its processes runs; all are there.
+    Frozen(AgentIdentity),
+    /// Its processes are being let go on.
+    Thawing(AgentIdentity),
+    /// Nothing of it runs for a moment; then it is again what it was.
+    Held(Box<Self>),
     /// As it was, while its settings are being changed.
     Changing(Box<Self>),
     /// Its processes are being ended; its files stay.
@@ -63,6 +77,12 @@ pub(crate) enum State {
 pub(crate) enum Operation {
     /// It has to run, for a request.
     Use,
+    /// Its processes have to stop where they are, unless somebody uses it.
+    Freeze,
+    /// What is frozen has to go on; what is not is left as it is.
+    Thaw,
+    /// Nothing of it may run, start or end for a moment.
+    Hold,
     /// Its settings have to become others.
     Change,
     /// Its processes have to end; files and settings stay.
@@ -80,43 +100,47 @@ pub(crate) enum Admission {
     Begin,
     /// Somebody is at work: ask again when the state has settled.
     Wait,
+    /// Somebody uses it: ask again when nobody does.
+    InUse,
     /// Not in this state.
     Refuse,
 }
 
-/// Decides what becomes of `operation` in `state`.
-pub(crate) fn admit(state: &State, operation: Operation) -> Admission {
+/// Decides what becomes of `operation` in `state`, with `users` requests under way.
+pub(crate) fn admit(state: &State, users: usize, operation: Operation) -> Admission {
+    use Admission::{Begin, Done, InUse, Refuse, Wait};
     match (state, operation) {
-        (State::Changing(before), Operation::Use) if before.is_running() => Admission::Done,
-        (
-            State::Creating | State::Changing(_) | State::Stopping | State::Destroying,
-            Operation::Use | Operation::Change | Operation::Stop | Operation::Destroy,
-        ) => Admission::Wait,
-        (State::Running(_), Operation::Use) => Admission::Done,
-        (State::Running(_), Operation::Change | Operation::Stop | Operation::Destroy) => {
-            Admission::Begin
-        }
+        (State::Changing(before), Operation::Use) if before.is_running() => Done,
+        (state, _) if state.is_passing() => Wait,
+        (State::Running(_), Operation::Use | Operation::Thaw) => Done,
+        (State::Running(_), Operation::Freeze) if users > 0 => InUse,
+        (State::Frozen(_), Operation::Freeze) => Done,
+        (State::Running(_) | State::Frozen(_), _) => Begin,
         (
             State::Stopped | State::Failed(_),
-            Operation::Use | Operation::Change | Operation::Destroy,
-        ) => Admission::Begin,
-        (State::Stopped | State::Failed(_) | State::Doomed(_), Operation::Stop) => Admission::Done,
-        (State::Doomed(_) | State::Gone(_), Operation::Use | Operation::Change) => {
-            Admission::Refuse
-        }
-        (State::Doomed(_), Operation::Destroy) => Admission::Begin,
-        (State::Gone(_), Operation::Stop | Operation::Destroy) => Admission::Done,
+            Operation::Use | Operation::Destroy | Operation::Hold | Operation::Change,
+        ) => Begin,
+        (State::Doomed(_), Operation::Destroy) => Begin,
+        (
+            State::Doomed(_) | State::Gone(_),
+            Operation::Use | Operation::Hold | Operation::Change,
+        ) => Refuse,
+        // What does not run has nothing to freeze, to thaw or to stop.
+        (_, _) => Done,
     }
 }
 
 impl Operation {
-    /// The state while the operation is carried out on what was `before`.
-    pub(crate) fn passing(self, before: &State) -> State {
-        match self {
-            Self::Use => State::Creating,
-            Self::Change => State::Changing(Box::new(before.clone())),
-            Self::Stop => State::Stopping,
-            Self::Destroy => State::Destroying,
+    /// The state while the operation is carried out on a sandbox in `state`.
+    pub(crate) fn passing(self, state: &State) -> State {
+        match (self, state) {
+            (Self::Use | Self::Thaw, State::Frozen(agent)) => State::Thawing(agent.clone()),
+            (Self::Freeze, State::Running(agent)) => State::Freezing(agent.clone()),
+            (Self::Hold, state) => State::Held(Box::new(state.clone())),
+            (Self::Change, state) => State::Changing(Box::new(state.clone())),
+            (Self::Stop, _) => State::Stopping,
+            (Self::Destroy, _) => State::Destroying,
+            (Self::Use | Self::Thaw | Self::Freeze, _) => State::Creating,
         }
     }
 }
@@ -124,10 +148,24 @@ impl Operation {
 impl State {
     /// True while a task works on the sandbox.
     pub(crate) fn is_passing(&self) -> bool {
-        matches!(self, Self::Creating | Self::Changing(_) | Self::Stopping | Self::Destroying)
+        match self {
+            Self::Creating
+            | Self::Freezing(_)
+            | Self::Thawing(_)
+            | Self::Held(_)
+            | Self::Changing(_)
+            | Self::Stopping
+            | Self::Destroying => true,
+            Self::Running(_)
+            | Self::Frozen(_)
+            | Self::Stopped
+            | Self::Failed(_)
+            | Self::Doomed(_)
+            | Self::Gone(_) => false,
+        }
     }
 
-    /// True while its agent answers.
+    /// True while its agent answers whoever asks.
     pub(crate) fn is_running(&self) -> bool {
         match self {
             Self::Running(_) => true,
@@ -136,16 +174,25 @@ impl State {
         }
     }
 
+    /// The agent of a settled sandbox that has processes.
+    pub(crate) fn agent(&self) -> Option<&AgentIdentity> {
+        match self {
+            Self::Running(agent) | Self::Frozen(agent) => Some(agent),
+            _ => None,
+        }
+    }
+
     /// The state as callers see it, with the reason of a failure. None: callers do not see it.
     pub(crate) fn public(&self) -> Option<(SandboxState, Option<String>)> {
         match self {
             Self::Creating => Some((SandboxState::Creating, None)),
-            Self::Running(_) => Some((SandboxState::Running, None)),
+            Self::Running(_) | Self::Freezing(_) => Some((SandboxState::Running, None)),
+            Self::Frozen(_) | Self::Thawing(_) => Some((SandboxState::Frozen, None)),
+            Self::Held(state) | Self::Changing(state) => state.public(),
             Self::Stopping | Self::Stopped => Some((SandboxState::Stopped, None)),
             Self::Failed(failure) | Self::Doomed(failure) => {
                 Some((SandboxState::Failed, Some(failure.reason.clone())))
             }
-            Self::Changing(before) => before.public(),
             Self::Destroying | Self::Gone(_) => None,
         }
     }
@@ -155,50 +202,94 @@ impl State {
 mod tests {
     use super::*;
 
-    const OPERATIONS: [Operation; 4] =
-        [Operation::Use, Operation::Change, Operation::Stop, Operation::Destroy];
-
     fn failure() -> Failure {
         Failure { code: ErrorCode::SandboxFailed, step: None, reason: "x".to_owned() }
     }
 
-    fn running() -> State {
-        State::Running(AgentIdentity { pid: 1, start_time: 2, boot_id: "b".to_owned() })
+    fn agent() -> AgentIdentity {
+        AgentIdentity { pid: 1, start_time: 2, boot_id: "b".to_owned() }
     }
+
+    fn running() -> State {
+        State::Running(agent())
+    }
+
+    const ALL: [Operation; 7] = [
+        Operation::Use,
+        Operation::Freeze,
+        Operation::Thaw,
+        Operation::Hold,
+        Operation::Change,
+        Operation::Stop,
+        Operation::Destroy,
+    ];
 
     #[test]
     fn every_pair_of_state_and_operation_has_its_answer() {
         use Admission::{Begin, Done, Refuse, Wait};
         let changing = |state| State::Changing(Box::new(state));
-        //                                     Use     Change  Stop  Destroy
+        //                                     Use     Freeze Thaw   Hold    Change  Stop   Destroy
         let table = [
-            (State::Creating, [Wait, Wait, Wait, Wait]),
-            (running(), [Done, Begin, Begin, Begin]),
-            (changing(running()), [Done, Wait, Wait, Wait]),
-            (changing(State::Stopped), [Wait, Wait, Wait, Wait]),
-            (State::Stopping, [Wait, Wait, Wait, Wait]),
-            (State::Stopped, [Begin, Begin, Done, Begin]),
-            (State::Failed(failure()), [Begin, Begin, Done, Begin]),
-            (State::Destroying, [Wait, Wait, Wait, Wait]),
-            (State::Doomed(failure()), [Refuse, Refuse, Done, Begin]),
-            (State::Gone(None), [Refuse, Refuse, Done, Done]),
+            (State::Creating, [Wait, Wait, Wait, Wait, Wait, Wait, Wait]),
+            (running(), [Done, Begin, Done, Begin, Begin, Begin, Begin]),
+            (State::Freezing(agent()), [Wait, Wait, Wait, Wait, Wait, Wait, Wait]),
+            (State::Frozen(agent()), [Begin, Done, Begin, Begin, Begin, Begin, Begin]),
+            (State::Thawing(agent()), [Wait, Wait, Wait, Wait, Wait, Wait, Wait]),
+            (State::Held(Box::new(running())), [Wait, Wait, Wait, Wait, Wait, Wait, Wait]),
+            (changing(running()), [Done, Wait, Wait, Wait, Wait, Wait, Wait]),
+            (changing(State::Frozen(agent())), [Wait, Wait, Wait, Wait, Wait, Wait, Wait]),
+            (State::Stopping, [Wait, Wait, Wait, Wait, Wait, Wait, Wait]),
+            (State::Stopped, [Begin, Done, Done, Begin, Begin, Done, Begin]),
+            (State::Failed(failure()), [Begin, Done, Done, Begin, Begin, Done, Begin]),
+            (State::Destroying, [Wait, Wait, Wait, Wait, Wait, Wait, Wait]),
+            (State::Doomed(failure()), [Refuse, Done, Done, Refuse, Refuse, Done, Begin]),
+            (State::Gone(None), [Refuse, Done, Done, Refuse, Refuse, Done, Done]),
         ];
         for (state, answers) in table {
-            for (operation, answer) in OPERATIONS.into_iter().zip(answers) {
-                assert_eq!(admit(&state, operation), answer, "{operation:?} in {state:?}");
+            for (operation, answer) in ALL.into_iter().zip(answers) {
+                assert_eq!(admit(&state, 0, operation), answer, "{operation:?} in {state:?}");
             }
         }
     }
 
     #[test]
-    fn one_waits_exactly_for_states_that_pass() {
-        for operation in OPERATIONS {
-            let passing = operation.passing(&State::Stopped);
-            assert!(passing.is_passing());
-            assert_eq!(admit(&passing, operation), Admission::Wait);
+    fn users_keep_a_sandbox_from_being_frozen_and_from_nothing_else() {
+        for operation in ALL {
+            let expected = match operation {
+                Operation::Freeze => Admission::InUse,
+                other => admit(&running(), 0, other),
+            };
+            assert_eq!(admit(&running(), 1, operation), expected, "{operation:?}");
         }
-        for settled in [running(), State::Stopped, State::Failed(failure()), State::Gone(None)] {
-            assert!(!settled.is_passing());
+    }
+
+    #[test]
+    fn one_waits_exactly_for_states_that_pass() {
+        let settled = [
+            running(),
+            State::Frozen(agent()),
+            State::Stopped,
+            State::Failed(failure()),
+            State::Doomed(failure()),
+            State::Gone(None),
+        ];
+        for state in settled {
+            assert!(!state.is_passing());
+            for operation in ALL {
+                if admit(&state, 0, operation) == Admission::Begin {
+                    let passing = operation.passing(&state);
+                    assert!(passing.is_passing(), "{operation:?} in {state:?}");
+                    assert_eq!(admit(&passing, 0, operation), Admission::Wait);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_held_or_changed_looks_as_it_did() {
+        for state in [running(), State::Frozen(agent()), State::Stopped] {
+            assert_eq!(Operation::Hold.passing(&state).public(), state.public());
+            assert_eq!(Operation::Change.passing(&state).public(), state.public());
         }
     }
 
@@ -206,8 +297,6 @@ mod tests {
     fn a_sandbox_that_goes_is_not_seen() {
         assert_eq!(State::Destroying.public(), None);
         assert_eq!(State::Gone(None).public(), None);
-        let changing = State::Changing(Box::new(running()));
-        assert_eq!(changing.public(), running().public(), "a change is not seen");
         let seen = State::Failed(failure()).public();
         assert_eq!(seen, Some((SandboxState::Failed, Some("x".to_owned()))));
     }

@@ -38,13 +38,15 @@ pub(crate) async fn update(
         let (admission, before) = sandbox.begin(Operation::Change);
         match admission {
             Admission::Refuse => return Err(error::not_found(id)),
-            Admission::Begin | Admission::Done => {
+            Admission::Begin => {
                 let work = carry_out(Arc::clone(node), Arc::clone(&sandbox), network, before);
                 let changed = node.work.spawn(work).await;
                 changed.map_err(|_panicked| error::internal("changing the sandbox"))??;
                 return Ok(sandbox);
             }
-            Admission::Wait => drop(sandbox.settled().await?),
+            Admission::Wait | Admission::Done | Admission::InUse => {
+                drop(sandbox.settled().await?);
+            }
         }
     }
     Err(error::ended_at_once(id))
@@ -57,12 +59,13 @@ async fn carry_out(
     network: NetworkPolicy,
     before: State,
 ) -> Result<(), EngineError> {
-    let is_running = before.is_running();
+    // Frozen ones too: they go on under the new settings.
+    let has_processes = before.agent().is_some();
     let settings = (*sandbox.settings()).clone();
     // Another revision also when nothing else is different: an earlier attempt may have failed.
     let network_revision = settings.network_revision + 1;
     let settings = Settings { network, network_revision, ..settings };
-    let changed = change(&node, &sandbox, settings, is_running).await;
+    let changed = change(&node, &sandbox, settings, has_processes).await;
     sandbox.set(before);
     changed
 }
@@ -71,7 +74,7 @@ async fn change(
     node: &Node,
     sandbox: &Sandbox,
     settings: Settings,
-    is_running: bool,
+    has_processes: bool,
 ) -> Result<(), EngineError> {
     let recorded = Change::Settings(sandbox.jail, Box::new(settings.clone()));
     node.records.write(recorded).await.map_err(|error| {
@@ -80,7 +83,7 @@ async fn change(
         error.publish("recording the change")
     })?;
     let address = node.config.node.network.and_then(|network| network.address(sandbox.slot));
-    let Some(address) = address.filter(|_| is_running) else {
+    let Some(address) = address.filter(|_| has_processes) else {
         sandbox.set_settings(settings);
         return Ok(());
     };

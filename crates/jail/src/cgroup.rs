@@ -7,9 +7,9 @@
 //! ```
 //!
 //! Every tree that limits agent and user apart has these directories, and so has the v2 tree
-//! wherever one is mounted, because its `cgroup.kill` works without controllers. A v1 tree for CPU
-//! time alone has the first only. The agent has a
-//! group of its own so that user code that runs out of memory takes nobody along.
+//! wherever one is mounted, because its `cgroup.kill` and `cgroup.freeze` work without controllers.
+//! A v1 tree for CPU time or for freezing alone has the first only. The agent has a group of its own
+//! so that user code that runs out of memory takes nobody along.
 
 use std::{
     fs, io,
@@ -28,8 +28,10 @@ use crate::{
     spec::{JailId, Limits},
 };
 
+mod freezer;
 mod layout;
 
+pub use freezer::is_frozen;
 pub(crate) use layout::{Controller, Layout, node_dir};
 
 /// Bytes of memory for the agent itself: its buffers for the largest number of buffered execs that
@@ -269,6 +271,7 @@ impl NodeCgroups {
     /// Ends every process of the jail and removes its groups. Safe to repeat.
     pub(crate) fn destroy(&self, jail: JailId) -> Result<(), JailError> {
         let deadline = Instant::now() + KILL_DEADLINE;
+        self.thaw_to_kill(jail)?;
         match &self.layout.unified {
             Some(unified) => kill_group(&jail_dir(unified, &self.name, jail), deadline)?,
             None => self.kill_members(jail, deadline)?,
@@ -453,7 +456,7 @@ fn wait(
     let left = deadline.saturating_duration_since(Instant::now()).as_millis().min(LOOK_MS);
     if left == 0 {
         let error = io::ErrorKind::TimedOut.into();
-        return Err(JailError::io(STEP, format!("wait for the end of {}", what.display()), &error));
+        return Err(JailError::io(STEP, format!("wait for {}", what.display()), &error));
     }
     once(i32::try_from(left).unwrap_or(1)).in_step(STEP).map(drop)
 }
@@ -496,8 +499,7 @@ mod tests {
     /// As on a host without a v2 tree, of which this one has the v1 part.
     #[test]
     fn without_a_v2_tree_everybody_in_any_group_is_killed() {
-        let mut layout = Layout::detect().unwrap();
-        layout.unified = None;
+        let layout = Layout::detect_v1().unwrap();
         if layout.used().all(|tree| tree.v2) {
             // A pure v2 host has no v1 part, and no use for this way of killing.
             return;
@@ -510,11 +512,20 @@ mod tests {
         node.create(JailId(1), limits, 0x4000_0000).unwrap();
         let mut sleepers = ["agent", "user"].map(|group| {
             let sleeper = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
-            for (_, dir) in node.v1_dirs(JailId(1)).filter(|(tree, _)| tree.has_groups()) {
-                set(&dir.join(group).join("cgroup.procs"), &sleeper.id().to_string()).unwrap();
+            for (tree, dir) in node.v1_dirs(JailId(1)) {
+                let group = if tree.has_groups() { dir.join(group) } else { dir };
+                set(&group.join("cgroup.procs"), &sleeper.id().to_string()).unwrap();
             }
             sleeper
         });
+        // A frozen v1 group holds signals back.
+        let freezer = node.layout.tree(Controller::Freezer).unwrap();
+        let state = jail_dir(&freezer.path, &node.name, JailId(1)).join("freezer.state");
+        node.freeze(JailId(1)).unwrap();
+        assert_eq!(fs::read_to_string(&state).unwrap(), "FROZEN\n");
+        node.thaw(JailId(1)).unwrap();
+        assert_eq!(fs::read_to_string(&state).unwrap(), "THAWED\n");
+        node.freeze(JailId(1)).unwrap();
 
         // Waited for by their parent here, where a jail's processes have one that need not wait.
         let waiter = std::thread::spawn(move || {

@@ -189,6 +189,14 @@ fn write_maps(pid: i32, uid_base: u32) -> Result<OwnedFd, JailError> {
         .map_err(|error| JailError::io(STEP, "open the user namespace", &error))
 }
 
+/// Whether the network namespace of process `pid` has a link to the host. Not asked by the names of
+/// the host's links: one of an earlier life of the jail may be on its way out.
+pub(crate) fn has_link(pid: i32) -> Result<bool, JailError> {
+    let links = fs::read_to_string(format!("/proc/{pid}/net/dev"))
+        .map_err(|error| JailError::io("network", "look for the link", &error))?;
+    Ok(links.lines().any(|line| line.trim_start().starts_with("eth0:")))
+}
+
 /// The network namespace of process `pid`.
 pub(crate) fn network_namespace(pid: i32) -> Result<OwnedFd, JailError> {
     fs::File::open(format!("/proc/{pid}/ns/net"))

@@ -142,6 +142,24 @@ impl Launcher {
         self.ask_done(&Request::Kill(jail))
     }
 
+    /// Stops every process of the jail where it is, and waits until none runs. Repeating it does
+    /// nothing; a frozen jail can be killed.
+    ///
+    /// # Errors
+    /// [`JailError::Step`] when processes still run after 2 s, or the jail does not run;
+    /// [`JailError::Refused`] when this host cannot freeze. The jail is then not frozen.
+    pub fn freeze(&mut self, jail: JailId) -> Result<(), JailError> {
+        self.ask_done(&Request::Freeze(jail))
+    }
+
+    /// Lets the processes of a frozen jail go on. Safe to repeat, also for a jail that is gone.
+    ///
+    /// # Errors
+    /// [`JailError::Step`] when the kernel refuses.
+    pub fn thaw(&mut self, jail: JailId) -> Result<(), JailError> {
+        self.ask_done(&Request::Thaw(jail))
+    }
+
     /// Removes the jail's directory, whatever is in it. Slow for large trees: call it on a
     /// launcher that no creation waits for. Safe to repeat.
     ///

@@ -30,7 +30,7 @@ pub mod spec;
 mod start_time;
 mod wire;
 
-pub use cgroup::{Usage, usage};
+pub use cgroup::{Usage, is_frozen, usage};
 pub use error::JailError;
 pub use launcher::{JailFiles, Launched, Launcher, sealed_program};
 pub use network::rules::why_out_of_reach;

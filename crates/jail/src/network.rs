@@ -17,9 +17,11 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
-use sys::{SysError, errno, namespace, netlink, signal};
+use sys::{SysError, namespace, netlink, signal};
 
 use crate::{
     error::{InStep, JailError},
@@ -45,6 +47,16 @@ const LOOPBACK: u32 = 1;
 
 /// Index of `eth0` in a jail: the first link made after loopback.
 const JAIL_LINK: u32 = 2;
+
+/// Characters of a link's name that the kernel takes.
+const LINK_NAME_BYTES: usize = 15;
+
+/// How long the links that a jail had before may take to vanish: the kernel takes namespaces apart
+/// in batches, a second and more when many end at once.
+const LINK_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Between looks whether a name is free.
+const LINK_LOOK: Duration = Duration::from_millis(1);
 
 /// The file that switches forwarding between links.
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -118,19 +130,19 @@ impl HostNetwork {
     }
 
     /// Makes the link of jail `jail`, one end in the network namespace `namespace`, and before it
-    /// what the jail may reach.
+    /// what the jail may reach. Returns the index of the host's end.
     pub(crate) fn attach(
         &self,
         jail: JailId,
         namespace: BorrowedFd<'_>,
         network: &JailNetwork,
-    ) -> Result<(), JailError> {
+    ) -> Result<u32, JailError> {
         self.admit(jail, network)?;
-        let name = self.link(jail)?;
-        self.ask(Message::add_link_pair(&name, JAIL_LINK, namespace)).in_step(STEP)?;
+        let name = self.add_link(jail, namespace).in_step(STEP)?;
         let index = netlink::link_index(&name).in_step(STEP)?;
         let gateway = self.network.gateway();
-        self.ask(Message::route_to(network.address, index, gateway)).in_step(STEP)
+        self.ask(Message::route_to(network.address, index, gateway)).in_step(STEP)?;
+        Ok(index)
     }
 
     /// As [`HostNetwork::attach`], for a jail that runs and has had no link: its side is set up too.
@@ -140,24 +152,35 @@ impl HostNetwork {
         namespace: BorrowedFd<'_>,
         network: &JailNetwork,
     ) -> Result<(), JailError> {
-        self.attach(jail, namespace, network)?;
+        let index = self.attach(jail, namespace, network)?;
         let configured = socket_in(namespace).and_then(|socket| {
             let (messages, count) = jail_messages(Some(self.network), Some(network.address));
             exchange(&socket, &messages, count)
         });
         configured.in_step(STEP).inspect_err(|_error| {
-            // Half a link would keep the next attempt from making a whole one.
-            let index = self.link(jail).ok().and_then(|name| netlink::link_index(&name).ok());
-            // The first error is the one to tell.
-            index.map_or(Ok(()), |index| self.ask(Message::remove_link(index))).unwrap_or_default();
+            // Half a link would keep the next attempt from making a whole one. The first error is
+            // the one to tell.
+            self.ask(Message::remove_link(index)).unwrap_or_default();
         })
     }
 
-    /// Whether the jail has a link.
-    pub(crate) fn has_link(&self, jail: JailId) -> Result<bool, JailError> {
-        match netlink::link_index(&self.link(jail)?) {
-            Err(error) if error.errno == errno::ENODEV => Ok(false),
-            other => other.map(|_index| true).in_step(STEP),
+    /// Makes a link under the first free of the jail's names. A jail that is started soon after its
+    /// end finds its last link on its way out.
+    fn add_link(&self, jail: JailId, namespace: BorrowedFd<'_>) -> Result<CString, SysError> {
+        let deadline = Instant::now() + LINK_DEADLINE;
+        loop {
+            for name in link_names(&self.node_name, jail) {
+                let name = CString::new(name).unwrap_or_default();
+                match self.ask(Message::add_link_pair(&name, JAIL_LINK, namespace)) {
+                    Ok(()) => return Ok(name),
+                    Err(error) if !is_taken(error) || Instant::now() >= deadline => {
+                        return Err(error);
+                    }
+                    Err(_taken) => {}
+                }
+            }
+            // The kernel tells of links that go only to those who ask for all of them.
+            thread::sleep(LINK_LOOK);
         }
     }
 
@@ -190,11 +213,6 @@ impl HostNetwork {
     pub(crate) fn jails(&self) -> Result<Vec<JailId>, JailError> {
         let links = self.policies.addresses().in_step(STEP)?;
         Ok(links.iter().filter_map(|(link, _)| jail_of(&self.node_name, link)).collect())
-    }
-
-    fn link(&self, jail: JailId) -> Result<CString, JailError> {
-        CString::new(link_name(&self.node_name, jail))
-            .map_err(|_nul| JailError::Refused("the node's name holds a NUL".to_owned()))
     }
 
     fn ask(&self, message: Message) -> Result<(), SysError> {
@@ -248,8 +266,22 @@ pub(crate) fn exchange(socket: &OwnedFd, requests: &[u8], count: usize) -> Resul
     Ok(())
 }
 
-/// The name of the host's end of a jail's link: at most 8 + 1 + 6 characters of the kernel's 15.
-fn link_name(node_name: &str, jail: JailId) -> String {
+fn is_taken(error: SysError) -> bool {
+    io::Error::from(error).kind() == io::ErrorKind::AlreadyExists
+}
+
+/// The names that the host's end of a jail's link can have, of which the first is always there: the
+/// second for while the last one that had the first is vanishing. What is in force for a jail is in
+/// force for both.
+fn link_names(node_name: &str, jail: JailId) -> impl Iterator<Item = String> {
+    let first = link_name(node_name, "-", jail);
+    let second = link_name(node_name, "-+", jail);
+    [first, second].into_iter().filter(|name| name.len() <= LINK_NAME_BYTES)
+}
+
+/// The node, a separator, and the jail's number: at most 8 + 1 + 6 characters of the kernel's 15,
+/// one more with the longer separator.
+fn link_name(node_name: &str, separator: &str, jail: JailId) -> String {
     let mut digits = Vec::new();
     let mut rest = jail.0;
     loop {
@@ -260,14 +292,14 @@ fn link_name(node_name: &str, jail: JailId) -> String {
             break;
         }
     }
-    node_name.chars().chain(['-']).chain(digits.into_iter().rev()).collect()
+    node_name.chars().chain(separator.chars()).chain(digits.into_iter().rev()).collect()
 }
 
 /// The jail whose link has this name, if it is one of the node's.
 fn jail_of(node_name: &str, link: &str) -> Option<JailId> {
     let digits = link.strip_prefix(node_name)?.strip_prefix('-')?;
     let jail = JailId(u64::from_str_radix(digits, 36).ok()?);
-    (link_name(node_name, jail) == link).then_some(jail)
+    (link_name(node_name, "-", jail) == link).then_some(jail)
 }
 
 /// Jail numbers are written in this base in the names of links.
@@ -317,12 +349,12 @@ mod tests {
 
     #[test]
     fn link_names_fit_the_kernel() {
-        assert_eq!(link_name("sb0", JailId(0)), "sb0-0");
-        assert_eq!(link_name("sb0", JailId(36)), "sb0-10");
-        let longest = link_name("abcdefgh", JailId(36_u64.pow(6) - 1));
-        assert_eq!(longest, "abcdefgh-zzzzzz");
+        let names = |node, jail| link_names(node, JailId(jail)).collect::<Vec<_>>();
+        assert_eq!(names("sb0", 0), ["sb0-0", "sb0-+0"]);
+        assert_eq!(names("sb0", 36), ["sb0-10", "sb0-+10"]);
+        assert_eq!(names("abcdefgh", 36_u64.pow(6) - 1), ["abcdefgh-zzzzzz"]);
         for jail in [0, 36, 36_u64.pow(6) - 1].map(JailId) {
-            assert_eq!(jail_of("sb0", &link_name("sb0", jail)), Some(jail));
+            assert_eq!(jail_of("sb0", &link_name("sb0", "-", jail)), Some(jail));
         }
         for foreign in ["sb1-5", "sb0-", "sb0-05", "sb0-+5", "sb05"] {
             assert_eq!(jail_of("sb0", foreign), None, "{foreign}");

@@ -148,6 +148,8 @@ impl Server {
                 return Ok(Done { reply, pidfd: Some(pidfd), spent });
             }
             Request::Kill(jail) => self.end(jail)?,
+            Request::Freeze(jail) => self.cgroups.freeze(jail)?,
+            Request::Thaw(jail) => self.cgroups.thaw(jail)?,
             Request::RemoveFiles(jail) => self.remove_files(jail)?,
             Request::Jails(from) => return Ok(Reply::Jails(self.jails(from)?).into()),
             Request::Admit(jail, network) => self.admit(jail, &network)?,
@@ -189,22 +191,23 @@ impl Server {
     fn admit(&self, jail: JailId, network: &JailNetwork) -> Result<(), JailError> {
         check_network(network, &self.node)?;
         let host = self.network()?;
-        if host.has_link(jail)? {
-            return host.admit(jail, network);
-        }
-        if network.reach == Reach::Nothing {
-            return Ok(());
-        }
         let gone = || JailError::Refused(format!("jail {jail} does not run"));
         let pid = self.cgroups.agent_pid(jail).ok_or_else(gone)?;
         let pidfd = pidfd::open(pid).in_step("network")?;
         let namespace = launch::network_namespace(pid)?;
+        let has_link = launch::has_link(pid)?;
         // If the process lives now, the namespace was its own and not that of a later one.
         let has_ended = poll::wait_readable(pidfd.as_fd(), 0).in_step("network")?;
         if has_ended || self.cgroups.agent_pid(jail) != Some(pid) {
             return Err(gone());
         }
-        host.attach_running(jail, namespace.as_fd(), network)
+        if has_link {
+            return host.admit(jail, network);
+        }
+        if network.reach == Reach::Nothing {
+            return Ok(());
+        }
+        host.attach_running(jail, namespace.as_fd(), network).map(drop)
     }
 
     fn network(&self) -> Result<&HostNetwork, JailError> {

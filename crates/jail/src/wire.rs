@@ -43,6 +43,10 @@ pub(crate) enum Request {
     SetUpNetwork,
     /// Remove the network and the node's cgroups.
     TearDown,
+    /// Stop its processes where they are.
+    Freeze(JailId),
+    /// Let them go on.
+    Thaw(JailId),
     /// Change what a running jail may reach.
     Admit(JailId, JailNetwork),
     /// Let a jail reach these addresses too, if this revision of its allow-list is in force.
@@ -106,16 +110,18 @@ impl Request {
             Self::Jails(from) => w.kind_and_jail(3, *from),
             Self::SetUpNetwork => w.u8(4),
             Self::TearDown => w.u8(5),
+            Self::Freeze(jail) => w.kind_and_jail(6, *jail),
+            Self::Thaw(jail) => w.kind_and_jail(7, *jail),
             Self::Admit(jail, network) => {
-                w.kind_and_jail(6, *jail);
+                w.kind_and_jail(8, *jail);
                 w.network(network);
             }
             Self::Learn { jail, revision, learned } => {
-                w.kind_and_jail(7, *jail);
+                w.kind_and_jail(9, *jail);
                 w.u64(*revision);
                 w.learned(learned);
             }
-            Self::Refused(jail) => w.kind_and_jail(8, *jail),
+            Self::Refused(jail) => w.kind_and_jail(10, *jail),
         }
         w.0
     }
@@ -130,9 +136,11 @@ impl Request {
             3 => Self::Jails(JailId(r.u64()?)),
             4 => Self::SetUpNetwork,
             5 => Self::TearDown,
-            6 => Self::Admit(JailId(r.u64()?), r.network()?),
-            7 => Self::Learn { jail: JailId(r.u64()?), revision: r.u64()?, learned: r.learned()? },
-            8 => Self::Refused(JailId(r.u64()?)),
+            6 => Self::Freeze(JailId(r.u64()?)),
+            7 => Self::Thaw(JailId(r.u64()?)),
+            8 => Self::Admit(JailId(r.u64()?), r.network()?),
+            9 => Self::Learn { jail: JailId(r.u64()?), revision: r.u64()?, learned: r.learned()? },
+            10 => Self::Refused(JailId(r.u64()?)),
             _ => return Err(Malformed),
         };
         r.end(request)

@@ -68,7 +68,7 @@ pub(crate) async fn run(arguments: Arguments, out: Output) -> anyhow::Result<Exi
 
 /// Lists come without usage. A sandbox that goes away meanwhile is shown as it was listed.
 async fn with_usage(client: &Client, listed: Sandbox) -> Sandbox {
-    if listed.state != SandboxState::Running {
+    if !matches!(listed.state, SandboxState::Running | SandboxState::Frozen) {
         return listed;
     }
     client.sandbox(&listed.id).await.unwrap_or(listed)
@@ -160,6 +160,9 @@ pub(crate) fn state(state: SandboxState) -> String {
         SandboxState::Creating => "creating".to_owned(),
         SandboxState::Running => {
             "running".if_supports_color(Stream::Stdout, |word| word.green()).to_string()
+        }
+        SandboxState::Frozen => {
+            "frozen".if_supports_color(Stream::Stdout, |word| word.blue()).to_string()
         }
         SandboxState::Stopped => {
             "stopped".if_supports_color(Stream::Stdout, |word| word.yellow()).to_string()

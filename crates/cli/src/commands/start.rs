@@ -1,4 +1,4 @@
-//! `sandbar start`: a process that runs on by itself.
+//! `sandbar start`: a process that runs on by itself; without a command, the sandbox alone.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -19,30 +19,41 @@ use crate::{
 /// Arguments of `sandbar start`.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The sandbox; it is created when it does not exist.
+    /// The sandbox; for a command it is created when it does not exist.
     pub(crate) sandbox: SandboxId,
     /// Call the process this; generated unless given.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", requires = "command")]
     id: Option<ProcessId>,
     /// Set a variable for the process; NAME alone takes its value from here.
-    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = parse_variable)]
+    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = parse_variable, requires = "command")]
     env: Vec<(String, Option<String>)>,
     /// Directory to run in; a relative path begins at /workspace.
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", requires = "command")]
     workdir: Option<String>,
     /// Kill the process after this time (30m, 2h).
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "command")]
     timeout: Option<Duration>,
     /// Forget the process and its log when it has ended.
-    #[arg(long)]
+    #[arg(long, requires = "command")]
     forget: bool,
     /// Program and arguments; one argument with spaces is a text for the shell.
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    ///
+    /// Without one, the sandbox itself is started if it was stopped, or thawed.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) command: Vec<String>,
 }
 
-/// Starts the process and prints its id.
+/// Starts the process and prints its id, or starts the sandbox and prints its.
 pub(crate) async fn run(arguments: Arguments, out: Output) -> anyhow::Result<ExitCode> {
+    if arguments.command.is_empty() {
+        let sandbox = Client::from_environment()?.start_sandbox(&arguments.sandbox).await?;
+        if out.json {
+            print_json(&sandbox)?;
+        } else {
+            print_line(&sandbox.id)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let timeout_ms = arguments.timeout.map(|limit| u64::try_from(limit.as_millis()));
     let request = StartProcess {
         command: command(&arguments.command),

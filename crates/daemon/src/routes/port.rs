@@ -15,10 +15,9 @@ use axum::{
     body::Body,
     extract::{FromRequestParts, State},
 };
-use engine::{Exposure, Key};
+use engine::{Active, Exposure, Key};
 use http::{Request, StatusCode, Uri, request::Parts};
 use http_body_util::{BodyExt, Empty, Limited};
-use jail::JailId;
 use tokio::time::timeout;
 
 use crate::{
@@ -61,8 +60,8 @@ pub(super) async fn expose(
         Ok(exposed) => exposed,
         Err(error) => return Err(with_url(&app, &engine, &id, error).into()),
     };
-    let (_, jail) = engine.ports(&id)?;
-    let listening = listening(&app, jail).await;
+    let (_, active) = engine.ports(&id)?;
+    let listening = listening(&app, active).await;
     Ok((StatusCode::CREATED, axum::Json(describe(&app, exposed, &listening))))
 }
 
@@ -82,8 +81,8 @@ pub(super) async fn list(
     State(app): State<App>,
     SandboxPath(id): SandboxPath,
 ) -> Result<axum::Json<PortList>, Failure> {
-    let (exposed, jail) = app.engine().await?.ports(&id)?;
-    let listening = listening(&app, jail).await;
+    let (exposed, active) = app.engine().await?.ports(&id)?;
+    let listening = listening(&app, active).await;
     let ports = exposed.into_iter().map(|one| describe(&app, one, &listening)).collect();
     Ok(axum::Json(PortList { ports, listening }))
 }
@@ -108,12 +107,12 @@ pub(super) async fn get(
     SandboxPath(id): SandboxPath,
     PortPath(port): PortPath,
 ) -> Result<axum::Json<ExposedPort>, Failure> {
-    let (exposed, jail) = app.engine().await?.ports(&id)?;
+    let (exposed, active) = app.engine().await?.ports(&id)?;
     let one = exposed.into_iter().find(|one| one.label.port() == port).ok_or_else(|| {
         let text = format!("port {port} is not exposed");
         ApiError::new(ErrorCode::PortNotExposed, text).with("port", port.get())
     })?;
-    Ok(axum::Json(describe(&app, one, &listening(&app, jail).await)))
+    Ok(axum::Json(describe(&app, one, &listening(&app, active).await)))
 }
 
 /// Hide a port.
@@ -164,8 +163,8 @@ pub(super) async fn rotate(
 ) -> Result<axum::Json<ExposedPort>, Failure> {
     let engine = app.engine().await?;
     let exposed = engine.rotate_port(&id, port, request).await?;
-    let (_, jail) = engine.ports(&id)?;
-    Ok(axum::Json(describe(&app, exposed, &listening(&app, jail).await)))
+    let (_, active) = engine.ports(&id)?;
+    Ok(axum::Json(describe(&app, exposed, &listening(&app, active).await)))
 }
 
 /// Check a port's token.
@@ -242,13 +241,13 @@ fn with_url(app: &App, engine: &engine::Engine, id: &SandboxId, error: ApiError)
 
 /// What listens in a sandbox, as its agent has it. Nothing when it does not run, or says nothing
 /// that could be understood: an agent may be its tenant's.
-async fn listening(app: &App, jail: Option<JailId>) -> Vec<ListeningPort> {
-    let Some(jail) = jail else { return Vec::new() };
+async fn listening(app: &App, active: Option<Active>) -> Vec<ListeningPort> {
+    let Some(active) = active else { return Vec::new() };
     let body = link::Body::new(Empty::new().map_err(|never| match never {}));
     let mut request = Request::new(body);
     *request.uri_mut() = Uri::from_static("/listening");
     let asked = async {
-        let answer = app.links.send(jail.0, request).await.ok()?;
+        let answer = app.links.send(active.jail.0, request).await.ok()?;
         let body = Limited::new(Body::new(answer.into_body()), LISTENING_BYTES);
         let bytes = body.collect().await.ok()?.to_bytes();
         serde_json::from_slice::<ListeningPorts>(&bytes).ok()

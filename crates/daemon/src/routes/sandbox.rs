@@ -1,4 +1,4 @@
-//! Sandboxes: create, find, list, change, destroy.
+//! Sandboxes: create, find, list, change, freeze, thaw, stop, start, destroy.
 
 use std::sync::Arc;
 
@@ -108,6 +108,94 @@ pub(super) async fn update(
     Json(request): Json<UpdateSandbox>,
 ) -> Result<axum::Json<Sandbox>, Failure> {
     Ok(axum::Json(app.engine().await?.update(&id, request).await?))
+}
+
+/// Freeze a sandbox.
+///
+/// Stops its processes where they are, once no request to it is under way: waits up to 10 seconds for
+/// that. Frozen, it uses no CPU and loses nothing; the next request to it, or to a preview of it, lets
+/// it go on by itself. One that does not run stays as it is.
+#[utoipa::path(
+    post, path = "/v1/sandboxes/{id}/freeze", operation_id = "freezeSandbox", tag = "sandbox",
+    params(("id" = String, Path, description = "The sandbox", example = "my-sandbox")),
+    responses(
+        (status = 200, description = "The sandbox", body = Sandbox),
+        (status = 404, description = "`SANDBOX_NOT_FOUND`", body = ErrorBody),
+        (status = 409, description = "`RESOURCE_BUSY`: requests were under way all the time", body = ErrorBody),
+        (status = 500, description = "`SANDBOX_FAILED`: processes do not come to rest", body = ErrorBody),
+    )
+)]
+pub(super) async fn freeze(
+    State(app): State<App>,
+    SandboxPath(id): SandboxPath,
+) -> Result<axum::Json<Sandbox>, Failure> {
+    let frozen = app.engine().await?.freeze(&id).await;
+    app.metrics.lifecycle(Lifecycle::Freeze, frozen.is_ok());
+    Ok(axum::Json(frozen?))
+}
+
+/// Thaw a sandbox.
+///
+/// Lets a frozen one go on. No request needs this: they thaw it by themselves. One that is not frozen
+/// stays as it is.
+#[utoipa::path(
+    post, path = "/v1/sandboxes/{id}/thaw", operation_id = "thawSandbox", tag = "sandbox",
+    params(("id" = String, Path, description = "The sandbox", example = "my-sandbox")),
+    responses(
+        (status = 200, description = "The sandbox", body = Sandbox),
+        (status = 404, description = "`SANDBOX_NOT_FOUND`", body = ErrorBody),
+    )
+)]
+pub(super) async fn thaw(
+    State(app): State<App>,
+    SandboxPath(id): SandboxPath,
+) -> Result<axum::Json<Sandbox>, Failure> {
+    let thawed = app.engine().await?.thaw(&id).await;
+    app.metrics.lifecycle(Lifecycle::Thaw, thawed.is_ok());
+    Ok(axum::Json(thawed?))
+}
+
+/// Stop a sandbox.
+///
+/// Ends its processes. Its files and settings stay, and the next request starts it again.
+#[utoipa::path(
+    post, path = "/v1/sandboxes/{id}/stop", operation_id = "stopSandbox", tag = "sandbox",
+    params(("id" = String, Path, description = "The sandbox", example = "my-sandbox")),
+    responses(
+        (status = 200, description = "The sandbox", body = Sandbox),
+        (status = 404, description = "`SANDBOX_NOT_FOUND`", body = ErrorBody),
+    )
+)]
+pub(super) async fn stop(
+    State(app): State<App>,
+    SandboxPath(id): SandboxPath,
+) -> Result<axum::Json<Sandbox>, Failure> {
+    let stopped = app.engine().await?.stop(&id).await;
+    app.metrics.lifecycle(Lifecycle::Stop, stopped.is_ok());
+    Ok(axum::Json(stopped?))
+}
+
+/// Start a sandbox.
+///
+/// Has an existing one run: thaws it, or starts it again with the files it has. No request needs
+/// this: they start it by themselves.
+#[utoipa::path(
+    post, path = "/v1/sandboxes/{id}/start", operation_id = "startSandbox", tag = "sandbox",
+    params(("id" = String, Path, description = "The sandbox", example = "my-sandbox")),
+    responses(
+        (status = 200, description = "The sandbox", body = Sandbox),
+        (status = 404, description = "`SANDBOX_NOT_FOUND`", body = ErrorBody),
+        (status = 500, description = "`SANDBOX_FAILED`", body = ErrorBody),
+    )
+)]
+pub(super) async fn start(
+    State(app): State<App>,
+    Extension(key): Extension<Arc<Key>>,
+    SandboxPath(id): SandboxPath,
+) -> Result<axum::Json<Sandbox>, Failure> {
+    let started = app.engine().await?.start(&id, &key).await;
+    app.metrics.lifecycle(Lifecycle::Start, started.is_ok());
+    Ok(axum::Json(started?))
 }
 
 /// Destroy a sandbox.

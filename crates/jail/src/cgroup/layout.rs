@@ -20,10 +20,13 @@ pub(crate) enum Controller {
     Cpu,
     /// CPU time used; v1 only, and needed only where no v2 tree tells it.
     CpuAccounting,
+    /// Stopping everything in a group; v1 only, and needed only where no v2 tree does it.
+    Freezer,
 }
 
 impl Controller {
-    const ALL: [Self; 4] = [Self::Memory, Self::Pids, Self::Cpu, Self::CpuAccounting];
+    const ALL: [Self; 5] =
+        [Self::Memory, Self::Pids, Self::Cpu, Self::CpuAccounting, Self::Freezer];
 
     fn name(self) -> &'static str {
         match self {
@@ -31,6 +34,7 @@ impl Controller {
             Self::Pids => "pids",
             Self::Cpu => "cpu",
             Self::CpuAccounting => "cpuacct",
+            Self::Freezer => "freezer",
         }
     }
 }
@@ -72,6 +76,14 @@ impl Layout {
         }))
     }
 
+    /// The host as if it had no v2 tree.
+    #[cfg(test)]
+    pub(super) fn detect_v1() -> io::Result<Self> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        let v1: Vec<_> = mounts.lines().filter(|line| !line.contains(" - cgroup2 ")).collect();
+        Ok(Self::from_mounts(&v1.join("\n"), |_| String::new()))
+    }
+
     /// `mountinfo` is `proc_pid_mountinfo(5)`; `controllers` reads a v2 tree's `cgroup.controllers`.
     fn from_mounts(mountinfo: &str, controllers: impl Fn(&Path) -> String) -> Self {
         let mut layout = Self::default();
@@ -101,7 +113,7 @@ impl Layout {
             }
         }
         if layout.unified.is_some() {
-            layout.forget_accounting();
+            layout.forget_what_v2_does();
         }
         layout
     }
@@ -116,9 +128,10 @@ impl Layout {
         }
     }
 
-    fn forget_accounting(&mut self) {
+    fn forget_what_v2_does(&mut self) {
         for tree in &mut self.used {
             tree.controllers.remove(&Controller::CpuAccounting);
+            tree.controllers.remove(&Controller::Freezer);
         }
         self.used.retain(|tree| !tree.controllers.is_empty());
     }
@@ -206,6 +219,7 @@ mod tests {
 31 25 0:27 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
 32 25 0:28 / /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids
 33 25 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
+35 25 0:31 / /sys/fs/cgroup/freezer rw,relatime - cgroup cgroup rw,freezer
 ";
     const V2: &str = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
 
@@ -234,8 +248,9 @@ mod tests {
             place(&layout, Controller::CpuAccounting),
             Some(("/sys/fs/cgroup/cpu,cpuacct", false))
         );
+        assert_eq!(place(&layout, Controller::Freezer), Some(("/sys/fs/cgroup/freezer", false)));
         assert_eq!(layout.unified, None);
-        assert_eq!(layout.trees().count(), 3);
+        assert_eq!(layout.trees().count(), 4);
     }
 
     #[test]
@@ -245,6 +260,7 @@ mod tests {
         assert_eq!(place(&layout, Controller::Memory), Some(("/sys/fs/cgroup/memory", false)));
         assert_eq!(layout.unified, Some("/sys/fs/cgroup/unified".into()));
         assert_eq!(layout.tree(Controller::CpuAccounting), None);
+        assert_eq!(layout.tree(Controller::Freezer), None);
         assert_eq!(layout.trees().next(), layout.unified.as_ref());
     }
 

@@ -10,7 +10,7 @@ use sys::{SysError, errno, netlink};
 
 use super::{
     conntrack::{self, Flow},
-    link_name,
+    link_names,
     nftables::{Changes, Element, Expression, Found, Table, Verdict, found},
     rules,
     socket::Socket,
@@ -88,8 +88,8 @@ impl Policies {
     /// Puts what a jail may reach in force, in one step, and ends connections that it does not
     /// allow. Nothing happens if it is in force already.
     pub(super) fn admit(&self, jail: JailId, network: &JailNetwork) -> Result<(), SysError> {
-        let link = link_name(&self.node, jail);
-        let before = self.element(rules::POLICIES, &link, |element| element.verdict())?;
+        let links = self.links(jail);
+        let before = self.policy(&links)?;
         let after = match &network.reach {
             Reach::Internet => Verdict::Accept,
             Reach::Nothing => Verdict::Goto(rules::REFUSE.to_owned()),
@@ -101,12 +101,12 @@ impl Policies {
                 self.add_list(&mut changes, &Names::of(jail, list.revision), list);
             }
             if let Some(before) = &before {
-                remove_policy(&mut changes, &link, before);
+                remove_policy(&mut changes, &links, before);
             }
-            let element = Element::of_link(&link).with_verdict(after);
-            changes.add(rules::POLICIES, &[element]);
-            let element = Element::of_link(&link).with_address(network.address);
-            changes.add(rules::ADDRESSES, &[element]);
+            let policy = |link: &String| Element::of_link(link).with_verdict(after.clone());
+            changes.add(rules::POLICIES, &links.iter().map(policy).collect::<Vec<_>>());
+            let address = |link: &String| Element::of_link(link).with_address(network.address);
+            changes.add(rules::ADDRESSES, &links.iter().take(1).map(address).collect::<Vec<_>>());
             self.make(changes)?;
         } else if network.reach != Reach::Nothing {
             return Ok(());
@@ -134,8 +134,7 @@ impl Policies {
         learned: &[Learned],
     ) -> Result<bool, SysError> {
         let names = Names::of(jail, revision);
-        let link = link_name(&self.node, jail);
-        let in_force = self.element(rules::POLICIES, &link, |element| element.verdict())?;
+        let in_force = self.policy(&self.links(jail))?;
         if in_force != Some(Verdict::Goto(names.chain.clone())) {
             return Ok(false);
         }
@@ -152,9 +151,9 @@ impl Policies {
 
     /// Packets that were refused to the jail since it was started.
     pub(super) fn refused(&self, jail: JailId) -> Result<u64, SysError> {
-        let link = link_name(&self.node, jail);
-        let packets = self.element(rules::REFUSED, &link, |element| element.packets())?;
-        Ok(packets.unwrap_or(0))
+        let packets = |link: &String| self.element(rules::REFUSED, link, |it| it.packets());
+        let packets = self.links(jail).iter().map(packets).collect::<Result<Vec<_>, _>>()?;
+        Ok(packets.into_iter().flatten().sum())
     }
 
     /// Leaves nothing of a jail whose processes have ended. Safe to repeat.
@@ -162,24 +161,46 @@ impl Policies {
     /// First the policy, so that what is still on its way makes no new connection; then the
     /// connections; and last the address, without which nobody would know which they are.
     pub(super) fn release(&self, jail: JailId) -> Result<(), SysError> {
-        let link = link_name(&self.node, jail);
-        let address = self.element(rules::ADDRESSES, &link, |element| element.address())?;
+        let links = self.links(jail);
+        let Some(named) = links.first() else { return Ok(()) };
+        let address = self.element(rules::ADDRESSES, named, |element| element.address())?;
         let Some(address) = address else { return Ok(()) };
-        if let Some(policy) = self.element(rules::POLICIES, &link, |element| element.verdict())? {
+        if let Some(policy) = self.policy(&links)? {
             let mut changes = self.table.changes();
-            remove_policy(&mut changes, &link, &policy);
+            remove_policy(&mut changes, &links, &policy);
             self.make(changes)?;
         }
         let mut changes = self.table.changes();
-        if self.has(rules::CONNECTED, &link)? {
+        let connected = self.those_in(rules::CONNECTED, &links)?;
+        if !connected.is_empty() {
             self.cut(address, |_| false)?;
-            changes.remove(rules::CONNECTED, &[Element::of_link(&link)]);
+            changes.remove(rules::CONNECTED, &connected);
         }
-        if self.has(rules::REFUSED, &link)? {
-            changes.remove(rules::REFUSED, &[Element::of_link(&link)]);
-        }
-        changes.remove(rules::ADDRESSES, &[Element::of_link(&link)]);
+        changes.remove(rules::REFUSED, &self.those_in(rules::REFUSED, &links)?);
+        changes.remove(rules::ADDRESSES, &[Element::of_link(named)]);
         self.make(changes)
+    }
+
+    /// The names that the jail's link can have; the first is the one that it is known by.
+    fn links(&self, jail: JailId) -> Vec<String> {
+        link_names(&self.node, jail).collect()
+    }
+
+    /// The policy of these links of one jail: all of them have it, or none.
+    fn policy(&self, links: &[String]) -> Result<Option<Verdict>, SysError> {
+        let Some(named) = links.first() else { return Ok(None) };
+        self.element(rules::POLICIES, named, |element| element.verdict())
+    }
+
+    /// Which of the links a set has.
+    fn those_in(&self, set: &str, links: &[String]) -> Result<Vec<Element>, SysError> {
+        let mut found = Vec::new();
+        for link in links {
+            if self.element(set, link, |_| Some(()))?.is_some() {
+                found.push(Element::of_link(link));
+            }
+        }
+        Ok(found)
     }
 
     /// Ends the connections that `address` has opened, but for those that `may_stay`: what still
@@ -194,10 +215,6 @@ impl Policies {
             }
         }
         Ok(())
-    }
-
-    fn has(&self, set: &str, link: &str) -> Result<bool, SysError> {
-        Ok(self.element(set, link, |_| Some(()))?.is_some())
     }
 
     /// What `read` finds in the element of a set that is named by a link.
@@ -266,8 +283,9 @@ fn add_range(add: &mut impl FnMut(&[Expression]), range: &AddressRange) {
     }
 }
 
-fn remove_policy(changes: &mut Changes<'_>, link: &str, policy: &Verdict) {
-    changes.remove(rules::POLICIES, &[Element::of_link(link)]);
+fn remove_policy(changes: &mut Changes<'_>, links: &[String], policy: &Verdict) {
+    let of_link = |link: &String| Element::of_link(link);
+    changes.remove(rules::POLICIES, &links.iter().map(of_link).collect::<Vec<_>>());
     let Verdict::Goto(chain) = policy else { return };
     if let Some(names) = Names::of_chain(chain) {
         changes.remove_chain(&names.chain);

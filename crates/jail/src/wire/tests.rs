@@ -39,6 +39,8 @@ fn requests() -> Vec<Request> {
         Request::Jails(JailId(5)),
         Request::SetUpNetwork,
         Request::TearDown,
+        Request::Freeze(JailId(8)),
+        Request::Thaw(JailId(9)),
         Request::Admit(JailId(7), listed()),
         Request::Admit(JailId(7), JailNetwork { reach: Reach::Internet, ..listed() }),
         Request::Admit(JailId(7), JailNetwork { reach: Reach::Nothing, ..listed() }),

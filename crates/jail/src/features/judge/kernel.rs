@@ -185,7 +185,7 @@ pub(super) fn unified_tree(facts: &Facts) -> Feature {
     let topic = Topic {
         name: "cgroup v2 tree",
         required: false,
-        cost: "a sandbox is ended process by process instead of at one stroke, and one command's tree cannot be ended for sure",
+        cost: "a sandbox is ended process by process instead of at one stroke, and one command's tree cannot be ended for sure; freezing needs the v1 freezer",
         remedy: "mkdir /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified",
     };
     match &facts.cgroup_v2 {

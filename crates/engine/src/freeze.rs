@@ -1,0 +1,168 @@
+//! Stops the processes of sandboxes where they are, and lets them go on.
+//!
+//! ```text
+//! freeze: nobody uses it ─▶ freezing ─▶ frozen        hold: held ─▶ frozen ─▶ work ─▶ as before
+//! thaw:   thawing ─▶ running
+//! ```
+//!
+//! As in `create.rs`, the work is a task of the node: a caller that goes away leaves a sandbox
+//! frozen or running, nothing between. Nothing is recorded, for the kernel knows what is frozen, see
+//! `recover.rs`.
+
+use std::{sync::Arc, time::Duration};
+
+use api::id::SandboxId;
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    EngineError,
+    error::{self, Publish},
+    node::Node,
+    sandbox::Sandbox,
+    state::{Admission, AgentIdentity, Operation, State},
+};
+
+/// How long a freeze waits for the requests under way. Longer ones are streams and terminals, whose
+/// callers are there: whoever wants it frozen closes them.
+const IDLE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Times a hold is tried on a sandbox that others start, freeze or stop meanwhile.
+const ATTEMPTS: usize = 8;
+
+/// Freezes the sandbox with this id as soon as nobody uses it.
+pub(crate) async fn freeze(node: &Arc<Node>, id: &SandboxId) -> Result<(), EngineError> {
+    let sandbox = node.find(id).ok_or_else(|| error::not_found(id))?;
+    let deadline = Instant::now() + IDLE_DEADLINE;
+    loop {
+        let (admission, before) = sandbox.begin(Operation::Freeze);
+        match (admission, before) {
+            (Admission::Begin, State::Running(agent)) => {
+                return spawn_freeze(node, &sandbox, agent).await;
+            }
+            (Admission::Wait, _) => drop(sandbox.settled().await?),
+            (Admission::InUse, _) => {
+                let unused = timeout_at(deadline, sandbox.unused()).await;
+                unused.map_err(|_elapsed| error::in_use_by_requests(id, IDLE_DEADLINE))?;
+            }
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// Lets the sandbox with this id go on, if it is frozen.
+pub(crate) async fn thaw(node: &Arc<Node>, id: &SandboxId) -> Result<(), EngineError> {
+    let sandbox = node.find(id).ok_or_else(|| error::not_found(id))?;
+    loop {
+        let (admission, before) = sandbox.begin(Operation::Thaw);
+        match (admission, before) {
+            (Admission::Begin, State::Frozen(agent)) => {
+                return spawn_thaw(node, &sandbox, agent).await;
+            }
+            (Admission::Wait, _) => drop(sandbox.settled().await?),
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// Freezes a sandbox that is [`State::Freezing`].
+async fn spawn_freeze(
+    node: &Arc<Node>,
+    sandbox: &Arc<Sandbox>,
+    agent: AgentIdentity,
+) -> Result<(), EngineError> {
+    let (owner, sandbox) = (Arc::clone(node), Arc::clone(sandbox));
+    let work = async move {
+        let frozen = stop_processes(&owner, &sandbox).await;
+        let is_frozen = frozen.is_ok();
+        sandbox.set(if is_frozen { State::Frozen(agent) } else { State::Running(agent) });
+        frozen
+    };
+    node.work.spawn(work).await.map_err(|_panicked| error::internal("freezing the sandbox"))?
+}
+
+/// Lets a sandbox that is [`State::Thawing`] go on, and waits for it. After an error it is frozen.
+pub(crate) async fn spawn_thaw(
+    node: &Arc<Node>,
+    sandbox: &Arc<Sandbox>,
+    agent: AgentIdentity,
+) -> Result<(), EngineError> {
+    let (owner, sandbox) = (Arc::clone(node), Arc::clone(sandbox));
+    let work = async move {
+        let thawed = let_go_on(&owner, &sandbox).await;
+        let is_thawed = thawed.is_ok();
+        sandbox.set(if is_thawed { State::Running(agent) } else { State::Frozen(agent) });
+        thawed
+    };
+    node.work.spawn(work).await.map_err(|_panicked| error::internal("thawing the sandbox"))?
+}
+
+/// Has `work` done while nothing of the sandbox runs, starts or ends: a running one is frozen
+/// meanwhile, without waiting for those who use it, and everybody else waits. `work` bounds its own
+/// time; it may count on nothing but that the sandbox's processes do not run. Afterwards the sandbox
+/// is what it was.
+///
+/// # Cancel safety
+/// Work that has begun goes on without its caller.
+///
+/// # Errors
+/// `SANDBOX_FAILED` when processes do not come to rest, or the sandbox can only be destroyed any
+/// more; `SANDBOX_NOT_FOUND` when it goes meanwhile; those of `work`.
+#[expect(dead_code, reason = "with checkpoints")]
+pub(crate) async fn hold<T: Send + 'static>(
+    node: &Arc<Node>,
+    sandbox: &Arc<Sandbox>,
+    work: impl Future<Output = Result<T, EngineError>> + Send + 'static,
+) -> Result<T, EngineError> {
+    for _ in 0..ATTEMPTS {
+        let (admission, before) = sandbox.begin(Operation::Hold);
+        match (admission, before) {
+            (Admission::Begin, before) => {
+                let held = carry_out_hold(Arc::clone(node), Arc::clone(sandbox), before, work);
+                let done = node.work.spawn(held).await;
+                return done.map_err(|_panicked| error::internal("holding the sandbox"))?;
+            }
+            (_, State::Doomed(failure)) => return Err(failure.to_error()),
+            (Admission::Wait, _) => drop(sandbox.settled().await?),
+            _ => return Err(error::not_found(&sandbox.id)),
+        }
+    }
+    Err(error::ended_at_once(&sandbox.id))
+}
+
+async fn carry_out_hold<T>(
+    node: Arc<Node>,
+    sandbox: Arc<Sandbox>,
+    before: State,
+    work: impl Future<Output = Result<T, EngineError>>,
+) -> Result<T, EngineError> {
+    let State::Running(agent) = before else {
+        let done = work.await;
+        sandbox.set(before);
+        return done;
+    };
+    if let Err(error) = stop_processes(&node, &sandbox).await {
+        sandbox.set(State::Running(agent));
+        return Err(error);
+    }
+    let done = work.await;
+    // A sandbox that cannot go on is frozen: the next request tries again.
+    let is_thawed = let_go_on(&node, &sandbox).await.is_ok();
+    sandbox.set(if is_thawed { State::Running(agent) } else { State::Frozen(agent) });
+    done
+}
+
+async fn stop_processes(node: &Node, sandbox: &Sandbox) -> Result<(), EngineError> {
+    node.launchers.freeze(sandbox.jail).await.map_err(|error| {
+        tracing::warn!(sandbox_id = %sandbox.id, jail = %sandbox.jail,
+            error = &error as &dyn std::error::Error, "a sandbox cannot be frozen");
+        error.publish("freezing the sandbox")
+    })
+}
+
+async fn let_go_on(node: &Node, sandbox: &Sandbox) -> Result<(), EngineError> {
+    node.launchers.thaw(sandbox.jail).await.map_err(|error| {
+        tracing::error!(sandbox_id = %sandbox.id, jail = %sandbox.jail,
+            error = &error as &dyn std::error::Error, "a sandbox cannot be thawed");
+        error.publish("thawing the sandbox")
+    })
+}
