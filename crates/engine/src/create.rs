@@ -293,6 +293,7 @@ fn spec(node: &Node, sandbox: &Sandbox) -> JailSpec {
     let network = network::place(node, sandbox).filter(|place| place.reach != Reach::Nothing);
     JailSpec {
         jail: sandbox.jail,
+        volume: Some(sandbox.jail),
         uid_base: node.config.uid_base + sandbox.slot * UIDS_PER_SLOT,
         network,
         limits: sandbox.settings().limits(),

@@ -438,19 +438,23 @@ fn lock(path: &Path) -> Result<File, EngineError> {
 
 /// None: it has stopped, or its cgroups cannot be read.
 async fn usage(node: &Node, sandbox: &crate::sandbox::Sandbox) -> Option<SandboxUsage> {
-    let (name, jail) = (node.config.node.name.clone(), sandbox.jail);
-    let read = tokio::task::spawn_blocking(move || jail::usage(&name, jail));
+    let (spec, jail) = (node.config.node.clone(), sandbox.jail);
+    let read = tokio::task::spawn_blocking(move || {
+        let disk_bytes = jail::volume_bytes(&spec.state_dir, jail).unwrap_or_default();
+        jail::usage(&spec.name, jail).map(|usage| (usage, disk_bytes))
+    });
     let refused = async {
         node.config.node.network?;
         node.network.call(move |launcher| launcher.refused(jail), |_, _| {}).await.ok()
     };
     let (read, refused) = tokio::join!(read, refused);
-    let jail::Usage { memory_bytes, pids, cpu_ms, oom_kills } = read.ok()?.ok()?;
+    let (usage, disk_bytes) = read.ok()?.ok()?;
+    let jail::Usage { memory_bytes, pids, cpu_ms, oom_kills } = usage;
     let network = NetworkUsage {
         refused_packets: refused.unwrap_or(0),
         refused_names: sandbox.asker.refused_names(),
     };
-    Some(SandboxUsage { memory_bytes, pids, cpu_ms, oom_kills, network })
+    Some(SandboxUsage { memory_bytes, pids, cpu_ms, oom_kills, disk_bytes, network })
 }
 
 #[cfg(test)]

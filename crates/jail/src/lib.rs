@@ -28,6 +28,8 @@ mod rootfs;
 mod server;
 pub mod spec;
 mod start_time;
+mod tool;
+mod volume;
 mod wire;
 
 pub use cgroup::{Usage, is_frozen, usage};
@@ -40,3 +42,4 @@ pub use spec::{
     Learned, Limits, NodeNetwork, NodeSpec, Protocol, RANGES_PER_LIST, Reach,
 };
 pub use start_time::start_time;
+pub use volume::{Volumes, own_mounts, volume_bytes};

@@ -16,6 +16,7 @@ use crate::{
         AddressRange, AllowList, Bind, Hostname, JailId, JailNetwork, JailSpec, Learned, Limits,
         Protocol, Reach,
     },
+    volume::Volumes,
 };
 
 /// Bytes of one message at most. A spec with its binds takes a few hundred.
@@ -41,6 +42,8 @@ pub(crate) enum Request {
     Jails(JailId),
     /// Make the node's network exist.
     SetUpNetwork,
+    /// Make the node's volumes exist.
+    SetUpVolumes,
     /// Remove the network and the node's cgroups.
     TearDown,
     /// Stop its processes where they are.
@@ -76,6 +79,8 @@ pub(crate) enum Reply {
     },
     /// Jails and their agents' process ids, 0 for one that is dead; ordered by number.
     Jails(Vec<(JailId, i32)>),
+    /// What the node's volumes are.
+    Volumes(Volumes),
     /// The addresses can be reached, or another list is in force.
     Learned {
         /// The list is in force.
@@ -95,12 +100,14 @@ impl Request {
             Self::Launch(spec) => {
                 w.u8(0);
                 w.u64(spec.jail.0);
+                w.u64(spec.volume.map_or(0, |volume| volume.0));
                 w.u32(spec.uid_base);
                 w.u8(spec.network.is_some().into());
                 spec.network.iter().for_each(|network| w.network(network));
                 w.u64(spec.limits.memory_bytes);
                 w.u32(spec.limits.pids);
                 w.u32(spec.limits.cpu_millis);
+                w.u64(spec.limits.disk_bytes.unwrap_or(0));
                 w.text(spec.hostname.as_str());
                 w.u8(u8::try_from(spec.binds.len()).unwrap_or(u8::MAX));
                 spec.binds.iter().for_each(|bind| w.text(&bind.target));
@@ -112,16 +119,17 @@ impl Request {
             Self::TearDown => w.u8(5),
             Self::Freeze(jail) => w.kind_and_jail(6, *jail),
             Self::Thaw(jail) => w.kind_and_jail(7, *jail),
+            Self::SetUpVolumes => w.u8(8),
             Self::Admit(jail, network) => {
-                w.kind_and_jail(8, *jail);
+                w.kind_and_jail(9, *jail);
                 w.network(network);
             }
             Self::Learn { jail, revision, learned } => {
-                w.kind_and_jail(9, *jail);
+                w.kind_and_jail(10, *jail);
                 w.u64(*revision);
                 w.learned(learned);
             }
-            Self::Refused(jail) => w.kind_and_jail(10, *jail),
+            Self::Refused(jail) => w.kind_and_jail(11, *jail),
         }
         w.0
     }
@@ -138,9 +146,10 @@ impl Request {
             5 => Self::TearDown,
             6 => Self::Freeze(JailId(r.u64()?)),
             7 => Self::Thaw(JailId(r.u64()?)),
-            8 => Self::Admit(JailId(r.u64()?), r.network()?),
-            9 => Self::Learn { jail: JailId(r.u64()?), revision: r.u64()?, learned: r.learned()? },
-            10 => Self::Refused(JailId(r.u64()?)),
+            8 => Self::SetUpVolumes,
+            9 => Self::Admit(JailId(r.u64()?), r.network()?),
+            10 => Self::Learn { jail: JailId(r.u64()?), revision: r.u64()?, learned: r.learned()? },
+            11 => Self::Refused(JailId(r.u64()?)),
             _ => return Err(Malformed),
         };
         r.end(request)
@@ -167,11 +176,11 @@ impl Reply {
                 }
             }
             Self::Learned { in_force } => {
-                w.u8(7);
+                w.u8(9);
                 w.u8((*in_force).into());
             }
             Self::Count(number) => {
-                w.u8(8);
+                w.u8(10);
                 w.u64(*number);
             }
             Self::Failed(JailError::Step { step, call, errno }) => {
@@ -190,6 +199,11 @@ impl Reply {
             }
             Self::Failed(JailError::Entry(why)) => {
                 w.u8(6);
+                w.text(why);
+            }
+            Self::Volumes(Volumes::Limited) => w.u8(7),
+            Self::Volumes(Volumes::Plain(why)) => {
+                w.u8(8);
                 w.text(why);
             }
         }
@@ -215,8 +229,10 @@ impl Reply {
             4 => Self::Failed(JailError::Refused(r.text()?)),
             5 => Self::Failed(JailError::Lost(r.text()?)),
             6 => Self::Failed(JailError::Entry(r.text()?)),
-            7 => Self::Learned { in_force: r.flag()? },
-            8 => Self::Count(r.u64()?),
+            7 => Self::Volumes(Volumes::Limited),
+            8 => Self::Volumes(Volumes::Plain(r.text()?)),
+            9 => Self::Learned { in_force: r.flag()? },
+            10 => Self::Count(r.u64()?),
             _ => return Err(Malformed),
         };
         r.end(reply)
@@ -378,12 +394,14 @@ impl Reader<'_> {
     fn spec(&mut self) -> Result<JailSpec, Malformed> {
         Ok(JailSpec {
             jail: JailId(self.u64()?),
+            volume: Some(self.u64()?).filter(|number| *number != 0).map(JailId),
             uid_base: self.u32()?,
             network: self.optional(Self::network)?,
             limits: Limits {
                 memory_bytes: self.u64()?,
                 pids: self.u32()?,
                 cpu_millis: self.u32()?,
+                disk_bytes: Some(self.u64()?).filter(|bytes| *bytes != 0),
             },
             hostname: Hostname::parse(&self.text()?).ok_or(Malformed)?,
             binds: (0..self.u8()?)

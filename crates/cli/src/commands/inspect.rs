@@ -61,6 +61,7 @@ fn page(sandbox: &Sandbox, now: SystemTime) -> String {
             line("pids", &format!("{} of {pids}", usage.pids));
             line("cpu", &format!("{} ms used, {cpus} CPUs at most", usage.cpu_ms));
             line("oom kills", &usage.oom_kills.to_string());
+            line("disk", &disk(limits.disk_bytes, usage.disk_bytes));
             let NetworkUsage { refused_packets, refused_names } = usage.network;
             line("refused", &format!("{refused_packets} packets, {refused_names} names"));
         }
@@ -68,6 +69,7 @@ fn page(sandbox: &Sandbox, now: SystemTime) -> String {
             line("memory", &format!("{memory} at most"));
             line("pids", &format!("{pids} at most"));
             line("cpu", &format!("{cpus} CPUs at most"));
+            line("disk", &disk(limits.disk_bytes, None));
         }
     }
     for (name, value) in &sandbox.labels {
@@ -84,6 +86,15 @@ fn page(sandbox: &Sandbox, now: SystemTime) -> String {
     page
 }
 
+/// What its own files may take, and what they take.
+fn disk(limit: Option<u64>, used: Option<u64>) -> String {
+    match (limit.map(format_bytes), used.map(format_bytes)) {
+        (Some(limit), Some(used)) => format!("{used} of {limit}"),
+        (Some(limit), None) => format!("{limit} at most"),
+        (None, _) => "not limited on this node; `sandbar doctor` says why".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,8 +104,8 @@ mod tests {
         let sandbox: Sandbox = serde_json::from_value(serde_json::json!({
             "id": "a", "state": "running", "image": "default", "network": {"allow": ["a.example:443", "203.0.113.0/24"]},
             "env": {"A": "b\n\u{1b}c"}, "labels": {}, "createdAtMs": 0,
-            "resources": {"memoryBytes": 1 << 30, "pids": 100, "cpuMillis": 1500},
-            "usage": {"memoryBytes": 2 << 20, "pids": 3, "cpuMs": 7, "oomKills": 0,
+            "resources": {"memoryBytes": 1 << 30, "pids": 100, "cpuMillis": 1500, "diskBytes": 1 << 30},
+            "usage": {"memoryBytes": 2 << 20, "pids": 3, "cpuMs": 7, "oomKills": 0, "diskBytes": 1 << 20,
                       "network": {"refusedPackets": 4, "refusedNames": 5}}
         }))
         .unwrap();
@@ -106,6 +117,7 @@ mod tests {
             "network   a.example:443",
             "network   203.0.113.0/24",
             "refused   4 packets, 5 names",
+            "disk      1.0 MiB of 1.0 GiB",
             "env       A=b\\n\\u{1b}c",
         ] {
             assert!(page.lines().any(|found| found == line), "{line:?} in\n{page}");

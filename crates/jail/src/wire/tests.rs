@@ -28,9 +28,15 @@ fn requests() -> Vec<Request> {
     vec![
         Request::Launch(JailSpec {
             jail: JailId(7),
+            volume: Some(JailId(9)),
             uid_base: 65_536,
             network: Some(listed()),
-            limits: Limits { memory_bytes: 1 << 40, pids: 9, cpu_millis: 1500 },
+            limits: Limits {
+                memory_bytes: 1 << 40,
+                pids: 9,
+                cpu_millis: 1500,
+                disk_bytes: Some(5),
+            },
             hostname: Hostname::of("x"),
             binds: vec![Bind { target: "usr".into() }, Bind { target: "opt/a".into() }],
         }),
@@ -38,6 +44,7 @@ fn requests() -> Vec<Request> {
         Request::RemoveFiles(JailId(0)),
         Request::Jails(JailId(5)),
         Request::SetUpNetwork,
+        Request::SetUpVolumes,
         Request::TearDown,
         Request::Freeze(JailId(8)),
         Request::Thaw(JailId(9)),
@@ -60,6 +67,8 @@ fn replies() -> Vec<Reply> {
         Reply::Failed(JailError::Refused("c".into())),
         Reply::Failed(JailError::Lost("d".into())),
         Reply::Failed(JailError::Entry("e".into())),
+        Reply::Volumes(Volumes::Limited),
+        Reply::Volumes(Volumes::Plain("f".into())),
     ]
 }
 
