@@ -31,4 +31,5 @@ mod terminal;
 mod text;
 
 pub use init::main;
+pub use interpreter::warm;
 pub use routes::api;

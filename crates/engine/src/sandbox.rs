@@ -1,7 +1,10 @@
 //! A handle to one sandbox: who it is, and where it is in its life. What is done to it is in
 //! `create.rs` and `destroy.rs`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use api::{
     id::SandboxId,
@@ -14,6 +17,7 @@ use crate::{
     EngineError, error,
     port::Ports,
     record::SandboxRecord,
+    resolver::Asker,
     settings::Settings,
     state::{Admission, AgentIdentity, Operation, State, admit},
 };
@@ -28,7 +32,10 @@ pub(crate) struct Sandbox {
     pub(crate) id: SandboxId,
     pub(crate) jail: JailId,
     pub(crate) slot: u32,
-    pub(crate) settings: Settings,
+    /// What it may ask the resolver, and has asked.
+    pub(crate) asker: Arc<Asker>,
+    /// Its lock is held for a copy of the pointer.
+    settings: Mutex<Arc<Settings>>,
     pub(crate) image_digest: String,
     pub(crate) created_at_ms: i64,
     pub(crate) ports: Ports,
@@ -72,8 +79,21 @@ impl Sandbox {
         let SandboxRecord { id, jail, slot, settings, image_digest, created_at_ms, phase: _ } =
             record;
         let life = watch::Sender::new(Life { state, users: 0 });
+        let asker = Arc::new(Asker::new(jail, &settings));
         let ports = Ports::default();
-        Self { id, jail, slot, settings, image_digest, created_at_ms, ports, life }
+        let settings = Mutex::new(Arc::new(settings));
+        Self { id, jail, slot, asker, settings, image_digest, created_at_ms, ports, life }
+    }
+
+    /// What it is to be now.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Gives it other settings: for whoever was admitted to change them.
+    pub(crate) fn set_settings(&self, settings: Settings) {
+        self.asker.set_policy(&settings);
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 
     /// Where it is now.
@@ -83,7 +103,8 @@ impl Sandbox {
 
     /// True while it has processes, frozen ones too.
     pub(crate) fn has_processes(&self) -> bool {
-        self.life.borrow().state.agent().is_some()
+        let life = self.life.borrow();
+        life.state.is_running() || life.state.agent().is_some()
     }
 
     /// False while it is being destroyed: nobody finds it any more.
@@ -95,7 +116,7 @@ impl Sandbox {
     pub(crate) fn enter(self: &Arc<Self>) -> Option<InUse> {
         let mut is_running = false;
         self.life.send_if_modified(|life| {
-            is_running = matches!(life.state, State::Running(_));
+            is_running = life.state.is_running();
             life.users += usize::from(is_running);
             false
         });
@@ -166,7 +187,8 @@ impl Sandbox {
     /// The sandbox as callers see it; none while it is being destroyed.
     pub(crate) fn describe(&self, usage: Option<SandboxUsage>) -> Option<Description> {
         let (state, failure) = self.life.borrow().state.public()?;
-        let Settings { image, resources, network, env, labels } = self.settings.clone();
+        let Settings { image, resources, network, network_revision: _, env, labels } =
+            (*self.settings()).clone();
         let (id, created_at_ms) = (self.id.clone(), self.created_at_ms);
         Some(Description {
             id,
