@@ -7,6 +7,7 @@ mod checkpoint;
 mod command_line;
 mod disk;
 mod exec;
+mod figures;
 mod file;
 mod git;
 mod hang;

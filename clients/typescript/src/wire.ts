@@ -204,6 +204,43 @@ export type CheckChanges = {
   since?: string | null;
 };
 
+/** A checkpoint. */
+export type Checkpoint = {
+  /** Milliseconds since 1970-01-01 UTC. */
+  createdAtMs: number;
+  /** Its id in the sandbox. */
+  id: CheckpointId;
+  /** Whose files it has. */
+  sandboxId: SandboxId;
+  /**
+   * Bytes on disk of the files that are the sandbox's own, at that moment. They are shared with
+   * the sandbox until it overwrites them.
+   */
+  sizeBytes: number;
+};
+
+/** What came of `POST /v1/sandboxes/{id}/checkpoints`. */
+export type CheckpointCreated = {
+  /** The checkpoint. */
+  checkpoint: Checkpoint;
+  /** Microseconds that the sandbox's processes stood still; 0 when none ran. */
+  pauseUs: number;
+};
+
+/**
+ * Names a checkpoint of a sandbox. The caller may choose it.
+ *
+ * 1 to 128 letters, digits, `-`, `_`, `.` and `:`, beginning with a letter or a digit, and
+ * not digits alone.
+ */
+export type CheckpointId = string;
+
+/** All checkpoints of a sandbox, oldest first. */
+export type CheckpointList = {
+  /** The checkpoints. */
+  checkpoints: Checkpoint[];
+};
+
 /** How code failed. */
 export type CodeError = {
   ending?: 
@@ -297,6 +334,13 @@ export type CopyFile = {
    * not: it must not exist.
    */
   to: string;
+};
+
+/** Body of `POST /v1/sandboxes/{id}/checkpoints`. */
+export type CreateCheckpoint = {
+  id?: 
+  | null
+  | /** Its id in the sandbox; generated unless given. */ CheckpointId;
 };
 
 /** Body of `POST /v1/sandboxes/{id}/contexts`. */
@@ -466,7 +510,7 @@ export type ErrorBody = {
  *
  * Each code has one HTTP status, see [`ErrorCode::status`].
  */
-export type ErrorCode = "VALIDATION_FAILED" | "INVALID_SANDBOX_ID" | "INVALID_COMMAND" | "INVALID_PATH" | "IS_DIRECTORY" | "NOT_DIRECTORY" | "NAME_TOO_LONG" | "NOT_REGULAR_FILE" | "TOO_MANY_LINKS" | "INVALID_ARCHIVE" | "INVALID_GIT_URL" | "INVALID_PORT" | "UNAUTHORIZED" | "FORBIDDEN" | "HOST_NOT_ALLOWED" | "PERMISSION_DENIED" | "GIT_AUTH_FAILED" | "READ_ONLY" | "ROUTE_NOT_FOUND" | "SANDBOX_NOT_FOUND" | "KEY_NOT_FOUND" | "IMAGE_NOT_FOUND" | "FILE_NOT_FOUND" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "SESSION_NOT_FOUND" | "CONTEXT_NOT_FOUND" | "TERMINAL_NOT_FOUND" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "PROCESS_READY_TIMEOUT" | "SANDBOX_EXISTS" | "KEY_EXISTS" | "PROCESS_EXISTS" | "SESSION_ALREADY_EXISTS" | "CONTEXT_EXISTS" | "TERMINAL_EXISTS" | "PORT_ALREADY_EXPOSED" | "IDEMPOTENCY_CONFLICT" | "FILE_EXISTS" | "DIRECTORY_NOT_EMPTY" | "RESOURCE_BUSY" | "PROCESS_ENDED" | "STDIN_CLOSED" | "SESSION_TERMINATED" | "SESSION_DESTROYED" | "STALE_PREVIEW_URL" | "CONTEXT_EXPIRED" | "CONTEXT_DELETED" | "PRECONDITION_FAILED" | "PAYLOAD_TOO_LARGE" | "FILE_TOO_LARGE" | "TREE_TOO_LARGE" | "MISDIRECTED_REQUEST" | "CHECKSUM_MISMATCH" | "RANGE_NOT_SATISFIABLE" | "UNSUPPORTED_MEDIA_TYPE" | "TOO_MANY_REQUESTS" | "INTERNAL_ERROR" | "SANDBOX_FAILED" | "IMAGE_BUILD_FAILED" | "COMMAND_EXECUTION_ERROR" | "PROCESS_EXITED_BEFORE_READY" | "GIT_CLONE_FAILED" | "SHELL_NOT_AVAILABLE" | "INTERPRETER_NOT_AVAILABLE" | "FILESYSTEM_ERROR" | "AGENT_UNREACHABLE" | "SERVICE_NOT_RESPONDING" | "GIT_NETWORK_ERROR" | "CAPACITY_EXCEEDED" | "SHUTTING_DOWN" | "STARTING" | "TIMEOUT" | "NO_SPACE" | "LOOP_DETECTED";
+export type ErrorCode = "VALIDATION_FAILED" | "INVALID_SANDBOX_ID" | "INVALID_COMMAND" | "INVALID_PATH" | "IS_DIRECTORY" | "NOT_DIRECTORY" | "NAME_TOO_LONG" | "NOT_REGULAR_FILE" | "TOO_MANY_LINKS" | "INVALID_ARCHIVE" | "INVALID_GIT_URL" | "INVALID_PORT" | "UNAUTHORIZED" | "FORBIDDEN" | "HOST_NOT_ALLOWED" | "PERMISSION_DENIED" | "GIT_AUTH_FAILED" | "READ_ONLY" | "ROUTE_NOT_FOUND" | "SANDBOX_NOT_FOUND" | "KEY_NOT_FOUND" | "IMAGE_NOT_FOUND" | "FILE_NOT_FOUND" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "SESSION_NOT_FOUND" | "CONTEXT_NOT_FOUND" | "TERMINAL_NOT_FOUND" | "CHECKPOINT_NOT_FOUND" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "PROCESS_READY_TIMEOUT" | "SANDBOX_EXISTS" | "KEY_EXISTS" | "PROCESS_EXISTS" | "SESSION_ALREADY_EXISTS" | "CONTEXT_EXISTS" | "TERMINAL_EXISTS" | "CHECKPOINT_EXISTS" | "PORT_ALREADY_EXPOSED" | "IDEMPOTENCY_CONFLICT" | "FILE_EXISTS" | "DIRECTORY_NOT_EMPTY" | "RESOURCE_BUSY" | "PROCESS_ENDED" | "STDIN_CLOSED" | "SESSION_TERMINATED" | "SESSION_DESTROYED" | "STALE_PREVIEW_URL" | "CONTEXT_EXPIRED" | "CONTEXT_DELETED" | "PRECONDITION_FAILED" | "PAYLOAD_TOO_LARGE" | "FILE_TOO_LARGE" | "TREE_TOO_LARGE" | "MISDIRECTED_REQUEST" | "CHECKSUM_MISMATCH" | "RANGE_NOT_SATISFIABLE" | "UNSUPPORTED_MEDIA_TYPE" | "TOO_MANY_REQUESTS" | "INTERNAL_ERROR" | "SANDBOX_FAILED" | "IMAGE_BUILD_FAILED" | "COMMAND_EXECUTION_ERROR" | "PROCESS_EXITED_BEFORE_READY" | "GIT_CLONE_FAILED" | "SHELL_NOT_AVAILABLE" | "INTERPRETER_NOT_AVAILABLE" | "CHECKPOINTS_NOT_AVAILABLE" | "FILESYSTEM_ERROR" | "AGENT_UNREACHABLE" | "SERVICE_NOT_RESPONDING" | "GIT_NETWORK_ERROR" | "CAPACITY_EXCEEDED" | "SHUTTING_DOWN" | "STARTING" | "TIMEOUT" | "NO_SPACE" | "LOOP_DETECTED";
 
 /**
  * One event of a streamed exec or of a followed log (`text/event-stream`).
@@ -824,6 +868,25 @@ export type FilesWritten = {
   files: FileResult_FileEntry[];
 };
 
+/** Body of `POST /v1/sandboxes/{id}/fork`. */
+export type ForkSandbox = {
+  checkpoint?: 
+  | null
+  | /** The checkpoint of this sandbox to begin from; its files as they are now unless given. */ CheckpointId;
+  /** How many sandboxes to make, 1 to 64; as many as `ids`, or one, unless given. */
+  count?: number | null;
+  /** Their ids, none of which exists; generated unless given. */
+  ids?: SandboxId[] | null;
+  /** Their labels; those of this sandbox unless given. */
+  labels?: Record<string, string> | null;
+};
+
+/** The sandboxes that a fork made. They run, with files and no processes. */
+export type Forks = {
+  /** The sandboxes, in the order of `ids`. */
+  sandboxes: Sandbox[];
+};
+
 /** Credentials: a user and a password, or a header. */
 export type GitAuth = {
   header?: 
@@ -1170,8 +1233,32 @@ export type MoveFile = {
   to: string;
 };
 
-/** What a sandbox may reach. */
-export type NetworkPolicy = "internet" | "none";
+/** What a sandbox may reach. Never, whatever is said here: the host, other sandboxes, private, link-local, metadata, multicast and reserved ranges, IPv6, and mail servers (port 25). */
+export type NetworkPolicy = 
+| /** Public addresses, or nothing. */ "internet" | "none"
+| /** Everything that a sandbox may reach. */ {
+  /**
+   * Up to 256 rules, each written `TARGET`, `TARGET:PORT` or `TARGET:PORT/PROTOCOL`.
+   *
+   * TARGET is a host name (`pypi.org`), all names below one (`*.example.com`, which is not
+   * `example.com` itself), or IPv4 addresses (`203.0.113.7`, `203.0.113.0/24`). Without a port
+   * everything there is allowed, also ping; without `tcp` or `udp` both are. A name stands for the
+   * addresses that the node's resolver has told the sandbox for it, for as long as the answer says
+   * (at least a minute, at most an hour). Names that no rule allows do not exist in the sandbox.
+   */
+  allow: string[];
+};
+
+/** What a running sandbox was refused by its network policy since it was started. */
+export type NetworkUsage = {
+  /** Questions for names that its allow-list does not hold. */
+  refusedNames: number;
+  /**
+   * Packets to where it may not go. An attempt to open a TCP connection is one packet, because
+   * it is refused at once.
+   */
+  refusedPackets: number;
+};
 
 /** One file to be written; as the query of `PUT /v1/sandboxes/{id}/files/{path}`. */
 export type NewFile = {
@@ -1350,6 +1437,12 @@ export type Resources = {
   memoryBytes?: number | null;
   /** Processes and threads at once. */
   pids?: number | null;
+};
+
+/** Body of `POST /v1/sandboxes/{id}/restore`. */
+export type RestoreCheckpoint = {
+  /** The checkpoint of this sandbox to go back to. */
+  checkpoint: CheckpointId;
 };
 
 /** Why a version is not known any more. */
@@ -1596,6 +1689,8 @@ export type SandboxUsage = {
   diskBytes?: number | null;
   /** Bytes charged to it, page cache included. */
   memoryBytes: number;
+  /** What it was refused. */
+  network?: NetworkUsage;
   /** Times the kernel killed one of its processes for want of memory. */
   oomKills: number;
   /** Processes and threads. */
@@ -1774,6 +1869,13 @@ export type Unpacked = LeftOut & {
   symlinks: number;
 };
 
+/** Body of `PATCH /v1/sandboxes/{id}`: what is to change; the rest stays. */
+export type UpdateSandbox = {
+  network?: 
+  | null
+  | /** What it may reach from now on. Connections that this does not allow end. */ NetworkPolicy;
+};
+
 /** Body of `POST /v1/sandboxes/{id}/ports/{port}/validate-token`. */
 export type ValidatePortToken = {
   /** What may be the port's token; any text. */
@@ -1834,6 +1936,23 @@ export type WaitUntil =
   /** The lowest status that counts. */
   statusMin?: number;
   type: "http";
+};
+
+/** Body of `POST /v1/sandboxes/{id}/contexts:warm`. */
+export type WarmContexts = {
+  /**
+   * Modules of Python to import beside the usual ones, at most
+   * [`crate::limit::WARM_IMPORTS`].
+   */
+  imports?: string[];
+};
+
+/** Answer of `POST /v1/sandboxes/{id}/contexts:warm`. */
+export type WarmStart = {
+  /** Bytes on disk. */
+  bytes: number;
+  /** Milliseconds that it took. */
+  durationMs: number;
 };
 
 /** Why nothing more can happen in what was watched. */

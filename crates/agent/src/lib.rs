@@ -11,6 +11,7 @@ mod env;
 mod event;
 mod exec;
 mod extract;
+mod figures;
 mod file;
 mod follow;
 mod git;
@@ -30,4 +31,5 @@ mod terminal;
 mod text;
 
 pub use init::main;
+pub use interpreter::warm;
 pub use routes::api;

@@ -62,6 +62,7 @@ table! {
     [interpreter::interrupt]
     [interpreter::restart]
     [interpreter::run]
+    [interpreter::warm]
     [interpreter::run_default]
     [env::get, env::change]
     [terminal::create, terminal::list]
@@ -99,6 +100,11 @@ pub fn api() -> utoipa::openapi::OpenApi {
 
 /// The table with its state and what surrounds every route.
 pub(crate) fn router(agent: Arc<Agent>) -> Router {
+    let asked = Arc::clone(&agent);
+    let ask = move |request: axum::extract::Request| {
+        asked.figures.ask();
+        std::future::ready(request)
+    };
     served()
         .with_state(agent)
         .fallback(no_route)
@@ -106,6 +112,7 @@ pub(crate) fn router(agent: Arc<Agent>) -> Router {
         // Each body is bounded where it is read: JSON by `extract::Json`, contents by the disk.
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn(refusal::render))
+        .layer(middleware::map_request(ask))
 }
 
 async fn no_route(uri: Uri) -> Refusal {
@@ -121,7 +128,7 @@ async fn no_method(method: http::Method, uri: Uri) -> Refusal {
 mod tests {
     use super::*;
 
-    const ROUTES: [&str; 53] = [
+    const ROUTES: [&str; 54] = [
         "delete /contexts/{cid}",
         "delete /files/{path}",
         "delete /processes/{pid}",
@@ -153,6 +160,7 @@ mod tests {
         "post /contexts/{cid}/interrupt",
         "post /contexts/{cid}/restart",
         "post /contexts/{cid}/run",
+        "post /contexts:warm",
         "post /exec",
         "post /files:changes",
         "post /files:chmod",

@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     bench, cat, checkpoint, completions, config, cp, doctor, down, env, exec, git, image, inspect,
-    key, kill, lifecycle, logs, ls, port, port_forward, ps, repl, rm, run, serve, session, shell,
-    start, wait, watch,
+    key, kill, lifecycle, logs, ls, network, port, port_forward, ps, repl, rm, run, serve, session,
+    shell, start, wait, watch,
 };
 
 /// Run untrusted code in isolated sandboxes on this machine.
@@ -80,6 +80,8 @@ pub(crate) enum Command {
     Restore(checkpoint::RestoreArguments),
     /// Make sandboxes with the files of another, at once whatever their size.
     Fork(checkpoint::ForkArguments),
+    /// Show or change what a sandbox may reach.
+    Network(network::Arguments),
     /// Destroy sandboxes with their processes and files.
     Rm(rm::Arguments),
     /// Copy files between this machine and a sandbox.
@@ -180,6 +182,8 @@ mod tests {
             &["rm"],
             &["rm", "--all", "box"],
             &["run", "--network", "moon", "ls"],
+            &["run", "--network", "a.com:http", "ls"],
+            &["network", "box", "moon"],
             &["image", "build", "."],
             &["cat"],
             &["cat", "box"],

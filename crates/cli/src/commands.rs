@@ -19,6 +19,7 @@ pub(crate) mod kill;
 pub(crate) mod lifecycle;
 pub(crate) mod logs;
 pub(crate) mod ls;
+pub(crate) mod network;
 pub(crate) mod port;
 pub(crate) mod port_forward;
 pub(crate) mod ps;
@@ -84,6 +85,7 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
         Command::Fork(arguments) => {
             wait(|signals| until(signals, checkpoint::fork(arguments, out)))
         }
+        Command::Network(arguments) => wait(|signals| until(signals, network::run(arguments, out))),
         Command::Rm(arguments) => wait(|signals| until(signals, rm::run(arguments, out))),
         Command::Cp(arguments) => wait(|signals| until(signals, cp::run(arguments, out))),
         Command::Cat(arguments) => wait(|signals| until(signals, cat::run(arguments))),

@@ -21,10 +21,10 @@ use std::{
 use api::{
     error::ErrorCode,
     id::{IdPrefix, ImageRef, SandboxId},
-    sandbox::{CreateSandbox, NetworkPolicy},
+    sandbox::CreateSandbox,
 };
 use image::{ImageError, Rootfs, Store};
-use jail::{Bind, Hostname, JailFiles, JailId, JailSpec, Launched, Limits};
+use jail::{Bind, Hostname, JailFiles, JailId, JailSpec, Launched, Limits, Reach};
 use link::AgentConfig;
 
 use crate::{
@@ -33,6 +33,7 @@ use crate::{
     freeze,
     key::{By, Key, Place},
     launch::LaunchError,
+    network,
     node::Node,
     record::{Change, Files, Origin, Phase, SandboxRecord},
     sandbox::{InUse, Sandbox},
@@ -71,7 +72,7 @@ pub(crate) async fn create(
             sandbox.settled().await?;
             continue;
         }
-        let differences = settings.differences(&sandbox.settings);
+        let differences = settings.differences(&sandbox.settings());
         if !differences.is_empty() {
             return Err(error::exists(&id, &differences));
         }
@@ -203,7 +204,7 @@ async fn start(
             id: sandbox.id.clone(),
             jail: sandbox.jail,
             slot: sandbox.slot,
-            settings: sandbox.settings.clone(),
+            settings: (*sandbox.settings()).clone(),
             image_digest: sandbox.image_digest.clone(),
             created_at_ms: sandbox.created_at_ms,
             files: sandbox.files(),
@@ -219,10 +220,10 @@ async fn start(
             None => {
                 let digest = sandbox.image_digest.clone();
                 let read = move |images: &Store| images.by_digest(&digest);
-                read_image(node, &sandbox.settings.image, read).await?
+                read_image(node, &sandbox.settings().image, read).await?
             }
         };
-        let config = agent_config(&rootfs, &sandbox.settings);
+        let config = agent_config(&rootfs, &sandbox.settings());
         prepare(node, sandbox.jail, rootfs, config).await
     };
     let (recorded, prepared) = tokio::join!(node.records.write(intent), prepared);
@@ -312,13 +313,11 @@ fn agent_config(rootfs: &Rootfs, settings: &Settings) -> AgentConfig {
 }
 
 fn spec(node: &Node, sandbox: &Sandbox) -> JailSpec {
-    let address = match sandbox.settings.network {
-        NetworkPolicy::Internet => {
-            node.config.node.network.and_then(|network| network.address(sandbox.slot))
-        }
-        NetworkPolicy::None => None,
-    };
-    let (files, limits) = (sandbox.files(), sandbox.settings.limits());
+    // It starts anew: what an earlier start was told of names is no more.
+    sandbox.asker.forget();
+    // Without anything to reach, it has no link either.
+    let network = network::place(node, sandbox).filter(|place| place.reach != Reach::Nothing);
+    let (files, limits) = (sandbox.files(), sandbox.settings().limits());
     // What is charged to others counts all the same, but a little always goes.
     let left = |limit: u64| limit.saturating_sub(files.inherited_bytes).max(MIN_DISK_BYTES);
     let disk_bytes = limits.disk_bytes.map(left);
@@ -326,7 +325,7 @@ fn spec(node: &Node, sandbox: &Sandbox) -> JailSpec {
         jail: sandbox.jail,
         volume: Some(files.volume),
         uid_base: node.config.uid_base + sandbox.slot * UIDS_PER_SLOT,
-        address,
+        network,
         limits: Limits { disk_bytes, ..limits },
         hostname: Hostname::of(sandbox.id.as_str()),
         // Filled in with the descriptors, see `launch`.

@@ -40,7 +40,7 @@ pub(crate) async fn fork(
     checkpoint::check_available(node)?;
     node.check_open()?;
     let ids = ids(&request, by)?;
-    let mut settings = source.settings.clone();
+    let mut settings = (*source.settings()).clone();
     if let Some(labels) = request.labels {
         settings::check_labels(&labels)?;
         settings.labels = labels;

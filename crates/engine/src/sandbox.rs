@@ -19,6 +19,7 @@ use crate::{
     error,
     port::Ports,
     record::{Files, Origin, SandboxRecord},
+    resolver::Asker,
     settings::Settings,
     state::{Admission, AgentIdentity, Operation, State, admit},
 };
@@ -33,7 +34,10 @@ pub(crate) struct Sandbox {
     pub(crate) id: SandboxId,
     pub(crate) jail: JailId,
     pub(crate) slot: u32,
-    pub(crate) settings: Settings,
+    /// What it may ask the resolver, and has asked.
+    pub(crate) asker: Arc<Asker>,
+    /// Its lock is held for a copy of the pointer.
+    settings: Mutex<Arc<Settings>>,
     pub(crate) image_digest: String,
     pub(crate) created_at_ms: i64,
     pub(crate) ports: Ports,
@@ -82,11 +86,14 @@ impl Sandbox {
         let SandboxRecord { id, jail, slot, settings, image_digest, created_at_ms, .. } = record;
         let (files, origin) = (Mutex::new(record.files), record.origin);
         let life = watch::Sender::new(Life { state, users: 0 });
+        let asker = Arc::new(Asker::new(jail, &settings));
         let (ports, checkpoints) = (Ports::default(), Checkpoints::default());
+        let settings = Mutex::new(Arc::new(settings));
         Self {
             id,
             jail,
             slot,
+            asker,
             settings,
             image_digest,
             created_at_ms,
@@ -108,6 +115,17 @@ impl Sandbox {
         *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
     }
 
+    /// What it is to be now.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Gives it other settings: for whoever was admitted to change them.
+    pub(crate) fn set_settings(&self, settings: Settings) {
+        self.asker.set_policy(&settings);
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
     /// Where it is now.
     pub(crate) fn state(&self) -> State {
         self.life.borrow().state.clone()
@@ -115,7 +133,8 @@ impl Sandbox {
 
     /// True while it has processes, frozen ones too.
     pub(crate) fn has_processes(&self) -> bool {
-        self.life.borrow().state.agent().is_some()
+        let life = self.life.borrow();
+        life.state.is_running() || life.state.agent().is_some()
     }
 
     /// False while it is being destroyed: nobody finds it any more.
@@ -127,7 +146,7 @@ impl Sandbox {
     pub(crate) fn enter(self: &Arc<Self>) -> Option<InUse> {
         let mut is_running = false;
         self.life.send_if_modified(|life| {
-            is_running = matches!(life.state, State::Running(_));
+            is_running = life.state.is_running();
             life.users += usize::from(is_running);
             false
         });
@@ -198,7 +217,8 @@ impl Sandbox {
     /// The sandbox as callers see it; none while it is being destroyed.
     pub(crate) fn describe(&self, usage: Option<SandboxUsage>) -> Option<Description> {
         let (state, failure) = self.life.borrow().state.public()?;
-        let Settings { image, resources, network, env, labels } = self.settings.clone();
+        let Settings { image, resources, network, network_revision: _, env, labels } =
+            (*self.settings()).clone();
         let (id, created_at_ms) = (self.id.clone(), self.created_at_ms);
         Some(Description {
             id,

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use api::{
     id::ImageRef,
-    limit::{ENV_VAR_BYTES, ENV_VARS, LABEL_BYTES, LABELS},
-    sandbox::{CreateSandbox, EffectiveResources, NetworkPolicy},
+    limit::{ENV_VAR_BYTES, ENV_VARS, LABEL_BYTES, LABELS, NETWORK_RULES},
+    network::NetworkPolicy,
+    sandbox::{CreateSandbox, EffectiveResources},
 };
 use jail::{Limits, Volumes};
 use serde::{Deserialize, Serialize};
 
-use crate::{EngineError, config::EngineConfig, error};
+use crate::{EngineError, config::EngineConfig, error, network};
 
 /// Least bytes of memory: below this not even a shell and its libraries fit.
 const MIN_MEMORY_BYTES: u64 = 16 * 1024 * 1024;
@@ -24,12 +25,18 @@ const MIN_CPU_MILLIS: u32 = 10;
 /// Least bytes of disk: below this not even the file system's own bookkeeping fits.
 pub(crate) const MIN_DISK_BYTES: u64 = 16 * 1024 * 1024;
 
-/// What a sandbox was asked to be, with everything filled in. Does not change during its life.
+/// Port of mail servers, RFC 5321.
+const MAIL: u16 = 25;
+
+/// What a sandbox was asked to be, with everything filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Settings {
     pub(crate) image: ImageRef,
     pub(crate) resources: EffectiveResources,
     pub(crate) network: NetworkPolicy,
+    /// How often `network` has been changed.
+    #[serde(default)]
+    pub(crate) network_revision: u64,
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) labels: BTreeMap<String, String>,
 }
@@ -64,10 +71,12 @@ impl Settings {
         };
         check_env(&request.env)?;
         check_labels(&request.labels)?;
+        check_network(&request.network)?;
         Ok(Self {
             image: request.image.unwrap_or_else(|| config.default_image.clone()),
             resources,
             network: request.network,
+            network_revision: 0,
             env: request.env,
             labels: request.labels,
         })
@@ -111,6 +120,31 @@ fn disk_bytes(asked: Option<u64>, config: &EngineConfig) -> Result<Option<u64>, 
             within(FIELD, bytes, MIN_DISK_BYTES, most).map(Some)
         }
     }
+}
+
+/// Refuses a policy that is too long, and rules that would allow nothing.
+///
+/// # Errors
+/// `VALIDATION_FAILED` naming the field.
+pub(crate) fn check_network(policy: &NetworkPolicy) -> Result<(), EngineError> {
+    const FIELD: &str = "network.allow";
+    let NetworkPolicy::Listed(list) = policy else { return Ok(()) };
+    if list.allow.len() > NETWORK_RULES {
+        let message = format!("the allow-list has more than {NETWORK_RULES} rules");
+        return Err(error::invalid(FIELD, &message));
+    }
+    for rule in &list.allow {
+        let refuse = |why: &str| Err(error::invalid(FIELD, &format!("{rule} {why}")));
+        if rule.port == Some(MAIL) {
+            return refuse("is refused whatever the policy: no sandbox sends mail by itself");
+        }
+        if let Some(range) = network::range(rule)
+            && let Some(reason) = jail::why_out_of_reach(&range)
+        {
+            return refuse(&format!("is out of reach of every sandbox: {reason}"));
+        }
+    }
+    Ok(())
 }
 
 fn within<T>(field: &str, value: T, least: T, most: T) -> Result<T, EngineError>
@@ -164,7 +198,7 @@ pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Engi
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use api::{error::ErrorCode, sandbox::Resources};
+    use api::{error::ErrorCode, network::AllowList, sandbox::Resources};
     use jail::NodeSpec;
 
     use super::*;
@@ -184,7 +218,9 @@ pub(crate) mod tests {
             max_limits: Limits { pids: 200, ..limits },
             max_sandboxes: 10,
             uid_base: 1 << 20,
+            name_servers: Vec::new(),
             proxies: BTreeMap::new(),
+            warm: String::new(),
         }
     }
 
@@ -255,6 +291,25 @@ pub(crate) mod tests {
         let many = |count: usize| (0..count).map(|n| (format!("n{n}"), String::new())).collect();
         assert!(env(many(ENV_VARS)).is_ok() && labels(many(LABELS)).is_ok());
         assert!(env(many(ENV_VARS + 1)).is_err() && labels(many(LABELS + 1)).is_err());
+    }
+
+    #[test]
+    fn allow_lists_are_bounded_and_allow_something() {
+        let network = |rules: &[&str]| {
+            let allow = rules.iter().map(|rule| rule.parse().unwrap()).collect();
+            let network = NetworkPolicy::Listed(AllowList { allow });
+            settings(CreateSandbox { network, ..CreateSandbox::default() })
+        };
+        assert!(network(&[]).is_ok());
+        assert!(network(&["0.0.0.0/0", "8.0.0.0/6", "a.example:443"]).is_ok());
+        assert!(network(&["a.example"; NETWORK_RULES]).is_ok());
+        assert!(network(&["a.example"; NETWORK_RULES + 1]).is_err());
+        for bad in ["a.example:25", "10.0.0.0/8", "192.168.1.1:80", "169.254.169.254"] {
+            let error = network(&[bad]).unwrap_err();
+            assert_eq!(error.code, ErrorCode::ValidationFailed);
+            assert_eq!(error.details["field"], "network.allow");
+            assert!(error.message.starts_with(bad), "{}", error.message);
+        }
     }
 
     #[test]

@@ -142,6 +142,10 @@ pub(crate) struct JailCgroups {
     pub(crate) memory_events: OwnedFd,
     /// See [`crate::handoff::Handoff::pids_events`].
     pub(crate) pids_events: OwnedFd,
+    /// See [`crate::handoff::Handoff::memory_stat`].
+    pub(crate) memory_stat: OwnedFd,
+    /// See [`crate::handoff::Handoff::cpu_stat`]; none where nothing counts it.
+    pub(crate) cpu_stat: Option<OwnedFd>,
 }
 
 const STEP: &str = "cgroup";
@@ -252,6 +256,10 @@ impl NodeCgroups {
             let name = if tree.v2 { v2 } else { v1 };
             Ok::<_, JailError>(jail_dir(&tree.path, &self.name, jail).join("user").join(name))
         };
+        let accounting = self.layout.tree(Controller::CpuAccounting);
+        let cpu_stat = unified.as_ref().map(|dir| dir.join("cpu.stat")).or_else(|| {
+            accounting.map(|tree| jail_dir(&tree.path, &self.name, jail).join("cpuacct.stat"))
+        });
         Ok(JailCgroups {
             top: directory("")?,
             agent: directory("agent")?,
@@ -265,6 +273,8 @@ impl NodeCgroups {
                 "memory.events",
             )?)?,
             pids_events: open_events(&events(Controller::Pids, "pids.events", "pids.events")?)?,
+            memory_stat: open_events(&events(Controller::Memory, "memory.stat", "memory.stat")?)?,
+            cpu_stat: cpu_stat.as_deref().map(open_events).transpose()?,
         })
     }
 
@@ -330,7 +340,8 @@ impl NodeCgroups {
         Ok(jails.into_iter().map(|jail| (jail, self.agent_pid(jail).unwrap_or(0))).collect())
     }
 
-    fn agent_pid(&self, jail: JailId) -> Option<i32> {
+    /// The process id of PID 1 of the jail, while it is alive.
+    pub(crate) fn agent_pid(&self, jail: JailId) -> Option<i32> {
         let tree = self.layout.tree(Controller::Memory)?;
         let procs = jail_dir(&tree.path, &self.name, jail).join("agent/cgroup.procs");
         fs::read_to_string(procs).ok()?.lines().next()?.parse().ok()

@@ -9,6 +9,9 @@ use std::{
 };
 
 use sys::{
+    SysError,
+    clock::{self, Clock},
+    cpu::Cpus,
     fd, pidfd, poll,
     process::{self, Fork, Strings},
     socket,
@@ -64,7 +67,7 @@ pub(crate) fn launch(
         .and_then(|cgroups| build(server, spec, &cgroups, &fds, (&layers, &binds)));
     if built.is_err() {
         // The first error is the one to tell; what cannot be undone now is found at recovery.
-        drop(server.cgroups.destroy(spec.jail));
+        drop(server.end(spec.jail));
     }
     built
 }
@@ -79,7 +82,8 @@ fn build(
     let (ours, theirs) = socket::message_pair().in_step("channel")?;
     let jail_end = Channel(fd::duplicate_above(theirs.as_fd(), CHANNEL_ABOVE).in_step("channel")?);
     drop(theirs);
-    let first = start_first(server, spec, cgroups, fixed, &jail_end)?;
+    let figures = server.machine.figures(spec.jail, spec.limits);
+    let first = start_first(server, spec, cgroups, (fixed, &figures.cpus), &jail_end)?;
     // From here on only the jail's processes hold the other end: their death closes it.
     drop(jail_end);
     let entry = Entry { channel: ours, deadline: Instant::now() + ENTER_DEADLINE };
@@ -88,18 +92,18 @@ fn build(
     let user = write_maps(first.pid, spec.uid_base)?;
     entry.tell(channel::MAPS, &[])?;
     // Made while the first process makes its namespaces.
-    let mounts: JailMounts = server.files.mounts(spec, user.as_fd(), trees)?;
+    let mounts: JailMounts = server.files.mounts(spec, user.as_fd(), trees, &figures)?;
 
     let pid = entry.hear(channel::PID)?;
     let pidfd = pidfd::open(pid).in_step("agent")?;
     entry.wait(first.pidfd.as_fd())?;
     server.cgroups.settle(spec.jail, spec.limits)?;
-    let mut fds = vec![mounts.root.as_fd(), mounts.dev.as_fd()];
+    let mut fds = vec![mounts.root.as_fd(), mounts.dev.as_fd(), mounts.figures.as_fd()];
     fds.extend(mounts.binds.iter().map(AsFd::as_fd));
     entry.tell(channel::MOUNTS, &fds)?;
     // Made while the second process builds its root.
-    if let (Some(network), Some(address)) = (&server.network, spec.address) {
-        network.attach(spec.jail, pid, address)?;
+    if let (Some(host), Some(network)) = (&server.network, &spec.network) {
+        host.attach(spec.jail, network_namespace(pid)?.as_fd(), network)?;
     }
     entry.tell(channel::LINK, &[])?;
 
@@ -120,7 +124,7 @@ fn start_first(
     server: &Server,
     spec: &JailSpec,
     cgroups: &JailCgroups,
-    fixed: &[OwnedFd],
+    (fixed, cpus): (&[OwnedFd], &Cpus),
     channel: &Channel,
 ) -> Result<Started, JailError> {
     let text = |text: &str| {
@@ -132,11 +136,17 @@ fn start_first(
     let targets = spec.binds.iter().map(|bind| text(&bind.target));
     let targets = targets.collect::<Result<Vec<_>, _>>()?;
     let targets: Vec<&CStr> = targets.iter().map(CString::as_c_str).collect();
-    let (messages, count) = network::jail_messages(&server.node, spec.address);
+    let (messages, count) = network::jail_messages(
+        server.node.network,
+        spec.network.as_ref().map(|network| network.address),
+    );
+    let clocks = clocks_from_now().in_step("clocks")?;
     let argv = [c"sandbar", c"__agent", &handoff];
     let plan = Plan {
         uid_base: spec.uid_base,
         cgroups,
+        clocks: clocks.as_bytes(),
+        cpus,
         hostname: &hostname,
         network: (&messages, count),
         binds: &targets,
@@ -169,8 +179,19 @@ fn inherited<'a>(fixed: &'a [OwnedFd], cgroups: &'a JailCgroups) -> (Vec<Borrowe
         tasks: cgroups.user_tasks.iter().map(&mut next).collect(),
         memory_events: Some(next(&cgroups.memory_events)),
         pids_events: Some(next(&cgroups.pids_events)),
+        memory_stat: Some(next(&cgroups.memory_stat)),
+        cpu_stat: cgroups.cpu_stat.as_ref().map(&mut next),
+        figures: None,
     };
-    (fds, handoff)
+    // Made later; it comes behind the others, see `enter::descriptors`.
+    let figures = enter::FIRST_INHERITED + i32::try_from(fds.len()).unwrap_or(i32::MAX);
+    (fds, Handoff { figures: Some(figures), ..handoff })
+}
+
+/// Has the clocks of a time namespace that nobody is in yet count from now on, `time_namespaces(7)`.
+fn clocks_from_now() -> Result<String, SysError> {
+    let (awake, boot) = (clock::seconds(Clock::Monotonic)?, clock::seconds(Clock::BootTime)?);
+    Ok(format!("monotonic -{awake} 0\nboottime -{boot} 0\n"))
 }
 
 /// Maps the jail's ids to its range on the host, and returns its user namespace.
@@ -184,6 +205,21 @@ fn write_maps(pid: i32, uid_base: u32) -> Result<OwnedFd, JailError> {
     fs::File::open(format!("/proc/{pid}/ns/user"))
         .map(Into::into)
         .map_err(|error| JailError::io(STEP, "open the user namespace", &error))
+}
+
+/// Whether the network namespace of process `pid` has a link to the host. Not asked by the names of
+/// the host's links: one of an earlier life of the jail may be on its way out.
+pub(crate) fn has_link(pid: i32) -> Result<bool, JailError> {
+    let links = fs::read_to_string(format!("/proc/{pid}/net/dev"))
+        .map_err(|error| JailError::io("network", "look for the link", &error))?;
+    Ok(links.lines().any(|line| line.trim_start().starts_with("eth0:")))
+}
+
+/// The network namespace of process `pid`.
+pub(crate) fn network_namespace(pid: i32) -> Result<OwnedFd, JailError> {
+    fs::File::open(format!("/proc/{pid}/ns/net"))
+        .map(Into::into)
+        .map_err(|error| JailError::io("network", "open the network namespace", &error))
 }
 
 /// The launcher's end of the channel to a jail's first processes.

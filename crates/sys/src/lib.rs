@@ -10,6 +10,8 @@
 #![expect(unsafe_code, reason = "the only crate that calls the kernel")]
 
 pub mod btrfs;
+pub mod clock;
+pub mod cpu;
 pub mod credentials;
 pub mod error;
 pub mod fd;
@@ -28,6 +30,7 @@ pub mod pipe;
 pub mod poll;
 pub mod process;
 pub mod pty;
+pub mod resume;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;

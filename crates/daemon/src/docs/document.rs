@@ -26,11 +26,11 @@ const TAGS: [(&str, &str); 14] = [
     ("session", "Shells that keep directory, variables and functions between commands."),
     ("env", "Variables of a sandbox and of its sessions."),
     ("terminal", "Programs on a pseudoterminal, seen and typed into over WebSocket."),
+    ("context", "Interpreters that keep variables, and runs of code in them with rich results."),
     (
         "file",
         "Read, write, list, copy, move and delete files inside a sandbox. Contents are raw bodies, or JSON.",
     ),
-    ("context", "The code interpreter: contexts that keep what code has defined."),
     ("git", "Check out repositories with the sandbox's own git."),
     ("port", "What listens in a sandbox: URLs for it, waits for it, connections to it."),
     (
@@ -101,12 +101,13 @@ pub(crate) fn assemble(own: OpenApi, mut agent: OpenApi) -> OpenApi {
 }
 
 /// `exec` for `/exec`, `file` for `/files:list`, `/files/{path}` and `/archive`, `process` for
-/// `/processes`.
+/// `/processes`, `context` for `/run`.
 fn noun(path: &str) -> &str {
     let word = path.trim_start_matches('/').split(['/', ':']).next().unwrap_or_default();
     match word {
         "processes" => "process",
         "archive" => "file",
+        "run" => "context",
         word => word.strip_suffix('s').unwrap_or(word),
     }
 }
