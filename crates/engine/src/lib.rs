@@ -23,6 +23,7 @@ mod build;
 mod create;
 mod destroy;
 mod freeze;
+mod idle;
 mod list;
 mod port;
 mod recover;

@@ -21,6 +21,7 @@ use crate::{
     EngineError,
     config::EngineConfig,
     error,
+    idle::Alarm,
     key::{Places, Visitors},
     launch::{Launchers, Remover},
     port::Secret,
@@ -51,6 +52,8 @@ pub(crate) struct Node {
     pub(crate) visitors: Visitors,
     /// This boot of the machine: a process of another boot is not running.
     pub(crate) boot_id: String,
+    /// The time, and who climbs the ladders of idle sandboxes.
+    pub(crate) alarm: Arc<Alarm>,
     /// Work that must be finished: creations, stops, destroys, builds.
     pub(crate) work: TaskTracker,
     /// Work that only ends: watchers of agents, the resolver.
@@ -121,6 +124,7 @@ impl Node {
             creates: Places::new(CREATES_AT_ONCE, KEPT_CREATES),
             visitors: Visitors::default(),
             boot_id,
+            alarm: Arc::new(Alarm::new()),
             work: TaskTracker::new(),
             watchers: TaskTracker::new(),
             closing,
@@ -177,7 +181,7 @@ impl Node {
             created_at_ms: now_ms(),
             phase: Phase::Creating,
         };
-        let sandbox = Arc::new(Sandbox::new(record, State::Creating));
+        let sandbox = Arc::new(Sandbox::new(record, State::Creating, &self.alarm));
         residents.by_id.insert(id.clone(), Arc::clone(&sandbox));
         Ok((sandbox, true))
     }
@@ -189,7 +193,7 @@ impl Node {
             return None;
         }
         let id = record.id.clone();
-        let sandbox = Arc::new(Sandbox::new(record, State::Creating));
+        let sandbox = Arc::new(Sandbox::new(record, State::Creating, &self.alarm));
         residents.by_id.insert(id, Arc::clone(&sandbox));
         Some(sandbox)
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use api::{
     id::ImageRef,
+    idle::{EffectiveIdle, LEAST_MS, MOST_MS},
     limit::{ENV_VAR_BYTES, ENV_VARS, LABEL_BYTES, LABELS},
     sandbox::{CreateSandbox, EffectiveResources, NetworkPolicy},
 };
@@ -29,6 +30,12 @@ pub(crate) struct Settings {
     pub(crate) network: NetworkPolicy,
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) labels: BTreeMap<String, String>,
+    /// Records of before there was a ladder have none.
+    #[serde(default)]
+    pub(crate) idle: EffectiveIdle,
+    /// Milliseconds from the creation to the destruction; 0: none.
+    #[serde(default)]
+    pub(crate) ttl_ms: u64,
 }
 
 impl Settings {
@@ -60,12 +67,18 @@ impl Settings {
         };
         check_env(&request.env)?;
         check_labels(&request.labels)?;
+        let idle = EffectiveIdle::default().with(&request.idle);
+        check_idle(&idle)?;
+        let ttl_ms = request.ttl_ms.unwrap_or(0);
+        check_ttl(ttl_ms)?;
         Ok(Self {
             image: request.image.unwrap_or_else(|| config.default_image.clone()),
             resources,
             network: request.network,
             env: request.env,
             labels: request.labels,
+            idle,
+            ttl_ms,
         })
     }
 
@@ -102,6 +115,26 @@ where
         .with("maximum", most.into()))
 }
 
+/// Times may be 0, which is never, where that makes sense.
+pub(crate) fn check_idle(idle: &EffectiveIdle) -> Result<(), EngineError> {
+    within("idle.sleepAfterMs", idle.sleep_after_ms, LEAST_MS, MOST_MS)?;
+    for (field, value) in
+        [("idle.stopAfterMs", idle.stop_after_ms), ("idle.destroyAfterMs", idle.destroy_after_ms)]
+    {
+        if value != 0 {
+            within(field, value, LEAST_MS, MOST_MS)?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn check_ttl(ttl_ms: u64) -> Result<(), EngineError> {
+    if ttl_ms != 0 {
+        within("ttlMs", ttl_ms, LEAST_MS, MOST_MS)?;
+    }
+    Ok(())
+}
+
 fn check_env(env: &BTreeMap<String, String>) -> Result<(), EngineError> {
     if env.len() > ENV_VARS {
         return Err(error::invalid("env", &format!("env has more than {ENV_VARS} variables")));
@@ -122,7 +155,7 @@ fn check_env(env: &BTreeMap<String, String>) -> Result<(), EngineError> {
     Ok(())
 }
 
-fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), EngineError> {
+pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), EngineError> {
     if labels.len() > LABELS {
         return Err(error::invalid("labels", &format!("more than {LABELS} labels")));
     }
@@ -141,7 +174,7 @@ fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), EngineError> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use api::{error::ErrorCode, sandbox::Resources};
+    use api::{error::ErrorCode, idle::IdleSettings, sandbox::Resources};
     use jail::NodeSpec;
 
     use super::*;
@@ -209,6 +242,24 @@ pub(crate) mod tests {
         let many = |count: usize| (0..count).map(|n| (format!("n{n}"), String::new())).collect();
         assert!(env(many(ENV_VARS)).is_ok() && labels(many(LABELS)).is_ok());
         assert!(env(many(ENV_VARS + 1)).is_err() && labels(many(LABELS + 1)).is_err());
+    }
+
+    #[test]
+    fn times_hold_at_their_edges() {
+        let idle = |sleep_after_ms| IdleSettings { sleep_after_ms, ..IdleSettings::default() };
+        let with = |idle| settings(CreateSandbox { idle, ..CreateSandbox::default() });
+        assert_eq!(with(idle(None)).unwrap().idle, EffectiveIdle::default());
+        for good in [LEAST_MS, MOST_MS] {
+            assert_eq!(with(idle(Some(good))).unwrap().idle.sleep_after_ms, good);
+        }
+        for bad in [0, LEAST_MS - 1, MOST_MS + 1] {
+            assert_eq!(with(idle(Some(bad))).unwrap_err().details["field"], "idle.sleepAfterMs");
+        }
+        let never = IdleSettings { stop_after_ms: Some(0), ..IdleSettings::default() };
+        assert_eq!(with(never).unwrap().idle.stop_after_ms, 0);
+        let ttl = |ttl_ms| settings(CreateSandbox { ttl_ms, ..CreateSandbox::default() });
+        assert_eq!(ttl(Some(LEAST_MS)).unwrap().ttl_ms, LEAST_MS);
+        assert!(ttl(Some(LEAST_MS - 1)).is_err() && ttl(Some(MOST_MS + 1)).is_err());
     }
 
     #[test]

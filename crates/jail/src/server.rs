@@ -148,6 +148,7 @@ impl Server {
             Request::Kill(jail) => self.cgroups.destroy(jail)?,
             Request::Freeze(jail) => self.cgroups.freeze(jail)?,
             Request::Thaw(jail) => self.cgroups.thaw(jail)?,
+            Request::Reclaim(jail) => self.cgroups.reclaim(jail)?,
             Request::RemoveFiles(jail) => self.remove_files(jail)?,
             Request::Jails(from) => {
                 return Ok(Reply::Jails(self.cgroups.jails(from, JAILS_PER_REPLY)?).into());

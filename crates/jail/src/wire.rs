@@ -44,6 +44,8 @@ pub(crate) enum Request {
     Freeze(JailId),
     /// Let them go on.
     Thaw(JailId),
+    /// Push its memory out, as far as there is room for it.
+    Reclaim(JailId),
 }
 
 /// What it answers.
@@ -88,6 +90,7 @@ impl Request {
             Self::TearDown => w.u8(5),
             Self::Freeze(jail) => w.kind_and_jail(6, *jail),
             Self::Thaw(jail) => w.kind_and_jail(7, *jail),
+            Self::Reclaim(jail) => w.kind_and_jail(8, *jail),
         }
         w.0
     }
@@ -104,6 +107,7 @@ impl Request {
             5 => Self::TearDown,
             6 => Self::Freeze(JailId(r.u64()?)),
             7 => Self::Thaw(JailId(r.u64()?)),
+            8 => Self::Reclaim(JailId(r.u64()?)),
             _ => return Err(Malformed),
         };
         r.end(request)
@@ -281,6 +285,7 @@ mod tests {
             Request::TearDown,
             Request::Freeze(JailId(8)),
             Request::Thaw(JailId(9)),
+            Request::Reclaim(JailId(10)),
         ]
     }
 
