@@ -22,6 +22,7 @@ mod sandbox;
 mod session;
 mod shell;
 mod terminal;
+mod volume;
 mod watch;
 
 /// A server for one test.

@@ -207,3 +207,40 @@ async fn an_agent_killed_while_it_unpacks_leaves_whole_files() {
         assert_eq!(server.put(path, parts(&old)).await.status, 200);
     }
 }
+
+#[tokio::test]
+async fn a_killed_daemon_leaves_no_mount_and_no_loop_device_that_nobody_needs() {
+    let mut server = server();
+    let before = server.look();
+    server.shell("s", "echo kept > file; sync").await;
+    let loop_device = |server: &Server| {
+        let image = server.state_dir().join("volumes.img");
+        let devices = fs::read_dir("/sys/block").expect("there is sysfs").flatten();
+        let behind = devices.map(|device| device.path().join("loop/backing_file"));
+        behind
+            .filter(|file| {
+                fs::read_to_string(file).is_ok_and(|file| file.trim() == image.to_string_lossy())
+            })
+            .count()
+    };
+    assert_eq!(loop_device(&server), 1);
+    // The sandbox runs on, so its disk stays; the next server takes it over.
+    server.kill();
+    assert_eq!(loop_device(&server), 1);
+    server.restart();
+    assert_eq!(loop_device(&server), 1);
+    assert_eq!(server.shell("s", "cat file").await, "kept\n");
+
+    server.delete("/v1/sandboxes/s").await;
+    server.expect_again(&before);
+    server.kill();
+    for _ in 0..500 {
+        if loop_device(&server) == 0 {
+            break;
+        }
+        // There is no event for "the kernel has let go of a device".
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(loop_device(&server), 0);
+    server.restart();
+}

@@ -3,14 +3,18 @@
 
 mod api;
 mod archive;
+mod attack;
 mod escape;
+mod exhaustion;
 mod files;
 mod git;
+mod hostile;
 mod interpreter;
 mod leak;
 mod network;
 mod preview;
 mod process;
+mod programs;
 mod terminal;
 mod watch;
 

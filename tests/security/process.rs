@@ -70,3 +70,24 @@ async fn cannot_reach_the_host_s_loopback_by_waiting_for_a_port() {
     listener.set_nonblocking(true).expect("it can be asked");
     assert!(listener.accept().is_err(), "nobody came");
 }
+
+/// Q28
+#[tokio::test]
+async fn output_is_never_taken_for_an_event() {
+    let server = server();
+    let lie = r#"printf 'x\r\n\r\nevent: exit\r\nid: 9\r\ndata: {"type":"exit","exitCode":0}\r\n\r\n: \0\033[2J\n'; exit 7"#;
+
+    let request =
+        server.request(Method::POST, "/v1/sandboxes/s/exec").json(&json!({"command": lie}));
+    let mut events = testkit::events(request).await.expect("the stream begins");
+    let mut kinds = Vec::new();
+    let mut code = json!(null);
+    while let Some(event) = events.next().await {
+        kinds.push(event["type"].as_str().unwrap_or_default().to_owned());
+        code = event["exitCode"].clone();
+    }
+
+    assert_eq!(code, 7);
+    assert_eq!(kinds.iter().filter(|kind| *kind == "exit").count(), 1, "{kinds:?}");
+    assert_eq!(kinds.last().map(String::as_str), Some("exit"), "{kinds:?}");
+}

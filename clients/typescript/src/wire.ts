@@ -405,6 +405,8 @@ export type CreateTerminal = {
 export type EffectiveResources = {
   /** Thousandths of a CPU. */
   cpuMillis: number;
+  /** Bytes on disk of its own files; absent where the node cannot limit them. */
+  diskBytes?: number | null;
   /** Bytes of memory. */
   memoryBytes: number;
   /** Processes and threads. */
@@ -1339,6 +1341,11 @@ export type ReadFiles = {
 export type Resources = {
   /** CPU time per second of wall time, in thousandths of one CPU: 1500 is one and a half. */
   cpuMillis?: number | null;
+  /**
+   * Bytes on disk of its own files: what it wrote over its image, with the file system's own
+   * bookkeeping. A fork's begin at zero. Refused where the node cannot limit them.
+   */
+  diskBytes?: number | null;
   /** Bytes of memory for all its processes and their page cache. */
   memoryBytes?: number | null;
   /** Processes and threads at once. */
@@ -1582,6 +1589,11 @@ export type SandboxState = "creating" | "running" | "frozen" | "stopped" | "fail
 export type SandboxUsage = {
   /** Milliseconds of CPU since it started. */
   cpuMs: number;
+  /**
+   * Bytes on disk of its own files, some seconds ago at most; absent where the node does not
+   * count them.
+   */
+  diskBytes?: number | null;
   /** Bytes charged to it, page cache included. */
   memoryBytes: number;
   /** Times the kernel killed one of its processes for want of memory. */

@@ -39,7 +39,11 @@ mod temporary;
 mod walk;
 pub(crate) mod watch;
 
-use std::{io, os::fd::AsFd};
+use std::{
+    fs::File,
+    io::{self, Write as _},
+    os::{fd::AsFd, unix::fs::OpenOptionsExt as _},
+};
 
 use api::{
     error::{ApiError, ErrorCode},
@@ -95,8 +99,25 @@ where
     Body::from_stream(stream::iter(first).map(Ok).chain(rest))
 }
 
-/// True when the file system of `workdir` has no room; false also when that is not known.
+/// Bytes that must fit on a disk that is not full: somewhat more than what is left when a program
+/// that writes in large pieces has been refused one.
+const ROOM_BYTES: usize = 1 << 20;
+
+/// True when there is no room at `workdir`; false also when that is not known.
+///
+/// The limit of a sandbox's volume is not in what its file system says of itself, so it is tried: in
+/// a file without a name, of which nothing is left.
 pub(crate) fn is_disk_full(workdir: &str) -> bool {
-    let Ok(dir) = std::fs::File::open(workdir) else { return false };
-    sys::file_system::of(dir.as_fd()).is_ok_and(|file_system| file_system.is_full())
+    let Ok(dir) = File::open(workdir) else { return false };
+    if sys::file_system::of(dir.as_fd()).is_ok_and(|file_system| file_system.is_full()) {
+        return true;
+    }
+    let trial = File::options().write(true).custom_flags(sys::file::O_TMPFILE).open(workdir);
+    let written = trial.and_then(|mut file| {
+        static PIECE: [u8; 64 << 10] = [0; 64 << 10];
+        (0..ROOM_BYTES / PIECE.len()).try_for_each(|_| file.write_all(&PIECE))
+    });
+    written.is_err_and(|error| {
+        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    })
 }

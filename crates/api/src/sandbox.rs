@@ -39,6 +39,11 @@ pub struct Resources {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 10)]
     pub cpu_millis: Option<u32>,
+    /// Bytes on disk of its own files: what it wrote over its image, with the file system's own
+    /// bookkeeping. A fork's begin at zero. Refused where the node cannot limit them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 16_777_216)]
+    pub disk_bytes: Option<u64>,
 }
 
 /// Body of `POST /v1/sandboxes`. Everything is optional: an empty object makes a sandbox with a
@@ -103,6 +108,9 @@ pub struct EffectiveResources {
     pub pids: u32,
     /// Thousandths of a CPU.
     pub cpu_millis: u32,
+    /// Bytes on disk of its own files; absent where the node cannot limit them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
 }
 
 /// What a running sandbox uses now.
@@ -117,6 +125,10 @@ pub struct SandboxUsage {
     pub cpu_ms: u64,
     /// Times the kernel killed one of its processes for want of memory.
     pub oom_kills: u64,
+    /// Bytes on disk of its own files, some seconds ago at most; absent where the node does not
+    /// count them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
 }
 
 /// A sandbox.

@@ -18,7 +18,7 @@ use std::{
 
 use api::{error::ApiError, limit::PAGE_ENTRIES, node::ShutdownSandboxes, sandbox::ListSandboxes};
 use engine::{Engine, EngineConfig, Keys, Places, Secret};
-use jail::{JailError, Launcher, NodeSpec};
+use jail::{JailError, Launcher, NodeSpec, Volumes};
 use link::Links;
 use tokio::{
     runtime::Runtime,
@@ -119,7 +119,7 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     let doors = Doors { api: listener, previews, tls, requests: requests_at_once(files) };
     let key = KeyFile::establish(&config.node.state_dir, config.api.key.as_ref())?;
     let node = Node::start(config, claim)?;
-    let outcome = node.runtime.block_on(running(&node.config, node.launchers, doors, key));
+    let outcome = node.runtime.block_on(running(&node.config, node.tools, doors, key));
     node.ground.end(node.runtime, outcome)
 }
 
@@ -133,14 +133,17 @@ pub fn down(config: Config, destroy: bool) -> Result<DownReport, ServeError> {
     preflight::state_dir(&config.node.state_dir)?;
     let claim = claim(&config)?;
     let node = Node::start(config, claim)?;
-    let outcome = node.runtime.block_on(ending(&node.config, node.launchers, destroy));
+    let outcome = node.runtime.block_on(ending(&node.config, node.tools, destroy));
     node.ground.end(node.runtime, outcome)
 }
+
+/// What an engine works with: its launchers, and what they found the node's volumes to be.
+type Tools = (Vec<Launcher>, Volumes);
 
 /// The processes and threads that everything else runs on.
 struct Node {
     config: Config,
-    launchers: Vec<Launcher>,
+    tools: Tools,
     ground: Ground,
     runtime: Runtime,
 }
@@ -149,6 +152,8 @@ impl Node {
     fn start(config: Config, claim: Claim) -> Result<Self, ServeError> {
         let spec = node_spec(&config);
         let failed = |source| ServeError::Jail { attempt: "starting a launcher", source };
+        // Before the launchers, which mount the volumes in it.
+        jail::own_mounts().map_err(failed)?;
         let program = jail::sealed_program().map_err(failed)?;
         let launcher = || Launcher::start(&spec, program.as_fd()).map_err(failed);
         // One more removes files, which can take long; and one keeps the ground.
@@ -160,12 +165,14 @@ impl Node {
             .thread_name("daemon")
             .build()
             .map_err(|source| ServeError::System { attempt: "starting threads", source })?;
-        if let Err(error) = ground.begin(&config.node.name) {
-            // The first error is the one to tell; what half a start made goes with it.
-            drop(ground.clear());
-            return Err(error);
+        match ground.begin(&config.node.name) {
+            Ok(volumes) => Ok(Self { config, tools: (launchers, volumes), ground, runtime }),
+            Err(error) => {
+                // The first error is the one to tell; what half a start made goes with it.
+                drop(ground.clear());
+                Err(error)
+            }
         }
-        Ok(Self { config, launchers, ground, runtime })
     }
 }
 
@@ -176,11 +183,16 @@ struct Ground {
 }
 
 impl Ground {
-    fn begin(&mut self, name: &str) -> Result<(), ServeError> {
+    fn begin(&mut self, name: &str) -> Result<Volumes, ServeError> {
         let failed = |attempt| move |source| ServeError::Jail { attempt, source };
         let jails = self.launcher.jails().map_err(failed("looking for running sandboxes"))?;
         self.claim.settle(name, !jails.is_empty())?;
-        self.launcher.set_up_network().map_err(failed("setting up the network"))
+        let volumes = self.launcher.set_up_volumes().map_err(failed("mounting the volumes"))?;
+        if let Volumes::Plain(why) = &volumes {
+            tracing::warn!(%why, "the disk space of sandboxes is not limited");
+        }
+        self.launcher.set_up_network().map_err(failed("setting up the network"))?;
+        Ok(volumes)
     }
 
     /// Ends the threads and, if no sandbox is left to need them, the node's network and cgroups,
@@ -214,9 +226,10 @@ fn node_spec(config: &Config) -> NodeSpec {
     }
 }
 
-fn engine_config(config: &Config) -> EngineConfig {
+fn engine_config(config: &Config, volumes: Volumes) -> EngineConfig {
     EngineConfig {
         node: node_spec(config),
+        volumes,
         default_image: config.node.default_image.clone(),
         default_limits: config.limits.default,
         max_limits: config.limits.max,
@@ -230,8 +243,12 @@ fn links(config: &Config) -> Links {
     Links::new(config.node.state_dir.join("run"))
 }
 
-async fn open(config: &Config, launchers: Vec<Launcher>, keys: Keys) -> Result<Engine, ServeError> {
-    Engine::open(engine_config(config), launchers, links(config), keys)
+async fn open(
+    config: &Config,
+    (launchers, volumes): Tools,
+    keys: Keys,
+) -> Result<Engine, ServeError> {
+    Engine::open(engine_config(config, volumes), launchers, links(config), keys)
         .await
         .map_err(|source| ServeError::Engine { attempt: "opening the state directory", source })
 }
@@ -239,7 +256,7 @@ async fn open(config: &Config, launchers: Vec<Launcher>, keys: Keys) -> Result<E
 /// Answers requests from the moment the threads run; they wait for the engine to be open.
 async fn running(
     config: &Config,
-    launchers: Vec<Launcher>,
+    tools: Tools,
     doors: Doors,
     key: Established,
 ) -> Result<(), ServeError> {
@@ -278,7 +295,7 @@ async fn running(
             tokio::join!(server::run(door, router.clone(), stop.cancelled()), previews);
         }
     });
-    let starting = Starting { launchers, address, keys, opened };
+    let starting = Starting { tools, address, keys, opened };
     let outcome = until_asked(config, starting, asked).await;
     stop.cancel();
     if let Err(error) = serving.await {
@@ -290,7 +307,7 @@ async fn running(
 
 /// What a server has before its engine is open.
 struct Starting {
-    launchers: Vec<Launcher>,
+    tools: Tools,
     address: SocketAddr,
     keys: Keys,
     opened: watch::Sender<Option<Engine>>,
@@ -351,10 +368,10 @@ async fn until_asked(
     starting: Starting,
     mut asked: mpsc::Receiver<ShutdownSandboxes>,
 ) -> Result<(Engine, ShutdownSandboxes), ServeError> {
-    let Starting { launchers, address, keys, opened } = starting;
+    let Starting { tools, address, keys, opened } = starting;
     let mut signals = Signals::new()
         .map_err(|source| ServeError::System { attempt: "waiting for signals", source })?;
-    let engine = open(config, launchers, keys).await?;
+    let engine = open(config, tools, keys).await?;
     opened.send_replace(Some(engine.clone()));
     let endpoint = endpoint::publish(&config.node.state_dir, address)
         .map_err(|source| ServeError::System { attempt: "writing the endpoint file", source })?;
@@ -367,17 +384,13 @@ async fn until_asked(
     Ok((engine, sandboxes))
 }
 
-async fn ending(
-    config: &Config,
-    launchers: Vec<Launcher>,
-    destroy: bool,
-) -> Result<DownReport, ServeError> {
+async fn ending(config: &Config, tools: Tools, destroy: bool) -> Result<DownReport, ServeError> {
     // Nobody calls: there is no server.
     let secret = Secret::generate().map_err(|error| ServeError::System {
         attempt: "asking the kernel for randomness",
         source: io::Error::other(error.to_string()),
     })?;
-    let engine = open(config, launchers, Keys::new(&secret, 0, 1)).await?;
+    let engine = open(config, tools, Keys::new(&secret, 0, 1)).await?;
     let sandboxes = count(&engine).await?;
     let fate = if destroy { ShutdownSandboxes::Destroy } else { ShutdownSandboxes::Stop };
     shut_down(&engine, fate).await?;

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use api::id::ImageRef;
-use jail::{Limits, NodeSpec};
+use jail::{Limits, NodeSpec, Volumes};
 
 /// What an operator decides about the node.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
     /// State directory, name and network.
     pub node: NodeSpec,
+    /// What holds the sandboxes' own files.
+    pub volumes: Volumes,
     /// Image of sandboxes that name none.
     pub default_image: ImageRef,
     /// Limits of sandboxes that ask for none.

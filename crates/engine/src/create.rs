@@ -294,6 +294,7 @@ fn spec(node: &Node, sandbox: &Sandbox) -> JailSpec {
     };
     JailSpec {
         jail: sandbox.jail,
+        volume: Some(sandbox.jail),
         uid_base: node.config.uid_base + sandbox.slot * UIDS_PER_SLOT,
         address,
         limits: sandbox.settings.limits(),

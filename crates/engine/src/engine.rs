@@ -415,10 +415,14 @@ fn lock(path: &Path) -> Result<File, EngineError> {
 
 /// None: it has stopped, or its cgroups cannot be read.
 async fn usage(node: &Node, jail: JailId) -> Option<SandboxUsage> {
-    let name = node.config.node.name.clone();
-    let read = tokio::task::spawn_blocking(move || jail::usage(&name, jail)).await;
-    let jail::Usage { memory_bytes, pids, cpu_ms, oom_kills } = read.ok()?.ok()?;
-    Some(SandboxUsage { memory_bytes, pids, cpu_ms, oom_kills })
+    let spec = node.config.node.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let disk_bytes = jail::volume_bytes(&spec.state_dir, jail).unwrap_or_default();
+        jail::usage(&spec.name, jail).map(|usage| (usage, disk_bytes))
+    });
+    let (usage, disk_bytes) = read.await.ok()?.ok()?;
+    let jail::Usage { memory_bytes, pids, cpu_ms, oom_kills } = usage;
+    Some(SandboxUsage { memory_bytes, pids, cpu_ms, oom_kills, disk_bytes })
 }
 
 #[cfg(test)]

@@ -63,10 +63,9 @@ pub(crate) async fn recover(node: &Arc<Node>, loaded: Loaded) -> Result<(), Engi
         .map_err(|error| error.publish("looking for running sandboxes"))?
         .into_iter()
         .collect();
-    let directories = numbered(&node.config.node.state_dir.join("sandboxes"), |name| {
-        let number = name.parse().ok()?;
-        (JailId(number).to_string() == name).then_some(number)
-    })?;
+    let state_dir = &node.config.node.state_dir;
+    let mut directories = numbered(&state_dir.join("sandboxes"), volume_of)?;
+    directories.extend(numbered(&state_dir.join("volumes"), volume_of)?);
     let sockets = numbered(node.links.run_dir(), link::socket::jail_of)?;
 
     // The highest number in use counts even when the records have been lost.
@@ -98,6 +97,12 @@ pub(crate) async fn recover(node: &Arc<Node>, loaded: Loaded) -> Result<(), Engi
     tracing::info!(sandboxes = count, remains = buried.len(), "recovered");
     bury(node, buried, &jails).await;
     Ok(())
+}
+
+/// The volume whose directory has this name.
+fn volume_of(name: &str) -> Option<u64> {
+    let number = name.parse().ok()?;
+    (JailId(number).to_string() == name).then_some(number)
 }
 
 /// Numbers that `parse` finds in the names of a directory.
@@ -329,13 +334,9 @@ mod tests {
         for name in ["7", "08", "x", "7.tmp", "12"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
-        let parse = |name: &str| {
-            let number: u64 = name.parse().ok()?;
-            (number.to_string() == name).then_some(number)
-        };
-        let mut found = numbered(dir.path(), parse).unwrap();
+        let mut found = numbered(dir.path(), volume_of).unwrap();
         found.sort_unstable();
         assert_eq!(found, [7, 12]);
-        assert!(numbered(&dir.path().join("none"), parse).is_err());
+        assert!(numbered(&dir.path().join("none"), volume_of).is_err());
     }
 }

@@ -8,7 +8,7 @@ use api::{
     limit::{ENV_VAR_BYTES, ENV_VARS, LABEL_BYTES, LABELS},
     sandbox::{CreateSandbox, EffectiveResources, NetworkPolicy},
 };
-use jail::Limits;
+use jail::{Limits, Volumes};
 use serde::{Deserialize, Serialize};
 
 use crate::{EngineError, config::EngineConfig, error};
@@ -21,6 +21,9 @@ const MIN_PIDS: u32 = 8;
 
 /// Least thousandths of a CPU: the kernel's shortest quota (1 ms per 100 ms period).
 const MIN_CPU_MILLIS: u32 = 10;
+
+/// Least bytes of disk: below this not even the file system's own bookkeeping fits.
+const MIN_DISK_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What a sandbox was asked to be, with everything filled in. Does not change during its life.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +67,7 @@ impl Settings {
                 MIN_CPU_MILLIS,
                 most.cpu_millis,
             )?,
+            disk_bytes: disk_bytes(asked.disk_bytes, config)?,
         };
         check_env(&request.env)?;
         check_labels(&request.labels)?;
@@ -98,8 +102,27 @@ impl Settings {
 
     /// The limits for the jail.
     pub(crate) fn limits(&self) -> Limits {
-        let EffectiveResources { memory_bytes, pids, cpu_millis } = self.resources;
-        Limits { memory_bytes, pids, cpu_millis }
+        let EffectiveResources { memory_bytes, pids, cpu_millis, disk_bytes } = self.resources;
+        Limits { memory_bytes, pids, cpu_millis, disk_bytes }
+    }
+}
+
+/// The disk limit; none where the node has no limited volumes.
+///
+/// # Errors
+/// Also for a limit that was asked for and could not be held.
+fn disk_bytes(asked: Option<u64>, config: &EngineConfig) -> Result<Option<u64>, EngineError> {
+    const FIELD: &str = "resources.diskBytes";
+    match (&config.volumes, asked) {
+        (Volumes::Plain(why), Some(_)) => {
+            Err(error::invalid(FIELD, &format!("this node cannot limit {FIELD}: {why}")))
+        }
+        (Volumes::Plain(_), None) => Ok(None),
+        (Volumes::Limited, asked) => {
+            let most = config.max_limits.disk_bytes.unwrap_or(u64::MAX);
+            let bytes = asked.or(config.default_limits.disk_bytes).unwrap_or(most);
+            within(FIELD, bytes, MIN_DISK_BYTES, most).map(Some)
+        }
     }
 }
 
@@ -180,13 +203,15 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn config(state_dir: &std::path::Path) -> EngineConfig {
-        let limits = Limits { memory_bytes: 1 << 30, pids: 100, cpu_millis: 1000 };
+        let disk_bytes = Some(1 << 30);
+        let limits = Limits { memory_bytes: 1 << 30, pids: 100, cpu_millis: 1000, disk_bytes };
         EngineConfig {
             node: NodeSpec {
                 state_dir: state_dir.to_owned(),
                 name: "test".to_owned(),
                 network: None,
             },
+            volumes: Volumes::Limited,
             default_image: "default".parse().unwrap(),
             default_limits: limits,
             max_limits: Limits { pids: 200, ..limits },
@@ -221,6 +246,27 @@ pub(crate) mod tests {
             assert_eq!(error.code, ErrorCode::ValidationFailed);
             assert_eq!(error.details["field"], "resources.pids");
         }
+    }
+
+    #[test]
+    fn a_disk_limit_is_kept_or_refused() {
+        let asking = |disk_bytes| CreateSandbox {
+            resources: Resources { disk_bytes, ..Resources::default() },
+            ..CreateSandbox::default()
+        };
+        for (asked, expected) in [(None, 1 << 30), (Some(16 << 20), 16 << 20)] {
+            let settings = settings(asking(asked)).unwrap();
+            assert_eq!(settings.resources.disk_bytes, Some(expected));
+        }
+        for bad in [0, (16 << 20) - 1, (1 << 30) + 1] {
+            let error = settings(asking(Some(bad))).unwrap_err();
+            assert_eq!(error.details["field"], "resources.diskBytes");
+        }
+        let plain =
+            EngineConfig { volumes: Volumes::Plain("no btrfs".to_owned()), ..config("/".as_ref()) };
+        assert_eq!(Settings::of(asking(None), &plain).unwrap().resources.disk_bytes, None);
+        let error = Settings::of(asking(Some(1 << 30)), &plain).unwrap_err();
+        assert!(error.message.contains("no btrfs"), "{}", error.message);
     }
 
     #[test]

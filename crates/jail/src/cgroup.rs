@@ -507,7 +507,7 @@ mod tests {
         let nodes: Vec<_> =
             node.layout.trees().map(|tree| tree.join(node_dir(&node.name))).collect();
         nodes.iter().for_each(|dir| make_dir(dir).unwrap());
-        let limits = Limits { memory_bytes: 1 << 26, pids: 16, cpu_millis: 1000 };
+        let limits = Limits { memory_bytes: 1 << 26, pids: 16, cpu_millis: 1000, disk_bytes: None };
         node.create(JailId(1), limits, 0x4000_0000).unwrap();
         let mut sleepers = ["agent", "user"].map(|group| {
             let sleeper = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();

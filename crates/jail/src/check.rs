@@ -17,6 +17,9 @@ const LEAST_PIDS: u32 = 8;
 /// Thousandths of a CPU below which the kernel refuses the quota (1 ms per 100 ms).
 const LEAST_CPU_MILLIS: u32 = 10;
 
+/// Bytes of a volume below which not even its own bookkeeping fits.
+const LEAST_DISK_BYTES: u64 = 16 * 1024 * 1024;
+
 /// Jail numbers that fit a link's name: six digits of base 36.
 const MOST_JAILS: u64 = 36_u64.pow(6);
 
@@ -40,6 +43,9 @@ pub(crate) fn check(spec: &JailSpec, layers: usize, node: &NodeSpec) -> Result<(
     }
     if spec.limits.cpu_millis < LEAST_CPU_MILLIS {
         return refuse(format!("the CPU limit is below {LEAST_CPU_MILLIS} thousandths"));
+    }
+    if spec.limits.disk_bytes.is_some_and(|bytes| bytes < LEAST_DISK_BYTES) {
+        return refuse(format!("the disk limit is below {LEAST_DISK_BYTES} bytes"));
     }
     if layers == 0 {
         return refuse("an image has at least one layer".to_owned());
@@ -85,9 +91,15 @@ mod tests {
     fn good() -> JailSpec {
         JailSpec {
             jail: JailId(1),
+            volume: Some(JailId(1)),
             uid_base: 65_536 * 7,
             address: Some(Ipv4Addr::new(10, 213, 0, 2)),
-            limits: Limits { memory_bytes: 1 << 30, pids: 64, cpu_millis: 1000 },
+            limits: Limits {
+                memory_bytes: 1 << 30,
+                pids: 64,
+                cpu_millis: 1000,
+                disk_bytes: Some(1 << 30),
+            },
             hostname: Hostname::of("a"),
             binds: vec![Bind { target: "usr".into() }],
         }
@@ -101,13 +113,14 @@ mod tests {
     #[test]
     fn each_fault_is_refused() {
         type Spoil = fn(&mut JailSpec);
-        let cases: [(&str, Spoil); 10] = [
+        let cases: [(&str, Spoil); 11] = [
             ("uid zero", |s| s.uid_base = 0),
             ("uid unaligned", |s| s.uid_base = 65_537),
             ("uid at the end", |s| s.uid_base = 0xFFFF_0000),
             ("memory", |s| s.limits.memory_bytes = 1),
             ("pids", |s| s.limits.pids = 0),
             ("cpu", |s| s.limits.cpu_millis = 0),
+            ("disk", |s| s.limits.disk_bytes = Some(1)),
             ("jail number", |s| s.jail = JailId(u64::MAX)),
             ("foreign address", |s| s.address = Some(Ipv4Addr::LOCALHOST)),
             ("gateway's address", |s| s.address = Some(Ipv4Addr::new(10, 213, 0, 1))),

@@ -16,6 +16,7 @@ use std::{
 
 use sys::{
     SysError,
+    file::{self, How},
     namespace::Namespaces,
     process::{Fork, Strings},
     signal,
@@ -24,6 +25,7 @@ use sys::{
 use crate::cgroup;
 
 pub(crate) mod channel;
+mod counters;
 mod credentials;
 mod descriptors;
 mod limits;
@@ -80,6 +82,9 @@ fn first_steps(plan: &Plan<'_>, channel: &Channel) -> Result<(), Failure> {
     // Through the host's /proc, which shows the writer's network namespace; before the link is
     // made, because a link takes some of its settings when it is made.
     network::set()?;
+    // Through the host's /proc as well, and behind the namespaces, of which there are no more
+    // from here on.
+    counters::set()?;
     // Process ids and clocks change for children only; the child is the launcher's child too.
     let agent_group = plan.cgroups.agent.as_ref().map(AsFd::as_fd);
     match in_step("fork", sys::process::fork(agent_group, true))? {
@@ -121,6 +126,12 @@ fn second_steps(plan: &Plan<'_>, channel: &Channel) -> Result<(), Failure> {
 /// Names the step of a failure.
 fn in_step<T>(step: &'static str, result: Result<T, SysError>) -> Result<T, Failure> {
     result.map_err(|error| (step, error))
+}
+
+/// Writes a setting of `/proc/sys`.
+fn write_setting(path: &CStr, value: &[u8]) -> Result<(), SysError> {
+    let setting = file::open(file::cwd(), path, How::new(file::O_WRONLY))?;
+    file::write_all(setting.as_fd(), value)
 }
 
 /// Mounts that came from the launcher: root, `/dev`, binds.

@@ -88,7 +88,7 @@ fn build(
     let user = write_maps(first.pid, spec.uid_base)?;
     entry.tell(channel::MAPS, &[])?;
     // Made while the first process makes its namespaces.
-    let mounts: JailMounts = server.files.mounts(spec.jail, spec.uid_base, user.as_fd(), trees)?;
+    let mounts: JailMounts = server.files.mounts(spec, user.as_fd(), trees)?;
 
     let pid = entry.hear(channel::PID)?;
     let pidfd = pidfd::open(pid).in_step("agent")?;

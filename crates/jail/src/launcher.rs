@@ -12,6 +12,7 @@ use sys::{memfd, poll, socket};
 use crate::{
     error::{InStep, JailError},
     spec::{JailId, JailSpec, NodeSpec},
+    volume::Volumes,
     wire::{JAILS_PER_REPLY, MESSAGE_BYTES, Reply, Request},
 };
 
@@ -109,11 +110,10 @@ impl Launcher {
 
     /// Builds a jail and execs the agent in it. The agent's socket accepts connections at return.
     ///
-    /// The jail's directory `sandboxes/N` is made when missing; an existing one is used with the
-    /// files it has, so launching again after a [`Launcher::kill`] continues with the same files.
+    /// The jail's volume is made when missing; an existing one is used with the files it has, so launching again after a [`Launcher::kill`] continues with the same files.
     ///
     /// # Errors
-    /// [`JailError::Step`]; nothing is left behind but the jail's directory.
+    /// [`JailError::Step`]; nothing is left behind but the jail's volume.
     pub fn launch(
         &mut self,
         spec: &JailSpec,
@@ -170,8 +170,8 @@ impl Launcher {
         self.ask_done(&Request::Reclaim(jail))
     }
 
-    /// Removes the jail's directory, whatever is in it. Slow for large trees: call it on a
-    /// launcher that no creation waits for. Safe to repeat.
+    /// Removes the volume with the jail's number, whatever is in it. Slow for large trees: call it on
+    /// a launcher that no creation waits for. Safe to repeat.
     ///
     /// # Errors
     /// [`JailError::Step`] when something cannot be removed.
@@ -208,6 +208,18 @@ impl Launcher {
     /// When `nft` is missing or refuses the rules.
     pub fn set_up_network(&mut self) -> Result<(), JailError> {
         self.ask_done(&Request::SetUpNetwork)
+    }
+
+    /// Makes the file system of the node's volumes exist and be mounted, if the machine allows it.
+    /// Safe to repeat. This process, and so its launchers, must have [`crate::own_mounts`].
+    ///
+    /// # Errors
+    /// When the node has volumes already and their file system cannot be mounted.
+    pub fn set_up_volumes(&mut self) -> Result<Volumes, JailError> {
+        match self.ask(&Request::SetUpVolumes, &[])?.0 {
+            Reply::Volumes(volumes) => Ok(volumes),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Removes what [`Launcher::set_up_network`] made, and the node's cgroup directories, which

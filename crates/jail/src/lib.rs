@@ -28,6 +28,8 @@ mod rootfs;
 mod server;
 pub mod spec;
 mod start_time;
+mod tool;
+mod volume;
 mod wire;
 
 pub use cgroup::{Usage, is_frozen, usage};
@@ -36,3 +38,4 @@ pub use launcher::{JailFiles, Launched, Launcher, sealed_program};
 pub use server::launcher_main;
 pub use spec::{Bind, Hostname, JailId, JailSpec, Limits, NodeNetwork, NodeSpec};
 pub use start_time::start_time;
+pub use volume::{Volumes, own_mounts, volume_bytes};

@@ -15,16 +15,16 @@ use std::{
     net::Ipv4Addr,
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
-    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use sys::{SysError, netlink, signal};
+use sys::{SysError, netlink};
 
 use crate::{
     error::{InStep, JailError},
     spec::{JailId, NodeNetwork, NodeSpec},
+    tool,
 };
 
 pub(crate) mod message;
@@ -212,35 +212,7 @@ fn set_forwarding(value: &str) -> Result<(), JailError> {
 
 /// Has `nft` carry out `script` as one transaction.
 fn nft(script: &str) -> Result<(), JailError> {
-    // The launcher lets the kernel reap its children; this one is waited for.
-    signal::default_action(signal::SIGCHLD).in_step(STEP)?;
-    let result = run_nft(script);
-    signal::ignore_children().in_step(STEP)?;
-    result
-}
-
-fn run_nft(script: &str) -> Result<(), JailError> {
-    let failed = |call: &str, error: &io::Error| JailError::io(STEP, format!("nft: {call}"), error);
-    let mut child = Command::new("nft")
-        .args(["-f", "-"])
-        .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| failed("start (is the package nftables installed?)", &error))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        io::Write::write_all(&mut stdin, script.as_bytes())
-            .map_err(|error| failed("send the rules", &error))?;
-    }
-    let output = child.wait_with_output().map_err(|error| failed("wait", &error))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    let complaint = complaint.lines().next().unwrap_or("no reason given").to_owned();
-    Err(failed(&complaint, &io::ErrorKind::InvalidInput.into()))
+    tool::run(STEP, ("nft", "nftables"), &["-f", "-"], script)
 }
 
 #[cfg(test)]

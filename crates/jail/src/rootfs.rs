@@ -5,7 +5,7 @@ use std::{
     ffi::{CStr, CString},
     fs,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use sys::{
@@ -17,7 +17,8 @@ use sys::{
 
 use crate::{
     error::{InStep, JailError},
-    spec::{JailId, NodeSpec},
+    spec::{JailSpec, NodeSpec},
+    volume::{NodeVolumes, make_dirs},
 };
 
 const STEP: &str = "rootfs";
@@ -60,7 +61,7 @@ const DIRECTORIES: [(&str, u32); 8] = [
 /// The node's directories.
 #[derive(Debug)]
 pub(crate) struct NodeFiles {
-    sandboxes: PathBuf,
+    pub(crate) volumes: NodeVolumes,
     /// The layer above every image: mount points, and `/etc` files that depend on the node.
     site: OwnedFd,
 }
@@ -83,9 +84,8 @@ pub(crate) struct JailMounts {
 impl NodeFiles {
     /// Makes the node's directories.
     pub(crate) fn open(node: &NodeSpec) -> Result<Self, JailError> {
-        let sandboxes = node.state_dir.join("sandboxes");
+        let volumes = NodeVolumes::open(node)?;
         let site = node.state_dir.join("site");
-        make_dirs(&sandboxes)?;
         for (name, mode) in DIRECTORIES {
             let dir = site.join(name);
             make_dirs(&dir)?;
@@ -98,29 +98,21 @@ impl NodeFiles {
         write_site_file(&site, "etc/resolv.conf", &resolver.unwrap_or_default())?;
         let site = fs::File::open(&site)
             .map_err(|error| JailError::io(STEP, format!("open {}", site.display()), &error))?;
-        Ok(Self { sandboxes, site: site.into() })
+        Ok(Self { volumes, site: site.into() })
     }
 
-    /// The directory of jail `jail`.
-    pub(crate) fn jail_dir(&self, jail: JailId) -> PathBuf {
-        self.sandboxes.join(jail.to_string())
-    }
-
-    /// Makes the mounts of jail `jail`. `layers` are directories, topmost first; `user` is the
-    /// jail's user namespace, whose id 0 is `uid_base` on the host.
+    /// Makes the mounts of the jail of `spec`. `layers` are directories, topmost first; `user` is
+    /// the jail's user namespace, whose id 0 is the spec's `uid_base` on the host.
     pub(crate) fn mounts(
         &self,
-        jail: JailId,
-        uid_base: u32,
+        spec: &JailSpec,
         user: BorrowedFd<'_>,
         (layers, binds): (&[OwnedFd], &[OwnedFd]),
     ) -> Result<JailMounts, JailError> {
-        let dir = self.jail_dir(jail);
-        for part in ["upper", "work"] {
-            make_dirs(&dir.join(part))?;
-        }
-        let own = fs::File::open(&dir)
-            .map_err(|error| JailError::io(STEP, format!("open {}", dir.display()), &error))?;
+        let own = match spec.volume {
+            Some(volume) => self.volumes.open_or_make(volume, spec.limits.disk_bytes)?,
+            None => self.volumes.open_or_make_plain(spec.jail)?,
+        };
         let mapped = |fd: BorrowedFd<'_>| map_tree(fd, user, MountFlags::NONE).in_step(STEP);
         let own = mapped(own.as_fd())?;
         let mut lower = vec![mapped(self.site.as_fd())?];
@@ -130,23 +122,13 @@ impl NodeFiles {
         let bind_flags = MountFlags::READ_ONLY.and(MountFlags::NO_SUID).and(MountFlags::NO_DEVICES);
         let binds = binds.iter().map(|tree| map_tree(tree.as_fd(), user, bind_flags));
         let binds = binds.collect::<Result<_, _>>().in_step("bind")?;
-        let identity = FileIdentity::assume(uid_base).in_step(STEP)?;
+        let identity = FileIdentity::assume(spec.uid_base).in_step(STEP)?;
         let root = overlay(&own, &lower).in_step(STEP);
         let dev = device_directory().in_step("dev");
         identity.resume().in_step(STEP)?;
         lower.push(own);
         Ok(JailMounts { root: root?, dev: dev?, binds, spent: lower })
     }
-}
-
-/// Makes a directory and its parents, with mode 755 whatever the file mode mask.
-fn make_dirs(path: &Path) -> Result<(), JailError> {
-    let mut builder = fs::DirBuilder::new();
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o755);
-    builder
-        .recursive(true)
-        .create(path)
-        .map_err(|error| JailError::io(STEP, format!("mkdir {}", path.display()), &error))
 }
 
 /// Writes a file of the site layer, unless it is as it should be: running sandboxes see it.

@@ -24,7 +24,7 @@ use crate::{
     launch,
     launcher::Launched,
     network::HostNetwork,
-    policy, remove,
+    policy,
     rootfs::NodeFiles,
     spec::{JailId, NodeNetwork, NodeSpec},
     wire::{JAILS_PER_REPLY, MESSAGE_BYTES, Reply, Request},
@@ -154,6 +154,9 @@ impl Server {
                 return Ok(Reply::Jails(self.cgroups.jails(from, JAILS_PER_REPLY)?).into());
             }
             Request::SetUpNetwork => self.network.as_ref().map_or(Ok(()), HostNetwork::set_up)?,
+            Request::SetUpVolumes => {
+                return Ok(Reply::Volumes(self.files.volumes.set_up()?).into());
+            }
             Request::TearDown => {
                 // Refused while a jail is left: the rules must outlive every link.
                 self.cgroups.remove_node()?;
@@ -166,9 +169,7 @@ impl Server {
     fn remove_files(&self, jail: JailId) -> Result<(), JailError> {
         // The tree is taken apart by name: nobody may be there to change names meanwhile.
         self.cgroups.destroy(jail)?;
-        let dir = self.files.jail_dir(jail);
-        remove::remove_tree(&dir)
-            .map_err(|error| JailError::io("remove files", dir.display().to_string(), &error))
+        self.files.volumes.remove(jail)
     }
 }
 

@@ -68,6 +68,9 @@ impl NodeNetwork {
 pub struct JailSpec {
     /// Its name.
     pub jail: JailId,
+    /// The volume of its own files, made when it is not there. None: a plain directory with the
+    /// jail's number, without a limit, whose files are taken by renaming it.
+    pub volume: Option<JailId>,
     /// First of its 65,536 host user and group ids; a multiple of 65,536.
     pub uid_base: u32,
     /// Its address on the node's network; none for a jail with loopback only.
@@ -81,7 +84,7 @@ pub struct JailSpec {
     pub binds: Vec<Bind>,
 }
 
-/// What a jail may use, enforced by its cgroups.
+/// What a jail may use, enforced by its cgroups and its volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of memory for user code; no swap beyond it.
@@ -90,6 +93,8 @@ pub struct Limits {
     pub pids: u32,
     /// Thousandths of a CPU.
     pub cpu_millis: u32,
+    /// Bytes on disk of its own files; none where nothing limits them.
+    pub disk_bytes: Option<u64>,
 }
 
 /// A read-only bind of a host tree.

@@ -13,6 +13,7 @@ use std::net::Ipv4Addr;
 use crate::{
     error::JailError,
     spec::{Bind, Hostname, JailId, JailSpec, Limits},
+    volume::Volumes,
 };
 
 /// Bytes of one message at most. A spec with its binds takes a few hundred.
@@ -38,6 +39,8 @@ pub(crate) enum Request {
     Jails(JailId),
     /// Make the node's network exist.
     SetUpNetwork,
+    /// Make the node's volumes exist.
+    SetUpVolumes,
     /// Remove the network and the node's cgroups.
     TearDown,
     /// Stop its processes where they are.
@@ -62,6 +65,8 @@ pub(crate) enum Reply {
     },
     /// Jails and their agents' process ids, 0 for one that is dead; ordered by number.
     Jails(Vec<(JailId, i32)>),
+    /// What the node's volumes are.
+    Volumes(Volumes),
     /// It did not work.
     Failed(JailError),
 }
@@ -74,11 +79,13 @@ impl Request {
             Self::Launch(spec) => {
                 w.u8(0);
                 w.u64(spec.jail.0);
+                w.u64(spec.volume.map_or(0, |volume| volume.0));
                 w.u32(spec.uid_base);
                 w.u32(spec.address.map_or(0, Ipv4Addr::to_bits));
                 w.u64(spec.limits.memory_bytes);
                 w.u32(spec.limits.pids);
                 w.u32(spec.limits.cpu_millis);
+                w.u64(spec.limits.disk_bytes.unwrap_or(0));
                 w.text(spec.hostname.as_str());
                 w.u8(u8::try_from(spec.binds.len()).unwrap_or(u8::MAX));
                 spec.binds.iter().for_each(|bind| w.text(&bind.target));
@@ -90,7 +97,8 @@ impl Request {
             Self::TearDown => w.u8(5),
             Self::Freeze(jail) => w.kind_and_jail(6, *jail),
             Self::Thaw(jail) => w.kind_and_jail(7, *jail),
-            Self::Reclaim(jail) => w.kind_and_jail(8, *jail),
+            Self::SetUpVolumes => w.u8(8),
+            Self::Reclaim(jail) => w.kind_and_jail(20, *jail),
         }
         w.0
     }
@@ -107,7 +115,8 @@ impl Request {
             5 => Self::TearDown,
             6 => Self::Freeze(JailId(r.u64()?)),
             7 => Self::Thaw(JailId(r.u64()?)),
-            8 => Self::Reclaim(JailId(r.u64()?)),
+            8 => Self::SetUpVolumes,
+            20 => Self::Reclaim(JailId(r.u64()?)),
             _ => return Err(Malformed),
         };
         r.end(request)
@@ -151,6 +160,11 @@ impl Reply {
                 w.u8(6);
                 w.text(why);
             }
+            Self::Volumes(Volumes::Limited) => w.u8(7),
+            Self::Volumes(Volumes::Plain(why)) => {
+                w.u8(8);
+                w.text(why);
+            }
         }
         w.0
     }
@@ -174,6 +188,8 @@ impl Reply {
             4 => Self::Failed(JailError::Refused(r.text()?)),
             5 => Self::Failed(JailError::Lost(r.text()?)),
             6 => Self::Failed(JailError::Entry(r.text()?)),
+            7 => Self::Volumes(Volumes::Limited),
+            8 => Self::Volumes(Volumes::Plain(r.text()?)),
             _ => return Err(Malformed),
         };
         r.end(reply)
@@ -244,12 +260,14 @@ impl Reader<'_> {
     fn spec(&mut self) -> Result<JailSpec, Malformed> {
         Ok(JailSpec {
             jail: JailId(self.u64()?),
+            volume: Some(self.u64()?).filter(|number| *number != 0).map(JailId),
             uid_base: self.u32()?,
             address: Some(self.u32()?).filter(|bits| *bits != 0).map(Ipv4Addr::from_bits),
             limits: Limits {
                 memory_bytes: self.u64()?,
                 pids: self.u32()?,
                 cpu_millis: self.u32()?,
+                disk_bytes: Some(self.u64()?).filter(|bytes| *bytes != 0),
             },
             hostname: Hostname::parse(&self.text()?).ok_or(Malformed)?,
             binds: (0..self.u8()?)
@@ -272,9 +290,15 @@ mod tests {
         vec![
             Request::Launch(JailSpec {
                 jail: JailId(7),
+                volume: Some(JailId(9)),
                 uid_base: 65_536,
                 address: Some(Ipv4Addr::new(10, 0, 0, 2)),
-                limits: Limits { memory_bytes: 1 << 40, pids: 9, cpu_millis: 1500 },
+                limits: Limits {
+                    memory_bytes: 1 << 40,
+                    pids: 9,
+                    cpu_millis: 1500,
+                    disk_bytes: Some(5),
+                },
                 hostname: Hostname::of("x"),
                 binds: vec![Bind { target: "usr".into() }, Bind { target: "opt/a".into() }],
             }),
@@ -282,6 +306,7 @@ mod tests {
             Request::RemoveFiles(JailId(0)),
             Request::Jails(JailId(5)),
             Request::SetUpNetwork,
+            Request::SetUpVolumes,
             Request::TearDown,
             Request::Freeze(JailId(8)),
             Request::Thaw(JailId(9)),
@@ -298,6 +323,8 @@ mod tests {
             Reply::Failed(JailError::Refused("c".into())),
             Reply::Failed(JailError::Lost("d".into())),
             Reply::Failed(JailError::Entry("e".into())),
+            Reply::Volumes(Volumes::Limited),
+            Reply::Volumes(Volumes::Plain("f".into())),
         ]
     }
 

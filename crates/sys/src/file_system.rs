@@ -30,6 +30,12 @@ impl FileSystem {
         self.magic == libc::PROC_SUPER_MAGIC.cast_unsigned()
     }
 
+    /// True for btrfs.
+    #[must_use]
+    pub fn is_btrfs(&self) -> bool {
+        self.magic == libc::BTRFS_SUPER_MAGIC.cast_unsigned()
+    }
+
     /// True when an unprivileged process can get no block, or nobody an inode.
     #[must_use]
     pub fn is_full(&self) -> bool {

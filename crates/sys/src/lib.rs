@@ -9,6 +9,7 @@
 #![warn(missing_docs)]
 #![expect(unsafe_code, reason = "the only crate that calls the kernel")]
 
+pub mod btrfs;
 pub mod credentials;
 pub mod error;
 pub mod fd;
@@ -16,6 +17,7 @@ pub mod file;
 pub mod file_system;
 pub mod inotify;
 pub mod limits;
+pub mod loop_device;
 pub mod malloc;
 pub mod memfd;
 pub mod mount;
@@ -39,6 +41,6 @@ pub mod errno {
     pub use libc::{
         E2BIG, EACCES, EAGAIN, EBADF, EBUSY, ECHILD, EDQUOT, EEXIST, EINVAL, EIO, EISDIR, ELOOP,
         EMFILE, ENAMETOOLONG, ENFILE, ENOBUFS, ENODEV, ENOENT, ENOEXEC, ENOMEM, ENOSPC, ENOSYS,
-        ENOTDIR, ENOTEMPTY, ENXIO, EPERM, EROFS, ESRCH, ETXTBSY, EXDEV,
+        ENOTDIR, ENOTEMPTY, ENOTTY, ENXIO, EPERM, EROFS, ESRCH, ETXTBSY, EXDEV,
     };
 }

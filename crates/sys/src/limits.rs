@@ -9,6 +9,12 @@ pub enum Limit {
     CoreBytes,
     /// Open descriptors.
     OpenFiles,
+    /// Signals and POSIX timers that wait, of all processes of the user.
+    PendingSignals,
+    /// Bytes locked into memory.
+    LockedBytes,
+    /// Bytes of POSIX message queues of the user.
+    QueueBytes,
 }
 
 /// Lowers (or, below the hard limit, sets) both the soft and the hard value. A value over the
@@ -21,6 +27,9 @@ pub fn set_limit(limit: Limit, value: u64) -> Result<(), SysError> {
     let resource = match limit {
         Limit::CoreBytes => libc::RLIMIT_CORE,
         Limit::OpenFiles => libc::RLIMIT_NOFILE,
+        Limit::PendingSignals => libc::RLIMIT_SIGPENDING,
+        Limit::LockedBytes => libc::RLIMIT_MEMLOCK,
+        Limit::QueueBytes => libc::RLIMIT_MSGQUEUE,
     };
     let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `now` is a valid rlimit for the kernel to write.

@@ -25,6 +25,8 @@ impl MountFlags {
     pub const NO_DEVICES: Self = Self(0x4);
     /// Programs do not execute.
     pub const NO_EXEC: Self = Self(0x8);
+    /// Reading a file is not written down in it.
+    pub const NO_ACCESS_TIMES: Self = Self(0x10);
 
     /// Both.
     #[must_use]
@@ -157,6 +159,16 @@ pub fn map_ids(mount: BorrowedFd<'_>, user: BorrowedFd<'_>) -> Result<(), SysErr
 pub fn make_private(root: BorrowedFd<'_>) -> Result<(), SysError> {
     let attributes =
         MountAttributes { propagation: libc::MS_PRIVATE, ..MountAttributes::default() };
+    set_attributes(root, &attributes, true)
+}
+
+/// Keeps the mounts of this namespace from being propagated to others; what others mount and
+/// unmount still comes here.
+///
+/// # Errors
+/// As `mount_setattr(2)`.
+pub fn make_dependent(root: BorrowedFd<'_>) -> Result<(), SysError> {
+    let attributes = MountAttributes { propagation: libc::MS_SLAVE, ..MountAttributes::default() };
     set_attributes(root, &attributes, true)
 }
 

@@ -11,6 +11,8 @@ pub struct Namespaces(libc::c_int);
 impl Namespaces {
     /// User and group ids, and the owner of all others.
     pub const USER: Self = Self(libc::CLONE_NEWUSER);
+    /// Mounts.
+    pub const MOUNT: Self = Self(libc::CLONE_NEWNS);
     /// Mounts, cgroup root, host name, System V IPC and message queues, network, process ids and
     /// clocks. The last two take effect for children only.
     pub const ALL_BUT_USER: Self = Self(

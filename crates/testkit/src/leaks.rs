@@ -22,6 +22,8 @@ pub struct Leaks {
     launchers: usize,
     loop_devices: BTreeSet<String>,
     network_namespaces: BTreeSet<String>,
+    /// As the server sees them: the mount of what is below `volumes` is its own.
+    volumes: BTreeSet<String>,
     files: BTreeSet<String>,
 }
 
@@ -35,7 +37,8 @@ impl Leaks {
             cgroups: cgroups(&format!("sandbar-{name}")),
             links: names_in("/sys/class/net", |link| link.starts_with(&format!("{name}-"))),
             tables: tables(&format!("sandbar_{name}")),
-            launchers: launchers(&state),
+            launchers: launchers(&state).len(),
+            volumes: volumes(state_dir, &launchers(&state)),
             loop_devices: loop_devices(&state),
             // Those named so are other tests' own.
             network_namespaces: names_in("/run/netns", |name| !name.starts_with("test-")),
@@ -103,12 +106,23 @@ fn tables(name: &str) -> BTreeSet<String> {
     text.lines().filter(|line| line.ends_with(name)).map(str::to_owned).collect()
 }
 
-/// How many launchers of this state directory run.
-fn launchers(state: &str) -> usize {
+/// Process ids of the launchers of this state directory.
+fn launchers(state: &str) -> Vec<String> {
     let pids = names_in("/proc", |name| name.parse::<u32>().is_ok());
-    let lines = pids.iter().filter_map(|pid| fs::read(format!("/proc/{pid}/cmdline")).ok());
-    let lines = lines.map(|line| String::from_utf8_lossy(&line).into_owned());
-    lines.filter(|line| line.contains("__launcher") && line.contains(state)).count()
+    let is_one = |pid: &String| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line);
+        line.contains("__launcher") && line.contains(state)
+    };
+    pids.into_iter().filter(is_one).collect()
+}
+
+/// The volumes there are, in the mount namespace of the launchers; none without a launcher.
+fn volumes(state_dir: &Path, launchers: &[String]) -> BTreeSet<String> {
+    let Some(launcher) = launchers.first() else { return BTreeSet::new() };
+    let inside = state_dir.join("volumes");
+    let inside = inside.strip_prefix("/").unwrap_or(&inside);
+    names_in(Path::new(&format!("/proc/{launcher}/root")).join(inside), |_| true)
 }
 
 fn loop_devices(state: &str) -> BTreeSet<String> {

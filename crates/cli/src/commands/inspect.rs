@@ -59,11 +59,13 @@ fn page(sandbox: &Sandbox, now: SystemTime) -> String {
             line("pids", &format!("{} of {pids}", usage.pids));
             line("cpu", &format!("{} ms used, {cpus} CPUs at most", usage.cpu_ms));
             line("oom kills", &usage.oom_kills.to_string());
+            line("disk", &disk(limits.disk_bytes, usage.disk_bytes));
         }
         None => {
             line("memory", &format!("{memory} at most"));
             line("pids", &format!("{pids} at most"));
             line("cpu", &format!("{cpus} CPUs at most"));
+            line("disk", &disk(limits.disk_bytes, None));
         }
     }
     for (name, value) in &sandbox.labels {
@@ -80,6 +82,15 @@ fn page(sandbox: &Sandbox, now: SystemTime) -> String {
     page
 }
 
+/// What its own files may take, and what they take.
+fn disk(limit: Option<u64>, used: Option<u64>) -> String {
+    match (limit.map(format_bytes), used.map(format_bytes)) {
+        (Some(limit), Some(used)) => format!("{used} of {limit}"),
+        (Some(limit), None) => format!("{limit} at most"),
+        (None, _) => "not limited on this node; `sandbar doctor` says why".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,8 +100,8 @@ mod tests {
         let sandbox: Sandbox = serde_json::from_value(serde_json::json!({
             "id": "a", "state": "running", "image": "default", "network": "none",
             "env": {"A": "b\n\u{1b}c"}, "labels": {}, "createdAtMs": 0,
-            "resources": {"memoryBytes": 1 << 30, "pids": 100, "cpuMillis": 1500},
-            "usage": {"memoryBytes": 2 << 20, "pids": 3, "cpuMs": 7, "oomKills": 0}
+            "resources": {"memoryBytes": 1 << 30, "pids": 100, "cpuMillis": 1500, "diskBytes": 1 << 30},
+            "usage": {"memoryBytes": 2 << 20, "pids": 3, "cpuMs": 7, "oomKills": 0, "diskBytes": 1 << 20}
         }))
         .unwrap();
         let page = page(&sandbox, SystemTime::UNIX_EPOCH);
@@ -98,6 +109,7 @@ mod tests {
             "memory    2.0 MiB of 1.0 GiB",
             "pids      3 of 100",
             "cpu       7 ms used, 1.5 CPUs at most",
+            "disk      1.0 MiB of 1.0 GiB",
             "env       A=b\\n\\u{1b}c",
         ] {
             assert!(page.lines().any(|found| found == line), "{line:?} in\n{page}");

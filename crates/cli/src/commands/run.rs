@@ -45,6 +45,9 @@ pub(crate) struct Arguments {
     /// CPUs it may use (2, 0.5).
     #[arg(long, value_name = "N", value_parser = parse_cpus)]
     cpus: Option<u32>,
+    /// Disk space its own files may take (512MiB, 8GiB).
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    disk: Option<u64>,
     #[command(flatten)]
     pub(crate) exec: ExecArguments,
 }
@@ -107,6 +110,7 @@ impl Arguments {
                 memory_bytes: self.memory,
                 pids: self.pids,
                 cpu_millis: self.cpus,
+                disk_bytes: self.disk,
             },
             network: match self.network {
                 Network::Internet => NetworkPolicy::Internet,

@@ -13,6 +13,10 @@ const DEFAULT_MEMORY: u64 = 2 << 30;
 const DEFAULT_PIDS: u32 = 1024;
 /// One for the program and one for what it starts. A ceiling, not a share: idle CPUs cost nothing.
 const DEFAULT_CPU_MILLIS: u32 = 2000;
+/// A large project with its dependencies. Only what is written is taken from the disk.
+const DEFAULT_DISK: u64 = 8 << 30;
+/// More than one sandbox should need, less than most disks have.
+const DEFAULT_MAX_DISK: u64 = 64 << 30;
 /// A quarter of the kernel's usual `pid_max` of one machine.
 const DEFAULT_MAX_PIDS: u32 = 8192;
 
@@ -21,6 +25,9 @@ const LEAST_MEMORY: u64 = 16 << 20;
 const LEAST_PIDS: u32 = 8;
 /// 1 ms in the 100 ms period of the CPU controller: the least the kernel takes.
 const LEAST_CPU_MILLIS: u32 = 10;
+/// Below this the file system's own bookkeeping does not fit.
+const LEAST_DISK: u64 = 16 << 20;
+const MOST_DISK: u64 = 1 << 60;
 const MOST_MEMORY: u64 = 1 << 50;
 const MOST_PIDS: u32 = 1 << 22;
 const MOST_CPU_MILLIS: u32 = 4096 * 1000;
@@ -43,18 +50,21 @@ impl LimitsConfig {
             memory_bytes: machine_memory().max(DEFAULT_MEMORY),
             pids: DEFAULT_MAX_PIDS,
             cpu_millis: machine_cpus().max(DEFAULT_CPU_MILLIS),
+            disk_bytes: Some(DEFAULT_MAX_DISK),
         };
         let max = read(reader, MAX, machine);
         let product = jail::Limits {
             memory_bytes: DEFAULT_MEMORY.min(max.memory_bytes),
             pids: DEFAULT_PIDS.min(max.pids),
             cpu_millis: DEFAULT_CPU_MILLIS.min(max.cpu_millis),
+            disk_bytes: max.disk_bytes.map(|most| DEFAULT_DISK.min(most)),
         };
         let default = read(reader, DEFAULT, product);
         for (name, ceiling, is_over) in [
             (DEFAULT[0], MAX[0], default.memory_bytes > max.memory_bytes),
             (DEFAULT[1], MAX[1], default.pids > max.pids),
             (DEFAULT[2], MAX[2], default.cpu_millis > max.cpu_millis),
+            (DEFAULT[3], MAX[3], default.disk_bytes > max.disk_bytes),
         ] {
             if is_over {
                 reader
@@ -65,11 +75,13 @@ impl LimitsConfig {
     }
 }
 
-const DEFAULT: [&str; 3] = ["limits.default.memory", "limits.default.pids", "limits.default.cpus"];
-const MAX: [&str; 3] = ["limits.max.memory", "limits.max.pids", "limits.max.cpus"];
+const DEFAULT: [&str; 4] =
+    ["limits.default.memory", "limits.default.pids", "limits.default.cpus", "limits.default.disk"];
+const MAX: [&str; 4] =
+    ["limits.max.memory", "limits.max.pids", "limits.max.cpus", "limits.max.disk"];
 
-fn read(reader: &mut Reader, names: [&'static str; 3], otherwise: jail::Limits) -> jail::Limits {
-    let [memory, pids, cpus] = names;
+fn read(reader: &mut Reader, names: [&'static str; 4], otherwise: jail::Limits) -> jail::Limits {
+    let [memory, pids, cpus, disk] = names;
     jail::Limits {
         memory_bytes: reader.read(
             memory,
@@ -89,6 +101,12 @@ fn read(reader: &mut Reader, names: [&'static str; 3], otherwise: jail::Limits) 
             |raw| value::cpus(raw, &(LEAST_CPU_MILLIS..=MOST_CPU_MILLIS)),
             show_cpus,
         ),
+        disk_bytes: Some(reader.read(
+            disk,
+            otherwise.disk_bytes.unwrap_or(DEFAULT_DISK),
+            |raw| value::size(raw, &(LEAST_DISK..=MOST_DISK)),
+            show_size,
+        )),
     }
 }
 

@@ -122,6 +122,8 @@ async fn in_guest(
 fn spec(node: &Node, guest: &Guest) -> JailSpec {
     JailSpec {
         jail: guest.jail,
+        // Its upper layer is renamed into the store.
+        volume: None,
         uid_base: node.config.uid_base + guest.slot * UIDS_PER_SLOT,
         address: node.config.node.network.and_then(|network| network.address(guest.slot)),
         limits: node.config.max_limits,

@@ -1,14 +1,10 @@
 //! Step: the jail's side of its network. *After fork.*
 
-use std::{ffi::CStr, os::fd::AsFd};
+use std::ffi::CStr;
 
-use sys::{
-    SysError, errno,
-    file::{self, How},
-    netlink,
-};
+use sys::{errno, netlink};
 
-use super::{Failure, Plan, in_step};
+use super::{Failure, Plan, in_step, write_setting};
 use crate::network::exchange;
 
 /// Settings of the jail's own network namespace, with the reason for each.
@@ -25,7 +21,7 @@ const SETTINGS: [(&CStr, &[u8]); 3] = [
 /// Writes the settings.
 pub(super) fn set() -> Result<(), Failure> {
     for (path, value) in SETTINGS {
-        match write(path, value) {
+        match write_setting(path, value) {
             Err(error) if error.errno == errno::ENOENT => {}
             other => in_step(STEP, other)?,
         }
@@ -41,8 +37,3 @@ pub(super) fn configure(plan: &Plan<'_>) -> Result<(), Failure> {
 }
 
 const STEP: &str = "network";
-
-fn write(path: &CStr, value: &[u8]) -> Result<(), SysError> {
-    let setting = file::open(file::cwd(), path, How::new(file::O_WRONLY))?;
-    file::write_all(setting.as_fd(), value)
-}

@@ -15,7 +15,7 @@ use sys::{
 use super::{Failure, Mounts, Plan, in_step};
 
 /// Files of `/proc` that tell about the host or steer it: they read as empty.
-const MASKED_FILES: [&CStr; 28] = [
+const MASKED_FILES: [&CStr; 29] = [
     c"/proc/buddyinfo",
     c"/proc/cmdline",
     c"/proc/config.gz",
@@ -43,6 +43,7 @@ const MASKED_FILES: [&CStr; 28] = [
     c"/proc/swaps",
     c"/proc/timer_list",
     c"/proc/vmallocinfo",
+    c"/proc/vmstat",
     c"/proc/zoneinfo",
 ];
 

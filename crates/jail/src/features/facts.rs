@@ -9,7 +9,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use sys::file_system::{self, FileSystem};
+use sys::{
+    file_system::{self, FileSystem},
+    mount,
+};
 
 use super::trial::{Outcome, Trial};
 
@@ -57,6 +60,12 @@ pub(super) struct Facts {
     pub(super) nf_tables: Outcome,
     /// Where the program mmdebstrap is.
     pub(super) mmdebstrap: Option<PathBuf>,
+    /// Whether the kernel knows btrfs.
+    pub(super) btrfs: Outcome,
+    /// Where the program mkfs.btrfs is.
+    pub(super) mkfs_btrfs: Option<PathBuf>,
+    /// Whether there can be loop devices.
+    pub(super) loop_devices: bool,
     /// The state directory, or the nearest one above it that exists.
     pub(super) state_dir: PathBuf,
     /// The file system it lies on, or why that is not known.
@@ -106,6 +115,9 @@ impl Facts {
             nf_tables: nf_tables(nft.as_deref(), status.uid),
             nft,
             mmdebstrap: program("mmdebstrap"),
+            btrfs: btrfs(status.uid),
+            mkfs_btrfs: program("mkfs.btrfs"),
+            loop_devices: Path::new("/dev/loop-control").exists(),
             state: file_system(&state_dir),
             state_dir,
             open_files: open_files(),
@@ -192,6 +204,17 @@ fn nf_tables(nft: Option<&Path>, uid: u32) -> Outcome {
         Ok(output) => {
             Outcome::Fails(String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; "))
         }
+        Err(error) => Outcome::Fails(error.to_string()),
+    }
+}
+
+/// Asks for a file system of that kind, which loads the module where it is one, and makes none.
+fn btrfs(uid: u32) -> Outcome {
+    if uid != 0 {
+        return Outcome::Untried("only root can try it");
+    }
+    match mount::new_filesystem(c"btrfs") {
+        Ok(_) => Outcome::Works,
         Err(error) => Outcome::Fails(error.to_string()),
     }
 }

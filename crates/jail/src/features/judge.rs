@@ -28,6 +28,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Feature> {
         host::forwarding(facts),
         host::mmdebstrap(facts),
         host::disk(facts),
+        host::disk_limits(facts),
         kernel::resource_capability(facts),
         host::open_files(facts),
         host::process_ids(facts),

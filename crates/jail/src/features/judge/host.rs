@@ -1,7 +1,7 @@
 //! Tools, directories and settings of the host.
 
 use super::{Topic, number};
-use crate::features::{Feature, facts::Facts};
+use crate::features::{Feature, facts::Facts, trial::Outcome};
 
 /// Bytes in a GiB.
 const GIB: u64 = 1 << 30;
@@ -95,6 +95,28 @@ pub(super) fn disk(facts: &Facts) -> Feature {
         topic.degraded(detail)
     } else {
         topic.present(detail)
+    }
+}
+
+/// See `volume.rs`: the same things are needed there.
+pub(super) fn disk_limits(facts: &Facts) -> Feature {
+    let topic = Topic {
+        name: "disk limits",
+        required: false,
+        cost: "a sandbox can fill the disk of the state directory, and there are no checkpoints",
+        remedy: "apt-get install btrfs-progs, on a kernel with btrfs and loop devices, with 2 GiB free",
+    };
+    // A state directory that cannot be asked is a complaint of its own.
+    let free = facts.state.as_ref().map_or(u64::MAX, |state| state.free_bytes);
+    match (&facts.btrfs, &facts.mkfs_btrfs) {
+        (Outcome::Fails(error), _) => topic.missing(format!("the kernel has no btrfs: {error}")),
+        (_, None) => topic.missing("no program mkfs.btrfs"),
+        _ if !facts.loop_devices => topic.missing("no /dev/loop-control"),
+        _ if free < LEAST_FREE => {
+            topic.degraded(format!("{:.1} GiB free: enough only for what is there", as_gib(free)))
+        }
+        (Outcome::Untried(reason), _) => topic.degraded(format!("not tried: {reason}")),
+        (Outcome::Works, Some(_)) => topic.present("a btrfs volume for each sandbox"),
     }
 }
 

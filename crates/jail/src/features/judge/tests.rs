@@ -47,6 +47,9 @@ fn good() -> Facts {
         nft: Some("/usr/sbin/nft".into()),
         nf_tables: works(),
         mmdebstrap: Some("/usr/bin/mmdebstrap".into()),
+        btrfs: works(),
+        mkfs_btrfs: Some("/usr/sbin/mkfs.btrfs".into()),
+        loop_devices: true,
         state_dir: "/var/lib/sandbar".into(),
         state: Ok(FileSystem {
             magic: 0xef53,
@@ -214,7 +217,11 @@ fn disks_are_full_by_bytes_or_by_files() {
     ] {
         let magic = 0xef53;
         let state = Ok(FileSystem { magic, bytes: 200 << 30, free_bytes, free_files, files });
-        let expected: Vec<_> = status.map(|status| ("disk space", status)).into_iter().collect();
+        let mut expected: Vec<_> =
+            status.map(|status| ("disk space", status)).into_iter().collect();
+        if status == Some(Missing) {
+            expected.push(("disk limits", Degraded));
+        }
         assert_eq!(complaints(&Facts { state, ..good() }), expected, "{free_bytes} {free_files}");
     }
 }
@@ -222,7 +229,10 @@ fn disks_are_full_by_bytes_or_by_files() {
 #[test]
 fn each_weakness_is_named() {
     type Spoil = fn(&mut Facts);
-    let cases: [(&str, Status, Spoil); 16] = [
+    let cases: [(&str, Status, Spoil); 19] = [
+        ("disk limits", Missing, |facts| facts.btrfs = Outcome::Fails("x".to_owned())),
+        ("disk limits", Missing, |facts| facts.mkfs_btrfs = None),
+        ("disk limits", Missing, |facts| facts.loop_devices = false),
         ("kernel", Degraded, |facts| {
             facts.settings.insert("kernel/osrelease", "unknown".to_owned());
         }),

@@ -1,0 +1,188 @@
+//! Volumes: where the files of one sandbox lie that are its own, `upper` and `work` of its overlay.
+//!
+//! A volume is a subvolume of one btrfs file system of the node, `volumes/N` (see `disk.rs`): it has
+//! a limit, and copying or removing it takes the same time whatever is in it. Where a node has no
+//! such file system, it is a plain directory `sandboxes/N` without a limit. So are volumes made
+//! before there was one: a volume is where it is.
+//!
+//! Does not: know which sandbox a volume is of, or whether anything runs on it.
+
+mod disk;
+
+pub use disk::own_mounts;
+
+use std::{
+    ffi::CString,
+    fs, io,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use sys::{
+    SysError, btrfs,
+    errno::{ENOENT, ENOTTY},
+    file_system,
+};
+
+use crate::{
+    error::{InStep, JailError},
+    remove,
+    spec::{JailId, NodeSpec},
+};
+
+const STEP: &str = "volume";
+
+/// What the volumes of a node are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Volumes {
+    /// Subvolumes of btrfs: limited, and copied at once.
+    Limited,
+    /// Plain directories, because of the reason.
+    Plain(String),
+}
+
+/// The places of a node's volumes.
+#[derive(Debug)]
+pub(crate) struct NodeVolumes {
+    /// Plain ones.
+    sandboxes: PathBuf,
+    /// Where the file system of the limited ones is mounted, if there is one.
+    volumes: PathBuf,
+    /// What holds that file system unless the operator has mounted one.
+    image: PathBuf,
+}
+
+impl NodeVolumes {
+    /// Makes the directories.
+    pub(crate) fn open(node: &NodeSpec) -> Result<Self, JailError> {
+        let place = |name: &str| node.state_dir.join(name);
+        let this = Self {
+            sandboxes: place("sandboxes"),
+            volumes: place("volumes"),
+            image: place("volumes.img"),
+        };
+        for dir in [&this.sandboxes, &this.volumes] {
+            make_dirs(dir)?;
+        }
+        Ok(this)
+    }
+
+    /// Makes the file system of the limited volumes exist and be mounted, in this mount namespace.
+    /// Safe to repeat.
+    ///
+    /// # Errors
+    /// When it exists and cannot be mounted: what is in it must not seem to be gone.
+    pub(crate) fn set_up(&self) -> Result<Volumes, JailError> {
+        disk::set_up(&self.volumes, &self.image)
+    }
+
+    /// Opens volume `number` with `upper` and `work` in it, both made when missing, and sets its
+    /// limit. A plain one has none.
+    pub(crate) fn open_or_make(
+        &self,
+        number: JailId,
+        limit: Option<u64>,
+    ) -> Result<OwnedFd, JailError> {
+        let (plain, limited) = (self.plain(number), self.limited(number));
+        let is_limited = limited.exists() || (!plain.exists() && disk::is_mounted(&self.volumes));
+        if !is_limited {
+            return open_plain(&plain);
+        }
+        if !limited.exists() {
+            let (parent, name) = self.named(number)?;
+            btrfs::create(parent.as_fd(), &name).in_step(STEP)?;
+        }
+        let own = open_plain(&limited)?;
+        btrfs::set_limit(own.as_fd(), limit).in_step(STEP)?;
+        Ok(own)
+    }
+
+    /// Opens a plain volume, made when missing, whatever the node has: for files that somebody takes
+    /// by renaming them.
+    pub(crate) fn open_or_make_plain(&self, number: JailId) -> Result<OwnedFd, JailError> {
+        open_plain(&self.plain(number))
+    }
+
+    /// Removes volume `number`, whatever is in it; one that is not there is no error. The caller
+    /// knows that no process can reach it any more.
+    pub(crate) fn remove(&self, number: JailId) -> Result<(), JailError> {
+        if self.limited(number).exists() {
+            let (parent, name) = self.named(number)?;
+            btrfs::remove(parent.as_fd(), &name).in_step("remove files")?;
+        }
+        let dir = self.plain(number);
+        remove::remove_tree(&dir)
+            .map_err(|error| JailError::io("remove files", dir.display().to_string(), &error))
+    }
+
+    fn plain(&self, number: JailId) -> PathBuf {
+        self.sandboxes.join(number.to_string())
+    }
+
+    fn limited(&self, number: JailId) -> PathBuf {
+        self.volumes.join(number.to_string())
+    }
+
+    /// The directory of the limited volumes, and the name of one in it.
+    fn named(&self, number: JailId) -> Result<(OwnedFd, CString), JailError> {
+        let name = CString::new(number.to_string()).unwrap_or_default();
+        Ok((open(&self.volumes)?, name))
+    }
+}
+
+/// What volume `number` of the node with this state directory is charged with: bytes on disk that
+/// were written to it, as of the last transaction, which is a few seconds ago at most. None: it is
+/// a plain directory, or not there.
+///
+/// # Errors
+/// When the file system cannot be asked.
+pub fn volume_bytes(state_dir: &Path, number: JailId) -> io::Result<Option<u64>> {
+    let volume = match fs::File::open(state_dir.join("volumes").join(number.to_string())) {
+        Ok(volume) => volume,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let charge = btrfs::subvolume(volume.as_fd())
+        .and_then(|subvolume| btrfs::charge(volume.as_fd(), subvolume));
+    match charge {
+        Ok(charge) => Ok(charge.map(|charge| charge.bytes)),
+        Err(SysError { errno: ENOTTY | ENOENT, .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn open_plain(dir: &Path) -> Result<OwnedFd, JailError> {
+    for part in ["upper", "work"] {
+        make_dirs(&dir.join(part))?;
+    }
+    open(dir)
+}
+
+fn open(path: &Path) -> Result<OwnedFd, JailError> {
+    let opened = fs::File::open(path);
+    opened
+        .map(OwnedFd::from)
+        .map_err(|error| JailError::io(STEP, format!("open {}", path.display()), &error))
+}
+
+/// Makes a directory and its parents, with mode 755 whatever the file mode mask.
+pub(crate) fn make_dirs(path: &Path) -> Result<(), JailError> {
+    let mut builder = fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o755);
+    builder
+        .recursive(true)
+        .create(path)
+        .map_err(|error| JailError::io(STEP, format!("mkdir {}", path.display()), &error))
+}
+
+/// True when `dir` lies on btrfs and is the top of what is mounted there.
+fn is_top_of_btrfs(dir: &Path) -> bool {
+    let path = CString::new(dir.as_os_str().as_encoded_bytes()).unwrap_or_default();
+    let device =
+        |path: &Path| fs::metadata(path).map(|found| std::os::unix::fs::MetadataExt::dev(&found));
+    let is_mount = match (device(dir), dir.parent().map(device)) {
+        (Ok(own), Some(Ok(above))) => own != above,
+        _ => false,
+    };
+    is_mount && file_system::at(&path).is_ok_and(|file_system| file_system.is_btrfs())
+}
