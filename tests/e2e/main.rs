@@ -9,6 +9,7 @@ mod exec;
 mod file;
 mod git;
 mod hang;
+mod idle;
 mod image;
 mod interpreter;
 mod key;
