@@ -80,6 +80,8 @@ fn climb(node: &Arc<Node>, sandbox: &Arc<Sandbox>, now_ms: i64) {
 
 fn begin(node: &Arc<Node>, sandbox: &Arc<Sandbox>, now_ms: i64) {
     let Some((rung, before)) = sandbox.begin_rung(now_ms) else { return };
+    // What leaves the state as it is has another rung at once.
+    sandbox.hint();
     tracing::debug!(sandbox_id = %sandbox.id, ?rung, "a sandbox rests");
     let (owner, sandbox) = (Arc::clone(node), Arc::clone(sandbox));
     // Failures are logged where they happen; the sandbox is then what it was, for another round.
