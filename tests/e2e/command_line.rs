@@ -54,6 +54,40 @@ fn exec_ps_inspect_and_rm_work_on_a_sandbox() {
 }
 
 #[test]
+fn a_network_policy_is_given_shown_and_changed() {
+    let server = server();
+    let try_it = "import errno, socket\n\
+        try: socket.create_connection(('203.0.113.10', 80), 5)\n\
+        except OSError as e: print(errno.errorcode[e.errno])";
+    let run = sandbar(
+        &server,
+        &["run", "--network", "a.example:443,198.51.100.0/24", "--", "python3", "-c", try_it],
+    );
+    assert_eq!(stdout(&run), "ECONNREFUSED\n", "{}", stderr(&run));
+
+    sandbar(&server, &["exec", "s", "true"]);
+    assert_eq!(stdout(&sandbar(&server, &["network", "s"])), "internet\n");
+    let changed =
+        sandbar(&server, &["network", "s", "A.example:443", "*.b.example,198.51.100.0/24"]);
+    let rules = "a.example:443\n*.b.example\n198.51.100.0/24\n";
+    assert_eq!(stdout(&changed), rules, "{}", stderr(&changed));
+    assert_eq!(stdout(&sandbar(&server, &["network", "s"])), rules);
+    let shown = stdout(&sandbar(&server, &["inspect", "s"]));
+    assert!(
+        shown.contains("network   *.b.example\n") && shown.contains("refused   0 packets"),
+        "{shown}"
+    );
+    let json: Value =
+        serde_json::from_slice(&sandbar(&server, &["network", "s", "none", "--json"]).stdout)
+            .unwrap();
+    assert_eq!(json, "none");
+    let both = sandbar(&server, &["network", "s", "none", "a.example"]);
+    assert_eq!(both.status.code(), Some(2), "{}", stderr(&both));
+    let missing = sandbar(&server, &["network", "other"]);
+    assert_eq!(missing.status.code(), Some(1), "{}", stderr(&missing));
+}
+
+#[test]
 fn cp_goes_both_ways_with_directories_and_modes() {
     let server = server();
     let from = server.state_dir().join("from");

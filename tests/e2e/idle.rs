@@ -178,7 +178,12 @@ async fn a_time_to_live_is_the_end() {
     let body = json!({"id": "s", "ttlMs": 2 * SOON_MS, "idle": {"keepAlive": true}});
     let made = server.post("/v1/sandboxes", &body).await;
     let next = &made.json["activity"]["next"];
-    assert_eq!((&next["rung"], &next["reason"]), (&json!("destroy"), &json!("ttl")), "{}", made.text);
+    assert_eq!(
+        (&next["rung"], &next["reason"]),
+        (&json!("destroy"), &json!("ttl")),
+        "{}",
+        made.text
+    );
     until(&server, "gone").await;
 }
 
@@ -216,7 +221,10 @@ async fn settings_and_labels_that_change_are_kept() {
 
     let found = look(&server).await;
     assert_eq!(found["idle"], changed.json["idle"]);
-    assert_eq!((&found["idle"]["sleepAfterMs"], &found["idle"]["keepAlive"]), (&json!(5_000), &json!(true)));
+    assert_eq!(
+        (&found["idle"]["sleepAfterMs"], &found["idle"]["keepAlive"]),
+        (&json!(5_000), &json!(true))
+    );
     assert_eq!(found["labels"], json!({"a": "b"}));
     let listed = server.get("/v1/sandboxes?label=a%3Db").await;
     assert_eq!(listed.json["sandboxes"][0]["id"], "s");

@@ -1,7 +1,8 @@
 //! The network of sandboxes, against hosts in a network namespace of the test's own.
 
-use serde_json::json;
-use testkit::Server;
+use reqwest::Method;
+use serde_json::{Value, json};
+use testkit::{Answer, Server};
 
 use crate::server;
 
@@ -77,4 +78,138 @@ async fn names_resolve_through_the_node() {
     let body = json!({"command": ["python3", "-c", ask]});
     let answer = server.post("/v1/sandboxes/s/exec", &body).await;
     assert_eq!(answer.json["stdout"], "abcd\n", "{}", answer.text);
+}
+
+async fn patch(server: &Server, id: &str, body: &Value) -> Answer {
+    let request = server.request(Method::PATCH, &format!("/v1/sandboxes/{id}")).json(body);
+    testkit::answer(request.send().await.expect("a response comes")).await
+}
+
+#[tokio::test]
+async fn a_policy_is_a_word_or_a_list_and_is_shown_as_it_was_given() {
+    let server = server();
+    let list = json!({"allow": ["pypi.org:443", "*.example.com", "203.0.113.0/24:53/udp"]});
+
+    for (id, network) in [("a", json!("internet")), ("b", json!("none")), ("c", list.clone())] {
+        let created = server.post("/v1/sandboxes", &json!({"id": id, "network": network})).await;
+        assert_eq!(created.status, 201, "{}", created.text);
+        assert_eq!(created.json["network"], network);
+        assert_eq!(server.get(&format!("/v1/sandboxes/{id}")).await.json["network"], network);
+    }
+    let unsaid = server.post("/v1/sandboxes", &json!({"id": "d"})).await;
+    assert_eq!(unsaid.json["network"], "internet");
+
+    let same = server.post("/v1/sandboxes", &json!({"id": "c", "network": list})).await;
+    assert_eq!(same.status, 200);
+    let other = server.post("/v1/sandboxes", &json!({"id": "c", "network": {"allow": []}})).await;
+    assert_eq!((other.status, other.code()), (409, "SANDBOX_EXISTS"));
+    assert_eq!(other.json["error"]["details"]["fields"], "network");
+}
+
+#[tokio::test]
+async fn a_policy_changes_while_commands_run_and_is_kept() {
+    let mut server = server();
+    server.shell("s", "sleep 1000 > /dev/null 2>&1 & echo $! > /tmp/pid").await;
+    let list = json!({"allow": ["good.example:443"]});
+
+    let changed = patch(&server, "s", &json!({ "network": list })).await;
+    assert_eq!(changed.status, 200, "{}", changed.text);
+    assert_eq!((&changed.json["network"], &changed.json["state"]), (&list, &json!("running")));
+    server.shell("s", "kill -0 $(cat /tmp/pid)").await;
+    // What is not given stays.
+    assert_eq!(patch(&server, "s", &json!({})).await.json["network"], list);
+
+    server.kill();
+    server.restart();
+    assert_eq!(server.get("/v1/sandboxes/s").await.json["network"], list);
+    server.shell("s", "kill -0 $(cat /tmp/pid)").await;
+}
+
+#[tokio::test]
+async fn changes_at_once_leave_one_of_them() {
+    let server = server();
+    server.shell("s", "true").await;
+    let lists: Vec<Value> =
+        (0..8).map(|n| json!({"allow": [format!("n{n}.example"), "203.0.113.0/24"]})).collect();
+
+    let bodies: Vec<Value> = lists.iter().map(|list| json!({ "network": list })).collect();
+    let changes = bodies.iter().map(|body| patch(&server, "s", body));
+    let commands = (0..8).map(|_| server.shell("s", "echo on"));
+    let (changes, outputs) = tokio::join!(
+        futures_util::future::join_all(changes),
+        futures_util::future::join_all(commands)
+    );
+
+    assert!(changes.iter().all(|change| change.status == 200));
+    assert!(
+        outputs.iter().all(|output| output == "on\n"),
+        "a change keeps no command from running"
+    );
+    let last = server.get("/v1/sandboxes/s").await.json["network"].clone();
+    assert!(lists.contains(&last), "{last}");
+    let table = format!("sandbar_{}", server.slot().name());
+    let rules = std::process::Command::new("nft").args(["list", "table", "inet", &table]).output();
+    let rules = String::from_utf8_lossy(&rules.expect("nft runs").stdout).into_owned();
+    assert_eq!(rules.matches("chain list_").count(), 1, "{rules}");
+}
+
+#[tokio::test]
+async fn a_bad_policy_is_told_and_changes_nothing() {
+    let server = server();
+    server.shell("s", "true").await;
+    let many: Vec<String> = (0..257).map(|n| format!("n{n}.example")).collect();
+    for (network, told) in [
+        (json!("moon"), "internet"),
+        (json!(7), "internet"),
+        (json!([]), "internet"),
+        (json!({}), "allow"),
+        (json!({"allow": "a.example"}), "sequence"),
+        (json!({"allow": ["a.example"], "deny": []}), "deny"),
+        (json!({"allow": ["localhost"]}), "localhost"),
+        (json!({"allow": ["a.example:0"]}), "port"),
+        (json!({"allow": ["::1"]}), "IPv6"),
+        (json!({"allow": ["10.1.0.0/8"]}), "10.0.0.0/8"),
+        (json!({"allow": ["192.168.0.0/24:80"]}), "private"),
+        (json!({"allow": ["169.254.169.254"]}), "metadata"),
+        (json!({"allow": ["mail.example:25"]}), "mail"),
+        (json!({ "allow": many }), "256"),
+    ] {
+        for answer in [
+            patch(&server, "s", &json!({ "network": network })).await,
+            server.post("/v1/sandboxes", &json!({"id": "new", "network": network})).await,
+        ] {
+            assert_eq!((answer.status, answer.code()), (400, "VALIDATION_FAILED"), "{network}");
+            let message = answer.json["error"]["message"].as_str().unwrap_or_default();
+            assert!(message.contains(told), "{network}: {message}");
+        }
+    }
+    assert_eq!(patch(&server, "s", &json!({"image": "x"})).await.code(), "VALIDATION_FAILED");
+    let unknown = patch(&server, "unknown", &json!({"network": "none"})).await;
+    assert_eq!((unknown.status, unknown.code()), (404, "SANDBOX_NOT_FOUND"));
+    assert_eq!(server.get("/v1/sandboxes/s").await.json["network"], "internet");
+    assert_eq!(server.get("/v1/sandboxes/new").await.status, 404);
+    assert_eq!(server.get("/v1/sandboxes/unknown").await.status, 404, "a change creates nothing");
+}
+
+#[tokio::test]
+async fn what_was_refused_is_counted_per_sandbox_since_its_start() {
+    let server = server();
+    let refused = async |id: &str| {
+        server.get(&format!("/v1/sandboxes/{id}")).await.json["usage"]["network"].clone()
+    };
+    server.shell("quiet", "true").await;
+    let denied = "for n in 1 2 3; do timeout 5 bash -c 'true < /dev/tcp/192.168.77.1/80' 2>/dev/null && exit 1; done; true";
+    server.shell("s", denied).await;
+
+    assert_eq!(refused("s").await, json!({"refusedPackets": 3, "refusedNames": 0}));
+    assert_eq!(refused("quiet").await, json!({"refusedPackets": 0, "refusedNames": 0}));
+    patch(&server, "s", &json!({"network": {"allow": ["a.example"]}})).await;
+    server.shell("s", "getent hosts b.example || true").await;
+    let after = refused("s").await;
+    assert_eq!(after["refusedPackets"], 3, "a change forgets nothing");
+    assert!(after["refusedNames"].as_u64() >= Some(1), "{after}");
+
+    server.delete("/v1/sandboxes/s").await;
+    server.shell("s", "true").await;
+    assert_eq!(refused("s").await, json!({"refusedPackets": 0, "refusedNames": 0}));
 }

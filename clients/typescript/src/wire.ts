@@ -1170,8 +1170,32 @@ export type MoveFile = {
   to: string;
 };
 
-/** What a sandbox may reach. */
-export type NetworkPolicy = "internet" | "none";
+/** What a sandbox may reach. Never, whatever is said here: the host, other sandboxes, private, link-local, metadata, multicast and reserved ranges, IPv6, and mail servers (port 25). */
+export type NetworkPolicy = 
+| /** Public addresses, or nothing. */ "internet" | "none"
+| /** Everything that a sandbox may reach. */ {
+  /**
+   * Up to 256 rules, each written `TARGET`, `TARGET:PORT` or `TARGET:PORT/PROTOCOL`.
+   *
+   * TARGET is a host name (`pypi.org`), all names below one (`*.example.com`, which is not
+   * `example.com` itself), or IPv4 addresses (`203.0.113.7`, `203.0.113.0/24`). Without a port
+   * everything there is allowed, also ping; without `tcp` or `udp` both are. A name stands for the
+   * addresses that the node's resolver has told the sandbox for it, for as long as the answer says
+   * (at least a minute, at most an hour). Names that no rule allows do not exist in the sandbox.
+   */
+  allow: string[];
+};
+
+/** What a running sandbox was refused by its network policy since it was started. */
+export type NetworkUsage = {
+  /** Questions for names that its allow-list does not hold. */
+  refusedNames: number;
+  /**
+   * Packets to where it may not go. An attempt to open a TCP connection is one packet, because
+   * it is refused at once.
+   */
+  refusedPackets: number;
+};
 
 /** One file to be written; as the query of `PUT /v1/sandboxes/{id}/files/{path}`. */
 export type NewFile = {
@@ -1596,6 +1620,8 @@ export type SandboxUsage = {
   diskBytes?: number | null;
   /** Bytes charged to it, page cache included. */
   memoryBytes: number;
+  /** What it was refused. */
+  network?: NetworkUsage;
   /** Times the kernel killed one of its processes for want of memory. */
   oomKills: number;
   /** Processes and threads. */
@@ -1772,6 +1798,13 @@ export type Unpacked = LeftOut & {
   hardLinks: number;
   /** Symbolic links. */
   symlinks: number;
+};
+
+/** Body of `PATCH /v1/sandboxes/{id}`: what is to change; the rest stays. */
+export type UpdateSandbox = {
+  network?: 
+  | null
+  | /** What it may reach from now on. Connections that this does not allow end. */ NetworkPolicy;
 };
 
 /** Body of `POST /v1/sandboxes/{id}/ports/{port}/validate-token`. */

@@ -20,6 +20,7 @@ pub mod image;
 pub mod interpreter;
 pub mod key;
 pub mod limit;
+pub mod network;
 pub mod node;
 pub mod pattern;
 pub mod port;

@@ -190,6 +190,10 @@ pub const LABELS: usize = 64;
 /// Bytes of a label's name or value.
 pub const LABEL_BYTES: usize = 256;
 
+/// Rules of one sandbox's allow-list: enough to name every host that a build needs, few enough for
+/// a first packet to pass all of them.
+pub const NETWORK_RULES: usize = 256;
+
 /// Bytes of an image recipe.
 pub const RECIPE_BYTES: usize = 256 * 1024;
 

@@ -8,19 +8,8 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     id::{ImageRef, SandboxId},
     idle::{Activity, EffectiveIdle, IdleSettings},
+    network::NetworkPolicy,
 };
-
-/// What a sandbox may reach.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum NetworkPolicy {
-    /// Public addresses only: not the host, not other sandboxes, no private, link-local, metadata
-    /// or multicast range.
-    #[default]
-    Internet,
-    /// Nothing but the sandbox's own loopback.
-    None,
-}
 
 /// What a sandbox may use. Absent values come from the node's configuration; values over the
 /// node's ceiling are refused.
@@ -80,6 +69,26 @@ pub struct CreateSandbox {
     pub ttl_ms: Option<u64>,
 }
 
+/// Body of `PATCH /v1/sandboxes/{id}`: what is to change; the rest stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(example = json!({"network": {"allow": ["pypi.org:443", "*.pythonhosted.org:443"]}}))]
+pub struct UpdateSandbox {
+    /// What it may reach from now on. Connections that this does not allow end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkPolicy>,
+    /// What becomes of it when nobody uses it; what is not given stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle: Option<IdleSettings>,
+    /// The caller's own names for it, all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Milliseconds from its creation to its destruction; 0: as long as it is wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 31_622_400_000_u64)]
+    pub ttl_ms: Option<u64>,
+}
+
 /// Where a sandbox is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -129,6 +138,20 @@ pub struct SandboxUsage {
     /// count them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_bytes: Option<u64>,
+    /// What it was refused.
+    #[serde(default)]
+    pub network: NetworkUsage,
+}
+
+/// What a running sandbox was refused by its network policy since it was started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkUsage {
+    /// Packets to where it may not go. An attempt to open a TCP connection is one packet, because
+    /// it is refused at once.
+    pub refused_packets: u64,
+    /// Questions for names that its allow-list does not hold.
+    pub refused_names: u64,
 }
 
 /// A sandbox.

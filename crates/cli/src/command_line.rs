@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     bench, cat, completions, config, cp, doctor, down, env, exec, git, image, inspect, key, kill,
-    lifecycle, logs, ls, port, port_forward, ps, repl, rm, run, serve, session, shell, start, wait,
-    watch,
+    lifecycle, logs, ls, network, port, port_forward, ps, repl, rm, run, serve, session, shell,
+    start, wait, watch,
 };
 
 /// Run untrusted code in isolated sandboxes on this machine.
@@ -72,6 +72,8 @@ pub(crate) enum Command {
     Thaw(lifecycle::Arguments),
     /// End the processes of sandboxes, and keep their files.
     Stop(lifecycle::Arguments),
+    /// Show or change what a sandbox may reach.
+    Network(network::Arguments),
     /// Destroy sandboxes with their processes and files.
     Rm(rm::Arguments),
     /// Copy files between this machine and a sandbox.
@@ -172,6 +174,8 @@ mod tests {
             &["rm"],
             &["rm", "--all", "box"],
             &["run", "--network", "moon", "ls"],
+            &["run", "--network", "a.com:http", "ls"],
+            &["network", "box", "moon"],
             &["image", "build", "."],
             &["cat"],
             &["cat", "box"],

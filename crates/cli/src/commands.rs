@@ -18,6 +18,7 @@ pub(crate) mod kill;
 pub(crate) mod lifecycle;
 pub(crate) mod logs;
 pub(crate) mod ls;
+pub(crate) mod network;
 pub(crate) mod port;
 pub(crate) mod port_forward;
 pub(crate) mod ps;
@@ -74,6 +75,7 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
         Command::Freeze(arguments) => change(lifecycle::Change::Freeze, arguments, out),
         Command::Thaw(arguments) => change(lifecycle::Change::Thaw, arguments, out),
         Command::Stop(arguments) => change(lifecycle::Change::Stop, arguments, out),
+        Command::Network(arguments) => wait(|signals| until(signals, network::run(arguments, out))),
         Command::Rm(arguments) => wait(|signals| until(signals, rm::run(arguments, out))),
         Command::Cp(arguments) => wait(|signals| until(signals, cp::run(arguments, out))),
         Command::Cat(arguments) => wait(|signals| until(signals, cat::run(arguments))),

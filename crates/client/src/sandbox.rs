@@ -1,8 +1,8 @@
-//! Sandboxes: create, look at, list, freeze, thaw, stop, start, destroy.
+//! Sandboxes: create, look at, list, change, freeze, thaw, stop, start, destroy.
 
 use api::{
     id::SandboxId,
-    sandbox::{CreateSandbox, ListSandboxes, Sandbox, SandboxList},
+    sandbox::{CreateSandbox, ListSandboxes, Sandbox, SandboxList, UpdateSandbox},
 };
 use reqwest::Method;
 
@@ -60,6 +60,19 @@ impl Client {
                 _ => return Ok(all),
             }
         }
+    }
+
+    /// Changes a sandbox that exists; what runs in it goes on.
+    ///
+    /// # Errors
+    /// [`ClientError::Api`] with `SANDBOX_NOT_FOUND`, `VALIDATION_FAILED`, ...
+    pub async fn update_sandbox(
+        &self,
+        id: &SandboxId,
+        request: &UpdateSandbox,
+    ) -> Result<Sandbox, ClientError> {
+        let call = self.request(Method::PATCH, &format!("/v1/sandboxes/{id}")).json(request);
+        self.send_json("change a sandbox", ANSWER_LIMIT, call).await
     }
 
     /// Stops every process of a sandbox where it is, once no request to it is under way. The next

@@ -31,7 +31,7 @@ pub(crate) fn table() -> (Router<App>, OpenApi) {
     let agent = forward::table::published();
     let (own, described) = OpenApiRouter::with_openapi(document::head())
         .routes(routes!(sandbox::create, sandbox::list))
-        .routes(routes!(sandbox::get, sandbox::destroy))
+        .routes(routes!(sandbox::get, sandbox::update, sandbox::destroy))
         .routes(routes!(sandbox::freeze))
         .routes(routes!(sandbox::thaw))
         .routes(routes!(sandbox::stop))

@@ -156,8 +156,9 @@ impl Node {
         jail::own_mounts().map_err(failed)?;
         let program = jail::sealed_program().map_err(failed)?;
         let launcher = || Launcher::start(&spec, program.as_fd()).map_err(failed);
-        // One more removes files, which can take long; and one keeps the ground.
-        let launchers = (0..=config.node.launchers).map(|_| launcher());
+        // One more is for what names ask of the firewall, one removes files, which can take long;
+        // and one keeps the ground.
+        let launchers = (0..config.node.launchers + 2).map(|_| launcher());
         let launchers = launchers.collect::<Result<Vec<_>, _>>()?;
         let mut ground = Ground { launcher: launcher()?, claim };
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -235,6 +236,7 @@ fn engine_config(config: &Config, volumes: Volumes) -> EngineConfig {
         max_limits: config.limits.max,
         max_sandboxes: config.node.max_sandboxes,
         uid_base: config.node.uid_base,
+        name_servers: config.node.name_servers.clone(),
         proxies: config.node.proxies.clone(),
     }
 }

@@ -1,6 +1,6 @@
 //! What an operator decides about the node, already checked.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use api::id::ImageRef;
 use jail::{Limits, NodeSpec, Volumes};
@@ -22,6 +22,8 @@ pub struct EngineConfig {
     pub max_sandboxes: usize,
     /// First host user id of the sandboxes' ranges; slot n gets 65,536 ids from `uid_base + n * 65536`.
     pub uid_base: u32,
+    /// DNS servers asked for sandboxes; none means those that the host itself uses.
+    pub name_servers: Vec<IpAddr>,
     /// Proxy variables (`http_proxy`, `https_proxy`, `no_proxy`) for the commands of image builds.
     pub proxies: BTreeMap<String, String>,
 }

@@ -20,10 +20,10 @@ use std::{
 use api::{
     error::ErrorCode,
     id::{IdPrefix, ImageRef, SandboxId},
-    sandbox::{CreateSandbox, NetworkPolicy},
+    sandbox::CreateSandbox,
 };
 use image::{ImageError, Rootfs, Store};
-use jail::{Bind, Hostname, JailFiles, JailId, JailSpec, Launched};
+use jail::{Bind, Hostname, JailFiles, JailId, JailSpec, Launched, Reach};
 use link::AgentConfig;
 
 use crate::{
@@ -32,10 +32,11 @@ use crate::{
     freeze,
     key::{By, Key, Place},
     launch::LaunchError,
+    network,
     node::Node,
     record::{Change, Phase, SandboxRecord},
     sandbox::{InUse, Sandbox},
-    settings::Settings,
+    settings::{Rest, Settings},
     slot::UIDS_PER_SLOT,
     state::{Admission, AgentIdentity, Failure, Operation, State},
     watch,
@@ -63,6 +64,7 @@ pub(crate) async fn create(
         None => generate_id(by.prefix().map_or(OWN_PREFIX, IdPrefix::as_str))?,
     };
     by.check(&id)?;
+    let asked = Rest::asked(&request);
     let settings = Settings::of(request, &node.config)?;
     for _ in 0..ATTEMPTS {
         let (sandbox, is_new) = add(node, &id, &settings, By::Key(by)).await?;
@@ -70,7 +72,8 @@ pub(crate) async fn create(
             sandbox.settled().await?;
             continue;
         }
-        let differences = settings.differences(&sandbox.settings);
+        let mut differences = settings.differences(&sandbox.settings());
+        differences.extend(asked.differences(&sandbox.settings()));
         if !differences.is_empty() {
             return Err(error::exists(&id, &differences));
         }
@@ -197,7 +200,7 @@ async fn start(
             id: sandbox.id.clone(),
             jail: sandbox.jail,
             slot: sandbox.slot,
-            settings: sandbox.settings.clone(),
+            settings: (*sandbox.settings()).clone(),
             image_digest: sandbox.image_digest.clone(),
             created_at_ms: sandbox.created_at_ms,
             phase: Phase::Creating,
@@ -211,10 +214,10 @@ async fn start(
             None => {
                 let digest = sandbox.image_digest.clone();
                 let read = move |images: &Store| images.by_digest(&digest);
-                read_image(node, &sandbox.settings.image, read).await?
+                read_image(node, &sandbox.settings().image, read).await?
             }
         };
-        let config = agent_config(&rootfs, &sandbox.settings);
+        let config = agent_config(&rootfs, &sandbox.settings());
         prepare(node, sandbox.jail, rootfs, config).await
     };
     let (recorded, prepared) = tokio::join!(node.records.write(intent), prepared);
@@ -286,18 +289,16 @@ fn agent_config(rootfs: &Rootfs, settings: &Settings) -> AgentConfig {
 }
 
 fn spec(node: &Node, sandbox: &Sandbox) -> JailSpec {
-    let address = match sandbox.settings.network {
-        NetworkPolicy::Internet => {
-            node.config.node.network.and_then(|network| network.address(sandbox.slot))
-        }
-        NetworkPolicy::None => None,
-    };
+    // It starts anew: what an earlier start was told of names is no more.
+    sandbox.asker.forget();
+    // Without anything to reach, it has no link either.
+    let network = network::place(node, sandbox).filter(|place| place.reach != Reach::Nothing);
     JailSpec {
         jail: sandbox.jail,
         volume: Some(sandbox.jail),
         uid_base: node.config.uid_base + sandbox.slot * UIDS_PER_SLOT,
-        address,
-        limits: sandbox.settings.limits(),
+        network,
+        limits: sandbox.settings().limits(),
         hostname: Hostname::of(sandbox.id.as_str()),
         // Filled in with the descriptors, see `launch`.
         binds: Vec::new(),

@@ -14,7 +14,10 @@ use api::{
     image::{BuildEvent, BuildImage, Image},
     node::ShutdownSandboxes,
     port::{ExposePort, PortNumber, PreviewLabel, RotatePort},
-    sandbox::{CreateSandbox, ListSandboxes, Sandbox, SandboxList, SandboxUsage},
+    sandbox::{
+        CreateSandbox, ListSandboxes, NetworkUsage, Sandbox, SandboxList, SandboxUsage,
+        UpdateSandbox,
+    },
 };
 use jail::{JailId, Launcher};
 use link::Links;
@@ -33,11 +36,12 @@ use crate::{
     record::{Loaded, Records},
     recover, resolver,
     sandbox::InUse,
-    shutdown,
+    shutdown, update,
 };
 
-/// Launchers that an engine needs: one that builds jails, one that removes files.
-const MIN_LAUNCHERS: usize = 2;
+/// Launchers that an engine needs: one that builds jails, one for the network, one that removes
+/// files.
+const MIN_LAUNCHERS: usize = 3;
 
 /// The sandboxes of one node. Cheap to clone.
 ///
@@ -69,8 +73,8 @@ impl From<InUse> for Active {
 
 impl Engine {
     /// Opens the state directory (one engine at a time, by a lock), and recovers: adopts running
-    /// sandboxes, finishes or buries what was under way. `launchers`, at least two, were started
-    /// before any thread; the last one only removes files.
+    /// sandboxes, finishes or buries what was under way. `launchers`, at least three, were started
+    /// before any thread; the last one only removes files, the one before is for the network.
     ///
     /// # Errors
     /// `RESOURCE_BUSY` when the directory is in use, `NO_SPACE` when its disk is full,
@@ -134,9 +138,26 @@ impl Engine {
     /// `SANDBOX_NOT_FOUND`.
     pub async fn get(&self, id: &SandboxId) -> Result<Sandbox, EngineError> {
         let sandbox = self.node.find(id).ok_or_else(|| error::not_found(id))?;
-        let usage =
-            if sandbox.has_processes() { usage(&self.node, sandbox.jail).await } else { None };
+        let usage = if sandbox.has_processes() { usage(&self.node, &sandbox).await } else { None };
         sandbox.describe(usage).ok_or_else(|| error::not_found(id))
+    }
+
+    /// Changes a sandbox that exists. What it runs goes on.
+    ///
+    /// # Cancel safety
+    /// A change that has begun goes on without its caller.
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND`, `VALIDATION_FAILED`, `NO_SPACE`; `SANDBOX_FAILED` when the kernel refuses:
+    /// the change is recorded, and is to be asked for again.
+    pub async fn update(
+        &self,
+        id: &SandboxId,
+        request: UpdateSandbox,
+    ) -> Result<Sandbox, EngineError> {
+        self.node.check_open()?;
+        let sandbox = update::update(&self.node, id, request).await?;
+        sandbox.describe(None).ok_or_else(|| error::not_found(id))
     }
 
     /// A page of the sandboxes whose ids begin with `prefix`.
@@ -374,6 +395,8 @@ fn assemble(
     let threads = refused("starting a thread");
     let remover = launchers.pop().ok_or_else(|| error::internal("starting the launchers"))?;
     let remover = Remover::start(remover, records.clone()).map_err(threads)?;
+    let network = launchers.pop().ok_or_else(|| error::internal("starting the launchers"))?;
+    let network = Launchers::start(vec![network]).map_err(threads)?;
     let launchers = Launchers::start(launchers).map_err(threads)?;
     let closing = CancellationToken::new();
     let parts = Parts {
@@ -383,6 +406,7 @@ fn assemble(
         records,
         secret,
         launchers,
+        network,
         remover,
         boot_id,
         closing,
@@ -414,15 +438,24 @@ fn lock(path: &Path) -> Result<File, EngineError> {
 }
 
 /// None: it has stopped, or its cgroups cannot be read.
-async fn usage(node: &Node, jail: JailId) -> Option<SandboxUsage> {
-    let spec = node.config.node.clone();
+async fn usage(node: &Node, sandbox: &crate::sandbox::Sandbox) -> Option<SandboxUsage> {
+    let (spec, jail) = (node.config.node.clone(), sandbox.jail);
     let read = tokio::task::spawn_blocking(move || {
         let disk_bytes = jail::volume_bytes(&spec.state_dir, jail).unwrap_or_default();
         jail::usage(&spec.name, jail).map(|usage| (usage, disk_bytes))
     });
-    let (usage, disk_bytes) = read.await.ok()?.ok()?;
+    let refused = async {
+        node.config.node.network?;
+        node.network.call(move |launcher| launcher.refused(jail), |_, _| {}).await.ok()
+    };
+    let (read, refused) = tokio::join!(read, refused);
+    let (usage, disk_bytes) = read.ok()?.ok()?;
     let jail::Usage { memory_bytes, pids, cpu_ms, oom_kills } = usage;
-    Some(SandboxUsage { memory_bytes, pids, cpu_ms, oom_kills, disk_bytes })
+    let network = NetworkUsage {
+        refused_packets: refused.unwrap_or(0),
+        refused_names: sandbox.asker.refused_names(),
+    };
+    Some(SandboxUsage { memory_bytes, pids, cpu_ms, oom_kills, disk_bytes, network })
 }
 
 #[cfg(test)]

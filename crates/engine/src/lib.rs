@@ -28,10 +28,12 @@ mod list;
 mod port;
 mod recover;
 mod shutdown;
+mod update;
 mod watch;
 
 mod config;
 mod key;
+mod network;
 mod node;
 mod resolver;
 mod sandbox;

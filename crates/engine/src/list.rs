@@ -65,7 +65,7 @@ impl Page {
             .range::<str, _>((start, Bound::Unbounded))
             .map(|(_, sandbox)| sandbox)
             .take_while(|sandbox| sandbox.id.as_str().starts_with(prefix))
-            .filter(|sandbox| self.matches(&sandbox.settings.labels))
+            .filter(|sandbox| self.matches(&sandbox.settings().labels))
             .filter_map(|sandbox| sandbox.describe(None));
         let sandboxes: Vec<_> = matching.by_ref().take(self.limit).collect();
         let next_cursor =
@@ -88,8 +88,10 @@ mod tests {
     fn three() -> BTreeMap<SandboxId, Arc<Sandbox>> {
         [("a", "x"), ("b", "y"), ("c", "x")]
             .map(|(id, label)| {
-                let mut one = sandbox(id, State::Stopped);
-                one.settings.labels.insert("k".to_owned(), label.to_owned());
+                let one = sandbox(id, State::Stopped);
+                let mut settings = (*one.settings()).clone();
+                settings.labels.insert("k".to_owned(), label.to_owned());
+                one.set_settings(settings);
                 (one.id.clone(), Arc::new(one))
             })
             .into()

@@ -8,6 +8,7 @@
 use std::{
     collections::BTreeMap,
     fs::File,
+    net::IpAddr,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -26,6 +27,7 @@ use crate::{
     launch::{Launchers, Remover},
     port::Secret,
     record::{Phase, Records, SandboxRecord},
+    resolver::Asker,
     sandbox::Sandbox,
     settings::Settings,
     slot::Slots,
@@ -45,6 +47,9 @@ pub(crate) struct Node {
     /// What the tokens of ports are made from.
     pub(crate) secret: Secret,
     pub(crate) launchers: Launchers,
+    /// One launcher for what names and policies ask of the firewall: nobody's question for a name
+    /// waits behind somebody's creation.
+    pub(crate) network: Launchers,
     pub(crate) remover: Remover,
     /// For sandboxes that are being made or started; a waiter in the launchers' queue has one.
     pub(crate) creates: Places,
@@ -77,6 +82,7 @@ pub(crate) struct Parts {
     pub(crate) records: Records,
     pub(crate) secret: Secret,
     pub(crate) launchers: Launchers,
+    pub(crate) network: Launchers,
     pub(crate) remover: Remover,
     pub(crate) boot_id: String,
     pub(crate) closing: CancellationToken,
@@ -86,6 +92,8 @@ pub(crate) struct Parts {
 #[derive(Debug)]
 struct Residents {
     by_id: BTreeMap<SandboxId, Arc<Sandbox>>,
+    /// Who asks the resolver, by slot: the sandboxes, and those of builds.
+    askers: BTreeMap<u32, Arc<Asker>>,
     slots: Slots,
     next_jail: u64,
 }
@@ -106,13 +114,15 @@ impl Node {
             records,
             secret,
             launchers,
+            network,
             remover,
             boot_id,
             closing,
             lock,
         } = parts;
         let slots = Slots::new(&config.node, config.uid_base);
-        let residents = Residents { by_id: BTreeMap::new(), slots, next_jail: 1 };
+        let residents =
+            Residents { by_id: BTreeMap::new(), askers: BTreeMap::new(), slots, next_jail: 1 };
         Self {
             config,
             links,
@@ -120,6 +130,7 @@ impl Node {
             records,
             secret,
             launchers,
+            network,
             remover,
             creates: Places::new(CREATES_AT_ONCE, KEPT_CREATES),
             visitors: Visitors::default(),
@@ -182,6 +193,7 @@ impl Node {
             phase: Phase::Creating,
         };
         let sandbox = Arc::new(Sandbox::new(record, State::Creating, &self.alarm));
+        residents.askers.insert(slot, Arc::clone(&sandbox.asker));
         residents.by_id.insert(id.clone(), Arc::clone(&sandbox));
         Ok((sandbox, true))
     }
@@ -194,6 +206,7 @@ impl Node {
         }
         let id = record.id.clone();
         let sandbox = Arc::new(Sandbox::new(record, State::Creating, &self.alarm));
+        residents.askers.insert(sandbox.slot, Arc::clone(&sandbox.asker));
         residents.by_id.insert(id, Arc::clone(&sandbox));
         Some(sandbox)
     }
@@ -209,7 +222,7 @@ impl Node {
     pub(crate) fn forget(&self, sandbox: &Sandbox, error: Option<EngineError>) {
         let mut residents = self.write();
         residents.by_id.remove(&sandbox.id);
-        residents.slots.release(sandbox.slot);
+        residents.release(sandbox.slot);
         drop(residents);
         sandbox.set(State::Gone(error.map(Box::new)));
     }
@@ -220,12 +233,22 @@ impl Node {
     /// `CAPACITY_EXCEEDED`, `SHUTTING_DOWN`.
     pub(crate) fn acquire_guest(&self) -> Result<Guest, EngineError> {
         self.check_open()?;
-        self.write().admit(self.config.max_sandboxes)
+        let mut residents = self.write();
+        let guest = residents.admit(self.config.max_sandboxes)?;
+        residents.askers.insert(guest.slot, Arc::new(Asker::of_build(guest.jail)));
+        Ok(guest)
     }
 
     /// Gives the slot back.
     pub(crate) fn release_guest(&self, guest: &Guest) {
-        self.write().slots.release(guest.slot);
+        self.write().release(guest.slot);
+    }
+
+    /// Who asks the resolver from this address.
+    pub(crate) fn asker_at(&self, address: IpAddr) -> Option<Arc<Asker>> {
+        let IpAddr::V4(address) = address else { return None };
+        let slot = self.config.node.network?.slot(address)?;
+        self.read().askers.get(&slot).cloned()
     }
 
     /// # Errors
@@ -250,6 +273,11 @@ impl Residents {
         let jail = JailId(self.next_jail);
         self.next_jail += 1;
         Ok(Guest { jail, slot })
+    }
+
+    fn release(&mut self, slot: u32) {
+        self.askers.remove(&slot);
+        self.slots.release(slot);
     }
 }
 

@@ -113,6 +113,8 @@ pub(crate) enum Change {
     Create(Box<SandboxRecord>),
     /// The phase of a sandbox. Nothing happens when it is gone.
     Phase(JailId, Phase),
+    /// The settings of a sandbox. Nothing happens when it is gone.
+    Settings(JailId, Box<Settings>),
     /// A port of a sandbox. Nothing happens when the sandbox is gone, or the port on record is newer.
     Port(JailId, Box<PortRecord>),
     /// The jail must not exist: its sandbox, if it has one, is forgotten.

@@ -14,6 +14,9 @@
 //! a sandbox is frozen is on no record, for the kernel knows; a freeze or thaw that was cut short is
 //! whatever the kernel has of it.
 //!
+//! A sandbox that is adopted gets the network policy on record once more, because a change of it may
+//! have been recorded and not carried out; one that cannot get it is stopped.
+//!
 //! The kernel is asked first and by jail number, because every object of a jail carries it.
 
 use std::{
@@ -31,6 +34,7 @@ use link::LinkError;
 use crate::{
     EngineError, error,
     error::Publish,
+    network,
     node::Node,
     record::{Change, Loaded, Phase, PortRecord, SandboxRecord},
     sandbox::Sandbox,
@@ -137,6 +141,7 @@ async fn restore(node: &Arc<Node>, record: SandboxRecord, ports: Vec<PortRecord>
     if let Some((agent, pidfd)) = agent
         && judge(&phase, Some(&agent)) == Verdict::Adopt
         && let Some(state) = state_of(node, jail, &agent).await
+        && is_confined(node, &sandbox).await
     {
         adopt(node, sandbox, (agent, pidfd), &phase, state).await;
     } else {
@@ -175,6 +180,17 @@ async fn answers(node: &Node, jail: JailId) -> bool {
             false
         }
     }
+}
+
+/// Puts what is on record of the sandbox's network in force again. Nothing happens where it is.
+async fn is_confined(node: &Node, sandbox: &Sandbox) -> bool {
+    let Some(place) = network::place(node, sandbox) else { return true };
+    let jail = sandbox.jail;
+    let admitted = node.network.call(move |launcher| launcher.admit(jail, &place), |_, ()| {});
+    let Err(error) = admitted.await else { return true };
+    tracing::error!(%jail, error = &error as &dyn std::error::Error,
+        "a sandbox's network policy cannot be put in force; it is stopped");
+    false
 }
 
 async fn adopt(

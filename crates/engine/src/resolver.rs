@@ -1,12 +1,19 @@
 //! The name server of sandboxes that have a network: forwards their queries to the servers that
-//! the host itself uses.
+//! the host itself uses, or that the operator names.
 //!
 //! It listens on the gateway's address, which is the only thing of the host that a sandbox can
-//! reach. Queries are hostile input, answers nearly so: of each, only the header and the question
-//! are understood, and an answer is passed on only to the question it repeats.
+//! reach. Who asks is known by the source address, which the firewall checks. Names are part of the
+//! network policy: under an allow-list, what no rule allows is answered here and passed on to
+//! nobody, and the addresses in an answer can be reached before the answer is sent.
 //!
-//! Does not: keep answers, or decide which names may be asked for.
+//! Queries are hostile input, answers nearly so: of each, only the header and the question are
+//! understood, and under an allow-list the addresses; an answer is passed on only to the question
+//! it repeats.
+//!
+//! Does not: keep answers.
 
+mod answer;
+mod asker;
 mod message;
 mod upstream;
 
@@ -15,8 +22,10 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+use jail::{JailId, Learned};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -25,7 +34,10 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use crate::node::Node;
+pub(crate) use asker::Asker;
+
+use crate::{launch::LaunchError, node::Node};
+use asker::{Judgement, MOST_SECONDS};
 use upstream::{Transport, Upstreams};
 
 /// Port of DNS, RFC 1035.
@@ -45,11 +57,48 @@ const TCP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Queries on one TCP connection.
 const TCP_QUERIES: usize = 64;
 
+/// Times a question is judged anew because its sandbox's policy has changed meanwhile.
+const ATTEMPTS: usize = 3;
+
+/// What the resolver needs of the node.
+trait Gate: Send + Sync + 'static {
+    /// The sandbox with this address.
+    fn asker(&self, address: IpAddr) -> Option<Arc<Asker>>;
+
+    /// See [`jail::Launcher::learn`].
+    fn learn(
+        &self,
+        jail: JailId,
+        revision: u64,
+        learned: Vec<Learned>,
+    ) -> impl Future<Output = Result<bool, LaunchError>> + Send;
+}
+
+impl Gate for Node {
+    fn asker(&self, address: IpAddr) -> Option<Arc<Asker>> {
+        self.asker_at(address)
+    }
+
+    async fn learn(
+        &self,
+        jail: JailId,
+        revision: u64,
+        learned: Vec<Learned>,
+    ) -> Result<bool, LaunchError> {
+        let learn = move |launcher: &mut jail::Launcher| launcher.learn(jail, revision, learned);
+        self.network.call(learn, |_, _| {}).await
+    }
+}
+
 /// Starts the name server on `gateway`. Without it names do not resolve, but everything else
 /// works: a failure is a warning.
 pub(crate) async fn spawn(node: &Arc<Node>, gateway: Ipv4Addr) {
-    let upstreams = Upstreams::of_host(IpAddr::V4(gateway));
-    match Resolver::bind(SocketAddr::from((gateway, PORT)), upstreams).await {
+    let upstreams = match &node.config.name_servers[..] {
+        [] => Upstreams::of_host(IpAddr::V4(gateway)),
+        servers => Upstreams::fixed(servers.iter().map(|it| SocketAddr::new(*it, PORT)).collect()),
+    };
+    let gate = Arc::clone(node);
+    match Resolver::bind(SocketAddr::from((gateway, PORT)), upstreams, gate).await {
         Ok(resolver) => {
             let (owner, queries) = (Arc::clone(node), node.watchers.clone());
             node.watchers.spawn(async move {
@@ -67,19 +116,27 @@ pub(crate) async fn spawn(node: &Arc<Node>, gateway: Ipv4Addr) {
 }
 
 #[derive(Debug)]
-struct Resolver {
+struct Resolver<G> {
     udp: Arc<UdpSocket>,
     tcp: TcpListener,
-    upstreams: Arc<Upstreams>,
+    office: Arc<Office<G>>,
     load: Load,
 }
 
-impl Resolver {
-    async fn bind(address: SocketAddr, upstreams: Upstreams) -> io::Result<Self> {
+/// Whom to ask, and what may be asked.
+#[derive(Debug)]
+struct Office<G> {
+    upstreams: Upstreams,
+    gate: Arc<G>,
+}
+
+impl<G: Gate> Resolver<G> {
+    async fn bind(address: SocketAddr, upstreams: Upstreams, gate: Arc<G>) -> io::Result<Self> {
         let tcp = TcpListener::bind(address).await?;
         // The same port where `address` leaves it open.
         let udp = Arc::new(UdpSocket::bind(tcp.local_addr()?).await?);
-        Ok(Self { udp, tcp, upstreams: Arc::new(upstreams), load: Load::new() })
+        let office = Arc::new(Office { upstreams, gate });
+        Ok(Self { udp, tcp, office, load: Load::new() })
     }
 
     /// Serves for ever. Each query is a task of `queries` that ends within its timeouts.
@@ -106,40 +163,80 @@ impl Resolver {
         if !message::is_query(&query) {
             return;
         }
+        let Some(asker) = self.office.gate.asker(client.ip()) else { return };
+        if !asker.may_ask(Instant::now()) {
+            return;
+        }
         let Some(place) = self.load.admit(client.ip()) else { return };
-        let (udp, upstreams) = (Arc::clone(&self.udp), Arc::clone(&self.upstreams));
+        let (udp, office) = (Arc::clone(&self.udp), Arc::clone(&self.office));
         queries.spawn(async move {
-            let answer = upstreams.ask(&query, Transport::Udp).await;
-            let answer = answer.unwrap_or_else(|| message::failure(&query));
-            // Who no longer listens does not need it.
-            drop(udp.send_to(&answer, client).await);
+            if let Some(answer) = office.answer(&asker, &query, Transport::Udp).await {
+                // Who no longer listens does not need it.
+                drop(udp.send_to(&answer, client).await);
+            }
             drop(place);
         });
     }
 
     fn answer_stream(&self, queries: &TaskTracker, stream: TcpStream, client: SocketAddr) {
+        let Some(asker) = self.office.gate.asker(client.ip()) else { return };
         let Some(place) = self.load.admit(client.ip()) else { return };
-        let upstreams = Arc::clone(&self.upstreams);
+        let office = Arc::clone(&self.office);
         queries.spawn(async move {
             // Hung up, late or malformed: the connection closes, which is all there is to say.
-            drop(serve_stream(stream, &upstreams).await);
+            drop(office.serve_stream(&asker, stream).await);
             drop(place);
         });
     }
 }
 
-/// Answers the queries of one connection in turn; each comes after its length in two bytes.
-async fn serve_stream(mut stream: TcpStream, upstreams: &Upstreams) -> io::Result<()> {
-    for _ in 0..TCP_QUERIES {
-        let query = tokio::time::timeout(TCP_TIMEOUT, read_message(&mut stream)).await??;
-        if !message::is_query(&query) {
-            return Ok(());
+impl<G: Gate> Office<G> {
+    /// Answers the queries of one connection in turn; each comes after its length in two bytes.
+    async fn serve_stream(&self, asker: &Asker, mut stream: TcpStream) -> io::Result<()> {
+        for _ in 0..TCP_QUERIES {
+            let query = tokio::time::timeout(TCP_TIMEOUT, read_message(&mut stream)).await??;
+            if !message::is_query(&query) || !asker.may_ask(Instant::now()) {
+                return Ok(());
+            }
+            let Some(answer) = self.answer(asker, &query, Transport::Tcp).await else {
+                return Ok(());
+            };
+            tokio::time::timeout(TCP_TIMEOUT, write_message(&mut stream, &answer)).await??;
         }
-        let answer = upstreams.ask(&query, Transport::Tcp).await;
-        let answer = answer.unwrap_or_else(|| message::failure(&query));
-        tokio::time::timeout(TCP_TIMEOUT, write_message(&mut stream, &answer)).await??;
+        Ok(())
     }
-    Ok(())
+
+    /// The answer to a query; none where silence is the answer.
+    async fn answer(&self, asker: &Asker, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
+        for _ in 0..ATTEMPTS {
+            let (name, revision) = match asker.judge(query) {
+                Judgement::Ignore => return None,
+                Judgement::Refuse => return Some(message::no_such_name(query)),
+                Judgement::Pass => {
+                    let answer = self.upstreams.ask(query, transport).await;
+                    return Some(answer.unwrap_or_else(|| message::failure(query)));
+                }
+                Judgement::Learn(name, revision) => (name, revision),
+            };
+            let Some(mut answer) = self.upstreams.ask(query, transport).await else { break };
+            let Some(addresses) = answer::addresses(&mut answer, MOST_SECONDS) else { break };
+            let Some(learned) = asker.learned(&name, revision, &addresses) else { continue };
+            let is_in_force = learned.is_empty()
+                || match self.gate.learn(asker.jail(), revision, learned).await {
+                    Ok(is_in_force) => is_in_force,
+                    Err(error) => {
+                        tracing::debug!(jail = %asker.jail(),
+                            error = &error as &dyn std::error::Error,
+                            "the addresses of a name cannot be let through");
+                        break;
+                    }
+                };
+            if is_in_force && asker.remember(&name, revision, &addresses) {
+                return Some(answer);
+            }
+        }
+        Some(message::failure(query))
+    }
 }
 
 async fn read_message(stream: &mut TcpStream) -> io::Result<Vec<u8>> {

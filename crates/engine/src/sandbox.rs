@@ -1,7 +1,10 @@
 //! A handle to one sandbox: who it is, and where it is in its life. What is done to it is in
 //! `create.rs` and `destroy.rs`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use api::{
     id::SandboxId,
@@ -16,6 +19,7 @@ use crate::{
     idle::{self, Alarm, Resting, sweep},
     port::Ports,
     record::SandboxRecord,
+    resolver::Asker,
     settings::Settings,
     state::{Admission, AgentIdentity, Operation, State, admit},
 };
@@ -30,7 +34,10 @@ pub(crate) struct Sandbox {
     pub(crate) id: SandboxId,
     pub(crate) jail: JailId,
     pub(crate) slot: u32,
-    pub(crate) settings: Settings,
+    /// What it may ask the resolver, and has asked.
+    pub(crate) asker: Arc<Asker>,
+    /// Its lock is held for a copy of the pointer.
+    settings: Mutex<Arc<Settings>>,
     pub(crate) image_digest: String,
     pub(crate) created_at_ms: i64,
     pub(crate) ports: Ports,
@@ -93,8 +100,21 @@ impl Sandbox {
             Resting { users: 0, used_at_ms: now_ms, since_ms: now_ms, is_reclaimed: false };
         let life = watch::Sender::new(Life { state, resting });
         let alarm = Arc::clone(alarm);
+        let asker = Arc::new(Asker::new(jail, &settings));
         let ports = Ports::default();
-        Self { id, jail, slot, settings, image_digest, created_at_ms, ports, life, alarm }
+        let settings = Mutex::new(Arc::new(settings));
+        Self { id, jail, slot, asker, settings, image_digest, created_at_ms, ports, life, alarm }
+    }
+
+    /// What it is to be now.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Gives it other settings: for whoever was admitted to change them.
+    pub(crate) fn set_settings(&self, settings: Settings) {
+        self.asker.set_policy(&settings);
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 
     /// Where it is now.
@@ -104,7 +124,8 @@ impl Sandbox {
 
     /// True while it has processes, frozen ones too.
     pub(crate) fn has_processes(&self) -> bool {
-        self.life.borrow().state.agent().is_some()
+        let life = self.life.borrow();
+        life.state.is_running() || life.state.agent().is_some()
     }
 
     /// False while it is being destroyed: nobody finds it any more.
@@ -116,7 +137,7 @@ impl Sandbox {
     pub(crate) fn enter(self: &Arc<Self>) -> Option<InUse> {
         let mut is_running = false;
         self.life.send_if_modified(|life| {
-            is_running = matches!(life.state, State::Running(_));
+            is_running = life.state.is_running();
             life.resting.users += usize::from(is_running);
             false
         });
@@ -125,7 +146,7 @@ impl Sandbox {
 
     /// What happens to it by itself next.
     pub(crate) fn next_rung(&self) -> Option<NextRung> {
-        let idle = self.settings.idle;
+        let idle = self.settings().idle;
         let life = self.life.borrow();
         idle::next(&life.state, life.resting, &idle, self.dies_at_ms())
     }
@@ -133,15 +154,14 @@ impl Sandbox {
     /// Keeps it as it is for a question to its agent, if a rung is due that depends on what runs in
     /// it by itself.
     pub(crate) fn ask_first(self: &Arc<Self>, now_ms: i64) -> Option<InUse> {
-        let idle = self.settings.idle;
+        let idle = self.settings().idle;
         if !idle.count_processes {
             return None;
         }
         let mut asks = false;
         self.life.send_if_modified(|life| {
             let next = idle::next(&life.state, life.resting, &idle, None);
-            asks = matches!(life.state, State::Running(_))
-                && next.is_some_and(|next| next.at_ms <= now_ms);
+            asks = life.state.is_running() && next.is_some_and(|next| next.at_ms <= now_ms);
             life.resting.users += usize::from(asks);
             false
         });
@@ -151,7 +171,7 @@ impl Sandbox {
     /// As [`Sandbox::begin`] of what is due at this time, if anything is. Returns it with the state
     /// before.
     pub(crate) fn begin_rung(&self, now_ms: i64) -> Option<(Rung, State)> {
-        let idle = self.settings.idle;
+        let idle = self.settings().idle;
         let mut due = None;
         self.life.send_if_modified(|life| {
             let next = idle::next(&life.state, life.resting, &idle, self.dies_at_ms());
@@ -172,7 +192,7 @@ impl Sandbox {
     }
 
     fn dies_at_ms(&self) -> Option<i64> {
-        let ttl_ms = i64::try_from(self.settings.ttl_ms).unwrap_or(i64::MAX);
+        let ttl_ms = i64::try_from(self.settings().ttl_ms).unwrap_or(i64::MAX);
         (ttl_ms > 0).then(|| self.created_at_ms.saturating_add(ttl_ms))
     }
 
@@ -214,7 +234,7 @@ impl Sandbox {
         let now_ms = self.alarm.clock.now_ms();
         self.life.send_modify(|life| {
             // What was held is what it was, as if nothing had been.
-            if !matches!(&life.state, State::Held(before) if **before == state) {
+            if !life.state.passes_to(&state) {
                 life.resting.since_ms = now_ms;
                 life.resting.is_reclaimed = false;
                 if matches!(state, State::Running(_)) {
@@ -265,8 +285,8 @@ impl Sandbox {
         drop(life);
         let activity =
             Activity { requests: users, last_used_at_ms: used_at_ms, next: self.next_rung() };
-        let Settings { image, resources, network, env, labels, idle, ttl_ms } =
-            self.settings.clone();
+        let Settings { image, resources, network, network_revision: _, env, labels, idle, ttl_ms } =
+            (*self.settings()).clone();
         let (id, created_at_ms) = (self.id.clone(), self.created_at_ms);
         Some(Description {
             id,

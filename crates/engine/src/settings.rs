@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use api::{
     id::ImageRef,
-    idle::{EffectiveIdle, LEAST_MS, MOST_MS},
-    limit::{ENV_VAR_BYTES, ENV_VARS, LABEL_BYTES, LABELS},
-    sandbox::{CreateSandbox, EffectiveResources, NetworkPolicy},
+    idle::{EffectiveIdle, IdleSettings, LEAST_MS, MOST_MS},
+    limit::{ENV_VAR_BYTES, ENV_VARS, LABEL_BYTES, LABELS, NETWORK_RULES},
+    network::NetworkPolicy,
+    sandbox::{CreateSandbox, EffectiveResources},
 };
 use jail::{Limits, Volumes};
 use serde::{Deserialize, Serialize};
 
-use crate::{EngineError, config::EngineConfig, error};
+use crate::{EngineError, config::EngineConfig, error, network};
 
 /// Least bytes of memory: below this not even a shell and its libraries fit.
 const MIN_MEMORY_BYTES: u64 = 16 * 1024 * 1024;
@@ -25,12 +26,18 @@ const MIN_CPU_MILLIS: u32 = 10;
 /// Least bytes of disk: below this not even the file system's own bookkeeping fits.
 const MIN_DISK_BYTES: u64 = 16 * 1024 * 1024;
 
-/// What a sandbox was asked to be, with everything filled in. Does not change during its life.
+/// Port of mail servers, RFC 5321.
+const MAIL: u16 = 25;
+
+/// What a sandbox was asked to be, with everything filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Settings {
     pub(crate) image: ImageRef,
     pub(crate) resources: EffectiveResources,
     pub(crate) network: NetworkPolicy,
+    /// How often `network` has been changed.
+    #[serde(default)]
+    pub(crate) network_revision: u64,
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) labels: BTreeMap<String, String>,
     /// Records of before there was a ladder have none.
@@ -75,10 +82,12 @@ impl Settings {
         check_idle(&idle)?;
         let ttl_ms = request.ttl_ms.unwrap_or(0);
         check_ttl(ttl_ms)?;
+        check_network(&request.network)?;
         Ok(Self {
             image: request.image.unwrap_or_else(|| config.default_image.clone()),
             resources,
             network: request.network,
+            network_revision: 0,
             env: request.env,
             labels: request.labels,
             idle,
@@ -123,6 +132,56 @@ fn disk_bytes(asked: Option<u64>, config: &EngineConfig) -> Result<Option<u64>, 
             let bytes = asked.or(config.default_limits.disk_bytes).unwrap_or(most);
             within(FIELD, bytes, MIN_DISK_BYTES, most).map(Some)
         }
+    }
+}
+
+/// Refuses a policy that is too long, and rules that would allow nothing.
+///
+/// # Errors
+/// `VALIDATION_FAILED` naming the field.
+pub(crate) fn check_network(policy: &NetworkPolicy) -> Result<(), EngineError> {
+    const FIELD: &str = "network.allow";
+    let NetworkPolicy::Listed(list) = policy else { return Ok(()) };
+    if list.allow.len() > NETWORK_RULES {
+        let message = format!("the allow-list has more than {NETWORK_RULES} rules");
+        return Err(error::invalid(FIELD, &message));
+    }
+    for rule in &list.allow {
+        let refuse = |why: &str| Err(error::invalid(FIELD, &format!("{rule} {why}")));
+        if rule.port == Some(MAIL) {
+            return refuse("is refused whatever the policy: no sandbox sends mail by itself");
+        }
+        if let Some(range) = network::range(rule)
+            && let Some(reason) = jail::why_out_of_reach(&range)
+        {
+            return refuse(&format!("is out of reach of every sandbox: {reason}"));
+        }
+    }
+    Ok(())
+}
+
+/// What a creation asked about the life of its sandbox. Only that is compared with what an existing
+/// one is: these settings change all the time, and a caller who says nothing means nothing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rest {
+    idle: IdleSettings,
+    ttl_ms: Option<u64>,
+}
+
+impl Rest {
+    pub(crate) fn asked(request: &CreateSandbox) -> Self {
+        Self { idle: request.idle, ttl_ms: request.ttl_ms }
+    }
+
+    /// As [`Settings::differences`].
+    pub(crate) fn differences(&self, settings: &Settings) -> Vec<&'static str> {
+        [
+            ("idle", settings.idle.with(&self.idle) != settings.idle),
+            ("ttlMs", self.ttl_ms.is_some_and(|asked| asked != settings.ttl_ms)),
+        ]
+        .into_iter()
+        .filter_map(|(field, differs)| differs.then_some(field))
+        .collect()
     }
 }
 
@@ -197,7 +256,7 @@ pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Engi
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use api::{error::ErrorCode, idle::IdleSettings, sandbox::Resources};
+    use api::{error::ErrorCode, network::AllowList, sandbox::Resources};
     use jail::NodeSpec;
 
     use super::*;
@@ -217,6 +276,7 @@ pub(crate) mod tests {
             max_limits: Limits { pids: 200, ..limits },
             max_sandboxes: 10,
             uid_base: 1 << 20,
+            name_servers: Vec::new(),
             proxies: BTreeMap::new(),
         }
     }
@@ -306,6 +366,25 @@ pub(crate) mod tests {
         let ttl = |ttl_ms| settings(CreateSandbox { ttl_ms, ..CreateSandbox::default() });
         assert_eq!(ttl(Some(LEAST_MS)).unwrap().ttl_ms, LEAST_MS);
         assert!(ttl(Some(LEAST_MS - 1)).is_err() && ttl(Some(MOST_MS + 1)).is_err());
+    }
+
+    #[test]
+    fn allow_lists_are_bounded_and_allow_something() {
+        let network = |rules: &[&str]| {
+            let allow = rules.iter().map(|rule| rule.parse().unwrap()).collect();
+            let network = NetworkPolicy::Listed(AllowList { allow });
+            settings(CreateSandbox { network, ..CreateSandbox::default() })
+        };
+        assert!(network(&[]).is_ok());
+        assert!(network(&["0.0.0.0/0", "8.0.0.0/6", "a.example:443"]).is_ok());
+        assert!(network(&["a.example"; NETWORK_RULES]).is_ok());
+        assert!(network(&["a.example"; NETWORK_RULES + 1]).is_err());
+        for bad in ["a.example:25", "10.0.0.0/8", "192.168.1.1:80", "169.254.169.254"] {
+            let error = network(&[bad]).unwrap_err();
+            assert_eq!(error.code, ErrorCode::ValidationFailed);
+            assert_eq!(error.details["field"], "network.allow");
+            assert!(error.message.starts_with(bad), "{}", error.message);
+        }
     }
 
     #[test]

@@ -38,7 +38,8 @@ pub(crate) async fn shut_down(
     ended.map_err(|_elapsed| error::late("ending what watches the sandboxes", WORK_TIMEOUT))?;
     let removed = node.remover.close(sandboxes != ShutdownSandboxes::Destroy);
     join(removed.into_iter().collect(), "the removal of files").await?;
-    join(node.launchers.close(), "the launchers").await?;
+    let launchers = node.launchers.close().into_iter().chain(node.network.close());
+    join(launchers.collect(), "the launchers").await?;
     node.records.close();
     join(vec![records], "the database").await?;
     left

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Any settled state but the last two can be Held: nothing of the sandbox runs, starts or ends until
-//! whoever holds it lets go, and it is what it was.
+//! whoever holds it lets go, and it is what it was. So can it be Changing, which keeps nobody from
+//! using one that runs.
 //!
 //! Invariant: a state that [`State::is_passing`] has exactly one task working on it, which is the
 //! only one that assigns the next state. Everybody else waits.
@@ -56,6 +57,8 @@ pub(crate) enum State {
     Thawing(AgentIdentity),
     /// Nothing of it runs for a moment; then it is again what it was.
     Held(Box<Self>),
+    /// As it was, while its settings are being changed.
+    Changing(Box<Self>),
     /// Its processes are being ended; its files stay.
     Stopping,
     Stopped,
@@ -80,6 +83,8 @@ pub(crate) enum Operation {
     Thaw,
     /// Nothing of it may run, start or end for a moment.
     Hold,
+    /// Its settings have to become others.
+    Change,
     /// Its processes have to end; files and settings stay.
     Stop,
     /// It has to go.
@@ -105,6 +110,7 @@ pub(crate) enum Admission {
 pub(crate) fn admit(state: &State, users: usize, operation: Operation) -> Admission {
     use Admission::{Begin, Done, InUse, Refuse, Wait};
     match (state, operation) {
+        (State::Changing(before), Operation::Use) if before.is_running() => Done,
         (state, _) if state.is_passing() => Wait,
         (State::Running(_), Operation::Use | Operation::Thaw) => Done,
         (State::Running(_), Operation::Freeze) if users > 0 => InUse,
@@ -112,10 +118,13 @@ pub(crate) fn admit(state: &State, users: usize, operation: Operation) -> Admiss
         (State::Running(_) | State::Frozen(_), _) => Begin,
         (
             State::Stopped | State::Failed(_),
-            Operation::Use | Operation::Destroy | Operation::Hold,
+            Operation::Use | Operation::Destroy | Operation::Hold | Operation::Change,
         ) => Begin,
         (State::Doomed(_), Operation::Destroy) => Begin,
-        (State::Doomed(_) | State::Gone(_), Operation::Use | Operation::Hold) => Refuse,
+        (
+            State::Doomed(_) | State::Gone(_),
+            Operation::Use | Operation::Hold | Operation::Change,
+        ) => Refuse,
         // What does not run has nothing to freeze, to thaw or to stop.
         (_, _) => Done,
     }
@@ -128,6 +137,7 @@ impl Operation {
             (Self::Use | Self::Thaw, State::Frozen(agent)) => State::Thawing(agent.clone()),
             (Self::Freeze, State::Running(agent)) => State::Freezing(agent.clone()),
             (Self::Hold, state) => State::Held(Box::new(state.clone())),
+            (Self::Change, state) => State::Changing(Box::new(state.clone())),
             (Self::Stop, _) => State::Stopping,
             (Self::Destroy, _) => State::Destroying,
             (Self::Use | Self::Thaw | Self::Freeze, _) => State::Creating,
@@ -143,6 +153,7 @@ impl State {
             | Self::Freezing(_)
             | Self::Thawing(_)
             | Self::Held(_)
+            | Self::Changing(_)
             | Self::Stopping
             | Self::Destroying => true,
             Self::Running(_)
@@ -152,6 +163,20 @@ impl State {
             | Self::Doomed(_)
             | Self::Gone(_) => false,
         }
+    }
+
+    /// True while its agent answers whoever asks.
+    pub(crate) fn is_running(&self) -> bool {
+        match self {
+            Self::Running(_) => true,
+            Self::Changing(before) => before.is_running(),
+            _ => false,
+        }
+    }
+
+    /// True when `after` is what this passing state was before, as if nothing had been.
+    pub(crate) fn passes_to(&self, after: &Self) -> bool {
+        matches!(self, Self::Held(before) | Self::Changing(before) if **before == *after)
     }
 
     /// The agent of a settled sandbox that has processes.
@@ -168,7 +193,7 @@ impl State {
             Self::Creating => Some((SandboxState::Creating, None)),
             Self::Running(_) | Self::Freezing(_) => Some((SandboxState::Running, None)),
             Self::Frozen(_) | Self::Thawing(_) => Some((SandboxState::Frozen, None)),
-            Self::Held(state) => state.public(),
+            Self::Held(state) | Self::Changing(state) => state.public(),
             Self::Stopping | Self::Stopped => Some((SandboxState::Stopped, None)),
             Self::Failed(failure) | Self::Doomed(failure) => {
                 Some((SandboxState::Failed, Some(failure.reason.clone())))
@@ -194,11 +219,12 @@ mod tests {
         State::Running(agent())
     }
 
-    const ALL: [Operation; 6] = [
+    const ALL: [Operation; 7] = [
         Operation::Use,
         Operation::Freeze,
         Operation::Thaw,
         Operation::Hold,
+        Operation::Change,
         Operation::Stop,
         Operation::Destroy,
     ];
@@ -206,20 +232,23 @@ mod tests {
     #[test]
     fn every_pair_of_state_and_operation_has_its_answer() {
         use Admission::{Begin, Done, Refuse, Wait};
-        //                                     Use     Freeze Thaw   Hold    Stop   Destroy
+        let changing = |state| State::Changing(Box::new(state));
+        //                                     Use     Freeze Thaw   Hold    Change  Stop   Destroy
         let table = [
-            (State::Creating, [Wait, Wait, Wait, Wait, Wait, Wait]),
-            (running(), [Done, Begin, Done, Begin, Begin, Begin]),
-            (State::Freezing(agent()), [Wait, Wait, Wait, Wait, Wait, Wait]),
-            (State::Frozen(agent()), [Begin, Done, Begin, Begin, Begin, Begin]),
-            (State::Thawing(agent()), [Wait, Wait, Wait, Wait, Wait, Wait]),
-            (State::Held(Box::new(running())), [Wait, Wait, Wait, Wait, Wait, Wait]),
-            (State::Stopping, [Wait, Wait, Wait, Wait, Wait, Wait]),
-            (State::Stopped, [Begin, Done, Done, Begin, Done, Begin]),
-            (State::Failed(failure()), [Begin, Done, Done, Begin, Done, Begin]),
-            (State::Destroying, [Wait, Wait, Wait, Wait, Wait, Wait]),
-            (State::Doomed(failure()), [Refuse, Done, Done, Refuse, Done, Begin]),
-            (State::Gone(None), [Refuse, Done, Done, Refuse, Done, Done]),
+            (State::Creating, [Wait, Wait, Wait, Wait, Wait, Wait, Wait]),
+            (running(), [Done, Begin, Done, Begin, Begin, Begin, Begin]),
+            (State::Freezing(agent()), [Wait, Wait, Wait, Wait, Wait, Wait, Wait]),
+            (State::Frozen(agent()), [Begin, Done, Begin, Begin, Begin, Begin, Begin]),
+            (State::Thawing(agent()), [Wait, Wait, Wait, Wait, Wait, Wait, Wait]),
+            (State::Held(Box::new(running())), [Wait, Wait, Wait, Wait, Wait, Wait, Wait]),
+            (changing(running()), [Done, Wait, Wait, Wait, Wait, Wait, Wait]),
+            (changing(State::Frozen(agent())), [Wait, Wait, Wait, Wait, Wait, Wait, Wait]),
+            (State::Stopping, [Wait, Wait, Wait, Wait, Wait, Wait, Wait]),
+            (State::Stopped, [Begin, Done, Done, Begin, Begin, Done, Begin]),
+            (State::Failed(failure()), [Begin, Done, Done, Begin, Begin, Done, Begin]),
+            (State::Destroying, [Wait, Wait, Wait, Wait, Wait, Wait, Wait]),
+            (State::Doomed(failure()), [Refuse, Done, Done, Refuse, Refuse, Done, Begin]),
+            (State::Gone(None), [Refuse, Done, Done, Refuse, Refuse, Done, Done]),
         ];
         for (state, answers) in table {
             for (operation, answer) in ALL.into_iter().zip(answers) {
@@ -262,9 +291,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_looks_as_it_did() {
+    fn what_is_held_or_changed_looks_as_it_did() {
         for state in [running(), State::Frozen(agent()), State::Stopped] {
             assert_eq!(Operation::Hold.passing(&state).public(), state.public());
+            assert_eq!(Operation::Change.passing(&state).public(), state.public());
         }
     }
 

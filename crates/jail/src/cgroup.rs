@@ -330,7 +330,8 @@ impl NodeCgroups {
         Ok(jails.into_iter().map(|jail| (jail, self.agent_pid(jail).unwrap_or(0))).collect())
     }
 
-    fn agent_pid(&self, jail: JailId) -> Option<i32> {
+    /// The process id of PID 1 of the jail, while it is alive.
+    pub(crate) fn agent_pid(&self, jail: JailId) -> Option<i32> {
         let tree = self.layout.tree(Controller::Memory)?;
         let procs = jail_dir(&tree.path, &self.name, jail).join("agent/cgroup.procs");
         fs::read_to_string(procs).ok()?.lines().next()?.parse().ok()

@@ -1,8 +1,10 @@
 //! Every reason a spec can be refused, before anything is touched.
 
+use std::collections::BTreeSet;
+
 use crate::{
     error::JailError,
-    spec::{JailSpec, NodeSpec},
+    spec::{JailNetwork, JailSpec, LEARNED_AT_ONCE, Learned, NodeSpec, RANGES_PER_LIST, Reach},
 };
 
 /// User and group ids of one jail.
@@ -50,18 +52,49 @@ pub(crate) fn check(spec: &JailSpec, layers: usize, node: &NodeSpec) -> Result<(
     if layers == 0 {
         return refuse("an image has at least one layer".to_owned());
     }
-    if let Some(address) = spec.address {
-        let Some(network) = node.network else {
-            return refuse("an address was given on a node without a network".to_owned());
-        };
-        if !network.holds(address) {
-            return refuse(format!("address {address} is not in the node's range"));
-        }
+    if let Some(network) = &spec.network {
+        check_network(network, node)?;
     }
     for bind in &spec.binds {
         if !is_plain_path(&bind.target) {
             return refuse(format!("bind target {:?} is not a plain relative path", bind.target));
         }
+    }
+    Ok(())
+}
+
+/// Refuses a place on the network that does not hold together.
+pub(crate) fn check_network(network: &JailNetwork, node: &NodeSpec) -> Result<(), JailError> {
+    let refuse = |why: String| Err(JailError::Refused(why));
+    let Some(range) = node.network else {
+        return refuse("an address was given on a node without a network".to_owned());
+    };
+    if !range.holds(network.address) {
+        return refuse(format!("address {} is not in the node's range", network.address));
+    }
+    let Reach::Listed(list) = &network.reach else { return Ok(()) };
+    if list.ranges.len() > RANGES_PER_LIST {
+        return refuse(format!("more than {RANGES_PER_LIST} address ranges"));
+    }
+    for range in &list.ranges {
+        if range.prefix > 32 || !range.holds(range.base) {
+            return refuse(format!("{}/{} is no address range", range.base, range.prefix));
+        }
+        if range.protocol.is_some() && range.port.is_none() {
+            return refuse("a protocol without a port".to_owned());
+        }
+    }
+    check_learned(&list.learned)
+}
+
+/// Refuses learned addresses that do not hold together.
+pub(crate) fn check_learned(learned: &[Learned]) -> Result<(), JailError> {
+    if learned.len() > LEARNED_AT_ONCE {
+        return Err(JailError::Refused(format!("more than {LEARNED_AT_ONCE} learned addresses")));
+    }
+    let different: BTreeSet<_> = learned.iter().map(|one| (one.address, one.service)).collect();
+    if different.len() < learned.len() {
+        return Err(JailError::Refused("an address was learned twice".to_owned()));
     }
     Ok(())
 }
@@ -78,7 +111,9 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::spec::{Bind, Hostname, JailId, Limits, NodeNetwork};
+    use crate::spec::{
+        AddressRange, AllowList, Bind, Hostname, JailId, Limits, NodeNetwork, Protocol,
+    };
 
     fn node() -> NodeSpec {
         NodeSpec {
@@ -88,12 +123,35 @@ mod tests {
         }
     }
 
+    fn learned() -> Learned {
+        Learned { address: Ipv4Addr::new(1, 2, 3, 4), service: None, seconds: 60 }
+    }
+
+    fn list(spec: &mut JailSpec) -> &mut AllowList {
+        match &mut spec.network.as_mut().unwrap().reach {
+            Reach::Listed(list) => list,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn good() -> JailSpec {
         JailSpec {
             jail: JailId(1),
             volume: Some(JailId(1)),
             uid_base: 65_536 * 7,
-            address: Some(Ipv4Addr::new(10, 213, 0, 2)),
+            network: Some(JailNetwork {
+                address: Ipv4Addr::new(10, 213, 0, 2),
+                reach: Reach::Listed(AllowList {
+                    revision: 1,
+                    ranges: vec![AddressRange {
+                        base: Ipv4Addr::new(1, 2, 0, 0),
+                        prefix: 16,
+                        port: Some(443),
+                        protocol: Some(Protocol::Tcp),
+                    }],
+                    learned: vec![learned()],
+                }),
+            }),
             limits: Limits {
                 memory_bytes: 1 << 30,
                 pids: 64,
@@ -113,7 +171,7 @@ mod tests {
     #[test]
     fn each_fault_is_refused() {
         type Spoil = fn(&mut JailSpec);
-        let cases: [(&str, Spoil); 11] = [
+        let cases: [(&str, Spoil); 17] = [
             ("uid zero", |s| s.uid_base = 0),
             ("uid unaligned", |s| s.uid_base = 65_537),
             ("uid at the end", |s| s.uid_base = 0xFFFF_0000),
@@ -122,8 +180,16 @@ mod tests {
             ("cpu", |s| s.limits.cpu_millis = 0),
             ("disk", |s| s.limits.disk_bytes = Some(1)),
             ("jail number", |s| s.jail = JailId(u64::MAX)),
-            ("foreign address", |s| s.address = Some(Ipv4Addr::LOCALHOST)),
-            ("gateway's address", |s| s.address = Some(Ipv4Addr::new(10, 213, 0, 1))),
+            ("foreign address", |s| s.network.as_mut().unwrap().address = Ipv4Addr::LOCALHOST),
+            ("gateway's address", |s| {
+                s.network.as_mut().unwrap().address = Ipv4Addr::new(10, 213, 0, 1);
+            }),
+            ("prefix", |s| list(s).ranges[0].prefix = 33),
+            ("bits beyond the prefix", |s| list(s).ranges[0].prefix = 8),
+            ("protocol without a port", |s| list(s).ranges[0].port = None),
+            ("ranges", |s| list(s).ranges = vec![list(s).ranges[0]; RANGES_PER_LIST + 1]),
+            ("learned", |s| list(s).learned = vec![learned(); LEARNED_AT_ONCE + 1]),
+            ("learned twice", |s| list(s).learned.push(learned())),
             ("bind", |s| s.binds[0].target = "../etc".into()),
         ];
         for (name, spoil) in cases {

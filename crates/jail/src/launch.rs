@@ -64,7 +64,7 @@ pub(crate) fn launch(
         .and_then(|cgroups| build(server, spec, &cgroups, &fds, (&layers, &binds)));
     if built.is_err() {
         // The first error is the one to tell; what cannot be undone now is found at recovery.
-        drop(server.cgroups.destroy(spec.jail));
+        drop(server.end(spec.jail));
     }
     built
 }
@@ -98,8 +98,8 @@ fn build(
     fds.extend(mounts.binds.iter().map(AsFd::as_fd));
     entry.tell(channel::MOUNTS, &fds)?;
     // Made while the second process builds its root.
-    if let (Some(network), Some(address)) = (&server.network, spec.address) {
-        network.attach(spec.jail, pid, address)?;
+    if let (Some(host), Some(network)) = (&server.network, &spec.network) {
+        host.attach(spec.jail, network_namespace(pid)?.as_fd(), network)?;
     }
     entry.tell(channel::LINK, &[])?;
 
@@ -132,7 +132,10 @@ fn start_first(
     let targets = spec.binds.iter().map(|bind| text(&bind.target));
     let targets = targets.collect::<Result<Vec<_>, _>>()?;
     let targets: Vec<&CStr> = targets.iter().map(CString::as_c_str).collect();
-    let (messages, count) = network::jail_messages(&server.node, spec.address);
+    let (messages, count) = network::jail_messages(
+        server.node.network,
+        spec.network.as_ref().map(|network| network.address),
+    );
     let argv = [c"sandbar", c"__agent", &handoff];
     let plan = Plan {
         uid_base: spec.uid_base,
@@ -184,6 +187,21 @@ fn write_maps(pid: i32, uid_base: u32) -> Result<OwnedFd, JailError> {
     fs::File::open(format!("/proc/{pid}/ns/user"))
         .map(Into::into)
         .map_err(|error| JailError::io(STEP, "open the user namespace", &error))
+}
+
+/// Whether the network namespace of process `pid` has a link to the host. Not asked by the names of
+/// the host's links: one of an earlier life of the jail may be on its way out.
+pub(crate) fn has_link(pid: i32) -> Result<bool, JailError> {
+    let links = fs::read_to_string(format!("/proc/{pid}/net/dev"))
+        .map_err(|error| JailError::io("network", "look for the link", &error))?;
+    Ok(links.lines().any(|line| line.trim_start().starts_with("eth0:")))
+}
+
+/// The network namespace of process `pid`.
+pub(crate) fn network_namespace(pid: i32) -> Result<OwnedFd, JailError> {
+    fs::File::open(format!("/proc/{pid}/ns/net"))
+        .map(Into::into)
+        .map_err(|error| JailError::io("network", "open the network namespace", &error))
 }
 
 /// The launcher's end of the channel to a jail's first processes.

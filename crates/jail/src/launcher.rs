@@ -11,7 +11,7 @@ use sys::{memfd, poll, socket};
 
 use crate::{
     error::{InStep, JailError},
-    spec::{JailId, JailSpec, NodeSpec},
+    spec::{JailId, JailNetwork, JailSpec, Learned, NodeSpec},
     volume::Volumes,
     wire::{JAILS_PER_REPLY, MESSAGE_BYTES, Reply, Request},
 };
@@ -132,8 +132,8 @@ impl Launcher {
         }
     }
 
-    /// Kills every process of the jail, waits until none is left, removes its cgroups. Its link
-    /// vanishes with its last process; its files stay. Safe to repeat, also for a jail that never
+    /// Kills every process of the jail, waits until none is left, removes its cgroups, its rules and
+    /// its tracked connections. Its link vanishes with its last process; its files stay. Safe to repeat, also for a jail that never
     /// was.
     ///
     /// # Errors
@@ -179,7 +179,45 @@ impl Launcher {
         self.ask_done(&Request::RemoveFiles(jail))
     }
 
-    /// Jails that have a cgroup on this node, with the agent's pid where it is alive.
+    /// Changes, in one step, what a running jail may reach, and ends connections that it may not
+    /// have any more. A jail that has had no network gets its link. Safe to repeat.
+    ///
+    /// # Errors
+    /// [`JailError::Step`] when the kernel refuses: what was in force may still be.
+    /// [`JailError::Refused`] for a jail that does not run and has no link.
+    pub fn admit(&mut self, jail: JailId, network: &JailNetwork) -> Result<(), JailError> {
+        self.ask_done(&Request::Admit(jail, network.clone()))
+    }
+
+    /// Lets a jail open connections to addresses that an allowed name led to, if the allow-list of
+    /// this revision is in force. False: it is not.
+    ///
+    /// # Errors
+    /// [`JailError::Step`] when the kernel refuses, for instance because there are too many.
+    pub fn learn(
+        &mut self,
+        jail: JailId,
+        revision: u64,
+        learned: Vec<Learned>,
+    ) -> Result<bool, JailError> {
+        match self.ask(&Request::Learn { jail, revision, learned }, &[])?.0 {
+            Reply::Learned { in_force } => Ok(in_force),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Packets that were refused to a jail since it was started.
+    ///
+    /// # Errors
+    /// When the rules cannot be read.
+    pub fn refused(&mut self, jail: JailId) -> Result<u64, JailError> {
+        match self.ask(&Request::Refused(jail), &[])?.0 {
+            Reply::Count(packets) => Ok(packets),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Jails that have a cgroup or rules on this node, with the agent's pid where it is alive.
     ///
     /// # Errors
     /// When the cgroup trees cannot be read.

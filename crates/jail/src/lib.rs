@@ -35,7 +35,11 @@ mod wire;
 pub use cgroup::{Usage, is_frozen, usage};
 pub use error::JailError;
 pub use launcher::{JailFiles, Launched, Launcher, sealed_program};
+pub use network::rules::why_out_of_reach;
 pub use server::launcher_main;
-pub use spec::{Bind, Hostname, JailId, JailSpec, Limits, NodeNetwork, NodeSpec};
+pub use spec::{
+    AddressRange, AllowList, Bind, Hostname, JailId, JailNetwork, JailSpec, LEARNED_AT_ONCE,
+    Learned, Limits, NodeNetwork, NodeSpec, Protocol, RANGES_PER_LIST, Reach,
+};
 pub use start_time::start_time;
 pub use volume::{Volumes, own_mounts, volume_bytes};

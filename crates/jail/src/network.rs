@@ -5,32 +5,40 @@
 //! ```
 //!
 //! Every jail has a point-to-point link; there is no bridge, so sandboxes share no wire. All
-//! policy is one nftables table whose rules match links by name prefix: it is complete before the
-//! first link exists, and a link is born under it. Links are never deleted on a caller's path
-//! (that takes 35 ms): they vanish with the jail's network namespace.
+//! policy is one nftables table: its rules (`rules.rs`) match links by name prefix and are complete
+//! before the first link exists; what a jail may reach (`policy.rs`) is in the table before its
+//! link is. Links are never deleted on a caller's path (that takes 35 ms): they vanish with the
+//! jail's network namespace.
 
 use std::{
     ffi::CString,
     fs, io,
     net::Ipv4Addr,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
 
-use sys::{SysError, netlink};
+use sys::{SysError, namespace, netlink};
 
 use crate::{
     error::{InStep, JailError},
-    spec::{JailId, NodeNetwork, NodeSpec},
+    spec::{JailId, JailNetwork, Learned, NodeNetwork, NodeSpec},
     tool,
 };
 
-pub(crate) mod message;
-mod rules;
+mod conntrack;
+mod message;
+mod nftables;
+mod policy;
+mod route;
+pub(crate) mod rules;
+mod socket;
 
 use message::Message;
+use policy::Policies;
+use socket::Socket;
 
 const STEP: &str = "network";
 
@@ -56,7 +64,8 @@ const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 /// The host's side of the network.
 #[derive(Debug)]
 pub(crate) struct HostNetwork {
-    netlink: OwnedFd,
+    routes: Socket,
+    policies: Policies,
     node_name: String,
     network: NodeNetwork,
     /// Exists while forwarding is on because of this node.
@@ -68,18 +77,25 @@ impl HostNetwork {
     pub(crate) fn open(node: &NodeSpec) -> Result<Option<Self>, JailError> {
         let Some(network) = node.network else { return Ok(None) };
         Ok(Some(Self {
-            netlink: netlink::open().in_step(STEP)?,
+            routes: Socket::open(netlink::Family::ROUTE).in_step(STEP)?,
+            policies: Policies::open(&node.name, network.gateway()).in_step(STEP)?,
             node_name: node.name.clone(),
             network,
             forwarding_marker: node.state_dir.join("forwarding-was-off"),
         }))
     }
 
-    /// Makes rules, address and forwarding exist, in this order. Safe to repeat.
+    /// Makes rules, address and forwarding exist, in this order. Safe to repeat: rules that are
+    /// there already stay, with the policies of the jails that run; others are replaced in one
+    /// step, and the jails reach nothing until each is admitted again.
     pub(crate) fn set_up(&self) -> Result<(), JailError> {
-        nft(&rules::table(&self.node_name, self.network))?;
+        let links = self.policies.addresses().in_step(STEP)?;
+        let (script, mark) = rules::table(&self.node_name, self.network, &links);
+        if !self.policies.has_chain(&mark).in_step(STEP)? {
+            nft(&script)?;
+        }
         let gateway = Message::add_address(LOOPBACK, self.network.gateway());
-        match self.ask(&gateway) {
+        match self.ask(gateway) {
             Err(error) if io::Error::from(error).kind() == io::ErrorKind::AlreadyExists => {}
             other => other.in_step(STEP)?,
         }
@@ -101,7 +117,7 @@ impl HostNetwork {
     /// Undoes [`HostNetwork::set_up`]. Forwarding is switched off only if this node switched it on.
     pub(crate) fn tear_down(&self) -> Result<(), JailError> {
         nft(&rules::no_table(&self.node_name))?;
-        match self.ask(&Message::remove_address(LOOPBACK, self.network.gateway())) {
+        match self.ask(Message::remove_address(LOOPBACK, self.network.gateway())) {
             Err(error) if io::Error::from(error).kind() == io::ErrorKind::AddrNotAvailable => {}
             other => other.in_step(STEP)?,
         }
@@ -113,25 +129,49 @@ impl HostNetwork {
         Ok(())
     }
 
-    /// Makes the link of jail `jail`, one end in the network namespace of process `pid`.
+    /// Makes the link of jail `jail`, one end in the network namespace `namespace`, and before it
+    /// what the jail may reach. Returns the index of the host's end.
     pub(crate) fn attach(
         &self,
         jail: JailId,
-        pid: i32,
-        address: Ipv4Addr,
-    ) -> Result<(), JailError> {
-        let name = self.add_link(jail, pid).in_step(STEP)?;
+        namespace: BorrowedFd<'_>,
+        network: &JailNetwork,
+    ) -> Result<u32, JailError> {
+        self.admit(jail, network)?;
+        let name = self.add_link(jail, namespace).in_step(STEP)?;
         let index = netlink::link_index(&name).in_step(STEP)?;
-        self.ask(&Message::route_to(address, index)).in_step(STEP)
+        let gateway = self.network.gateway();
+        self.ask(Message::route_to(network.address, index, gateway)).in_step(STEP)?;
+        Ok(index)
+    }
+
+    /// As [`HostNetwork::attach`], for a jail that runs and has had no link: its side is set up too.
+    pub(crate) fn attach_running(
+        &self,
+        jail: JailId,
+        namespace: BorrowedFd<'_>,
+        network: &JailNetwork,
+    ) -> Result<(), JailError> {
+        let index = self.attach(jail, namespace, network)?;
+        let configured = socket_in(namespace).and_then(|socket| {
+            let (messages, count) = jail_messages(Some(self.network), Some(network.address));
+            exchange(&socket, &messages, count)
+        });
+        configured.in_step(STEP).inspect_err(|_error| {
+            // Half a link would keep the next attempt from making a whole one. The first error is
+            // the one to tell.
+            self.ask(Message::remove_link(index)).unwrap_or_default();
+        })
     }
 
     /// Makes a link under the first free of the jail's names. A jail that is started soon after its
     /// end finds its last link on its way out.
-    fn add_link(&self, jail: JailId, pid: i32) -> Result<CString, SysError> {
+    fn add_link(&self, jail: JailId, namespace: BorrowedFd<'_>) -> Result<CString, SysError> {
         let deadline = Instant::now() + LINK_DEADLINE;
         loop {
             for name in link_names(&self.node_name, jail) {
-                match self.ask(&Message::add_link_pair(&name, JAIL_LINK, pid)) {
+                let name = CString::new(name).unwrap_or_default();
+                match self.ask(Message::add_link_pair(&name, JAIL_LINK, namespace)) {
                     Ok(()) => return Ok(name),
                     Err(error) if !is_taken(error) || Instant::now() >= deadline => {
                         return Err(error);
@@ -144,16 +184,67 @@ impl HostNetwork {
         }
     }
 
-    fn ask(&self, message: &Message) -> Result<(), SysError> {
-        exchange(&self.netlink, message.bytes(), 1)
+    /// See [`Policies::admit`].
+    pub(crate) fn admit(&self, jail: JailId, network: &JailNetwork) -> Result<(), JailError> {
+        self.policies.admit(jail, network).in_step(STEP)
     }
+
+    /// See [`Policies::learn`].
+    pub(crate) fn learn(
+        &self,
+        jail: JailId,
+        revision: u64,
+        learned: &[Learned],
+    ) -> Result<bool, JailError> {
+        self.policies.learn(jail, revision, learned).in_step(STEP)
+    }
+
+    /// See [`Policies::refused`].
+    pub(crate) fn refused(&self, jail: JailId) -> Result<u64, JailError> {
+        self.policies.refused(jail).in_step(STEP)
+    }
+
+    /// See [`Policies::release`].
+    pub(crate) fn release(&self, jail: JailId) -> Result<(), JailError> {
+        self.policies.release(jail).in_step(STEP)
+    }
+
+    /// Jails that have not been released, in no order.
+    pub(crate) fn jails(&self) -> Result<Vec<JailId>, JailError> {
+        let links = self.policies.addresses().in_step(STEP)?;
+        Ok(links.iter().filter_map(|(link, _)| jail_of(&self.node_name, link)).collect())
+    }
+
+    fn ask(&self, message: Message) -> Result<(), SysError> {
+        self.routes.ask(message)
+    }
+}
+
+/// A socket to the routing part of another network namespace.
+fn socket_in(namespace: BorrowedFd<'_>) -> Result<OwnedFd, SysError> {
+    let own = sys::file::open(
+        sys::file::cwd(),
+        c"/proc/self/ns/net",
+        sys::file::How::new(sys::file::O_RDONLY),
+    )?;
+    namespace::join_network(namespace)?;
+    let socket = netlink::open(netlink::Family::ROUTE);
+    if namespace::join_network(own.as_fd()).is_err() {
+        // A launcher in a sandbox's network would make links and rules there from now on. Another
+        // one takes its place.
+        sys::process::exit(1);
+    }
+    socket
 }
 
 /// What a jail's first process sends to its own network namespace: loopback and, with an address,
 /// `eth0` and the way out. With the number of answers to expect.
-pub(crate) fn jail_messages(node: &NodeSpec, address: Option<Ipv4Addr>) -> (Vec<u8>, usize) {
+pub(crate) fn jail_messages(
+    network: Option<NodeNetwork>,
+    address: Option<Ipv4Addr>,
+) -> (Vec<u8>, usize) {
     let mut messages = vec![Message::link_up(LOOPBACK)];
-    if let (Some(address), Some(network)) = (address, node.network) {
+    if let (Some(address), Some(network)) = (address, network) {
         messages.push(Message::add_address(JAIL_LINK, address));
         messages.push(Message::link_up(JAIL_LINK));
         messages.push(Message::default_route(network.gateway(), JAIL_LINK));
@@ -179,31 +270,40 @@ fn is_taken(error: SysError) -> bool {
     io::Error::from(error).kind() == io::ErrorKind::AlreadyExists
 }
 
-/// The names that the host's end of a jail's link can have: the second for while the last one that
-/// had the first is vanishing.
-fn link_names(node_name: &str, jail: JailId) -> impl Iterator<Item = CString> {
+/// The names that the host's end of a jail's link can have, of which the first is always there: the
+/// second for while the last one that had the first is vanishing. What is in force for a jail is in
+/// force for both.
+fn link_names(node_name: &str, jail: JailId) -> impl Iterator<Item = String> {
     let first = link_name(node_name, "-", jail);
     let second = link_name(node_name, "-+", jail);
-    [first, second].into_iter().filter(|name| name.count_bytes() <= LINK_NAME_BYTES)
+    [first, second].into_iter().filter(|name| name.len() <= LINK_NAME_BYTES)
 }
 
 /// The node, a separator, and the jail's number: at most 8 + 1 + 6 characters of the kernel's 15,
 /// one more with the longer separator.
-fn link_name(node_name: &str, separator: &str, jail: JailId) -> CString {
+fn link_name(node_name: &str, separator: &str, jail: JailId) -> String {
     let mut digits = Vec::new();
     let mut rest = jail.0;
     loop {
-        let digit = u32::try_from(rest % 36).unwrap_or_default();
+        let digit = u32::try_from(rest % BASE).unwrap_or_default();
         digits.push(char::from_digit(digit, 36).unwrap_or('0'));
-        rest /= 36;
+        rest /= BASE;
         if rest == 0 {
             break;
         }
     }
-    let name: String =
-        node_name.chars().chain(separator.chars()).chain(digits.into_iter().rev()).collect();
-    CString::new(name).unwrap_or_default()
+    node_name.chars().chain(separator.chars()).chain(digits.into_iter().rev()).collect()
 }
+
+/// The jail whose link has this name, if it is one of the node's.
+fn jail_of(node_name: &str, link: &str) -> Option<JailId> {
+    let digits = link.strip_prefix(node_name)?.strip_prefix('-')?;
+    let jail = JailId(u64::from_str_radix(digits, 36).ok()?);
+    (link_name(node_name, "-", jail) == link).then_some(jail)
+}
+
+/// Jail numbers are written in this base in the names of links.
+const BASE: u64 = 36;
 
 fn set_forwarding(value: &str) -> Result<(), JailError> {
     fs::write(FORWARDING, value)
@@ -221,12 +321,15 @@ mod tests {
 
     #[test]
     fn link_names_fit_the_kernel() {
-        let names = |node, jail| {
-            let names = link_names(node, JailId(jail));
-            names.map(|name| name.into_string().unwrap()).collect::<Vec<_>>()
-        };
+        let names = |node, jail| link_names(node, JailId(jail)).collect::<Vec<_>>();
         assert_eq!(names("sb0", 0), ["sb0-0", "sb0-+0"]);
         assert_eq!(names("sb0", 36), ["sb0-10", "sb0-+10"]);
         assert_eq!(names("abcdefgh", 36_u64.pow(6) - 1), ["abcdefgh-zzzzzz"]);
+        for jail in [0, 36, 36_u64.pow(6) - 1].map(JailId) {
+            assert_eq!(jail_of("sb0", &link_name("sb0", "-", jail)), Some(jail));
+        }
+        for foreign in ["sb1-5", "sb0-", "sb0-05", "sb0-+5", "sb05"] {
+            assert_eq!(jail_of("sb0", foreign), None, "{foreign}");
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! that a tenant chose.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     fs,
     net::Ipv4Addr,
@@ -15,18 +16,19 @@ use std::{
 use sys::{
     fd,
     file::{self, How},
-    process, signal, socket,
+    pidfd, poll, process, signal, socket,
 };
 
 use crate::{
     cgroup::NodeCgroups,
+    check::{check_learned, check_network},
     error::{InStep, JailError},
     launch,
     launcher::Launched,
     network::HostNetwork,
     policy,
     rootfs::NodeFiles,
-    spec::{JailId, NodeNetwork, NodeSpec},
+    spec::{JailId, JailNetwork, NodeNetwork, NodeSpec, Reach},
     wire::{JAILS_PER_REPLY, MESSAGE_BYTES, Reply, Request},
 };
 
@@ -145,13 +147,20 @@ impl Server {
                 let reply = Reply::Launched { pid, start_time };
                 return Ok(Done { reply, pidfd: Some(pidfd), spent });
             }
-            Request::Kill(jail) => self.cgroups.destroy(jail)?,
+            Request::Kill(jail) => self.end(jail)?,
             Request::Freeze(jail) => self.cgroups.freeze(jail)?,
             Request::Thaw(jail) => self.cgroups.thaw(jail)?,
             Request::Reclaim(jail) => self.cgroups.reclaim(jail)?,
             Request::RemoveFiles(jail) => self.remove_files(jail)?,
-            Request::Jails(from) => {
-                return Ok(Reply::Jails(self.cgroups.jails(from, JAILS_PER_REPLY)?).into());
+            Request::Jails(from) => return Ok(Reply::Jails(self.jails(from)?).into()),
+            Request::Admit(jail, network) => self.admit(jail, &network)?,
+            Request::Learn { jail, revision, learned } => {
+                check_learned(&learned)?;
+                let in_force = self.network()?.learn(jail, revision, &learned)?;
+                return Ok(Reply::Learned { in_force }.into());
+            }
+            Request::Refused(jail) => {
+                return Ok(Reply::Count(self.network()?.refused(jail)?).into());
             }
             Request::SetUpNetwork => self.network.as_ref().map_or(Ok(()), HostNetwork::set_up)?,
             Request::SetUpVolumes => {
@@ -164,6 +173,49 @@ impl Server {
             }
         }
         Ok(Reply::Done.into())
+    }
+
+    /// Ends every process of a jail, and leaves nothing of it in the kernel.
+    pub(crate) fn end(&self, jail: JailId) -> Result<(), JailError> {
+        self.cgroups.destroy(jail)?;
+        self.network.as_ref().map_or(Ok(()), |network| network.release(jail))
+    }
+
+    /// Jails from number `from` on that have groups or rules, with their agents' process ids.
+    fn jails(&self, from: JailId) -> Result<Vec<(JailId, i32)>, JailError> {
+        let grouped = self.cgroups.jails(from, JAILS_PER_REPLY)?;
+        let ruled = self.network.as_ref().map_or(Ok(Vec::new()), HostNetwork::jails)?;
+        let ruled = ruled.into_iter().filter(|jail| *jail >= from).map(|jail| (jail, 0));
+        // The later of two that are equal counts: the one with the process id.
+        let all: BTreeMap<JailId, i32> = ruled.chain(grouped).collect();
+        Ok(all.into_iter().take(JAILS_PER_REPLY).collect())
+    }
+
+    /// Puts what a jail that runs may reach in force. One that has had no network gets its link.
+    fn admit(&self, jail: JailId, network: &JailNetwork) -> Result<(), JailError> {
+        check_network(network, &self.node)?;
+        let host = self.network()?;
+        let gone = || JailError::Refused(format!("jail {jail} does not run"));
+        let pid = self.cgroups.agent_pid(jail).ok_or_else(gone)?;
+        let pidfd = pidfd::open(pid).in_step("network")?;
+        let namespace = launch::network_namespace(pid)?;
+        let has_link = launch::has_link(pid)?;
+        // If the process lives now, the namespace was its own and not that of a later one.
+        let has_ended = poll::wait_readable(pidfd.as_fd(), 0).in_step("network")?;
+        if has_ended || self.cgroups.agent_pid(jail) != Some(pid) {
+            return Err(gone());
+        }
+        if has_link {
+            return host.admit(jail, network);
+        }
+        if network.reach == Reach::Nothing {
+            return Ok(());
+        }
+        host.attach_running(jail, namespace.as_fd(), network).map(drop)
+    }
+
+    fn network(&self) -> Result<&HostNetwork, JailError> {
+        self.network.as_ref().ok_or_else(|| JailError::Refused("the node has no network".into()))
     }
 
     fn remove_files(&self, jail: JailId) -> Result<(), JailError> {

@@ -61,6 +61,12 @@ impl NodeNetwork {
         let bits = self.base.to_bits().checked_add(slot.checked_add(2)?)?;
         Some(Ipv4Addr::from_bits(bits)).filter(|address| self.holds(*address))
     }
+
+    /// The slot of the sandbox with this address; none for an address that no sandbox has.
+    #[must_use]
+    pub fn slot(&self, address: Ipv4Addr) -> Option<u32> {
+        self.holds(address).then(|| address.to_bits() - self.base.to_bits() - 2)
+    }
 }
 
 /// One jail, completely.
@@ -73,8 +79,8 @@ pub struct JailSpec {
     pub volume: Option<JailId>,
     /// First of its 65,536 host user and group ids; a multiple of 65,536.
     pub uid_base: u32,
-    /// Its address on the node's network; none for a jail with loopback only.
-    pub address: Option<Ipv4Addr>,
+    /// Its place on the node's network; none for a jail with loopback only.
+    pub network: Option<JailNetwork>,
     /// What it may use.
     pub limits: Limits,
     /// Its host name.
@@ -82,6 +88,131 @@ pub struct JailSpec {
     /// Read-only trees of the host bound into its root, in the order of the descriptors that go
     /// with the spec.
     pub binds: Vec<Bind>,
+}
+
+/// A jail's place on the node's network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JailNetwork {
+    /// Its own address.
+    pub address: Ipv4Addr,
+    /// What it reaches from there.
+    pub reach: Reach,
+}
+
+/// What a jail reaches. Never, whatever is said here: the host, other jails, the ranges of
+/// [`crate::why_out_of_reach`], mail servers (port 25).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reach {
+    /// Everything else.
+    Internet,
+    /// Nothing.
+    Nothing,
+    /// What is listed.
+    Listed(AllowList),
+}
+
+/// Ranges of one allow-list at most; each is a rule or two that a first packet may have to pass.
+pub const RANGES_PER_LIST: usize = 256;
+
+/// Addresses, each with what of it, that are known at once under one allow-list at most.
+pub const LEARNED_AT_ONCE: usize = 2048;
+
+/// Everything that a jail reaches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllowList {
+    /// Sets this list apart from others that the jail has had: what was learned under one of them
+    /// is not allowed by another.
+    pub revision: u64,
+    /// Addresses that are always reached.
+    pub ranges: Vec<AddressRange>,
+    /// Addresses that an allowed name led to, and so are reached for a while.
+    pub learned: Vec<Learned>,
+}
+
+/// Addresses, and what of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AddressRange {
+    /// The first address.
+    pub base: Ipv4Addr,
+    /// Bits that all addresses have in common, 0 to 32.
+    pub prefix: u8,
+    /// The port; all, and protocols without ports, unless given.
+    pub port: Option<u16>,
+    /// The protocol; both unless given. Only with a port.
+    pub protocol: Option<Protocol>,
+}
+
+/// An address that an allowed name led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Learned {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// What of it; everything unless given.
+    pub service: Option<(Protocol, u16)>,
+    /// Seconds for which connections to it may be opened. With 0, those that there are may go on.
+    pub seconds: u32,
+}
+
+/// A protocol with ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Tcp, Self::Udp];
+
+    /// Its number in IP packets.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+
+    /// The protocol with this number.
+    #[must_use]
+    pub fn of_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.number() == number)
+    }
+}
+
+impl AddressRange {
+    /// True when `address` lies in it.
+    #[must_use]
+    pub fn holds(&self, address: Ipv4Addr) -> bool {
+        address.to_bits() & self.mask() == self.base.to_bits()
+    }
+
+    /// True when a connection to this address and service is one of those meant.
+    #[must_use]
+    pub fn admits(&self, address: Ipv4Addr, service: Option<(Protocol, u16)>) -> bool {
+        self.holds(address)
+            && self.port.is_none_or(|port| {
+                service.is_some_and(|(protocol, its_port)| {
+                    its_port == port && self.protocol.is_none_or(|only| only == protocol)
+                })
+            })
+    }
+
+    /// The bits that count, set.
+    #[must_use]
+    pub fn mask(&self) -> u32 {
+        u32::MAX.checked_shl(32 - u32::from(self.prefix.min(32))).unwrap_or(0)
+    }
+}
+
+impl Learned {
+    /// True when a connection to this address and service is one of those meant.
+    #[must_use]
+    pub fn admits(&self, address: Ipv4Addr, service: Option<(Protocol, u16)>) -> bool {
+        self.address == address && (self.service.is_none() || self.service == service)
+    }
 }
 
 /// What a jail may use, enforced by its cgroups and its volume.

@@ -12,7 +12,10 @@ use std::net::Ipv4Addr;
 
 use crate::{
     error::JailError,
-    spec::{Bind, Hostname, JailId, JailSpec, Limits},
+    spec::{
+        AddressRange, AllowList, Bind, Hostname, JailId, JailNetwork, JailSpec, Learned, Limits,
+        Protocol, Reach,
+    },
     volume::Volumes,
 };
 
@@ -49,6 +52,19 @@ pub(crate) enum Request {
     Thaw(JailId),
     /// Push its memory out, as far as there is room for it.
     Reclaim(JailId),
+    /// Change what a running jail may reach.
+    Admit(JailId, JailNetwork),
+    /// Let a jail reach these addresses too, if this revision of its allow-list is in force.
+    Learn {
+        /// The jail.
+        jail: JailId,
+        /// See [`AllowList::revision`].
+        revision: u64,
+        /// The addresses.
+        learned: Vec<Learned>,
+    },
+    /// How many packets of a jail were refused?
+    Refused(JailId),
 }
 
 /// What it answers.
@@ -67,6 +83,13 @@ pub(crate) enum Reply {
     Jails(Vec<(JailId, i32)>),
     /// What the node's volumes are.
     Volumes(Volumes),
+    /// The addresses can be reached, or another list is in force.
+    Learned {
+        /// The list is in force.
+        in_force: bool,
+    },
+    /// So many.
+    Count(u64),
     /// It did not work.
     Failed(JailError),
 }
@@ -81,7 +104,8 @@ impl Request {
                 w.u64(spec.jail.0);
                 w.u64(spec.volume.map_or(0, |volume| volume.0));
                 w.u32(spec.uid_base);
-                w.u32(spec.address.map_or(0, Ipv4Addr::to_bits));
+                w.u8(spec.network.is_some().into());
+                spec.network.iter().for_each(|network| w.network(network));
                 w.u64(spec.limits.memory_bytes);
                 w.u32(spec.limits.pids);
                 w.u32(spec.limits.cpu_millis);
@@ -98,7 +122,17 @@ impl Request {
             Self::Freeze(jail) => w.kind_and_jail(6, *jail),
             Self::Thaw(jail) => w.kind_and_jail(7, *jail),
             Self::SetUpVolumes => w.u8(8),
-            Self::Reclaim(jail) => w.kind_and_jail(20, *jail),
+            Self::Reclaim(jail) => w.kind_and_jail(12, *jail),
+            Self::Admit(jail, network) => {
+                w.kind_and_jail(9, *jail);
+                w.network(network);
+            }
+            Self::Learn { jail, revision, learned } => {
+                w.kind_and_jail(10, *jail);
+                w.u64(*revision);
+                w.learned(learned);
+            }
+            Self::Refused(jail) => w.kind_and_jail(11, *jail),
         }
         w.0
     }
@@ -116,7 +150,10 @@ impl Request {
             6 => Self::Freeze(JailId(r.u64()?)),
             7 => Self::Thaw(JailId(r.u64()?)),
             8 => Self::SetUpVolumes,
-            20 => Self::Reclaim(JailId(r.u64()?)),
+            12 => Self::Reclaim(JailId(r.u64()?)),
+            9 => Self::Admit(JailId(r.u64()?), r.network()?),
+            10 => Self::Learn { jail: JailId(r.u64()?), revision: r.u64()?, learned: r.learned()? },
+            11 => Self::Refused(JailId(r.u64()?)),
             _ => return Err(Malformed),
         };
         r.end(request)
@@ -141,6 +178,14 @@ impl Reply {
                     w.u64(jail.0);
                     w.u32(pid.cast_unsigned());
                 }
+            }
+            Self::Learned { in_force } => {
+                w.u8(9);
+                w.u8((*in_force).into());
+            }
+            Self::Count(number) => {
+                w.u8(10);
+                w.u64(*number);
             }
             Self::Failed(JailError::Step { step, call, errno }) => {
                 w.u8(3);
@@ -190,6 +235,8 @@ impl Reply {
             6 => Self::Failed(JailError::Entry(r.text()?)),
             7 => Self::Volumes(Volumes::Limited),
             8 => Self::Volumes(Volumes::Plain(r.text()?)),
+            9 => Self::Learned { in_force: r.flag()? },
+            10 => Self::Count(r.u64()?),
             _ => return Err(Malformed),
         };
         r.end(reply)
@@ -217,6 +264,40 @@ impl Writer {
         let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
         self.0.extend(length.to_le_bytes());
         self.0.extend(text.as_bytes().iter().take(length.into()));
+    }
+
+    fn u16(&mut self, value: u16) {
+        self.0.extend(value.to_le_bytes());
+    }
+
+    fn network(&mut self, network: &JailNetwork) {
+        self.u32(network.address.to_bits());
+        match &network.reach {
+            Reach::Internet => self.u8(0),
+            Reach::Nothing => self.u8(1),
+            Reach::Listed(list) => {
+                self.u8(2);
+                self.u64(list.revision);
+                self.u16(u16::try_from(list.ranges.len()).unwrap_or(u16::MAX));
+                for AddressRange { base, prefix, port, protocol } in &list.ranges {
+                    self.u32(base.to_bits());
+                    self.u8(*prefix);
+                    self.u16(port.unwrap_or(0));
+                    self.u8(protocol.map_or(0, Protocol::number));
+                }
+                self.learned(&list.learned);
+            }
+        }
+    }
+
+    fn learned(&mut self, all: &[Learned]) {
+        self.u16(u16::try_from(all.len()).unwrap_or(u16::MAX));
+        for Learned { address, service, seconds } in all {
+            self.u32(address.to_bits());
+            self.u8(service.map_or(0, |(protocol, _)| protocol.number()));
+            self.u16(service.map_or(0, |(_, port)| port));
+            self.u32(*seconds);
+        }
     }
 
     fn kind_and_jail(&mut self, kind: u8, jail: JailId) {
@@ -257,12 +338,69 @@ impl Reader<'_> {
         String::from_utf8(head.to_vec()).map_err(|_not_utf8| Malformed)
     }
 
+    fn flag(&mut self) -> Result<bool, Malformed> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(Malformed),
+        }
+    }
+
+    fn optional<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, Malformed>,
+    ) -> Result<Option<T>, Malformed> {
+        if self.flag()? { read(self).map(Some) } else { Ok(None) }
+    }
+
+    /// A protocol, or 0 for none.
+    fn protocol(&mut self) -> Result<Option<Protocol>, Malformed> {
+        match self.u8()? {
+            0 => Ok(None),
+            number => Protocol::of_number(number).map(Some).ok_or(Malformed),
+        }
+    }
+
+    fn network(&mut self) -> Result<JailNetwork, Malformed> {
+        let address = Ipv4Addr::from_bits(self.u32()?);
+        let reach = match self.u8()? {
+            0 => Reach::Internet,
+            1 => Reach::Nothing,
+            2 => Reach::Listed(AllowList {
+                revision: self.u64()?,
+                ranges: (0..self.u16()?).map(|_| self.range()).collect::<Result<_, _>>()?,
+                learned: self.learned()?,
+            }),
+            _ => return Err(Malformed),
+        };
+        Ok(JailNetwork { address, reach })
+    }
+
+    fn range(&mut self) -> Result<AddressRange, Malformed> {
+        Ok(AddressRange {
+            base: Ipv4Addr::from_bits(self.u32()?),
+            prefix: self.u8()?,
+            port: Some(self.u16()?).filter(|port| *port != 0),
+            protocol: self.protocol()?,
+        })
+    }
+
+    fn learned(&mut self) -> Result<Vec<Learned>, Malformed> {
+        let one = |reader: &mut Self| {
+            let address = Ipv4Addr::from_bits(reader.u32()?);
+            let (protocol, port) = (reader.protocol()?, reader.u16()?);
+            let service = protocol.map(|protocol| (protocol, port));
+            Ok(Learned { address, service, seconds: reader.u32()? })
+        };
+        (0..self.u16()?).map(|_| one(self)).collect()
+    }
+
     fn spec(&mut self) -> Result<JailSpec, Malformed> {
         Ok(JailSpec {
             jail: JailId(self.u64()?),
             volume: Some(self.u64()?).filter(|number| *number != 0).map(JailId),
             uid_base: self.u32()?,
-            address: Some(self.u32()?).filter(|bits| *bits != 0).map(Ipv4Addr::from_bits),
+            network: self.optional(Self::network)?,
             limits: Limits {
                 memory_bytes: self.u64()?,
                 pids: self.u32()?,
@@ -283,75 +421,4 @@ impl Reader<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn requests() -> Vec<Request> {
-        vec![
-            Request::Launch(JailSpec {
-                jail: JailId(7),
-                volume: Some(JailId(9)),
-                uid_base: 65_536,
-                address: Some(Ipv4Addr::new(10, 0, 0, 2)),
-                limits: Limits {
-                    memory_bytes: 1 << 40,
-                    pids: 9,
-                    cpu_millis: 1500,
-                    disk_bytes: Some(5),
-                },
-                hostname: Hostname::of("x"),
-                binds: vec![Bind { target: "usr".into() }, Bind { target: "opt/a".into() }],
-            }),
-            Request::Kill(JailId(u64::MAX)),
-            Request::RemoveFiles(JailId(0)),
-            Request::Jails(JailId(5)),
-            Request::SetUpNetwork,
-            Request::SetUpVolumes,
-            Request::TearDown,
-            Request::Freeze(JailId(8)),
-            Request::Thaw(JailId(9)),
-            Request::Reclaim(JailId(10)),
-        ]
-    }
-
-    fn replies() -> Vec<Reply> {
-        vec![
-            Reply::Done,
-            Reply::Launched { pid: 42, start_time: 1 << 40 },
-            Reply::Jails(vec![(JailId(1), 10), (JailId(2), 0)]),
-            Reply::Failed(JailError::Step { step: "a".into(), call: "b".into(), errno: 13 }),
-            Reply::Failed(JailError::Refused("c".into())),
-            Reply::Failed(JailError::Lost("d".into())),
-            Reply::Failed(JailError::Entry("e".into())),
-            Reply::Volumes(Volumes::Limited),
-            Reply::Volumes(Volumes::Plain("f".into())),
-        ]
-    }
-
-    #[test]
-    fn messages_decode_to_what_was_encoded() {
-        for request in requests() {
-            assert_eq!(Request::decode(&request.encode()), Ok(request));
-        }
-        for reply in replies() {
-            assert_eq!(Reply::decode(&reply.encode()), Ok(reply));
-        }
-    }
-
-    #[test]
-    fn cut_longer_and_foreign_messages_are_malformed() {
-        let messages = requests().iter().map(Request::encode).collect::<Vec<_>>();
-        for message in messages {
-            for cut in 0..message.len() {
-                assert_eq!(Request::decode(&message[..cut]), Err(Malformed));
-            }
-            assert_eq!(Request::decode(&[&message[..], &[0]].concat()), Err(Malformed));
-        }
-        for message in replies().iter().map(Reply::encode) {
-            for cut in 0..message.len() {
-                assert_eq!(Reply::decode(&message[..cut]), Err(Malformed));
-            }
-        }
-        assert_eq!(Request::decode(&[200]), Err(Malformed));
-    }
-}
+mod tests;

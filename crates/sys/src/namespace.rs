@@ -1,6 +1,9 @@
 //! Namespaces.
 
-use std::ffi::CStr;
+use std::{
+    ffi::CStr,
+    os::fd::{AsRawFd, BorrowedFd},
+};
 
 use crate::error::{SysError, check};
 
@@ -34,6 +37,16 @@ pub fn unshare(namespaces: Namespaces) -> Result<(), SysError> {
     // SAFETY: unshare takes flags; none of those above share or unshare memory.
     let ret = unsafe { libc::unshare(namespaces.0) };
     check("unshare", ret).map(drop)
+}
+
+/// Moves the calling thread into the network namespace that `namespace` refers to.
+///
+/// # Errors
+/// As setns(2): `EINVAL` for a descriptor of something else, `EPERM` without privilege over it.
+pub fn join_network(namespace: BorrowedFd<'_>) -> Result<(), SysError> {
+    // SAFETY: setns takes a descriptor, which is open, and a number.
+    let ret = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
+    check("setns", ret).map(drop)
 }
 
 /// Sets the host name of the calling process's uts namespace. *After fork.*

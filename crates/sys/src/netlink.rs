@@ -1,4 +1,4 @@
-//! A routing netlink socket, rtnetlink(7): bytes in, bytes out.
+//! Netlink sockets, netlink(7): bytes in, bytes out.
 
 use std::{
     ffi::CStr,
@@ -10,15 +10,25 @@ use crate::{
     fd::own,
 };
 
-/// A socket to the routing part of the calling process's network namespace. *After fork.*
+/// A part of the kernel that speaks netlink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Family(libc::c_int);
+
+impl Family {
+    /// Links, addresses and routes, rtnetlink(7).
+    pub const ROUTE: Self = Self(libc::NETLINK_ROUTE);
+    /// Firewall rules and tracked connections.
+    pub const NETFILTER: Self = Self(libc::NETLINK_NETFILTER);
+}
+
+/// A socket to this part of the kernel, about the calling process's network namespace. *After fork.*
 ///
 /// # Errors
-/// As socket(2).
-pub fn open() -> Result<OwnedFd, SysError> {
+/// As socket(2); `EPROTONOSUPPORT` when the kernel has no such part.
+pub fn open(family: Family) -> Result<OwnedFd, SysError> {
     // SAFETY: socket takes three numbers.
-    let ret = unsafe {
-        libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_ROUTE)
-    };
+    let ret =
+        unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, family.0) };
     check("socket(AF_NETLINK)", ret).map(own)
 }
 

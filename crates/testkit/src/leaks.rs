@@ -19,6 +19,7 @@ pub struct Leaks {
     cgroups: BTreeSet<String>,
     links: BTreeSet<String>,
     tables: BTreeSet<String>,
+    rules: BTreeSet<String>,
     launchers: usize,
     loop_devices: BTreeSet<String>,
     network_namespaces: BTreeSet<String>,
@@ -37,6 +38,7 @@ impl Leaks {
             cgroups: cgroups(&format!("sandbar-{name}")),
             links: names_in("/sys/class/net", |link| link.starts_with(&format!("{name}-"))),
             tables: tables(&format!("sandbar_{name}")),
+            rules: rules(name),
             launchers: launchers(&state).len(),
             volumes: volumes(state_dir, &launchers(&state)),
             loop_devices: loop_devices(&state),
@@ -104,6 +106,18 @@ fn tables(name: &str) -> BTreeSet<String> {
     let output = Command::new("nft").args(["list", "tables"]).output().expect("nft runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.lines().filter(|line| line.ends_with(name)).map(str::to_owned).collect()
+}
+
+/// Links that the firewall's table knows, and what it has for one of them alone.
+fn rules(name: &str) -> BTreeSet<String> {
+    let table = format!("sandbar_{name}");
+    let output = Command::new("nft").args(["list", "table", "inet", &table]).output();
+    let text = String::from_utf8_lossy(&output.expect("nft runs").stdout).into_owned();
+    let is_one_link = |word: &&str| word.starts_with(&format!("{name}-")) && !word.ends_with('*');
+    let links = text.split('"').filter(is_one_link);
+    let is_of_list =
+        |word: &&str| ["list_", "any_", "port_"].iter().any(|kind| word.starts_with(kind));
+    links.chain(text.split_whitespace().filter(is_of_list)).map(str::to_owned).collect()
 }
 
 /// Process ids of the launchers of this state directory.

@@ -94,14 +94,14 @@ impl Server {
         Self::start_on(binary, slot, temporary_state(), None, &[("LISTEN", &address)])
     }
 
-    /// Starts a server whose host network is the network namespace `namespace`, as ip-netns(8)
-    /// names it. Its API is reached from there only: through [`Server::command`].
+    /// Starts a server with further settings whose host network is the network namespace `namespace`,
+    /// as ip-netns(8) names it. Its API is reached from there only: through [`Server::command`].
     ///
     /// # Panics
     /// As [`Server::start`].
     #[must_use]
-    pub fn start_in_namespace(binary: &str, namespace: &str) -> Self {
-        Self::start_on(binary, Slot::take(), temporary_state(), Some(namespace), &[])
+    pub fn start_in_namespace(binary: &str, namespace: &str, settings: Settings<'_>) -> Self {
+        Self::start_on(binary, Slot::take(), temporary_state(), Some(namespace), settings)
     }
 
     /// Starts a server that keeps its state in `state`, which the caller removes.

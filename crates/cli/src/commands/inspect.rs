@@ -4,7 +4,8 @@ use std::{fmt::Write as _, process::ExitCode, time::SystemTime};
 
 use api::{
     id::SandboxId,
-    sandbox::{NetworkPolicy, Sandbox},
+    network::NetworkPolicy,
+    sandbox::{NetworkUsage, Sandbox},
 };
 use clap::Args;
 use client::Client;
@@ -42,13 +43,14 @@ fn page(sandbox: &Sandbox, now: SystemTime) -> String {
     line("id", sandbox.id.as_str());
     line("image", &sandbox.image.to_string());
     line("age", &format_age(sandbox.created_at_ms, now));
-    line(
-        "network",
-        match sandbox.network {
-            NetworkPolicy::Internet => "internet (public addresses only)",
-            NetworkPolicy::None => "none",
-        },
-    );
+    match &sandbox.network {
+        NetworkPolicy::Internet => line("network", "internet (public addresses only)"),
+        NetworkPolicy::None => line("network", "none"),
+        NetworkPolicy::Listed(list) if list.allow.is_empty() => line("network", "an empty list"),
+        NetworkPolicy::Listed(list) => {
+            list.allow.iter().for_each(|rule| line("network", &rule.to_string()));
+        }
+    }
     let limits = &sandbox.resources;
     let (memory, pids) = (format_bytes(limits.memory_bytes), limits.pids);
     let cpus = format!("{}.{:03}", limits.cpu_millis / 1000, limits.cpu_millis % 1000);
@@ -60,6 +62,8 @@ fn page(sandbox: &Sandbox, now: SystemTime) -> String {
             line("cpu", &format!("{} ms used, {cpus} CPUs at most", usage.cpu_ms));
             line("oom kills", &usage.oom_kills.to_string());
             line("disk", &disk(limits.disk_bytes, usage.disk_bytes));
+            let NetworkUsage { refused_packets, refused_names } = usage.network;
+            line("refused", &format!("{refused_packets} packets, {refused_names} names"));
         }
         None => {
             line("memory", &format!("{memory} at most"));
@@ -98,10 +102,11 @@ mod tests {
     #[test]
     fn a_page_names_limits_and_what_is_used() {
         let sandbox: Sandbox = serde_json::from_value(serde_json::json!({
-            "id": "a", "state": "running", "image": "default", "network": "none",
+            "id": "a", "state": "running", "image": "default", "network": {"allow": ["a.example:443", "203.0.113.0/24"]},
             "env": {"A": "b\n\u{1b}c"}, "labels": {}, "createdAtMs": 0,
             "resources": {"memoryBytes": 1 << 30, "pids": 100, "cpuMillis": 1500, "diskBytes": 1 << 30},
-            "usage": {"memoryBytes": 2 << 20, "pids": 3, "cpuMs": 7, "oomKills": 0, "diskBytes": 1 << 20}
+            "usage": {"memoryBytes": 2 << 20, "pids": 3, "cpuMs": 7, "oomKills": 0, "diskBytes": 1 << 20,
+                      "network": {"refusedPackets": 4, "refusedNames": 5}}
         }))
         .unwrap();
         let page = page(&sandbox, SystemTime::UNIX_EPOCH);
@@ -109,6 +114,9 @@ mod tests {
             "memory    2.0 MiB of 1.0 GiB",
             "pids      3 of 100",
             "cpu       7 ms used, 1.5 CPUs at most",
+            "network   a.example:443",
+            "network   203.0.113.0/24",
+            "refused   4 packets, 5 names",
             "disk      1.0 MiB of 1.0 GiB",
             "env       A=b\\n\\u{1b}c",
         ] {

@@ -11,15 +11,17 @@ use anyhow::Context as _;
 use api::{
     error::ErrorCode,
     id::{ImageRef, SandboxId},
-    sandbox::{CreateSandbox, NetworkPolicy, Resources},
+    network::NetworkPolicy,
+    sandbox::{CreateSandbox, Resources},
 };
-use clap::{Args, ValueEnum};
+use clap::Args;
 use client::{Client, ClientError};
 
 use crate::{
     commands::{
         code,
         exec::{ExecArguments, follow},
+        network::parse_policy,
     },
     output::{Output, note},
     random::random_name,
@@ -33,9 +35,10 @@ pub(crate) struct Arguments {
     /// Image of its files; the server's default unless given.
     #[arg(long)]
     image: Option<ImageRef>,
-    /// What the sandbox may reach.
-    #[arg(long, value_enum, default_value_t)]
-    network: Network,
+    /// What the sandbox may reach: internet, none, or hosts and addresses joined by commas
+    /// (pypi.org:443,*.example.com,203.0.113.0/24:53/udp). Internet unless given.
+    #[arg(long, value_name = "POLICY", value_parser = parse_policy)]
+    network: Option<NetworkPolicy>,
     /// Memory it may use (512MiB, 2GiB).
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     memory: Option<u64>,
@@ -50,16 +53,6 @@ pub(crate) struct Arguments {
     disk: Option<u64>,
     #[command(flatten)]
     pub(crate) exec: ExecArguments,
-}
-
-/// [`NetworkPolicy`] as a word of the command line.
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
-enum Network {
-    /// Public addresses only: not this machine, not its neighbours.
-    #[default]
-    Internet,
-    /// Nothing but its own loopback.
-    None,
 }
 
 /// Runs the command in a sandbox of its own.
@@ -112,10 +105,7 @@ impl Arguments {
                 cpu_millis: self.cpus,
                 disk_bytes: self.disk,
             },
-            network: match self.network {
-                Network::Internet => NetworkPolicy::Internet,
-                Network::None => NetworkPolicy::None,
-            },
+            network: self.network.clone().unwrap_or_default(),
             ..CreateSandbox::default()
         }
     }

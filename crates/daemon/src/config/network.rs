@@ -1,6 +1,6 @@
-//! The sandboxes' address range.
+//! The sandboxes' address range, and who is asked for names.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use jail::NodeNetwork;
 
@@ -16,6 +16,26 @@ pub(super) fn read(reader: &mut Reader) -> Option<NodeNetwork> {
             |network| format!("{}/{}", network.base, network.prefix),
         )
     })
+}
+
+/// Name servers at most; as many as the C library uses.
+const NAME_SERVERS: usize = 3;
+
+pub(super) fn read_name_servers(reader: &mut Reader) -> Vec<IpAddr> {
+    reader.read("network.name_servers", Vec::new(), name_servers, |servers| {
+        servers.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ")
+    })
+}
+
+fn name_servers(raw: &Raw) -> Result<Vec<IpAddr>, String> {
+    let servers = value::list(raw)?;
+    if servers.len() > NAME_SERVERS {
+        return Err(format!("has {} addresses; write at most {NAME_SERVERS}", servers.len()));
+    }
+    let address = |text: &String| {
+        text.parse().map_err(|_parse| format!("has {text:?}; write addresses, such as 9.9.9.9"))
+    };
+    servers.iter().map(address).collect()
 }
 
 /// Sandboxes the range has addresses for: all but its own name, the host and the broadcast address.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     path::{Path, PathBuf},
     thread,
 };
@@ -51,6 +52,8 @@ pub struct NodeConfig {
     pub launchers: usize,
     /// Address range of the sandboxes; none means that no sandbox has a network.
     pub network: Option<NodeNetwork>,
+    /// DNS servers asked for sandboxes; none means the machine's own.
+    pub name_servers: Vec<IpAddr>,
     /// The machine's proxy variables, by their lower-case names: for image builds, which download.
     pub proxies: BTreeMap<String, String>,
 }
@@ -76,6 +79,7 @@ impl NodeConfig {
             usize::to_string,
         );
         let network = network::read(reader);
+        let name_servers = network::read_name_servers(reader);
         let max_sandboxes = max_sandboxes(reader, uid_base, network.as_ref());
         let proxies = reader.proxies.clone();
         Self {
@@ -86,6 +90,7 @@ impl NodeConfig {
             uid_base,
             launchers,
             network,
+            name_servers,
             proxies,
         }
     }

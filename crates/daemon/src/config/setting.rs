@@ -35,6 +35,10 @@ pub const SETTINGS: &[Setting] = &[
     setting("uid_base", "first host user id of the sandboxes' ranges"),
     setting("launchers", "processes that create sandboxes, so many at a time"),
     setting("network.subnet", "address range of the sandboxes, or none"),
+    setting(
+        "network.name_servers",
+        "DNS servers asked for sandboxes, instead of the machine's own",
+    ),
     setting("limits.default.memory", "memory of a sandbox that asks for none"),
     setting("limits.default.pids", "processes and threads of a sandbox that asks for none"),
     setting("limits.default.cpus", "CPUs of a sandbox that asks for none"),

@@ -19,13 +19,14 @@ use crate::forward::table::documented;
 const SANDBOX: &str = "/v1/sandboxes/{id}";
 
 /// Operations by noun, in reading order.
-const TAGS: [(&str, &str); 12] = [
+const TAGS: [(&str, &str); 13] = [
     ("sandbox", "An isolated environment with its own files, processes, limits and network."),
     ("exec", "Run a command and follow it to its end."),
     ("process", "Commands that run on by themselves: start, read, feed, wait for, end."),
     ("session", "Shells that keep directory, variables and functions between commands."),
     ("env", "Variables of a sandbox and of its sessions."),
     ("terminal", "Programs on a pseudoterminal, seen and typed into over WebSocket."),
+    ("context", "Interpreters that keep variables, and runs of code in them with rich results."),
     (
         "file",
         "Read, write, list, copy, move and delete files inside a sandbox. Contents are raw bodies, or JSON.",
@@ -96,12 +97,13 @@ pub(crate) fn assemble(own: OpenApi, mut agent: OpenApi) -> OpenApi {
 }
 
 /// `exec` for `/exec`, `file` for `/files:list`, `/files/{path}` and `/archive`, `process` for
-/// `/processes`.
+/// `/processes`, `context` for `/run`.
 fn noun(path: &str) -> &str {
     let word = path.trim_start_matches('/').split(['/', ':']).next().unwrap_or_default();
     match word {
         "processes" => "process",
         "archive" => "file",
+        "run" => "context",
         word => word.strip_suffix('s').unwrap_or(word),
     }
 }

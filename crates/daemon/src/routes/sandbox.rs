@@ -1,10 +1,10 @@
-//! Sandboxes: create, find, list, freeze, thaw, stop, start, destroy.
+//! Sandboxes: create, find, list, change, freeze, thaw, stop, start, destroy.
 
 use std::sync::Arc;
 
 use api::{
     error::ErrorBody,
-    sandbox::{CreateSandbox, ListSandboxes, Sandbox, SandboxList},
+    sandbox::{CreateSandbox, ListSandboxes, Sandbox, SandboxList, UpdateSandbox},
 };
 use axum::{Extension, extract::State};
 use engine::Key;
@@ -85,6 +85,29 @@ pub(super) async fn get(
     SandboxPath(id): SandboxPath,
 ) -> Result<axum::Json<Sandbox>, Failure> {
     Ok(axum::Json(app.engine().await?.get(&id).await?))
+}
+
+/// Change a sandbox.
+///
+/// What is not given stays as it is, and so does what runs in it. The change is in force, and survives
+/// restarts of sandbox and server, when this answers. Never creates a sandbox.
+#[utoipa::path(
+    patch, path = "/v1/sandboxes/{id}", operation_id = "updateSandbox", tag = "sandbox",
+    params(("id" = String, Path, description = "The sandbox", example = "my-sandbox")),
+    request_body = UpdateSandbox,
+    responses(
+        (status = 200, description = "The sandbox as it is now, without `usage`", body = Sandbox),
+        (status = 400, description = "`VALIDATION_FAILED`, `INVALID_SANDBOX_ID`", body = ErrorBody),
+        (status = 404, description = "`SANDBOX_NOT_FOUND`", body = ErrorBody),
+        (status = 500, description = "`SANDBOX_FAILED`: recorded but not in force; ask again", body = ErrorBody),
+    )
+)]
+pub(super) async fn update(
+    State(app): State<App>,
+    SandboxPath(id): SandboxPath,
+    Json(request): Json<UpdateSandbox>,
+) -> Result<axum::Json<Sandbox>, Failure> {
+    Ok(axum::Json(app.engine().await?.update(&id, request).await?))
 }
 
 /// Freeze a sandbox.

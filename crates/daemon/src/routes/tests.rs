@@ -227,11 +227,11 @@ async fn a_wrong_method_is_told_the_right_ones() {
     let server = server();
     for (path, allow) in [
         ("/v1/sandboxes", "GET,HEAD,POST"),
-        ("/v1/sandboxes/a", "DELETE,GET,HEAD"),
+        ("/v1/sandboxes/a", "DELETE,GET,HEAD,PATCH"),
         ("/v1/sandboxes/a/exec", "POST"),
         ("/healthz", "GET,HEAD"),
     ] {
-        let response = server.send(request("PATCH", path, "")).await;
+        let response = server.send(request("PUT", path, "")).await;
 
         assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
         let mut allowed: Vec<_> =

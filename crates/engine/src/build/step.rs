@@ -9,7 +9,7 @@ use api::exec::{Command, Ending, ExecEvent, ExecRequest};
 use http::{Request, header};
 use http_body_util::{BodyExt, Full};
 use image::{ImageError, Rootfs, RunStep};
-use jail::{Hostname, JailId, JailSpec};
+use jail::{Hostname, JailId, JailNetwork, JailSpec, Reach};
 use link::{AgentConfig, Body};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -125,7 +125,12 @@ fn spec(node: &Node, guest: &Guest) -> JailSpec {
         // Its upper layer is renamed into the store.
         volume: None,
         uid_base: node.config.uid_base + guest.slot * UIDS_PER_SLOT,
-        address: node.config.node.network.and_then(|network| network.address(guest.slot)),
+        network: node
+            .config
+            .node
+            .network
+            .and_then(|network| network.address(guest.slot))
+            .map(|address| JailNetwork { address, reach: Reach::Internet }),
         limits: node.config.max_limits,
         hostname: Hostname::of("build"),
         binds: Vec::new(),

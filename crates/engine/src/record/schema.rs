@@ -251,6 +251,12 @@ pub(super) fn apply(database: &Connection, change: &Change) -> Result<(), Record
             note_jail(database, record.jail)
         }
         Change::Phase(jail, phase) => set_phase(database, *jail, phase),
+        Change::Settings(jail, settings) => {
+            database
+                .prepare_cached("UPDATE sandbox SET settings = ?2 WHERE jail = ?1")?
+                .execute(params![jail.0, json(settings)?])?;
+            Ok(())
+        }
         Change::Port(jail, port) => set_port(database, *jail, port),
         Change::Bury(jail) => {
             database.prepare_cached("DELETE FROM port WHERE jail = ?1")?.execute([jail.0])?;

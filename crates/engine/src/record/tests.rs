@@ -1,5 +1,7 @@
 use std::{path::PathBuf, process::Command};
 
+use api::network::{AllowList, NetworkPolicy};
+
 use super::*;
 use crate::settings::tests::config;
 
@@ -67,6 +69,41 @@ async fn every_phase_reads_as_written() {
     close(records, thread);
     let (_records, loaded, _thread) = Records::open(&path).unwrap();
     assert_eq!(loaded, Loaded { sandboxes: expected, next_jail: 6, ..Loaded::default() });
+}
+
+#[tokio::test]
+async fn changed_settings_read_as_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let (records, _, thread) = Records::open(&path).unwrap();
+    let mut one = record("a", 1);
+    create(&records, &one).await.unwrap();
+    let rules = ["*.example.com:443", "203.0.113.0/24:53/udp"];
+    let allow = rules.map(|rule| rule.parse().unwrap()).into();
+    one.settings.network = NetworkPolicy::Listed(AllowList { allow });
+    one.settings.network_revision = 7;
+    let change = |jail| Change::Settings(JailId(jail), Box::new(one.settings.clone()));
+    records.write(change(1)).await.unwrap();
+    // Of a sandbox that is gone.
+    records.write(change(2)).await.unwrap();
+    close(records, thread);
+    let (_records, loaded, _thread) = Records::open(&path).unwrap();
+    assert_eq!(loaded.sandboxes, [one]);
+}
+
+#[tokio::test]
+async fn settings_without_a_revision_are_those_of_an_older_program() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let (records, _, thread) = Records::open(&path).unwrap();
+    create(&records, &record("a", 1)).await.unwrap();
+    close(records, thread);
+    let database = rusqlite::Connection::open(&path).unwrap();
+    let strip = "UPDATE sandbox SET settings = json_remove(settings, '$.network_revision')";
+    assert_eq!(database.execute(strip, []).unwrap(), 1);
+    drop(database);
+    let (_records, loaded, _thread) = Records::open(&path).unwrap();
+    assert_eq!(loaded.sandboxes, [record("a", 1)]);
 }
 
 #[tokio::test]

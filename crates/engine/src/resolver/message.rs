@@ -5,15 +5,17 @@
 //! │ id   │flags │qdcount│ancount│nscount│arcount│ question: name, type, class │ …
 //! ```
 
+use api::network::HostName;
+
 /// Bytes of a message over UDP that are understood: more than any client or server announces
 /// (EDNS, RFC 6891, recommends 4096 at most).
 pub(super) const UDP_BYTES: usize = 4096;
 
 /// Bytes of a header.
-const HEADER: usize = 12;
+pub(super) const HEADER: usize = 12;
 
 /// Bytes of a name, RFC 1035 section 2.3.4.
-const NAME_BYTES: usize = 255;
+pub(super) const NAME_BYTES: usize = 255;
 
 /// In the third byte: this is a response.
 const RESPONSE: u8 = 0x80;
@@ -21,8 +23,12 @@ const RESPONSE: u8 = 0x80;
 const OPCODE: u8 = 0x78;
 /// In the third byte: recursion is desired.
 const RECURSION_DESIRED: u8 = 0x01;
-/// In the fourth byte: recursion is available, and the code for "server failure".
-const AVAILABLE_BUT_FAILED: u8 = 0x80 | 0x02;
+/// In the fourth byte: recursion is available.
+const RECURSION_AVAILABLE: u8 = 0x80;
+/// In the fourth byte, the code for "server failure".
+const FAILED: u8 = 0x02;
+/// In the fourth byte, the code for "there is no such name".
+const NO_SUCH_NAME: u8 = 0x03;
 
 /// True for an ordinary query with one question.
 pub(super) fn is_query(message: &[u8]) -> bool {
@@ -50,14 +56,51 @@ pub(super) fn with_id(mut message: Vec<u8>, id: [u8; 2]) -> Vec<u8> {
 
 /// The answer to a query that nobody answered: "server failure".
 pub(super) fn failure(query: &[u8]) -> Vec<u8> {
+    reply(query, FAILED)
+}
+
+/// The answer to a query for a name that the sandbox may not know. It says no authority, so nobody
+/// keeps it (RFC 2308, section 5).
+///
+/// Not the code for "refused", which some C libraries take for silence: they ask again and again
+/// until their time is over, and the point is to tell at once.
+pub(super) fn no_such_name(query: &[u8]) -> Vec<u8> {
+    reply(query, NO_SUCH_NAME)
+}
+
+fn reply(query: &[u8], code: u8) -> Vec<u8> {
     let question = question(query).unwrap_or_default();
     let mut answer = query.get(..HEADER).unwrap_or(&[0; HEADER]).to_vec();
     answer[2] = RESPONSE | (answer[2] & RECURSION_DESIRED);
-    answer[3] = AVAILABLE_BUT_FAILED;
+    answer[3] = RECURSION_AVAILABLE | code;
     // One question, no records.
     answer[4..].copy_from_slice(&[0, 1, 0, 0, 0, 0, 0, 0]);
     answer.extend_from_slice(question);
     answer
+}
+
+/// The host name that a query asks about. None: it is about something else.
+pub(super) fn asked_name(query: &[u8]) -> Option<HostName> {
+    const INTERNET: [u8; 2] = [0, 1];
+    let (name, kind_and_class) = question(query)?.split_last_chunk::<4>()?;
+    if kind_and_class[2..] != INTERNET {
+        return None;
+    }
+    let mut text = Vec::new();
+    let mut rest = name;
+    while let Some((&length, behind)) = rest.split_first()
+        && length > 0
+    {
+        let (label, behind) = behind.split_at_checked(usize::from(length))?;
+        // A dot inside a label would make another name of it.
+        if label.contains(&b'.') {
+            return None;
+        }
+        text.extend_from_slice(label);
+        text.push(b'.');
+        rest = behind;
+    }
+    HostName::parse(str::from_utf8(&text).ok()?)
 }
 
 /// The bytes of the only question. None: there is not exactly one, or it is malformed; in a
@@ -134,6 +177,31 @@ pub(super) mod tests {
         assert!(!is_answer(&asked, &answer(&query(7, "example.com"), b"")));
         assert!(!is_answer(&asked, &asked), "a query");
         assert!(!is_answer(&asked, b""));
+    }
+
+    #[test]
+    fn the_asked_name_is_read_as_it_would_be_asked_for() {
+        let name = |query: &[u8]| asked_name(query).map(|name| name.as_str().to_owned());
+        assert_eq!(name(&query(7, "WWW.Example.org")).as_deref(), Some("www.example.org"));
+        let mut dotted = query(7, "good-test.evil");
+        dotted[HEADER + 5] = b'.';
+        assert_eq!(question(&dotted).map(|name| &name[..10]), Some(&b"\x09good.test"[..]));
+        assert_eq!(name(&dotted), None, "a dot inside a label");
+        for other in ["", "localhost", "a b.c", "münchen.example", "1.2.3.4"] {
+            assert_eq!(name(&query(7, other)), None, "{other:?}");
+        }
+        let mut chaos = query(7, "version.bind");
+        *chaos.last_mut().unwrap() = 3;
+        assert_eq!(name(&chaos), None, "another class");
+    }
+
+    #[test]
+    fn a_name_that_is_refused_does_not_exist() {
+        let asked = query(7, "example.org");
+        let refused = no_such_name(&asked);
+        assert!(is_answer(&asked, &refused));
+        assert_eq!(refused[3] & 0x0f, 3);
+        assert_eq!(refused[6..12], [0; 6], "no records");
     }
 
     #[test]

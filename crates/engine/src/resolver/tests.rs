@@ -1,12 +1,53 @@
+use api::network::NetworkPolicy;
+
 use super::{
+    asker::tests::{listed, settings},
     message::tests::{answer, query},
     *,
 };
 
+/// One sandbox, and what was asked of the firewall for it.
+#[derive(Debug)]
+struct OneSandbox {
+    asker: Arc<Asker>,
+    learned: Mutex<Vec<(u64, Vec<Learned>)>>,
+}
+
+impl OneSandbox {
+    fn with(network: NetworkPolicy) -> Arc<Self> {
+        let asker = Arc::new(Asker::new(JailId(1), &settings(network, 1)));
+        Arc::new(Self { asker, learned: Mutex::default() })
+    }
+}
+
+impl Gate for OneSandbox {
+    fn asker(&self, _: IpAddr) -> Option<Arc<Asker>> {
+        Some(Arc::clone(&self.asker))
+    }
+
+    async fn learn(
+        &self,
+        _: JailId,
+        revision: u64,
+        learned: Vec<Learned>,
+    ) -> Result<bool, LaunchError> {
+        self.learned.lock().unwrap().push((revision, learned));
+        // Revision 1 is no longer in force: the policy is about to change.
+        if revision == 1 {
+            self.asker.set_policy(&settings(listed(&["good.test:80/tcp"]), 2));
+        }
+        Ok(revision > 1)
+    }
+}
+
 /// A resolver that asks `servers`, and its address.
 async fn resolver(servers: Vec<SocketAddr>) -> SocketAddr {
+    resolver_for(OneSandbox::with(NetworkPolicy::Internet), servers).await
+}
+
+async fn resolver_for(gate: Arc<OneSandbox>, servers: Vec<SocketAddr>) -> SocketAddr {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let resolver = Resolver::bind(any, Upstreams::fixed(servers)).await.unwrap();
+    let resolver = Resolver::bind(any, Upstreams::fixed(servers), gate).await.unwrap();
     let address = resolver.udp.local_addr().unwrap();
     tokio::spawn(async move { resolver.serve(&TaskTracker::new()).await });
     address
@@ -47,6 +88,61 @@ async fn a_datagram_is_answered_under_its_own_id_and_asked_under_another() {
     }
     ids.dedup();
     assert!(ids.len() > 1, "three random ids are not all the same");
+}
+
+#[tokio::test]
+async fn what_no_rule_allows_is_answered_here_and_passed_on_to_nobody() {
+    let upstream = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let gate = OneSandbox::with(listed(&["good.test"]));
+    let resolver = resolver_for(Arc::clone(&gate), vec![upstream.local_addr().unwrap()]).await;
+    let client = client(resolver).await;
+    client.send(&query(7, "secret.evil.test")).await.unwrap();
+    assert_eq!(receive(&client).await, message::no_such_name(&query(7, "secret.evil.test")));
+
+    client.send(&query(8, "good.test")).await.unwrap();
+    let mut asked = vec![0; 512];
+    let (length, _) = upstream.recv_from(&mut asked).await.unwrap();
+    assert_eq!(asked[2..length], query(8, "good.test")[2..], "the first thing that is passed on");
+    assert_eq!(gate.asker.refused_names(), 1);
+}
+
+#[tokio::test]
+async fn addresses_are_let_through_before_the_answer_and_under_the_policy_in_force() {
+    let upstream = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let gate = OneSandbox::with(listed(&["good.test"]));
+    let resolver = resolver_for(Arc::clone(&gate), vec![upstream.local_addr().unwrap()]).await;
+    let client = client(resolver).await;
+    client.send(&query(7, "good.test")).await.unwrap();
+    // Asked twice: the first time, the policy changes under the question.
+    for _ in 0..2 {
+        let mut asked = vec![0; 512];
+        let (length, from) = upstream.recv_from(&mut asked).await.unwrap();
+        asked.truncate(length);
+        let mut answer = answer(&asked, b"\xc0\x0c\0\x01\0\x01\0\0\x01\x2c\0\x04\xcb\0\x71\x0a");
+        answer[7] = 1;
+        upstream.send_to(&answer, from).await.unwrap();
+    }
+    assert_eq!(receive(&client).await[3] & 0x0f, 0);
+    let address = Ipv4Addr::new(203, 0, 113, 10);
+    let any = Learned { address, service: None, seconds: 300 };
+    let web = Learned { service: Some((jail::Protocol::Tcp, 80)), ..any };
+    assert_eq!(*gate.learned.lock().unwrap(), [(1, vec![any]), (2, vec![web])]);
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_read_lets_nothing_through() {
+    let upstream = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let gate = OneSandbox::with(listed(&["good.test"]));
+    let resolver = resolver_for(Arc::clone(&gate), vec![upstream.local_addr().unwrap()]).await;
+    let client = client(resolver).await;
+    client.send(&query(7, "good.test")).await.unwrap();
+    let mut asked = vec![0; 512];
+    let (length, from) = upstream.recv_from(&mut asked).await.unwrap();
+    let mut answer = answer(&asked[..length], b"nonsense");
+    answer[7] = 1;
+    upstream.send_to(&answer, from).await.unwrap();
+    assert_eq!(receive(&client).await, message::failure(&query(7, "good.test")));
+    assert!(gate.learned.lock().unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The name servers of the host, and one question to them.
+//! The name servers that are asked, and one question to them.
 
 use std::{
     io,
@@ -39,7 +39,7 @@ pub(super) enum Transport {
     Tcp,
 }
 
-/// The name servers of the host.
+/// The name servers of the host, or those that the operator names.
 #[derive(Debug)]
 pub(super) struct Upstreams {
     /// Our own address, which must not be asked.
@@ -63,7 +63,7 @@ impl Upstreams {
         Self { own, known: Mutex::new(Known { servers: parse(&text, own), reload_at }) }
     }
 
-    #[cfg(test)]
+    /// These.
     pub(super) fn fixed(servers: Vec<SocketAddr>) -> Self {
         let known = Known { servers, reload_at: None };
         Self { own: IpAddr::V4(Ipv4Addr::UNSPECIFIED), known: Mutex::new(known) }

@@ -32,7 +32,7 @@ pub(super) fn set() -> Result<(), Failure> {
 /// Switches loopback on and, with an address, the link and the way out.
 pub(super) fn configure(plan: &Plan<'_>) -> Result<(), Failure> {
     let (messages, count) = plan.network;
-    let socket = in_step(STEP, netlink::open())?;
+    let socket = in_step(STEP, netlink::open(netlink::Family::ROUTE))?;
     in_step(STEP, exchange(&socket, messages, count))
 }
 

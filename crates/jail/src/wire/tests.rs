@@ -1,0 +1,101 @@
+use super::*;
+
+fn listed() -> JailNetwork {
+    let range = |port, protocol| AddressRange {
+        base: Ipv4Addr::new(1, 2, 0, 0),
+        prefix: 16,
+        port,
+        protocol,
+    };
+    JailNetwork {
+        address: Ipv4Addr::new(10, 0, 0, 2),
+        reach: Reach::Listed(AllowList {
+            revision: 3,
+            ranges: vec![range(None, None), range(Some(53), Some(Protocol::Udp))],
+            learned: learned(),
+        }),
+    }
+}
+
+fn learned() -> Vec<Learned> {
+    let address = Ipv4Addr::new(1, 2, 3, 4);
+    let service = Some((Protocol::Tcp, 443));
+    let one = Learned { address, service, seconds: 60 };
+    vec![one, Learned { service: None, seconds: 0, ..one }]
+}
+
+fn requests() -> Vec<Request> {
+    vec![
+        Request::Launch(JailSpec {
+            jail: JailId(7),
+            volume: Some(JailId(9)),
+            uid_base: 65_536,
+            network: Some(listed()),
+            limits: Limits {
+                memory_bytes: 1 << 40,
+                pids: 9,
+                cpu_millis: 1500,
+                disk_bytes: Some(5),
+            },
+            hostname: Hostname::of("x"),
+            binds: vec![Bind { target: "usr".into() }, Bind { target: "opt/a".into() }],
+        }),
+        Request::Kill(JailId(u64::MAX)),
+        Request::RemoveFiles(JailId(0)),
+        Request::Jails(JailId(5)),
+        Request::SetUpNetwork,
+        Request::SetUpVolumes,
+        Request::TearDown,
+        Request::Freeze(JailId(8)),
+        Request::Thaw(JailId(9)),
+        Request::Reclaim(JailId(10)),
+        Request::Admit(JailId(7), listed()),
+        Request::Admit(JailId(7), JailNetwork { reach: Reach::Internet, ..listed() }),
+        Request::Admit(JailId(7), JailNetwork { reach: Reach::Nothing, ..listed() }),
+        Request::Learn { jail: JailId(7), revision: 3, learned: learned() },
+        Request::Refused(JailId(7)),
+    ]
+}
+
+fn replies() -> Vec<Reply> {
+    vec![
+        Reply::Done,
+        Reply::Launched { pid: 42, start_time: 1 << 40 },
+        Reply::Jails(vec![(JailId(1), 10), (JailId(2), 0)]),
+        Reply::Learned { in_force: true },
+        Reply::Count(1 << 40),
+        Reply::Failed(JailError::Step { step: "a".into(), call: "b".into(), errno: 13 }),
+        Reply::Failed(JailError::Refused("c".into())),
+        Reply::Failed(JailError::Lost("d".into())),
+        Reply::Failed(JailError::Entry("e".into())),
+        Reply::Volumes(Volumes::Limited),
+        Reply::Volumes(Volumes::Plain("f".into())),
+    ]
+}
+
+#[test]
+fn messages_decode_to_what_was_encoded() {
+    for request in requests() {
+        assert_eq!(Request::decode(&request.encode()), Ok(request));
+    }
+    for reply in replies() {
+        assert_eq!(Reply::decode(&reply.encode()), Ok(reply));
+    }
+}
+
+#[test]
+fn cut_longer_and_foreign_messages_are_malformed() {
+    let messages = requests().iter().map(Request::encode).collect::<Vec<_>>();
+    for message in messages {
+        for cut in 0..message.len() {
+            assert_eq!(Request::decode(&message[..cut]), Err(Malformed));
+        }
+        assert_eq!(Request::decode(&[&message[..], &[0]].concat()), Err(Malformed));
+    }
+    for message in replies().iter().map(Reply::encode) {
+        for cut in 0..message.len() {
+            assert_eq!(Reply::decode(&message[..cut]), Err(Malformed));
+        }
+    }
+    assert_eq!(Request::decode(&[200]), Err(Malformed));
+}
