@@ -64,6 +64,14 @@ pub struct IdleSettings {
     pub count_processes: Option<bool>,
 }
 
+impl IdleSettings {
+    /// True when nothing is asked for.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// The same, all filled in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

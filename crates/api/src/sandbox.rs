@@ -61,7 +61,7 @@ pub struct CreateSandbox {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// What becomes of it when nobody uses it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "IdleSettings::is_empty")]
     pub idle: IdleSettings,
     /// Destroy it this many milliseconds after its creation, whatever happens; 0 or absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
