@@ -11,6 +11,7 @@ mod plot;
 mod python;
 mod rich;
 mod stream;
+mod warm;
 
 use std::time::Duration;
 

@@ -93,11 +93,42 @@ async fn contexts_and_sandboxes_never_see_each_other_s_variables() {
     assert_eq!(run(&server, other, "python", "secret").await, "NameError");
     let answer = server.get("/v1/sandboxes/other/contexts/again").await;
     assert_eq!(answer.code(), "CONTEXT_NOT_FOUND");
-    // Nothing of chance is the same in two contexts.
-    let chance = "import random, os; (random.random(), os.urandom(8), hash('x'))";
-    let (one, two) =
-        (run(&server, RUN, "python", chance).await, run(&server, other, "python", chance).await);
-    assert_ne!(one, two);
+}
+
+#[tokio::test]
+async fn nothing_of_chance_is_the_same_in_two_contexts() {
+    let server = server();
+    for chance in [
+        "import random; random.random()",
+        "import os; os.urandom(8)",
+        "import uuid; uuid.uuid4().hex",
+        "import secrets; secrets.token_hex()",
+        "import numpy; float(numpy.random.rand())",
+        "import numpy; float(numpy.random.default_rng().random())",
+        "import tempfile; tempfile.mktemp()",
+        "import ssl; ssl.RAND_bytes(16)",
+    ] {
+        let mut seen = std::collections::BTreeSet::new();
+        for id in ["a", "b", "c"] {
+            let (contexts, body) = (format!("/v1/sandboxes/{id}/contexts"), json!({"id": "fresh"}));
+            let made = server.post(&contexts, &body).await;
+            assert_eq!(made.status, 201, "{}", made.text);
+            let path = format!("{contexts}/fresh");
+            let drawn = run(&server, &format!("{path}/run"), "python", chance).await;
+            assert!(seen.insert(drawn.to_string()), "{chance}: {seen:?}");
+            assert_eq!(server.delete(&path).await.status, 204);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_changed_warm_start_is_the_sandbox_s_own_harm() {
+    let server = server();
+    let shell = "head -c 1000000 /dev/urandom > /var/cache/sandbar/python; ls /var/cache/sandbar";
+    assert_eq!(server.shell("s", shell).await, "python\n");
+    let is_warm = "open('/proc/self/cmdline').read().split('\\0')[1] == '__resume'";
+    assert_eq!(run(&server, RUN, "python", is_warm).await, "False");
+    assert_eq!(run(&server, "/v1/sandboxes/other/run", "python", is_warm).await, "True");
 }
 
 #[tokio::test]

@@ -1869,6 +1869,23 @@ export type WaitUntil =
   type: "http";
 };
 
+/** Body of `POST /v1/sandboxes/{id}/contexts:warm`. */
+export type WarmContexts = {
+  /**
+   * Modules of Python to import beside the usual ones, at most
+   * [`crate::limit::WARM_IMPORTS`].
+   */
+  imports?: string[];
+};
+
+/** Answer of `POST /v1/sandboxes/{id}/contexts:warm`. */
+export type WarmStart = {
+  /** Bytes on disk. */
+  bytes: number;
+  /** Milliseconds that it took. */
+  durationMs: number;
+};
+
 /** Why nothing more can happen in what was watched. */
 export type WatchEnd = "deleted" | "moved";
 

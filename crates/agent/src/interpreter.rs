@@ -26,19 +26,22 @@ mod language;
 mod reply;
 mod run;
 mod table;
+pub mod warm;
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use api::{
     error::{ApiError, ErrorBody, ErrorCode},
     exec::OnDisconnect,
     interpreter::{
-        Context as Described, ContextList, CreateContext, Interrupted, RunCode, RunEvent, RunResult,
+        Context as Described, ContextList, CreateContext, Interrupted, RunCode, RunEvent,
+        RunResult, WarmContexts, WarmStart,
     },
-    limit::{EXECS_PER_SANDBOX, INTERRUPT_GRACE_MS, LOG_BYTES},
+    limit::{EXECS_PER_SANDBOX, INTERRUPT_GRACE_MS, LOG_BYTES, WARM_IMPORTS},
 };
 use axum::{
     Json,
@@ -49,15 +52,15 @@ use axum::{
 use sys::signal::{SIGINT, SIGKILL};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use self::{run::Job, table::Context};
+use self::{kernel::Kernel, run::Job, table::Context};
 use crate::{
     exec::Form,
-    extract,
+    extract, file,
     follow::{self, Follow},
     init::Agent,
     key::Key,
     process::{
-        About, Attachment, Cause, End, Keep, Kill, Process, Run,
+        About, Attachment, Cause, End, Keep, Kill, Process, Run, environment,
         log::{RESUME_BYTES, Retention},
     },
     refusal::Refusal,
@@ -192,6 +195,45 @@ pub(crate) async fn restart(
     }
     start(&agent, &context).await?;
     Ok(Json(context.describe()))
+}
+
+/// Keeps a started Python for the contexts that start from now on.
+///
+/// An interpreter starts, imports NumPy, pandas and Matplotlib where the image has them and the
+/// modules of `imports`, and its memory is written to `/var/cache/sandbar/python`. New contexts of
+/// this sandbox, and of sandboxes made from it, go on from there within milliseconds. A context whose
+/// variables or whose installed packages differ starts from the beginning.
+#[utoipa::path(post, path = "/contexts:warm", operation_id = "warmContexts", tag = "interpreter",
+    request_body = WarmContexts,
+    responses(
+        (status = 200, description = "Kept", body = WarmStart),
+        (status = 400, description = "VALIDATION_FAILED", body = ErrorBody),
+        (status = 413, description = "PAYLOAD_TOO_LARGE", body = ErrorBody),
+        (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = ErrorBody),
+        (status = 500, description = "COMMAND_EXECUTION_ERROR: the interpreter did not start", body = ErrorBody),
+        (status = 501, description = "INTERPRETER_NOT_AVAILABLE: there is no Python to be kept, an import fails or starts threads", body = ErrorBody),
+    ))]
+pub(crate) async fn warm(
+    State(agent): State<Arc<Agent>>,
+    extract::Json(request): extract::Json<WarmContexts>,
+) -> Result<Json<WarmStart>, Refusal> {
+    let began = Instant::now();
+    if request.imports.len() > WARM_IMPORTS {
+        let text = format!("`imports` may have {WARM_IMPORTS} names");
+        return Err(ApiError::new(ErrorCode::ValidationFailed, text)
+            .with("field", "imports")
+            .into());
+    }
+    let env = environment(&agent.env.now(), BTreeMap::new())?;
+    let cwd = file::open_directory("/", &agent.workdir)?;
+    let tasks = agent.tasks.clone();
+    // Goes on when its caller goes away: an interpreter is not left half started.
+    let kept = tasks.spawn(async move { Kernel::keep(&agent, &request.imports, env, cwd).await });
+    let bytes = kept.await.unwrap_or_else(|_ended| {
+        Err(ApiError::new(ErrorCode::InternalError, "the interpreter's start was given up"))
+    })?;
+    let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok(Json(WarmStart { bytes, duration_ms }))
 }
 
 /// Runs code in a language's default context, which is made when it does not exist.

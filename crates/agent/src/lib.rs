@@ -30,4 +30,5 @@ mod terminal;
 mod text;
 
 pub use init::main;
+pub use interpreter::warm;
 pub use routes::api;

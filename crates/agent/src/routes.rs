@@ -62,6 +62,7 @@ table! {
     [interpreter::interrupt]
     [interpreter::restart]
     [interpreter::run]
+    [interpreter::warm]
     [interpreter::run_default]
     [env::get, env::change]
     [terminal::create, terminal::list]
@@ -121,7 +122,7 @@ async fn no_method(method: http::Method, uri: Uri) -> Refusal {
 mod tests {
     use super::*;
 
-    const ROUTES: [&str; 53] = [
+    const ROUTES: [&str; 54] = [
         "delete /contexts/{cid}",
         "delete /files/{path}",
         "delete /processes/{pid}",
@@ -153,6 +154,7 @@ mod tests {
         "post /contexts/{cid}/interrupt",
         "post /contexts/{cid}/restart",
         "post /contexts/{cid}/run",
+        "post /contexts:warm",
         "post /exec",
         "post /files:changes",
         "post /files:chmod",

@@ -150,6 +150,27 @@ pub struct ContextList {
     pub contexts: Vec<Context>,
 }
 
+/// Body of `POST /v1/sandboxes/{id}/contexts:warm`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(example = json!({"imports": ["sympy"]}))]
+pub struct WarmContexts {
+    /// Modules of Python to import beside the usual ones, at most
+    /// [`crate::limit::WARM_IMPORTS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub imports: Vec<String>,
+}
+
+/// Answer of `POST /v1/sandboxes/{id}/contexts:warm`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WarmStart {
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Milliseconds that it took.
+    pub duration_ms: u64,
+}
+
 /// Answer of `POST /v1/sandboxes/{id}/contexts/{cid}/interrupt`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Interrupted {

@@ -135,6 +135,9 @@ pub const SESSION_TAIL_BYTES: usize = 16 * 1024;
 /// Contexts of the code interpreter in one sandbox. Each has an interpreter, of 15 MiB and more.
 pub const CONTEXTS: usize = 64;
 
+/// Modules that a warm start may be asked to import; each takes memory of the machine's.
+pub const WARM_IMPORTS: usize = 64;
+
 /// Runs that wait in one context for the one that runs; as for commands of a session.
 pub const CONTEXT_QUEUE: usize = 64;
 

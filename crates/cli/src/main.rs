@@ -31,5 +31,8 @@ fn main() -> ExitCode {
         let handoff = arguments.next().unwrap_or_default();
         return agent::main(&handoff.to_string_lossy());
     }
+    if first == agent::warm::ARGUMENT {
+        return agent::warm::main();
+    }
     commands::run(CommandLine::parse())
 }

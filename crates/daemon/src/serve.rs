@@ -238,6 +238,7 @@ fn engine_config(config: &Config, volumes: Volumes) -> EngineConfig {
         uid_base: config.node.uid_base,
         name_servers: config.node.name_servers.clone(),
         proxies: config.node.proxies.clone(),
+        warm: agent::warm::version(),
     }
 }
 

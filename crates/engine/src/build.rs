@@ -122,6 +122,7 @@ fn carry_out(
         recipe,
         downloads: &downloads,
         cancel: &cancel,
+        warm: Some(&node.config.warm),
     };
     let mut used: Vec<JailId> = Vec::new();
     let built = build.run(

@@ -26,4 +26,6 @@ pub struct EngineConfig {
     pub name_servers: Vec<IpAddr>,
     /// Proxy variables (`http_proxy`, `https_proxy`, `no_proxy`) for the commands of image builds.
     pub proxies: BTreeMap<String, String>,
+    /// Names what keeps warm starts in images: those of another agent are of no use to this one's.
+    pub warm: String,
 }

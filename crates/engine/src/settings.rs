@@ -220,6 +220,7 @@ pub(crate) mod tests {
             uid_base: 1 << 20,
             name_servers: Vec::new(),
             proxies: BTreeMap::new(),
+            warm: String::new(),
         }
     }
 

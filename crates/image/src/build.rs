@@ -7,10 +7,14 @@
 //! WORKDIR   settings; a layer only when the directory has to be made
 //! ```
 //!
+//! Behind the last instruction a layer is added that lets interpreters start from a copy of a started
+//! one, where the image has one that can. It is the image's alone: whoever builds on the image builds
+//! on what is below it.
+//!
 //! A step whose layer is in the store is not carried out again, so a build that failed goes on
 //! from the step that failed, and a changed recipe from its first change.
 //!
-//! Does not know how a command is run: see [`RunStep`].
+//! Does not know how a command is run, or an interpreter kept: see [`RunStep`].
 
 use std::{
     borrow::Cow,
@@ -73,19 +77,28 @@ impl Downloads {
     }
 }
 
-/// One command of a build, for the caller to carry out in a sandbox of its own, with a network:
-/// as `/bin/sh -e -c COMMAND`, with stdin empty. When it exits with 0 the sandbox's upper layer,
-/// its processes ended and its mount gone, is the result; otherwise the caller answers
-/// [`ImageError::StepFailed`], or [`ImageError::Sandbox`] when there was no sandbox.
+/// What is to be done in the sandbox of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work<'a> {
+    /// A command, as `/bin/sh -e -c COMMAND`, with stdin empty; its exit with 0 is success.
+    Command(&'a str),
+    /// A warm start of its interpreters is to be kept in it. It may have none that can.
+    Warm,
+}
+
+/// One step of a build, for the caller to carry out in a sandbox of its own, with a network. When it
+/// succeeds the sandbox's upper layer, its processes ended and its mount gone, is the result;
+/// otherwise the caller answers [`ImageError::StepFailed`], or [`ImageError::Sandbox`] when there was
+/// no sandbox.
 #[derive(Debug)]
 pub struct RunStep<'a> {
     /// Line of the instruction in the recipe, for errors.
     pub line: usize,
     /// The root below it. Its environment is not what the command gets: see `env`.
     pub rootfs: &'a Rootfs,
-    /// The shell text.
-    pub command: &'a str,
-    /// Environment of the command: the image's, and what downloads on this machine need.
+    /// What to do.
+    pub work: Work<'a>,
+    /// Environment of a command: the image's, and what downloads on this machine need.
     pub env: BTreeMap<String, String>,
     /// Where the command starts; absolute.
     pub workdir: &'a str,
@@ -112,6 +125,8 @@ pub struct Build<'a> {
     pub recipe: &'a Recipe,
     /// How this machine downloads.
     pub downloads: &'a Downloads,
+    /// Names what keeps warm starts; one kept by another is made again. None: images have none.
+    pub warm: Option<&'a str>,
     /// Says when to stop.
     pub cancel: &'a Cancel,
 }
@@ -142,9 +157,45 @@ impl Build<'_> {
             self.check_cancel()?;
             self.step(index, step, &mut stack, run, progress)?;
         }
+        let before_warm = self.warm(&mut stack, run, progress)?;
         let size_bytes = self.store.size_bytes(&stack.layers)?;
         let Stack { key, layers, settings, .. } = stack;
-        self.store.put(self.name, &Manifest { key, layers, settings, size_bytes })
+        self.store.put(self.name, &Manifest { key, layers, before_warm, settings, size_bytes })
+    }
+
+    /// Adds a layer with a warm start, where that can be had; the key before it.
+    fn warm(
+        &self,
+        stack: &mut Stack<'_>,
+        run: &mut Run<'_>,
+        progress: &mut dyn FnMut(BuildEvent),
+    ) -> Result<Option<LayerKey>, ImageError> {
+        let Some(version) = self.warm.filter(|_| stack.layers.len() < LAYERS) else {
+            return Ok(None);
+        };
+        self.check_cancel()?;
+        let key = stack.key.then(&format!("warm {version}"));
+        if !stack.is_cached || !self.store.has_layer(&key) {
+            let rootfs = self.store.rootfs(&stack.layers, &stack.settings);
+            let step = RunStep {
+                line: self.recipe.steps.last().map_or(self.recipe.base_line, |step| step.line),
+                rootfs: &rootfs,
+                work: Work::Warm,
+                env: rootfs.env.clone(),
+                workdir: &rootfs.workdir,
+                binds: rootfs.binds.clone(),
+                cancel: self.cancel,
+            };
+            let mut log = |line: &str| progress(BuildEvent::Log { line: line.to_owned() });
+            match run(&step, &mut log) {
+                Ok(upper) => self.store.commit_layer(&key, &upper, &stack.changes)?,
+                // An image without one is as good, and slower.
+                Err(ImageError::StepFailed { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        stack.layers.push(key.clone());
+        Ok(Some(std::mem::replace(&mut stack.key, key)))
     }
 
     /// Carries out FROM.
@@ -180,6 +231,10 @@ impl Build<'_> {
         })?;
         stack.key = manifest.key;
         stack.layers = manifest.layers;
+        if let Some(before) = manifest.before_warm {
+            stack.key = before;
+            stack.layers.pop();
+        }
         stack.settings = manifest.settings;
         progress(self.step_event(0, title, true));
         Ok(())
@@ -225,7 +280,7 @@ impl Build<'_> {
                 let run_step = RunStep {
                     line: step.line,
                     rootfs: &rootfs,
-                    command: &command,
+                    work: Work::Command(&command),
                     env,
                     workdir,
                     binds,

@@ -28,7 +28,7 @@ mod rootfs;
 mod settings;
 mod store;
 
-pub use build::{Build, Downloads, Run, RunStep};
+pub use build::{Build, Downloads, Run, RunStep, Work};
 pub use error::ImageError;
 pub use follow::Cancel;
 pub use recipe::{Fault, Instruction, Recipe, RecipeError, Step, Word};

@@ -64,10 +64,13 @@ pub(crate) struct Changes<'a>(
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Manifest {
-    /// The key after the recipe's last instruction: the image's digest.
+    /// The key of all that went into it: the image's digest.
     pub(crate) key: LayerKey,
     /// Its layers, lowest first.
     pub(crate) layers: Vec<LayerKey>,
+    /// Where the last of them is a warm start: the key without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) before_warm: Option<LayerKey>,
     /// What it says about commands.
     pub(crate) settings: Settings,
     /// Bytes of disk that its layers use.

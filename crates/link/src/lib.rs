@@ -21,6 +21,7 @@ use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 
 pub use config::AgentConfig;
+pub use hyper::body::Incoming;
 pub use links::Links;
 pub use relay::relay;
 

@@ -28,6 +28,7 @@ pub mod pipe;
 pub mod poll;
 pub mod process;
 pub mod pty;
+pub mod resume;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;

@@ -7,9 +7,9 @@ use std::{
 
 use crate::Server;
 
-/// The directory with the default image as its recipe says now, shared by all tests and with the
-/// demo. Whoever comes first builds it, which takes minutes and the network the first time; its steps
-/// are kept, so later changes of the recipe take less.
+/// The directory with the default image as its recipe says now and this binary makes it, shared by
+/// all tests and with the demo. Whoever comes first builds it, which takes minutes and the network
+/// the first time; its steps are kept, so later changes of the recipe or of the binary take less.
 ///
 /// # Panics
 /// When it cannot be built.
@@ -21,11 +21,13 @@ pub fn default_images(binary: &str) -> PathBuf {
     fs::create_dir_all(&state).expect("target can be written");
     let lock = File::create(root.join("target/demo.lock")).expect("target can be written");
     lock.lock().expect("a file can be locked");
-    let text = fs::read(recipe.join("Dockerfile")).expect("there is a recipe");
+    let mut made_from = fs::read(recipe.join("Dockerfile")).expect("there is a recipe");
+    let made_at = fs::metadata(binary).and_then(|binary| binary.modified()).expect("it is there");
+    made_from.extend(format!("# {binary} {made_at:?}").into_bytes());
     let built = root.join("target/demo.image");
-    if fs::read(&built).ok().as_ref() != Some(&text) {
+    if fs::read(&built).ok().as_ref() != Some(&made_from) {
         build(binary, &state, &recipe);
-        fs::write(&built, text).expect("target can be written");
+        fs::write(&built, made_from).expect("target can be written");
     }
     state.join("images")
 }

@@ -33,6 +33,10 @@ pub(super) enum Said {
     Ready,
     /// It cannot work in this image.
     Missing { what: String, why: String, version: String },
+    /// Its memory is in the file, which has so many bytes.
+    Kept { bytes: u64 },
+    /// Its memory cannot be kept.
+    Unfit { why: String },
     /// Code showed something.
     Result(Shown),
     /// What was shown is to be cleared.

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::CString,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
     time::Duration,
@@ -28,8 +29,9 @@ use tokio::{
 };
 
 use super::{
-    frame::{Said, Wire},
+    frame::{Frame, Said, Wire},
     language::Recipe,
+    warm,
 };
 use crate::{
     init::Agent,
@@ -48,6 +50,32 @@ const KILL_WAIT: Duration = Duration::from_secs(2);
 
 /// Bytes of what an interpreter that does not start said, for the error.
 const COMPLAINT_BYTES: usize = 4096;
+
+/// What is started from the beginning.
+struct Asked<'a> {
+    language: Language,
+    recipe: &'a Recipe,
+    /// A module of Python that asks for more than code to be taken.
+    more: Option<&'a str>,
+}
+
+/// A program: where it may be, and its arguments.
+struct Program {
+    paths: Vec<CString>,
+    argv: Vec<CString>,
+}
+
+impl Program {
+    fn of(recipe: &Recipe, env: &BTreeMap<String, String>) -> Result<Self, ApiError> {
+        let paths = programs(recipe.program, env.get("PATH").map(String::as_str));
+        let argv = recipe.arguments.iter().map(|text| (*text).to_owned());
+        Ok(Self { paths: c_strings(paths)?, argv: c_strings(argv)? })
+    }
+}
+
+fn c_strings(texts: impl IntoIterator<Item = String>) -> Result<Vec<CString>, ApiError> {
+    texts.into_iter().map(c_string).collect()
+}
 
 #[derive(Debug)]
 pub(super) struct Kernel {
@@ -70,20 +98,90 @@ impl Kernel {
         env: &BTreeMap<String, String>,
         cwd: OwnedFd,
     ) -> Result<Self, ApiError> {
-        let (mut kernel, report) = Self::spawn(agent, recipe, env, &cwd)?;
-        match timeout(START_WAIT, kernel.begin(recipe, language, report)).await {
-            Ok(Ok(())) => Ok(kernel),
-            Ok(Err(error)) => {
-                kernel.kill().await;
-                Err(error)
-            }
+        if language == Language::Python
+            && warm::is_there()
+            && let Some(kernel) = Self::resume(agent, env, &cwd).await
+        {
+            return Ok(kernel);
+        }
+        let asked = Asked { language, recipe, more: None };
+        let (mut kernel, said) = Self::begin(agent, &asked, env, &cwd).await?;
+        match said {
+            Said::Ready => Ok(kernel),
+            _ => Err(kernel.complaint(language).await),
+        }
+    }
+
+    /// One that goes on from the file of a warm start; none where that does not fit, after the few
+    /// milliseconds in which it was tried.
+    async fn resume(
+        agent: &Arc<Agent>,
+        env: &BTreeMap<String, String>,
+        cwd: &OwnedFd,
+    ) -> Option<Self> {
+        let (program, argv) = warm::program();
+        let program = Program { paths: vec![program], argv: argv.into() };
+        let (mut kernel, _report) = Self::spawn(agent, &program, env, cwd).ok()?;
+        let said = timeout(START_WAIT, kernel.wire.next()).await;
+        if matches!(said, Ok(Ok(Frame { said: Said::Ready, .. }))) {
+            return Some(kernel);
+        }
+        kernel.kill().await;
+        None
+    }
+
+    /// Has a Python of its own start, import these modules, and keep its memory in the file from
+    /// which others start; the bytes of the file.
+    pub(super) async fn keep(
+        agent: &Arc<Agent>,
+        imports: &[String],
+        mut env: BTreeMap<String, String>,
+        cwd: OwnedFd,
+    ) -> Result<u64, ApiError> {
+        let recipe = Recipe::python();
+        env.extend(warm::VARIABLES.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let unfit = |why: &str| {
+            let text = format!("this interpreter cannot be kept: {why}");
+            ApiError::new(ErrorCode::InterpreterNotAvailable, text)
+        };
+        let Some(more) = warm::request(recipe, imports) else {
+            return Err(unfit("that is not built for this processor yet"));
+        };
+        let asked = Asked { language: Language::Python, recipe, more: Some(&more) };
+        let (mut kernel, said) = Self::begin(agent, &asked, &env, &cwd).await?;
+        let kept = match said {
+            Said::Kept { bytes } => Ok(bytes),
+            Said::Unfit { why } => Err(unfit(&why)),
+            _ => Err(kernel.complaint(Language::Python).await),
+        };
+        kernel.kill().await;
+        kept
+    }
+
+    /// Starts an interpreter from the beginning, and returns what it says first.
+    async fn begin(
+        agent: &Arc<Agent>,
+        asked: &Asked<'_>,
+        env: &BTreeMap<String, String>,
+        cwd: &OwnedFd,
+    ) -> Result<(Self, Said), ApiError> {
+        let Asked { language, recipe, .. } = *asked;
+        let (mut kernel, report) = Self::spawn(agent, &Program::of(recipe, env)?, env, cwd)?;
+        let said = match timeout(START_WAIT, kernel.hear_first(asked, report)).await {
+            Ok(said) => said,
             Err(_late) => {
-                kernel.kill().await;
                 let text = format!(
                     "the {language} interpreter did not start within {} s",
                     START_WAIT.as_secs()
                 );
                 Err(ApiError::new(ErrorCode::CommandExecutionError, text))
+            }
+        };
+        match said {
+            Ok(said) => Ok((kernel, said)),
+            Err(error) => {
+                kernel.kill().await;
+                Err(error)
             }
         }
     }
@@ -92,15 +190,11 @@ impl Kernel {
     /// birth and its entry in the reaper's list.
     fn spawn(
         agent: &Arc<Agent>,
-        recipe: &Recipe,
+        program: &Program,
         env: &BTreeMap<String, String>,
         cwd: &OwnedFd,
     ) -> Result<(Self, OwnedFd), ApiError> {
-        let all =
-            |texts: Vec<String>| -> Result<Vec<_>, _> { texts.into_iter().map(c_string).collect() };
-        let programs = all(programs(recipe.program, env.get("PATH").map(String::as_str)))?;
-        let argv = all(recipe.arguments.iter().map(|text| (*text).to_owned()).collect())?;
-        let envp = all(env.iter().map(|(name, value)| format!("{name}={value}")).collect())?;
+        let envp = c_strings(env.iter().map(|(name, value)| format!("{name}={value}")))?;
         let pipes = |error| not_started(&StartError::Pipes(error));
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(pipes)?;
         ours.set_nonblocking(true).map_err(pipes)?;
@@ -111,8 +205,8 @@ impl Kernel {
         let cgroup =
             agent.forest.plant().map_err(|error| not_started(&StartError::Cgroup(error)))?;
         let spawned = sys::spawn::spawn(&Spawn {
-            programs: &programs,
-            argv: &argv,
+            programs: &program.paths,
+            argv: &program.argv,
             envp: &envp,
             cwd: cwd.as_fd(),
             stdio: [agent.null.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()],
@@ -141,12 +235,9 @@ impl Kernel {
         Ok((kernel, spawned.report))
     }
 
-    async fn begin(
-        &mut self,
-        recipe: &Recipe,
-        language: Language,
-        report: OwnedFd,
-    ) -> Result<(), ApiError> {
+    /// Gives it its program and hears what it says first.
+    async fn hear_first(&mut self, asked: &Asked<'_>, report: OwnedFd) -> Result<Said, ApiError> {
+        let Asked { language, recipe, more } = *asked;
         let mut report = Some(
             pipe::Receiver::from_owned_fd(report)
                 .map_err(|error| not_started(&StartError::Pipes(error)))?,
@@ -159,19 +250,20 @@ impl Kernel {
             let command = Command::Program(vec![recipe.program.to_owned()]);
             return Err(refused(Some(failure), &command));
         }
-        let sources: BTreeMap<_, _> = recipe.sources.iter().copied().collect();
+        let more = more.map(|source| (warm::REQUEST, source));
+        let sources: BTreeMap<_, _> = recipe.sources.iter().copied().chain(more).collect();
         let sources = serde_json::to_vec(&sources).expect("texts are JSON");
         let said = match self.wire.send(&sources).await {
             Ok(()) => self.wire.next().await,
             Err(error) => Err(error),
         };
         match said.map(|frame| frame.said) {
-            Ok(Said::Ready) => Ok(()),
             Ok(Said::Missing { what, why, version }) => {
                 let why = format!("{language} {version} is there, but: {why}");
                 Err(recipe.unavailable(language, &what, &why))
             }
-            _ => Err(self.complaint(language).await),
+            Ok(said) => Ok(said),
+            Err(_ended) => Err(self.complaint(language).await),
         }
     }
 

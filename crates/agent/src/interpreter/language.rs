@@ -28,6 +28,7 @@ const PYTHON: Recipe = Recipe {
         ("_sandbar.shell", include_str!("python/shell.py")),
         ("_sandbar.chart", include_str!("python/chart.py")),
         ("_sandbar.table", include_str!("python/table.py")),
+        ("_sandbar.warm", include_str!("python/warm.py")),
     ],
     needs: "Python 3.9 or later with IPython 8 or later (`pip install ipython`)",
 };
@@ -51,6 +52,11 @@ const TYPESCRIPT: Recipe = Recipe {
 };
 
 impl Recipe {
+    /// Python's, the one whose interpreter can be kept.
+    pub(super) fn python() -> &'static Self {
+        &PYTHON
+    }
+
     /// Of a language whose interpreter is a process of its own; bash's is a session.
     pub(super) fn of(language: Language) -> Option<&'static Self> {
         match language {

@@ -423,7 +423,7 @@ impl<'a> Course<'a> {
                 self.over = Some(Over::Said);
                 return;
             }
-            Said::Ready | Said::Missing { .. } => return,
+            Said::Ready | Said::Missing { .. } | Said::Kept { .. } | Said::Unfit { .. } => return,
         };
         let text = serde_json::to_vec(&event).expect("an event is numbers, names and texts");
         self.pending.push_back(Piece::Event(text));

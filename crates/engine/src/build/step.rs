@@ -1,16 +1,19 @@
-//! One RUN of a recipe, in a sandbox that exists for nothing else.
+//! One step of a build, in a sandbox that exists for nothing else.
 //!
 //! Its jail is on record as one to be buried from before it is made: whenever the engine ends, the
 //! next start removes what is left of it.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use api::exec::{Command, Ending, ExecEvent, ExecRequest};
-use http::{Request, header};
-use http_body_util::{BodyExt, Full};
-use image::{ImageError, Rootfs, RunStep};
+use api::{
+    error::ErrorBody,
+    exec::{Command, Ending, ExecEvent, ExecRequest},
+};
+use http::{Request, Response, header};
+use http_body_util::{BodyExt, Full, Limited};
+use image::{ImageError, Rootfs, RunStep, Work};
 use jail::{Hostname, JailId, JailNetwork, JailSpec, Reach};
-use link::{AgentConfig, Body};
+use link::{AgentConfig, Body, Incoming};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +32,9 @@ const RUN_TIMEOUT: Duration = Duration::from_secs(4 * 60 * 60);
 /// How long the agent may say nothing; it sends a heartbeat four times as often.
 const SILENCE: Duration = Duration::from_secs(4 * api::limit::HEARTBEAT_SECS);
 
+/// Bytes of an answer that is no stream.
+const ANSWER_BYTES: usize = 64 * 1024;
+
 /// A piece of what a RUN writes.
 pub(super) enum Output {
     Stdout(String),
@@ -40,6 +46,8 @@ enum NoLayer {
     Cancelled,
     /// The command ended like this.
     Ended(Ending),
+    /// There is no warm start to be had.
+    NotWarm,
     Engine(EngineError),
     /// Its jail could not be ended: what it was given is still in use.
     NotEnded(EngineError),
@@ -80,6 +88,9 @@ pub(super) async fn run(
     ended.map_err(|why| match why {
         NoLayer::Cancelled => ImageError::Cancelled,
         NoLayer::Ended(ending) => ImageError::StepFailed { line: at, ending: describe(ending) },
+        NoLayer::NotWarm => {
+            ImageError::StepFailed { line: at, ending: "keeps no interpreter".to_owned() }
+        }
         NoLayer::Engine(error) | NoLayer::NotEnded(error) => {
             ImageError::Sandbox { line: at, source: Box::new(error) }
         }
@@ -105,7 +116,7 @@ async fn in_guest(
         Ok(_) => {
             tokio::select! {
                 () = stop.cancelled() => Err(NoLayer::Cancelled),
-                ended = follow(node, guest.jail, run, output) => ended,
+                done = carry_out(node, guest.jail, run, output) => done,
             }
         }
         Err(error) => Err(error.publish(attempt).into()),
@@ -137,24 +148,60 @@ fn spec(node: &Node, guest: &Guest) -> JailSpec {
     }
 }
 
-/// Runs the command, passes on its lines and waits for its end.
-async fn follow(
+/// Does the step's work.
+async fn carry_out(
     node: &Node,
     jail: JailId,
     run: &RunStep<'_>,
     output: mpsc::Sender<Output>,
 ) -> Result<(), NoLayer> {
-    let unreachable = || error::internal("talking to the step's sandbox");
-    let sent = tokio::time::timeout(SILENCE, node.links.send(jail.0, request(run)?)).await;
+    match run.work {
+        Work::Command(command) => {
+            let response = ask(node, jail, request(command, run.workdir)?).await?;
+            if !response.status().is_success() {
+                tracing::warn!(%jail, status = %response.status(), "a build step was refused");
+                return Err(unreachable().into());
+            }
+            follow(response.into_body(), output).await
+        }
+        Work::Warm => {
+            let response = ask(node, jail, post("/contexts:warm", b"{}".to_vec())?).await?;
+            let is_kept = response.status().is_success();
+            let said = Limited::new(response.into_body(), ANSWER_BYTES).collect().await;
+            let said = said.map_err(|_too_long| unreachable())?.to_bytes();
+            let line = if is_kept {
+                "Python starts warm in this image".to_owned()
+            } else {
+                let why = serde_json::from_slice::<ErrorBody>(&said);
+                let why = why.map_or_else(|_| "no answer".to_owned(), |body| body.error.message);
+                format!("Python starts cold in this image: {why}")
+            };
+            drop(output.send(Output::Stdout(format!("{line}\n"))).await);
+            if is_kept { Ok(()) } else { Err(NoLayer::NotWarm) }
+        }
+    }
+}
+
+fn unreachable() -> EngineError {
+    error::internal("talking to the step's sandbox")
+}
+
+/// Sends a request to the step's agent.
+async fn ask(
+    node: &Node,
+    jail: JailId,
+    asked: Request<Body>,
+) -> Result<Response<Incoming>, NoLayer> {
+    let sent = tokio::time::timeout(SILENCE, node.links.send(jail.0, asked)).await;
     let response = sent.map_err(|_elapsed| unreachable())?.map_err(|error| {
         tracing::warn!(%jail, error = &error as &dyn std::error::Error, "a build step");
         unreachable()
     })?;
-    if !response.status().is_success() {
-        tracing::warn!(%jail, status = %response.status(), "a build step was refused");
-        return Err(unreachable().into());
-    }
-    let mut body = response.into_body();
+    Ok(response)
+}
+
+/// Passes on what a command writes and waits for its end.
+async fn follow(mut body: Incoming, output: mpsc::Sender<Output>) -> Result<(), NoLayer> {
     let mut events = Events::default();
     loop {
         let frame = tokio::time::timeout(SILENCE, body.frame()).await;
@@ -174,18 +221,24 @@ async fn follow(
     }
 }
 
-fn request(run: &RunStep<'_>) -> Result<Request<Body>, EngineError> {
-    let program = ["/bin/sh", "-e", "-c", run.command].map(str::to_owned).to_vec();
+fn request(command: &str, workdir: &str) -> Result<Request<Body>, EngineError> {
+    let program = ["/bin/sh", "-e", "-c", command].map(str::to_owned).to_vec();
     let mut exec = ExecRequest::new(Command::Program(program));
-    exec.cwd = Some(run.workdir.to_owned());
+    exec.cwd = Some(workdir.to_owned());
     exec.timeout_ms = u64::try_from(RUN_TIMEOUT.as_millis()).ok();
-    let failed = "writing the step's request";
-    let json = serde_json::to_vec(&exec).map_err(|_unfit| error::internal(failed))?;
-    Request::post("/exec")
+    post("/exec", serde_json::to_vec(&exec).map_err(|_unfit| unwritten())?)
+}
+
+fn unwritten() -> EngineError {
+    error::internal("writing the step's request")
+}
+
+fn post(path: &str, json: Vec<u8>) -> Result<Request<Body>, EngineError> {
+    Request::post(path)
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::ACCEPT, "text/event-stream")
         .body(Body::new(Full::from(json).map_err(|never| match never {})))
-        .map_err(|_unfit| error::internal(failed))
+        .map_err(|_unfit| unwritten())
 }
 
 /// As in "the command …".

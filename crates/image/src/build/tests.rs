@@ -17,6 +17,8 @@ struct Bench {
     ran: Vec<(String, String)>,
     /// The command that fails.
     failing: Option<&'static str>,
+    /// What keeps warm starts.
+    warm: Option<&'static str>,
 }
 
 /// Progress as text: `index/total instruction`, with `*` when cached.
@@ -33,6 +35,7 @@ impl Bench {
         let manifest = Manifest {
             key: key.clone(),
             layers: vec![key],
+            before_warm: None,
             settings: Settings::base(),
             size_bytes: 0,
         };
@@ -44,6 +47,7 @@ impl Bench {
             cancel: Cancel::default(),
             ran: Vec::new(),
             failing: None,
+            warm: None,
         }
     }
 
@@ -55,19 +59,24 @@ impl Bench {
             recipe: &recipe,
             downloads: &self.downloads,
             cancel: &self.cancel,
+            warm: self.warm,
         };
         let mut events = Vec::new();
         let (ran, failing, dir) = (&mut self.ran, self.failing, self.dir.path());
         let mut run = |step: &RunStep<'_>, log: &mut dyn FnMut(&str)| {
-            ran.push((step.command.to_owned(), step.workdir.to_owned()));
+            let command = match step.work {
+                Work::Command(command) => command,
+                Work::Warm => "(warm)",
+            };
+            ran.push((command.to_owned(), step.workdir.to_owned()));
             log("a line");
-            if failing == Some(step.command) {
+            if failing == Some(command) {
                 let ending = "exited with code 1".to_owned();
                 return Err(ImageError::StepFailed { line: step.line, ending });
             }
             let upper = dir.join(format!("upper-{}", ran.len()));
             fs::create_dir(&upper).unwrap();
-            fs::write(upper.join("made-by"), step.command).unwrap();
+            fs::write(upper.join("made-by"), command).unwrap();
             Ok(upper)
         };
         let result = build.run(&mut run, &mut |event| match event {
@@ -84,6 +93,29 @@ impl Bench {
     fn commands(&mut self) -> Vec<String> {
         self.ran.drain(..).map(|(command, _)| command).collect()
     }
+}
+
+#[test]
+fn a_warm_start_is_the_image_s_own_and_made_again_for_another_agent() {
+    let mut bench = Bench::new();
+    bench.warm = Some("one");
+    let app = bench.build("app", "FROM base\nRUN a\n").0.unwrap();
+    assert_eq!((app.layers, bench.commands()), (3, vec!["a".to_owned(), "(warm)".to_owned()]));
+
+    let again = bench.build("app", "FROM base\nRUN a\n").0.unwrap();
+    assert_eq!((again.digest == app.digest, bench.commands()), (true, vec![]));
+
+    let on_it = bench.build("on-it", "FROM app\nRUN b\n").0.unwrap();
+    assert_eq!((on_it.layers, bench.commands()), (4, vec!["b".to_owned(), "(warm)".to_owned()]));
+
+    bench.warm = Some("two");
+    let other = bench.build("app", "FROM base\nRUN a\n").0.unwrap();
+    assert_ne!(other.digest, app.digest);
+    assert_eq!(bench.commands(), ["(warm)"]);
+
+    bench.failing = Some("(warm)");
+    let without = bench.build("without", "FROM base\nRUN c\n").0.unwrap();
+    assert_eq!(without.layers, 2);
 }
 
 const THREE: &str = "FROM base\nRUN a\nENV X=1\nRUN b\nLABEL l=m\nRUN c\n";
@@ -217,6 +249,7 @@ fn what_downloads_need_reaches_commands_and_not_the_image() {
         recipe: &recipe,
         downloads: &bench.downloads,
         cancel: &bench.cancel,
+        warm: None,
     };
     let mut seen = None;
 
@@ -267,6 +300,7 @@ fn a_cancelled_build_stops_between_steps_and_a_second_one_is_told_to_wait() {
         recipe: &recipe,
         downloads: &bench.downloads,
         cancel: &bench.cancel,
+        warm: None,
     };
     let refused = build.run(&mut |_, _| panic!("nothing runs"), &mut |_| {});
     assert!(matches!(refused, Err(ImageError::Busy)));

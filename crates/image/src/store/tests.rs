@@ -27,6 +27,7 @@ fn put(store: &Store, image: &str, layers: &[LayerKey]) -> Image {
     let manifest = Manifest {
         key: layers.last().unwrap().then("end"),
         layers: layers.to_vec(),
+        before_warm: None,
         settings: Settings::base(),
         size_bytes: 7,
     };

@@ -44,4 +44,4 @@ class Sources(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 sys.meta_path.insert(0, Sources())
 from _sandbar import kernel
 
-kernel.main(wire, frame)
+kernel.main(wire, frame, "_sandbar.keep" in SOURCES)

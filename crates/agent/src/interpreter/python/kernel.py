@@ -59,10 +59,13 @@ class Wire:
         self.lock = threading.Lock()
         self.run = None
         self.was_interrupted = False
+        self.is_for_forks_too = False
         os.register_at_fork(after_in_child=self.close_in_child)
 
     def close_in_child(self):
         # A fork of the code's own must not answer for its parent.
+        if self.is_for_forks_too:
+            return
         self.lock = threading.Lock()
         if self.sock is not None:
             os.close(self.sock.detach())
@@ -194,7 +197,7 @@ def small_value(value):
     return value
 
 
-def main(sock, frame):
+def main(sock, frame, is_to_be_kept):
     wire = Wire(sock, frame)
     sys.stdout = sys.__stdout__ = OUT
     sys.stderr = sys.__stderr__ = ERR
@@ -204,4 +207,4 @@ def main(sock, frame):
     except ImportError as error:
         wire.send(op="missing", what=error.name or "IPython", why=str(error), version=sys.version.split()[0])
         return
-    shell.serve(wire)
+    shell.serve(wire, is_to_be_kept)

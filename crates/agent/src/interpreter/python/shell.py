@@ -369,22 +369,37 @@ async def live(shell):
             os._exit(70)
 
 
-def prepare():
-    """All that does not depend on whose context this is."""
+def prepare_process():
+    """What a process has, and who goes on from a warm start does not."""
     faulthandler.enable(file=2, all_threads=False)
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     os.environ.setdefault("PAGER", "cat")
     os.environ.setdefault("GIT_PAGER", "cat")
+
+
+def prepare():
+    """All that does not depend on whose context this is."""
+    prepare_process()
     builtins.input = refuse_input
     getpass.getpass = refuse_input
     sys.argv = [""]
     return make_shell()
 
 
-def serve(wire):
+def serve(wire, is_to_be_kept):
     global WIRE
     WIRE = wire
     shell = prepare()
+    if is_to_be_kept:
+        from _sandbar import warm
+
+        try:
+            count = warm.keep(wire, shell)
+        except Exception as error:
+            return wire.send(op="unfit", why=f"{type(error).__name__}: {error}")
+        if count is not None:
+            return wire.send(op="kept", bytes=count)
+        prepare_process()
     sys.path.insert(0, "")
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
