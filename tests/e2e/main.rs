@@ -11,6 +11,7 @@ mod figures;
 mod file;
 mod git;
 mod hang;
+mod idle;
 mod image;
 mod interpreter;
 mod key;

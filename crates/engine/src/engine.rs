@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     EngineConfig, EngineError, build, checkpoint, create, destroy,
     error::{self, Publish},
-    fork, freeze,
+    fork, freeze, idle,
     key::{By, Key, Keys, Store},
     launch::{Launchers, Remover},
     list::Page,
@@ -103,6 +103,7 @@ impl Engine {
             resolver::spawn(&node, network.gateway()).await;
         }
         recover::recover(&node, loaded).await?;
+        idle::sweep::spawn(&node);
         Ok(Self { node, keys, records: Arc::new(Mutex::new(Some(records))) })
     }
 

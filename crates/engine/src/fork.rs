@@ -39,6 +39,7 @@ pub(crate) async fn fork(
     let source = source.ok_or_else(|| error::not_found(id))?;
     checkpoint::check_available(node)?;
     node.check_open()?;
+    node.capacity.check()?;
     let ids = ids(&request, by)?;
     let mut settings = (*source.settings()).clone();
     if let Some(labels) = request.labels {
