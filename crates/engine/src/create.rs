@@ -36,7 +36,7 @@ use crate::{
     node::Node,
     record::{Change, Phase, SandboxRecord},
     sandbox::{InUse, Sandbox},
-    settings::Settings,
+    settings::{Rest, Settings},
     slot::UIDS_PER_SLOT,
     state::{Admission, AgentIdentity, Failure, Operation, State},
     watch,
@@ -64,6 +64,7 @@ pub(crate) async fn create(
         None => generate_id(by.prefix().map_or(OWN_PREFIX, IdPrefix::as_str))?,
     };
     by.check(&id)?;
+    let asked = Rest::asked(&request);
     let settings = Settings::of(request, &node.config)?;
     for _ in 0..ATTEMPTS {
         let (sandbox, is_new) = add(node, &id, &settings, By::Key(by)).await?;
@@ -71,7 +72,8 @@ pub(crate) async fn create(
             sandbox.settled().await?;
             continue;
         }
-        let differences = settings.differences(&sandbox.settings());
+        let mut differences = settings.differences(&sandbox.settings());
+        differences.extend(asked.differences(&sandbox.settings()));
         if !differences.is_empty() {
             return Err(error::exists(&id, &differences));
         }
@@ -103,6 +105,12 @@ pub(crate) async fn activate(
     Err(error::ended_at_once(id))
 }
 
+/// A place for one more sandbox to be made or started, if the machine has room for it.
+fn admitted(node: &Node, by: By<'_>) -> Result<Place, EngineError> {
+    node.capacity.check()?;
+    by.creation(&node.creates)
+}
+
 /// Adds the sandbox and begins to make it, if the id is free.
 async fn add(
     node: &Arc<Node>,
@@ -113,7 +121,7 @@ async fn add(
     if let Some(sandbox) = node.find(id) {
         return Ok((sandbox, false));
     }
-    let place = by.creation(&node.creates)?;
+    let place = admitted(node, by)?;
     // Before anything is taken: an unknown image leaves no sandbox behind.
     let name = settings.image.clone();
     let (image, rootfs) =
@@ -149,7 +157,7 @@ pub(crate) async fn bring_up(
                     freeze::spawn_thaw(node, sandbox, agent).await?;
                     continue;
                 }
-                (Ok(()), before) => match by.creation(&node.creates) {
+                (Ok(()), before) => match admitted(node, by) {
                     Ok(place) => spawn_start(node, sandbox, None, place),
                     Err(error) => {
                         sandbox.set(before);

@@ -20,9 +20,11 @@
 mod engine;
 
 mod build;
+mod capacity;
 mod create;
 mod destroy;
 mod freeze;
+mod idle;
 mod list;
 mod port;
 mod recover;

@@ -20,8 +20,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     EngineError,
+    capacity::Capacity,
     config::EngineConfig,
     error,
+    idle::Alarm,
     key::{Places, Visitors},
     launch::{Launchers, Remover},
     port::Secret,
@@ -52,10 +54,14 @@ pub(crate) struct Node {
     pub(crate) remover: Remover,
     /// For sandboxes that are being made or started; a waiter in the launchers' queue has one.
     pub(crate) creates: Places,
+    /// Of the machine, for sandboxes that are to be made or started.
+    pub(crate) capacity: Capacity,
     /// Those of [`Node::creates`] that visitors of previews may have.
     pub(crate) visitors: Visitors,
     /// This boot of the machine: a process of another boot is not running.
     pub(crate) boot_id: String,
+    /// The time, and who climbs the ladders of idle sandboxes.
+    pub(crate) alarm: Arc<Alarm>,
     /// Work that must be finished: creations, stops, destroys, builds.
     pub(crate) work: TaskTracker,
     /// Work that only ends: watchers of agents, the resolver.
@@ -117,6 +123,7 @@ impl Node {
             closing,
             lock,
         } = parts;
+        let capacity = Capacity::new(config.kept_memory);
         let slots = Slots::new(&config.node, config.uid_base);
         let residents =
             Residents { by_id: BTreeMap::new(), askers: BTreeMap::new(), slots, next_jail: 1 };
@@ -131,7 +138,9 @@ impl Node {
             remover,
             creates: Places::new(CREATES_AT_ONCE, KEPT_CREATES),
             visitors: Visitors::default(),
+            capacity,
             boot_id,
+            alarm: Arc::new(Alarm::new()),
             work: TaskTracker::new(),
             watchers: TaskTracker::new(),
             closing,
@@ -188,7 +197,7 @@ impl Node {
             created_at_ms: now_ms(),
             phase: Phase::Creating,
         };
-        let sandbox = Arc::new(Sandbox::new(record, State::Creating));
+        let sandbox = Arc::new(Sandbox::new(record, State::Creating, &self.alarm));
         residents.askers.insert(slot, Arc::clone(&sandbox.asker));
         residents.by_id.insert(id.clone(), Arc::clone(&sandbox));
         Ok((sandbox, true))
@@ -201,7 +210,7 @@ impl Node {
             return None;
         }
         let id = record.id.clone();
-        let sandbox = Arc::new(Sandbox::new(record, State::Creating));
+        let sandbox = Arc::new(Sandbox::new(record, State::Creating, &self.alarm));
         residents.askers.insert(sandbox.slot, Arc::clone(&sandbox.asker));
         residents.by_id.insert(id, Arc::clone(&sandbox));
         Some(sandbox)
