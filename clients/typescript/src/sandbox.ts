@@ -1,6 +1,7 @@
 /** A sandbox: where all begins. */
 
 import { type Binding } from './binding.js';
+import * as checkpoints from './checkpoint.js';
 import { CodeInterpreter } from './code-interpreter.js';
 import { SandboxError, SandboxSecurityError } from './error.js';
 import { Http } from './http.js';
@@ -297,6 +298,35 @@ export class Sandbox<_Env = unknown> extends Operations {
   /** There is no placement on one machine. */
   async getContainerPlacementId(): Promise<null> {
     return null;
+  }
+
+  /** Keeps its files as they are now, with an id of yours or a generated one. What runs in it goes on. */
+  createCheckpoint(id?: string): Promise<checkpoints.Checkpoint> {
+    return checkpoints.create(this.scope, id);
+  }
+
+  /** Its checkpoints, oldest first. */
+  listCheckpoints(): Promise<checkpoints.Checkpoint[]> {
+    return checkpoints.list(this.scope);
+  }
+
+  /** Removes a checkpoint. Sandboxes that were forked from it stay. */
+  deleteCheckpoint(id: string): Promise<void> {
+    return checkpoints.remove(this.scope, id);
+  }
+
+  /** Ends what runs in it and gives it back the files of a checkpoint. The next use starts it. */
+  restoreCheckpoint(id: string): Promise<void> {
+    return checkpoints.restore(this.scope, id);
+  }
+
+  /**
+   * Sandboxes that begin with its files, or those of a checkpoint, and with its settings, whatever
+   * the size. They have no processes, sessions or ports of it.
+   */
+  async fork(options: checkpoints.ForkOptions = {}): Promise<Sandbox[]> {
+    const ids = await checkpoints.fork(this.scope, options);
+    return ids.map((id) => new Sandbox(new Origin(this.scope.http.binding, id, {})));
   }
 
   /** Ends everything that runs in it; its files stay. */
