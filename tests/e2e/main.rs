@@ -3,6 +3,7 @@
 mod api;
 mod archive;
 mod browser;
+mod checkpoint;
 mod command_line;
 mod disk;
 mod exec;
@@ -10,6 +11,7 @@ mod figures;
 mod file;
 mod git;
 mod hang;
+mod idle;
 mod image;
 mod interpreter;
 mod key;

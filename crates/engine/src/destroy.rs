@@ -15,6 +15,7 @@ use api::id::SandboxId;
 use crate::{
     EngineError,
     error::{self, Publish},
+    launch::Chore,
     node::Node,
     record::{Change, Phase},
     sandbox::Sandbox,
@@ -93,7 +94,7 @@ pub(crate) async fn carry_out_stop(node: &Node, sandbox: &Sandbox) -> Result<(),
 }
 
 /// Ends and forgets a sandbox that is [`State::Destroying`].
-async fn carry_out_destroy(
+pub(crate) async fn carry_out_destroy(
     node: &Node,
     sandbox: &Sandbox,
     before: State,
@@ -112,10 +113,14 @@ async fn carry_out_destroy(
     }
     // Before the reply: when files pile up faster than they go, destroying slows down.
     let removal = node.remover.reserve().await;
+    let volumes = sandbox.checkpoints.volumes().into_iter().chain([sandbox.files().volume]);
     node.forget(sandbox, None);
     tracing::info!(sandbox_id = %sandbox.id, jail = %sandbox.jail, "sandbox destroyed");
     if let Some(removal) = removal {
-        removal.send(sandbox.jail);
+        removal.send(Chore::Remove(sandbox.jail));
+    }
+    for volume in volumes.filter(|volume| *volume != sandbox.jail) {
+        node.remover.remove(volume).await;
     }
     Ok(())
 }

@@ -21,9 +21,12 @@ mod engine;
 
 mod build;
 mod capacity;
+mod checkpoint;
 mod create;
 mod destroy;
+mod fork;
 mod freeze;
+mod idle;
 mod list;
 mod port;
 mod recover;

@@ -23,10 +23,11 @@ use crate::{
     capacity::Capacity,
     config::EngineConfig,
     error,
+    idle::Alarm,
     key::{Places, Visitors},
     launch::{Launchers, Remover},
     port::Secret,
-    record::{Phase, Records, SandboxRecord},
+    record::{Files, Origin, Phase, Records, SandboxRecord},
     resolver::Asker,
     sandbox::Sandbox,
     settings::Settings,
@@ -59,6 +60,8 @@ pub(crate) struct Node {
     pub(crate) visitors: Visitors,
     /// This boot of the machine: a process of another boot is not running.
     pub(crate) boot_id: String,
+    /// The time, and who climbs the ladders of idle sandboxes.
+    pub(crate) alarm: Arc<Alarm>,
     /// Work that must be finished: creations, stops, destroys, builds.
     pub(crate) work: TaskTracker,
     /// Work that only ends: watchers of agents, the resolver.
@@ -137,6 +140,7 @@ impl Node {
             visitors: Visitors::default(),
             capacity,
             boot_id,
+            alarm: Arc::new(Alarm::new()),
             work: TaskTracker::new(),
             watchers: TaskTracker::new(),
             closing,
@@ -165,7 +169,7 @@ impl Node {
     }
 
     /// Adds a sandbox in the state [`State::Creating`], which is the caller's to settle, or returns
-    /// the one that has the id. `true`: it is new.
+    /// the one that has the id. `true`: it is new. A fork has an `origin`.
     ///
     /// # Errors
     /// `CAPACITY_EXCEEDED`, `SHUTTING_DOWN`.
@@ -174,6 +178,7 @@ impl Node {
         id: &SandboxId,
         settings: &Settings,
         image_digest: &str,
+        origin: Option<Origin>,
     ) -> Result<(Arc<Sandbox>, bool), EngineError> {
         let mut residents = self.write();
         if let Some(sandbox) = residents.by_id.get(id) {
@@ -191,9 +196,11 @@ impl Node {
             settings: settings.clone(),
             image_digest: image_digest.to_owned(),
             created_at_ms: now_ms(),
+            files: Files { volume: jail, inherited_bytes: 0 },
+            origin,
             phase: Phase::Creating,
         };
-        let sandbox = Arc::new(Sandbox::new(record, State::Creating));
+        let sandbox = Arc::new(Sandbox::new(record, State::Creating, &self.alarm));
         residents.askers.insert(slot, Arc::clone(&sandbox.asker));
         residents.by_id.insert(id.clone(), Arc::clone(&sandbox));
         Ok((sandbox, true))
@@ -206,10 +213,18 @@ impl Node {
             return None;
         }
         let id = record.id.clone();
-        let sandbox = Arc::new(Sandbox::new(record, State::Creating));
+        let sandbox = Arc::new(Sandbox::new(record, State::Creating, &self.alarm));
         residents.askers.insert(sandbox.slot, Arc::clone(&sandbox.asker));
         residents.by_id.insert(id, Arc::clone(&sandbox));
         Some(sandbox)
+    }
+
+    /// Takes a number for a volume that is no jail's: they share their numbers.
+    pub(crate) fn take_number(&self) -> JailId {
+        let mut residents = self.write();
+        let number = JailId(residents.next_jail);
+        residents.next_jail += 1;
+        number
     }
 
     /// Jail numbers below `number` are not given out any more.

@@ -154,6 +154,7 @@ impl Server {
             Request::Kill(jail) => self.end(jail)?,
             Request::Freeze(jail) => self.cgroups.freeze(jail)?,
             Request::Thaw(jail) => self.cgroups.thaw(jail)?,
+            Request::Reclaim(jail) => self.cgroups.reclaim(jail)?,
             Request::RemoveFiles(jail) => self.remove_files(jail)?,
             Request::Jails(from) => return Ok(Reply::Jails(self.jails(from)?).into()),
             Request::Admit(jail, network) => self.admit(jail, &network)?,
@@ -166,6 +167,9 @@ impl Server {
                 return Ok(Reply::Count(self.network()?.refused(jail)?).into());
             }
             Request::SetUpNetwork => self.network.as_ref().map_or(Ok(()), HostNetwork::set_up)?,
+            Request::CopyVolume { from, to, is_read_only } => {
+                self.files.volumes.copy(from, to, is_read_only)?;
+            }
             Request::SetUpVolumes => {
                 return Ok(Reply::Volumes(self.files.volumes.set_up()?).into());
             }
