@@ -183,6 +183,11 @@ name_inside_sandbox! {
 }
 
 name_inside_sandbox! {
+    /// Names a checkpoint of a sandbox. The caller may choose it.
+    CheckpointId, "before-tests"
+}
+
+name_inside_sandbox! {
     /// Names a terminal of a sandbox. The caller may choose it.
     TerminalId, "main"
 }

@@ -45,6 +45,8 @@ fn requests() -> Vec<Request> {
         Request::Jails(JailId(5)),
         Request::SetUpNetwork,
         Request::SetUpVolumes,
+        Request::CopyVolume { from: JailId(3), to: JailId(1 << 33), is_read_only: true },
+        Request::CopyVolume { from: JailId(3), to: JailId(4), is_read_only: false },
         Request::TearDown,
         Request::Freeze(JailId(8)),
         Request::Thaw(JailId(9)),
