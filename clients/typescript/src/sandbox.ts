@@ -5,7 +5,8 @@ import { CodeInterpreter } from './code-interpreter.js';
 import { SandboxError, SandboxSecurityError } from './error.js';
 import { Http } from './http.js';
 import { Operations } from './operations.js';
-import { Scope, type SessionRef, now, variables } from './scope.js';
+import * as networks from './network.js';
+import { type Abortable, Scope, type SessionRef, now, variables } from './scope.js';
 import { type ExecutionSession, type SessionDeleteResult, type SessionOptions, createSession, ExecutionSession as Session } from './session.js';
 import type { Env } from './exec.js';
 import type * as wire from './wire.js';
@@ -25,8 +26,8 @@ export interface SandboxOptions {
   image?: string;
   /** Variables of all its commands, when it is made. */
   env?: Env;
-  /** What it may reach, when it is made: `internet` (the default) or `none`. */
-  network?: wire.NetworkPolicy;
+  /** What it may reach, when it is made: `internet` (the default), `none`, or `{ allow: [...] }`. */
+  network?: networks.NetworkPolicy;
   /** What it may use, when it is made. */
   resources?: wire.Resources;
   /** Accepted and not used: there is no container to wait for. */
@@ -153,24 +154,55 @@ export class Sandbox<_Env = unknown> extends Operations {
   }
 
   /** Deletes a session and ends what runs in it. The default session cannot be deleted. */
-  async deleteSession(session: SessionRef): Promise<SessionDeleteResult> {
+  async deleteSession(session: SessionRef, { signal }: Abortable = {}): Promise<SessionDeleteResult> {
     const sessionId = this.scope.sessionOf({ session }) ?? 'default';
-    await this.scope.done('DELETE', `/sessions/${encodeURIComponent(sessionId)}`, { attempt: 'delete a session' });
+    await this.scope.done('DELETE', `/sessions/${encodeURIComponent(sessionId)}`, { attempt: 'delete a session', signal });
     return { success: true, sessionId, timestamp: now() };
   }
 
   /** The sessions there are. */
-  async listSessions(): Promise<wire.Session[]> {
-    const call = { attempt: 'list sessions', repeatable: true };
+  async listSessions({ signal }: Abortable = {}): Promise<wire.Session[]> {
+    const call = { attempt: 'list sessions', signal, repeatable: true };
     return (await this.scope.json<wire.SessionList>('GET', '/sessions', call)).sessions;
+  }
+
+  // Network
+
+  /** Changes what it may reach, at once and for good: connections that this does not allow end. */
+  async setNetwork(network: networks.NetworkPolicy, options?: Abortable): Promise<void> {
+    const exists = await networks.change(this.scope, network, options);
+    this.#options.network = network;
+    // One that is not there yet is made so; one that is there must not be made again.
+    this.#preparing = exists ? Promise.resolve() : undefined;
+  }
+
+  /** It may reach these hosts and nothing else; any when there is none. In place of what was allowed. */
+  setAllowedHosts(hosts: string[]): Promise<void> {
+    return this.setNetwork(networks.allowing(hosts));
+  }
+
+  /** It may reach this host too, and nothing but what is allowed so. */
+  async allowHost(host: string): Promise<void> {
+    await this.setAllowedHosts([...(await this.#rules()), host]);
+  }
+
+  /** Takes a host out of those that are allowed. When it was the last, nothing is reached. */
+  async removeAllowedHost(host: string): Promise<void> {
+    const rules = await this.#rules();
+    if (rules.includes(host)) await this.setNetwork({ allow: rules.filter((rule) => rule !== host) });
+  }
+
+  async #rules(): Promise<string[]> {
+    const info = await this.info();
+    return networks.rulesOf(info ? info.network : this.#options.network);
   }
 
   // Life
 
   /** What the server says of it; `undefined` when it does not exist. */
-  async info(): Promise<SandboxInfo | undefined> {
+  async info({ signal }: Abortable = {}): Promise<SandboxInfo | undefined> {
     try {
-      const call = { attempt: 'look at a sandbox', repeatable: true };
+      const call = { attempt: 'look at a sandbox', signal, repeatable: true };
       return await this.scope.http.json<wire.Sandbox>('GET', this.scope.path(), call);
     } catch (error) {
       if (error instanceof SandboxError && error.code === 'SANDBOX_NOT_FOUND') return undefined;
@@ -186,9 +218,9 @@ export class Sandbox<_Env = unknown> extends Operations {
   }
 
   /** Ends everything in it and deletes its files. Its id can be used again, for a new one. */
-  async destroy(): Promise<void> {
+  async destroy({ signal }: Abortable = {}): Promise<void> {
     try {
-      await this.scope.http.done('DELETE', this.scope.path(), { attempt: 'destroy a sandbox', repeatable: true });
+      await this.scope.http.done('DELETE', this.scope.path(), { attempt: 'destroy a sandbox', signal, repeatable: true });
     } catch (error) {
       if (!(error instanceof SandboxError) || error.code !== 'SANDBOX_NOT_FOUND') throw error;
     }
@@ -259,7 +291,7 @@ export interface DurableObjectNamespaceOf<T> {
 }
 
 /** Options of `listSandboxes`. */
-export interface ListSandboxesOptions {
+export interface ListSandboxesOptions extends Abortable {
   /** Only those with this label, as `name` or `name=value`. */
   label?: string;
 }
@@ -269,7 +301,7 @@ export async function* listSandboxes(binding?: Binding, options: ListSandboxesOp
   const http = new Http(binding);
   let cursor: string | undefined;
   do {
-    const call = { attempt: 'list sandboxes', query: { label: options.label, cursor }, repeatable: true };
+    const call = { attempt: 'list sandboxes', query: { label: options.label, cursor }, signal: options.signal, repeatable: true };
     const page: wire.SandboxList = await http.json<wire.SandboxList>('GET', '/v1/sandboxes', call);
     yield* page.sandboxes;
     cursor = page.nextCursor ?? undefined;
