@@ -6,6 +6,7 @@ mod browser;
 mod command_line;
 mod disk;
 mod exec;
+mod figures;
 mod file;
 mod git;
 mod hang;

@@ -103,6 +103,12 @@ pub(crate) async fn activate(
     Err(error::ended_at_once(id))
 }
 
+/// A place for one more sandbox to be made or started, if the machine has room for it.
+fn admitted(node: &Node, by: By<'_>) -> Result<Place, EngineError> {
+    node.capacity.check()?;
+    by.creation(&node.creates)
+}
+
 /// Adds the sandbox and begins to make it, if the id is free.
 async fn add(
     node: &Arc<Node>,
@@ -113,7 +119,7 @@ async fn add(
     if let Some(sandbox) = node.find(id) {
         return Ok((sandbox, false));
     }
-    let place = by.creation(&node.creates)?;
+    let place = admitted(node, by)?;
     // Before anything is taken: an unknown image leaves no sandbox behind.
     let name = settings.image.clone();
     let (image, rootfs) =
@@ -149,7 +155,7 @@ pub(crate) async fn bring_up(
                     freeze::spawn_thaw(node, sandbox, agent).await?;
                     continue;
                 }
-                (Ok(()), before) => match by.creation(&node.creates) {
+                (Ok(()), before) => match admitted(node, by) {
                     Ok(place) => spawn_start(node, sandbox, None, place),
                     Err(error) => {
                         sandbox.set(before);

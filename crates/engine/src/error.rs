@@ -60,6 +60,17 @@ pub(crate) fn capacity(limit: usize) -> EngineError {
         .with("retryAfterSecs", RETRY_AFTER_SECS)
 }
 
+/// How much is left is nobody's business but the operator's: the log has it.
+pub(crate) fn machine_is_full(resource: &str) -> EngineError {
+    let message = format!(
+        "the machine is short of {resource}, so no sandbox is created or started; those that run go \
+         on: end some, or try again"
+    );
+    ApiError::new(ErrorCode::CapacityExceeded, message)
+        .with("resource", resource)
+        .with("retryAfterSecs", RETRY_AFTER_SECS)
+}
+
 pub(crate) fn creates_too_many(key: &KeyName) -> EngineError {
     let message = format!(
         "{CREATES_PER_KEY} sandboxes are being created or started for the key {key}; try again"

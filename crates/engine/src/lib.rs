@@ -20,6 +20,7 @@
 mod engine;
 
 mod build;
+mod capacity;
 mod create;
 mod destroy;
 mod freeze;

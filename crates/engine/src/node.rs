@@ -20,6 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     EngineError,
+    capacity::Capacity,
     config::EngineConfig,
     error,
     key::{Places, Visitors},
@@ -52,6 +53,8 @@ pub(crate) struct Node {
     pub(crate) remover: Remover,
     /// For sandboxes that are being made or started; a waiter in the launchers' queue has one.
     pub(crate) creates: Places,
+    /// Of the machine, for sandboxes that are to be made or started.
+    pub(crate) capacity: Capacity,
     /// Those of [`Node::creates`] that visitors of previews may have.
     pub(crate) visitors: Visitors,
     /// This boot of the machine: a process of another boot is not running.
@@ -117,6 +120,7 @@ impl Node {
             closing,
             lock,
         } = parts;
+        let capacity = Capacity::new(config.kept_memory);
         let slots = Slots::new(&config.node, config.uid_base);
         let residents =
             Residents { by_id: BTreeMap::new(), askers: BTreeMap::new(), slots, next_jail: 1 };
@@ -131,6 +135,7 @@ impl Node {
             remover,
             creates: Places::new(CREATES_AT_ONCE, KEPT_CREATES),
             visitors: Visitors::default(),
+            capacity,
             boot_id,
             work: TaskTracker::new(),
             watchers: TaskTracker::new(),

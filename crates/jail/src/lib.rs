@@ -18,6 +18,7 @@ mod check;
 mod enter;
 mod error;
 pub mod features;
+pub mod figures;
 pub mod handoff;
 mod launch;
 pub mod launcher;

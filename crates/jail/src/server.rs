@@ -23,6 +23,7 @@ use crate::{
     cgroup::NodeCgroups,
     check::{check_learned, check_network},
     error::{InStep, JailError},
+    figures::Machine,
     launch,
     launcher::Launched,
     network::HostNetwork,
@@ -41,6 +42,8 @@ pub(crate) struct Server {
     pub(crate) network: Option<HostNetwork>,
     /// The system calls a jail may make.
     pub(crate) filter: Vec<sys::seccomp::Instruction>,
+    /// What the figures of jails are made from.
+    pub(crate) machine: Machine,
     /// The executable that the agents run: this process's own, which is sealed.
     pub(crate) program: OwnedFd,
 }
@@ -106,6 +109,7 @@ impl Server {
             files: NodeFiles::open(&node)?,
             network: HostNetwork::open(&node)?,
             filter: policy::agent_filter(),
+            machine: Machine::look()?,
             program: program.into(),
             node,
         })

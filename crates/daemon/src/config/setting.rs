@@ -32,6 +32,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("name", "short name that sets this node's kernel objects apart"),
     setting("default_image", "image of sandboxes that name none"),
     setting("max_sandboxes", "sandboxes that may exist at once"),
+    setting("kept_memory", "memory of the machine that new sandboxes leave alone"),
     setting("uid_base", "first host user id of the sandboxes' ranges"),
     setting("launchers", "processes that create sandboxes, so many at a time"),
     setting("network.subnet", "address range of the sandboxes, or none"),
