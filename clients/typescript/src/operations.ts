@@ -1,5 +1,6 @@
 /** Everything that can be done in a sandbox, and in a session of it. */
 
+import * as connections from './connection.js';
 import * as commands from './exec.js';
 import * as files from './file.js';
 import * as git from './git.js';
@@ -245,6 +246,21 @@ export abstract class Operations {
   /** Whether `token` is the secret part of the URL of a port. */
   validatePortToken(port: number, token: string, options?: Abortable): Promise<boolean> {
     return ports.validateToken(this.scope, port, token, options);
+  }
+
+  /** Answers a request for a WebSocket with one to what listens on a port, which need not be exposed. */
+  wsConnect(request: Request, port: number): Promise<Response> {
+    return connections.connect(this.scope, request, port);
+  }
+
+  /** Sends a request to what listens on a port, which need not be exposed. A redirect is an answer. */
+  containerFetch(request: Request | URL | string, port: number, options?: Abortable): Promise<Response>;
+  containerFetch(request: Request | URL | string, init: RequestInit, port: number): Promise<Response>;
+  containerFetch(request: Request | URL | string, second: number | RequestInit, third?: number | Abortable): Promise<Response> {
+    const [port, init, options] = typeof second === 'number' ? [second, undefined, third as Abortable | undefined] : [third as number, second];
+    // The host says nothing, so paths will do.
+    const url = request instanceof Request ? request : new URL(String(request), 'http://localhost');
+    return connections.fetchPort(this.scope, new Request(url as Request, init), port, options);
   }
 
   // Terminals

@@ -63,6 +63,7 @@ test('every method takes a signal', async (t) => {
     getExposedPorts: () => sandbox.getExposedPorts(undefined, o),
     isPortExposed: () => sandbox.isPortExposed(8080, o),
     validatePortToken: () => sandbox.validatePortToken(8080, 'a', o),
+    containerFetch: () => sandbox.containerFetch('/', 8080, o),
     openTerminal: () => sandbox.openTerminal(o),
     listTerminals: () => sandbox.listTerminals(o),
     'terminal.terminate': () => terminal.terminate(o),
