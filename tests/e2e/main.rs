@@ -10,6 +10,7 @@ mod figures;
 mod file;
 mod git;
 mod hang;
+mod idle;
 mod image;
 mod interpreter;
 mod key;

@@ -12,10 +12,17 @@ import type { Env } from './exec.js';
 import type * as wire from './wire.js';
 
 export interface SandboxOptions {
-  /** Idle time after which it may sleep, as `"10m"` or seconds. Kept by `setSleepAfter`; see the documentation. */
+  /**
+   * It is frozen when nobody has used it for this long: `"30s"`, `"10m"` (the default), `"1h"`, or seconds.
+   * Nothing is lost, and the next use wakes it.
+   */
   sleepAfter?: string | number;
   /** It never sleeps. */
   keepAlive?: boolean;
+  /** What else becomes of it when nobody uses it: whether it is stopped or destroyed, and when. */
+  idle?: wire.IdleSettings;
+  /** Milliseconds from when it is made to when it is destroyed, whatever happens. */
+  ttlMs?: number;
   /** Lower-case the id, so that `MyBox` and `mybox` are one sandbox. */
   normalizeId?: boolean;
   /** `cd`, `export` and functions stay from one `exec` to the next; true unless given. */
@@ -47,6 +54,26 @@ export type SandboxInfo = wire.Sandbox;
 export interface SandboxState {
   status: 'running' | 'healthy' | 'stopping' | 'stopped' | 'stopped_with_code';
   lastChange: number;
+}
+
+const UNITS: Record<string, number> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** A time in the reference's spelling, `"3m"` or seconds, in milliseconds. */
+function milliseconds(sleepAfter: string | number): number {
+  const [, digits, unit] = /^(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?$/.exec(String(sleepAfter).trim()) ?? [];
+  if (digits === undefined) {
+    throw new SandboxSecurityError(`sleepAfter is '${sleepAfter}'; write it as 30s, 3m, 1h, or as seconds`, 'INVALID_SLEEP_AFTER');
+  }
+  return Math.round(Number(digits) * (UNITS[unit ?? 's'] as number));
+}
+
+/** What the options ask about idle time; `undefined` when they ask nothing. */
+function idleOf({ idle, sleepAfter, keepAlive }: SandboxOptions): wire.IdleSettings | undefined {
+  if (!idle && sleepAfter === undefined && keepAlive === undefined) return undefined;
+  const asked: wire.IdleSettings = { ...idle };
+  if (sleepAfter !== undefined) asked.sleepAfterMs = milliseconds(sleepAfter);
+  if (keepAlive !== undefined) asked.keepAlive = keepAlive;
+  return asked;
 }
 
 const RESERVED = ['www', 'api', 'admin', 'root', 'system', 'cloudflare', 'workers'];
@@ -107,8 +134,8 @@ export class Sandbox<_Env = unknown> extends Operations {
 
   /** Makes the sandbox where that is not left to its first use, because it shall be made in a way. */
   #prepare(): Promise<void> | undefined {
-    const { image, env, labels, network, resources } = this.#options;
-    if (!image && !env && !labels && !network && !resources) return undefined;
+    const { image, env, labels, network, resources, ttlMs } = this.#options;
+    if (!image && !env && !labels && !network && !resources && !ttlMs && !idleOf(this.#options)) return undefined;
     this.#preparing ??= this.#make().catch((error: unknown) => {
       this.#preparing = undefined;
       throw error;
@@ -117,19 +144,35 @@ export class Sandbox<_Env = unknown> extends Operations {
   }
 
   async #make(): Promise<void> {
-    const { image, env, labels, network, resources } = this.#options;
+    const { image, env, labels, network, resources, ttlMs } = this.#options;
+    const idle = idleOf(this.#options);
     const json: wire.CreateSandbox = { id: this.id };
     if (image) json.image = image;
     if (labels) json.labels = labels;
     if (network) json.network = network;
     if (resources) json.resources = resources;
     if (env) json.env = variables(env) as Record<string, string>;
+    if (idle) json.idle = idle;
+    if (ttlMs) json.ttlMs = ttlMs;
     try {
       await this.scope.http.done('POST', '/v1/sandboxes', { attempt: 'make a sandbox', json, repeatable: true });
     } catch (error) {
-      // Labels are for a sandbox that is made; another one with the id goes on with its own.
-      const only = labels && !image && !env && !network && !resources;
+      // Labels are for a sandbox that is made, and idle times are for any; one with the id that was made
+      // in another way goes on as it is, unless that way was asked for.
+      const only = !image && !env && !network && !resources && !ttlMs;
       if (!only || !(error instanceof SandboxError) || error.code !== 'SANDBOX_EXISTS') throw error;
+      if (idle) await this.#change({ idle });
+    }
+  }
+
+  /** Changes it, if it is there. */
+  async #change(json: wire.UpdateSandbox): Promise<boolean> {
+    try {
+      await this.scope.http.done('PATCH', this.scope.path(), { attempt: 'change a sandbox', json, repeatable: true });
+      return true;
+    } catch (error) {
+      if (error instanceof SandboxError && error.code === 'SANDBOX_NOT_FOUND') return false;
+      throw error;
     }
   }
 
@@ -213,7 +256,8 @@ export class Sandbox<_Env = unknown> extends Operations {
   /** Whether it runs, in the words of the reference. */
   async getState(): Promise<SandboxState> {
     const info = await this.info();
-    const status = info?.state === 'running' ? 'healthy' : info?.state === 'creating' ? 'running' : info?.state === 'failed' ? 'stopped_with_code' : 'stopped';
+    // Frozen, it answers as if it were not.
+    const status = info?.state === 'running' || info?.state === 'frozen' ? 'healthy' : info?.state === 'creating' ? 'running' : info?.state === 'failed' ? 'stopped_with_code' : 'stopped';
     return { status, lastChange: info?.createdAtMs ?? 0 };
   }
 
@@ -232,18 +276,43 @@ export class Sandbox<_Env = unknown> extends Operations {
     await this.destroy();
   }
 
-  /** Accepted: sandboxes of this server do not go to sleep, so nothing in them is lost. */
+  /** Freezes it from now on when nobody has used it for this long: `"3m"`, or seconds. */
   async setSleepAfter(sleepAfter: string | number): Promise<void> {
+    const idle = { sleepAfterMs: milliseconds(sleepAfter) };
+    // One that is not there yet is made so.
     this.#options.sleepAfter = sleepAfter;
+    await this.#change({ idle });
   }
 
-  /** As `setSleepAfter`. */
+  /** Whether it never sleeps, from now on. */
   async setKeepAlive(keepAlive: boolean): Promise<void> {
     this.#options.keepAlive = keepAlive;
+    await this.#change({ idle: { keepAlive } });
   }
 
-  /** As `setSleepAfter`. */
-  async renewActivityTimeout(): Promise<void> {}
+  /** Its idle time begins anew. */
+  async renewActivityTimeout(): Promise<void> {
+    await this.#steer('start');
+  }
+
+  /** Stops all that runs in it where it is, without losing anything. The next use wakes it. */
+  async freeze(): Promise<void> {
+    await this.#steer('freeze');
+  }
+
+  /** Has a frozen one go on. The next use does, too. */
+  async thaw(): Promise<void> {
+    await this.#steer('thaw');
+  }
+
+  /** One that does not exist has nothing to be steered. */
+  async #steer(verb: 'freeze' | 'thaw' | 'stop' | 'start'): Promise<void> {
+    try {
+      await this.scope.http.done('POST', `${this.scope.path()}/${verb}`, { attempt: `${verb} a sandbox`, repeatable: true });
+    } catch (error) {
+      if (!(error instanceof SandboxError) || error.code !== 'SANDBOX_NOT_FOUND') throw error;
+    }
+  }
 
   /** Accepted: there is no container to wait for. */
   async setContainerTimeouts(_timeouts: SandboxOptions['containerTimeouts']): Promise<void> {}
@@ -251,10 +320,10 @@ export class Sandbox<_Env = unknown> extends Operations {
   /** Accepted: there is one transport. */
   async setTransport(_transport: SandboxTransport): Promise<void> {}
 
-  /** Labels for when it is made next. */
+  /** Its labels, in place of those it has. */
   async setLabels(labels: Record<string, string>): Promise<void> {
     this.#options.labels = labels;
-    this.#preparing = undefined;
+    if (!(await this.#change({ labels }))) this.#preparing = undefined;
   }
 
   /** There is no placement on one machine. */
@@ -264,7 +333,7 @@ export class Sandbox<_Env = unknown> extends Operations {
 
   /** Ends everything that runs in it; its files stay. */
   async stop(): Promise<void> {
-    await this.killAllProcesses();
+    await this.#steer('stop');
   }
 }
 

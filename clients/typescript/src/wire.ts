@@ -1,5 +1,16 @@
 // Written by scripts/wire.mjs from the OpenAPI document. Do not edit.
 
+/** How a sandbox is used, and what will become of it. */
+export type Activity = {
+  /** When the last use ended: milliseconds since 1970-01-01 UTC. */
+  lastUsedAtMs: number;
+  next?: 
+  | null
+  | /** What happens by itself next; absent when nothing will as long as nothing changes. */ NextRung;
+  /** Requests under way. While there are any, it is in use. */
+  requests: number;
+};
+
 /** Answer of `GET /health`. */
 export type AgentHealth = {
   /** Always `ok`. */
@@ -345,6 +356,8 @@ export type CreateSandbox = {
    * The id to create; generated unless given. Creating an existing id with the same settings
    * returns it; with other settings it is refused with `SANDBOX_EXISTS`.
    */ SandboxId;
+  /** What becomes of it when nobody uses it. */
+  idle?: IdleSettings;
   image?: 
   | null
   | /** The image of its files; the node's default unless given. */ ImageRef;
@@ -354,6 +367,8 @@ export type CreateSandbox = {
   network?: NetworkPolicy;
   /** What it may use. */
   resources?: Resources;
+  /** Destroy it this many milliseconds after its creation, whatever happens; 0 or absent: never. */
+  ttlMs?: number | null;
 };
 
 /** Body of `POST /v1/sandboxes/{id}/sessions`. */
@@ -399,6 +414,22 @@ export type CreateTerminal = {
    * Start with this session's directory and exported variables. What the terminal changes does
    * not come back.
    */ SessionId;
+};
+
+/** The same, all filled in. */
+export type EffectiveIdle = {
+  /** Processes that run by themselves are a use too. */
+  countProcesses: boolean;
+  /** Milliseconds stopped after which it is destroyed; 0: never. */
+  destroyAfterMs: number;
+  /** It is never frozen, stopped or destroyed for being idle. */
+  keepAlive: boolean;
+  /** What happens first. */
+  onIdle: OnIdle;
+  /** Milliseconds without use after which that happens. */
+  sleepAfterMs: number;
+  /** Milliseconds frozen after which it is stopped; 0: never. */
+  stopAfterMs: number;
 };
 
 /** The limits in force, all filled in. */
@@ -951,6 +982,26 @@ export type HttpCheck = {
  */
 export type IdPrefix = string;
 
+/**
+ * What should become of a sandbox that nobody uses. Absent values are the defaults at a creation,
+ * and stay as they are at a change.
+ */
+export type IdleSettings = {
+  /** Processes that run by themselves are a use too. Default false. */
+  countProcesses?: boolean | null;
+  /** A sandbox that has been stopped this many milliseconds is destroyed; 0: never. Default never. */
+  destroyAfterMs?: number | null;
+  /** Never freeze, stop or destroy it for being idle. Default false. */
+  keepAlive?: boolean | null;
+  onIdle?: 
+  | null
+  | /** What happens first. Default `freeze`. */ OnIdle;
+  /** After this many milliseconds without use that happens. Default ten minutes. */
+  sleepAfterMs?: number | null;
+  /** A sandbox that has been frozen this many milliseconds is stopped; 0: never. Default a day. */
+  stopAfterMs?: number | null;
+};
+
 /** An image in the node's store. */
 export type Image = {
   /** Milliseconds since 1970-01-01 UTC. */
@@ -1228,8 +1279,21 @@ export type NewKey = {
   secret: string;
 };
 
+/** What will happen to a sandbox by itself next, unless somebody uses it. */
+export type NextRung = {
+  /** When: milliseconds since 1970-01-01 UTC. */
+  atMs: number;
+  /** Why. */
+  reason: RungReason;
+  /** What. */
+  rung: Rung;
+};
+
 /** What becomes of a command whose caller goes away. */
 export type OnDisconnect = "kill" | "keep";
+
+/** What happens first to a sandbox that nobody uses. */
+export type OnIdle = "freeze" | "stop" | "destroy";
 
 /** Which of its two outputs a process wrote to. */
 export type OutputStream = "stdout" | "stderr";
@@ -1564,8 +1628,16 @@ export type RunResult = {
   success: boolean;
 };
 
+/** What will happen to a sandbox by itself. */
+export type Rung = "freeze" | "reclaim" | "stop" | "destroy";
+
+/** Why something will happen to a sandbox by itself. */
+export type RungReason = "idle" | "ttl";
+
 /** A sandbox. */
 export type Sandbox = {
+  /** How it is used, and what will become of it. */
+  activity?: Activity;
   /** Milliseconds since 1970-01-01 UTC. */
   createdAtMs: number;
   /** Environment of every command. */
@@ -1574,6 +1646,8 @@ export type Sandbox = {
   failure?: string | null;
   /** Its id. */
   id: SandboxId;
+  /** What becomes of it when nobody uses it. */
+  idle?: EffectiveIdle;
   /** The image it was made from. */
   image: ImageRef;
   /** The caller's own names for it. */
@@ -1584,6 +1658,8 @@ export type Sandbox = {
   resources: EffectiveResources;
   /** Where it is in its life. */
   state: SandboxState;
+  /** Milliseconds from its creation to its destruction; 0: as long as it is wanted. */
+  ttlMs?: number;
   usage?: 
   | null
   | /** What it uses now; absent unless it has processes. */ SandboxUsage;
@@ -1802,9 +1878,16 @@ export type Unpacked = LeftOut & {
 
 /** Body of `PATCH /v1/sandboxes/{id}`: what is to change; the rest stays. */
 export type UpdateSandbox = {
+  idle?: 
+  | null
+  | /** What becomes of it when nobody uses it; what is not given stays. */ IdleSettings;
+  /** The caller's own names for it, all of them. */
+  labels?: Record<string, string> | null;
   network?: 
   | null
   | /** What it may reach from now on. Connections that this does not allow end. */ NetworkPolicy;
+  /** Milliseconds from its creation to its destruction; 0: as long as it is wanted. */
+  ttlMs?: number | null;
 };
 
 /** Body of `POST /v1/sandboxes/{id}/ports/{port}/validate-token`. */

@@ -15,6 +15,7 @@ pub mod exec;
 pub mod file;
 pub mod git;
 pub mod id;
+pub mod idle;
 pub mod image;
 pub mod interpreter;
 pub mod key;

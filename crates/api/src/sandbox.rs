@@ -7,6 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     id::{ImageRef, SandboxId},
+    idle::{Activity, EffectiveIdle, IdleSettings},
     network::NetworkPolicy,
 };
 
@@ -59,6 +60,13 @@ pub struct CreateSandbox {
     /// The caller's own names for it, to find it by.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// What becomes of it when nobody uses it.
+    #[serde(default, skip_serializing_if = "IdleSettings::is_empty")]
+    pub idle: IdleSettings,
+    /// Destroy it this many milliseconds after its creation, whatever happens; 0 or absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 31_622_400_000_u64)]
+    pub ttl_ms: Option<u64>,
 }
 
 /// Body of `PATCH /v1/sandboxes/{id}`: what is to change; the rest stays.
@@ -69,6 +77,16 @@ pub struct UpdateSandbox {
     /// What it may reach from now on. Connections that this does not allow end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkPolicy>,
+    /// What becomes of it when nobody uses it; what is not given stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle: Option<IdleSettings>,
+    /// The caller's own names for it, all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Milliseconds from its creation to its destruction; 0: as long as it is wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 31_622_400_000_u64)]
+    pub ttl_ms: Option<u64>,
 }
 
 /// Where a sandbox is in its life.
@@ -159,6 +177,15 @@ pub struct Sandbox {
     pub labels: BTreeMap<String, String>,
     /// Milliseconds since 1970-01-01 UTC.
     pub created_at_ms: i64,
+    /// What becomes of it when nobody uses it.
+    #[serde(default)]
+    pub idle: EffectiveIdle,
+    /// Milliseconds from its creation to its destruction; 0: as long as it is wanted.
+    #[serde(default)]
+    pub ttl_ms: u64,
+    /// How it is used, and what will become of it.
+    #[serde(default)]
+    pub activity: Activity,
     /// What it uses now; absent unless it has processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<SandboxUsage>,

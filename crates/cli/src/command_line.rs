@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     bench, cat, completions, config, cp, doctor, down, env, exec, git, image, inspect, key, kill,
-    lifecycle, logs, ls, network, port, port_forward, ps, repl, rm, run, serve, session, shell,
-    start, wait, watch,
+    lifecycle, logs, ls, network, port, port_forward, prune, ps, repl, rm, run, serve, session,
+    set, shell, start, wait, watch,
 };
 
 /// Run untrusted code in isolated sandboxes on this machine.
@@ -28,6 +28,7 @@ pub(crate) struct CommandLine {
 const EXAMPLES: &str = "\
 Getting started:
   sudo sandbar doctor                        can this machine isolate?
+  sudo sandbar doctor --attack               does a sandbox of the running server hold?
   sudo sandbar serve                         start the server, in a terminal of its own
   sudo sandbar run -- echo hello             one command in a fresh sandbox
   sudo sandbar run analysis.py               a script of this machine, in a fresh sandbox
@@ -66,6 +67,8 @@ pub(crate) enum Command {
     Ps(ps::Arguments),
     /// Show everything about one sandbox.
     Inspect(inspect::Arguments),
+    /// Change what becomes of a sandbox that nobody uses, its time to live, its labels.
+    Set(set::Arguments),
     /// Stop every process of sandboxes where it is; the next use lets them go on.
     Freeze(lifecycle::Arguments),
     /// Let frozen sandboxes go on.
@@ -76,6 +79,8 @@ pub(crate) enum Command {
     Network(network::Arguments),
     /// Destroy sandboxes with their processes and files.
     Rm(rm::Arguments),
+    /// Destroy sandboxes that are stopped or have failed.
+    Prune(prune::Arguments),
     /// Copy files between this machine and a sandbox.
     Cp(cp::Arguments),
     /// Print files of a sandbox.
@@ -102,7 +107,7 @@ pub(crate) enum Command {
     Serve(serve::Arguments),
     /// Stop the server and end its sandboxes.
     Down(down::Arguments),
-    /// Check what this machine offers for isolation.
+    /// Check what this machine offers for isolation, or attack a sandbox on it.
     Doctor(doctor::Arguments),
     /// Check or print the server's configuration.
     Config(config::Arguments),
@@ -184,6 +189,11 @@ mod tests {
             &["ls", "box:dir"],
             &["start", "box", "--id", "web"],
             &["freeze"],
+            &["set"],
+            &["set", "box", "--sleep-after", "soon"],
+            &["set", "box", "--on-idle", "explode"],
+            &["set", "box", "--label", "x"],
+            &["prune", "--unused", "x"],
             &["stop"],
             &["start", "box", "--id", "8080", "--", "ls"],
             &["kill", "box"],

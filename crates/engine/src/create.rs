@@ -36,7 +36,7 @@ use crate::{
     node::Node,
     record::{Change, Phase, SandboxRecord},
     sandbox::{InUse, Sandbox},
-    settings::Settings,
+    settings::{Rest, Settings},
     slot::UIDS_PER_SLOT,
     state::{Admission, AgentIdentity, Failure, Operation, State},
     watch,
@@ -64,6 +64,7 @@ pub(crate) async fn create(
         None => generate_id(by.prefix().map_or(OWN_PREFIX, IdPrefix::as_str))?,
     };
     by.check(&id)?;
+    let asked = Rest::asked(&request);
     let settings = Settings::of(request, &node.config)?;
     for _ in 0..ATTEMPTS {
         let (sandbox, is_new) = add(node, &id, &settings, By::Key(by)).await?;
@@ -71,7 +72,8 @@ pub(crate) async fn create(
             sandbox.settled().await?;
             continue;
         }
-        let differences = settings.differences(&sandbox.settings());
+        let mut differences = settings.differences(&sandbox.settings());
+        differences.extend(asked.differences(&sandbox.settings()));
         if !differences.is_empty() {
             return Err(error::exists(&id, &differences));
         }

@@ -15,6 +15,7 @@ use api::id::SandboxId;
 use crate::{
     EngineError,
     error::{self, Publish},
+    launch::Chore,
     node::Node,
     record::{Change, Phase},
     sandbox::Sandbox,
@@ -93,7 +94,7 @@ pub(crate) async fn carry_out_stop(node: &Node, sandbox: &Sandbox) -> Result<(),
 }
 
 /// Ends and forgets a sandbox that is [`State::Destroying`].
-async fn carry_out_destroy(
+pub(crate) async fn carry_out_destroy(
     node: &Node,
     sandbox: &Sandbox,
     before: State,
@@ -115,7 +116,7 @@ async fn carry_out_destroy(
     node.forget(sandbox, None);
     tracing::info!(sandbox_id = %sandbox.id, jail = %sandbox.jail, "sandbox destroyed");
     if let Some(removal) = removal {
-        removal.send(sandbox.jail);
+        removal.send(Chore::Remove(sandbox.jail));
     }
     Ok(())
 }

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     EngineConfig, EngineError, build, create, destroy,
     error::{self, Publish},
-    freeze,
+    freeze, idle,
     key::{By, Key, Keys, Store},
     launch::{Launchers, Remover},
     list::Page,
@@ -102,6 +102,7 @@ impl Engine {
             resolver::spawn(&node, network.gateway()).await;
         }
         recover::recover(&node, loaded).await?;
+        idle::sweep::spawn(&node);
         Ok(Self { node, keys, records: Arc::new(Mutex::new(Some(records))) })
     }
 

@@ -36,8 +36,11 @@ pub(crate) async fn freeze(node: &Arc<Node>, id: &SandboxId) -> Result<(), Engin
     loop {
         let (admission, before) = sandbox.begin(Operation::Freeze);
         match (admission, before) {
-            (Admission::Begin, State::Running(agent)) => {
-                return spawn_freeze(node, &sandbox, agent).await;
+            (Admission::Begin, before) => {
+                let owner = Arc::clone(node);
+                let work = async move { carry_out_freeze(&owner, &sandbox, before).await };
+                let frozen = node.work.spawn(work).await;
+                return frozen.map_err(|_panicked| error::internal("freezing the sandbox"))?;
             }
             (Admission::Wait, _) => drop(sandbox.settled().await?),
             (Admission::InUse, _) => {
@@ -64,20 +67,18 @@ pub(crate) async fn thaw(node: &Arc<Node>, id: &SandboxId) -> Result<(), EngineE
     }
 }
 
-/// Freezes a sandbox that is [`State::Freezing`].
-async fn spawn_freeze(
-    node: &Arc<Node>,
-    sandbox: &Arc<Sandbox>,
-    agent: AgentIdentity,
+/// Freezes a sandbox that is [`State::Freezing`], and was in the state `before`.
+pub(crate) async fn carry_out_freeze(
+    node: &Node,
+    sandbox: &Sandbox,
+    before: State,
 ) -> Result<(), EngineError> {
-    let (owner, sandbox) = (Arc::clone(node), Arc::clone(sandbox));
-    let work = async move {
-        let frozen = stop_processes(&owner, &sandbox).await;
-        let is_frozen = frozen.is_ok();
-        sandbox.set(if is_frozen { State::Frozen(agent) } else { State::Running(agent) });
-        frozen
-    };
-    node.work.spawn(work).await.map_err(|_panicked| error::internal("freezing the sandbox"))?
+    let frozen = stop_processes(node, sandbox).await;
+    sandbox.set(match (&frozen, before) {
+        (Ok(()), State::Running(agent)) => State::Frozen(agent),
+        (_, before) => before,
+    });
+    frozen
 }
 
 /// Lets a sandbox that is [`State::Thawing`] go on, and waits for it. After an error it is frozen.

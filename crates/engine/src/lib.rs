@@ -24,6 +24,7 @@ mod capacity;
 mod create;
 mod destroy;
 mod freeze;
+mod idle;
 mod list;
 mod port;
 mod recover;

@@ -23,6 +23,7 @@ use crate::{
     capacity::Capacity,
     config::EngineConfig,
     error,
+    idle::Alarm,
     key::{Places, Visitors},
     launch::{Launchers, Remover},
     port::Secret,
@@ -59,6 +60,8 @@ pub(crate) struct Node {
     pub(crate) visitors: Visitors,
     /// This boot of the machine: a process of another boot is not running.
     pub(crate) boot_id: String,
+    /// The time, and who climbs the ladders of idle sandboxes.
+    pub(crate) alarm: Arc<Alarm>,
     /// Work that must be finished: creations, stops, destroys, builds.
     pub(crate) work: TaskTracker,
     /// Work that only ends: watchers of agents, the resolver.
@@ -137,6 +140,7 @@ impl Node {
             visitors: Visitors::default(),
             capacity,
             boot_id,
+            alarm: Arc::new(Alarm::new()),
             work: TaskTracker::new(),
             watchers: TaskTracker::new(),
             closing,
@@ -193,7 +197,7 @@ impl Node {
             created_at_ms: now_ms(),
             phase: Phase::Creating,
         };
-        let sandbox = Arc::new(Sandbox::new(record, State::Creating));
+        let sandbox = Arc::new(Sandbox::new(record, State::Creating, &self.alarm));
         residents.askers.insert(slot, Arc::clone(&sandbox.asker));
         residents.by_id.insert(id.clone(), Arc::clone(&sandbox));
         Ok((sandbox, true))
@@ -206,7 +210,7 @@ impl Node {
             return None;
         }
         let id = record.id.clone();
-        let sandbox = Arc::new(Sandbox::new(record, State::Creating));
+        let sandbox = Arc::new(Sandbox::new(record, State::Creating, &self.alarm));
         residents.askers.insert(sandbox.slot, Arc::clone(&sandbox.asker));
         residents.by_id.insert(id, Arc::clone(&sandbox));
         Some(sandbox)

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use api::{
     id::ImageRef,
+    idle::{EffectiveIdle, IdleSettings, LEAST_MS, MOST_MS},
     limit::{ENV_VAR_BYTES, ENV_VARS, LABEL_BYTES, LABELS, NETWORK_RULES},
     network::NetworkPolicy,
     sandbox::{CreateSandbox, EffectiveResources},
@@ -39,6 +40,12 @@ pub(crate) struct Settings {
     pub(crate) network_revision: u64,
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) labels: BTreeMap<String, String>,
+    /// Records of before there was a ladder have none.
+    #[serde(default)]
+    pub(crate) idle: EffectiveIdle,
+    /// Milliseconds from the creation to the destruction; 0: none.
+    #[serde(default)]
+    pub(crate) ttl_ms: u64,
 }
 
 impl Settings {
@@ -71,6 +78,10 @@ impl Settings {
         };
         check_env(&request.env)?;
         check_labels(&request.labels)?;
+        let idle = EffectiveIdle::default().with(&request.idle);
+        check_idle(&idle)?;
+        let ttl_ms = request.ttl_ms.unwrap_or(0);
+        check_ttl(ttl_ms)?;
         check_network(&request.network)?;
         Ok(Self {
             image: request.image.unwrap_or_else(|| config.default_image.clone()),
@@ -79,6 +90,8 @@ impl Settings {
             network_revision: 0,
             env: request.env,
             labels: request.labels,
+            idle,
+            ttl_ms,
         })
     }
 
@@ -147,6 +160,31 @@ pub(crate) fn check_network(policy: &NetworkPolicy) -> Result<(), EngineError> {
     Ok(())
 }
 
+/// What a creation asked about the life of its sandbox. Only that is compared with what an existing
+/// one is: these settings change all the time, and a caller who says nothing means nothing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rest {
+    idle: IdleSettings,
+    ttl_ms: Option<u64>,
+}
+
+impl Rest {
+    pub(crate) fn asked(request: &CreateSandbox) -> Self {
+        Self { idle: request.idle, ttl_ms: request.ttl_ms }
+    }
+
+    /// As [`Settings::differences`].
+    pub(crate) fn differences(&self, settings: &Settings) -> Vec<&'static str> {
+        [
+            ("idle", settings.idle.with(&self.idle) != settings.idle),
+            ("ttlMs", self.ttl_ms.is_some_and(|asked| asked != settings.ttl_ms)),
+        ]
+        .into_iter()
+        .filter_map(|(field, differs)| differs.then_some(field))
+        .collect()
+    }
+}
+
 fn within<T>(field: &str, value: T, least: T, most: T) -> Result<T, EngineError>
 where
     T: PartialOrd + Copy + std::fmt::Display + Into<u64>,
@@ -157,6 +195,26 @@ where
     Err(error::invalid(field, &format!("{field} is {value}; this node allows {least} to {most}"))
         .with("minimum", least.into())
         .with("maximum", most.into()))
+}
+
+/// Times may be 0, which is never, where that makes sense.
+pub(crate) fn check_idle(idle: &EffectiveIdle) -> Result<(), EngineError> {
+    within("idle.sleepAfterMs", idle.sleep_after_ms, LEAST_MS, MOST_MS)?;
+    for (field, value) in
+        [("idle.stopAfterMs", idle.stop_after_ms), ("idle.destroyAfterMs", idle.destroy_after_ms)]
+    {
+        if value != 0 {
+            within(field, value, LEAST_MS, MOST_MS)?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn check_ttl(ttl_ms: u64) -> Result<(), EngineError> {
+    if ttl_ms != 0 {
+        within("ttlMs", ttl_ms, LEAST_MS, MOST_MS)?;
+    }
+    Ok(())
 }
 
 fn check_env(env: &BTreeMap<String, String>) -> Result<(), EngineError> {
@@ -179,7 +237,7 @@ fn check_env(env: &BTreeMap<String, String>) -> Result<(), EngineError> {
     Ok(())
 }
 
-fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), EngineError> {
+pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), EngineError> {
     if labels.len() > LABELS {
         return Err(error::invalid("labels", &format!("more than {LABELS} labels")));
     }
@@ -292,6 +350,24 @@ pub(crate) mod tests {
         let many = |count: usize| (0..count).map(|n| (format!("n{n}"), String::new())).collect();
         assert!(env(many(ENV_VARS)).is_ok() && labels(many(LABELS)).is_ok());
         assert!(env(many(ENV_VARS + 1)).is_err() && labels(many(LABELS + 1)).is_err());
+    }
+
+    #[test]
+    fn times_hold_at_their_edges() {
+        let idle = |sleep_after_ms| IdleSettings { sleep_after_ms, ..IdleSettings::default() };
+        let with = |idle| settings(CreateSandbox { idle, ..CreateSandbox::default() });
+        assert_eq!(with(idle(None)).unwrap().idle, EffectiveIdle::default());
+        for good in [LEAST_MS, MOST_MS] {
+            assert_eq!(with(idle(Some(good))).unwrap().idle.sleep_after_ms, good);
+        }
+        for bad in [0, LEAST_MS - 1, MOST_MS + 1] {
+            assert_eq!(with(idle(Some(bad))).unwrap_err().details["field"], "idle.sleepAfterMs");
+        }
+        let never = IdleSettings { stop_after_ms: Some(0), ..IdleSettings::default() };
+        assert_eq!(with(never).unwrap().idle.stop_after_ms, 0);
+        let ttl = |ttl_ms| settings(CreateSandbox { ttl_ms, ..CreateSandbox::default() });
+        assert_eq!(ttl(Some(LEAST_MS)).unwrap().ttl_ms, LEAST_MS);
+        assert!(ttl(Some(LEAST_MS - 1)).is_err() && ttl(Some(MOST_MS + 1)).is_err());
     }
 
     #[test]

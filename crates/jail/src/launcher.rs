@@ -160,6 +160,16 @@ impl Launcher {
         self.ask_done(&Request::Thaw(jail))
     }
 
+    /// Pushes out what the jail's processes have in memory, page cache first, as far as the kernel
+    /// can: what was written goes to its files, the rest to swap where there is some. Takes as long
+    /// as the disk. Nothing for a jail that does not run, or on a kernel that cannot.
+    ///
+    /// # Errors
+    /// [`JailError::Step`] when the kernel refuses.
+    pub fn reclaim(&mut self, jail: JailId) -> Result<(), JailError> {
+        self.ask_done(&Request::Reclaim(jail))
+    }
+
     /// Removes the volume with the jail's number, whatever is in it. Slow for large trees: call it on
     /// a launcher that no creation waits for. Safe to repeat.
     ///

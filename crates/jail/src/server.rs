@@ -154,6 +154,7 @@ impl Server {
             Request::Kill(jail) => self.end(jail)?,
             Request::Freeze(jail) => self.cgroups.freeze(jail)?,
             Request::Thaw(jail) => self.cgroups.thaw(jail)?,
+            Request::Reclaim(jail) => self.cgroups.reclaim(jail)?,
             Request::RemoveFiles(jail) => self.remove_files(jail)?,
             Request::Jails(from) => return Ok(Reply::Jails(self.jails(from)?).into()),
             Request::Admit(jail, network) => self.admit(jail, &network)?,

@@ -50,6 +50,8 @@ pub(crate) enum Request {
     Freeze(JailId),
     /// Let them go on.
     Thaw(JailId),
+    /// Push its memory out, as far as there is room for it.
+    Reclaim(JailId),
     /// Change what a running jail may reach.
     Admit(JailId, JailNetwork),
     /// Let a jail reach these addresses too, if this revision of its allow-list is in force.
@@ -120,6 +122,7 @@ impl Request {
             Self::Freeze(jail) => w.kind_and_jail(6, *jail),
             Self::Thaw(jail) => w.kind_and_jail(7, *jail),
             Self::SetUpVolumes => w.u8(8),
+            Self::Reclaim(jail) => w.kind_and_jail(12, *jail),
             Self::Admit(jail, network) => {
                 w.kind_and_jail(9, *jail);
                 w.network(network);
@@ -147,6 +150,7 @@ impl Request {
             6 => Self::Freeze(JailId(r.u64()?)),
             7 => Self::Thaw(JailId(r.u64()?)),
             8 => Self::SetUpVolumes,
+            12 => Self::Reclaim(JailId(r.u64()?)),
             9 => Self::Admit(JailId(r.u64()?), r.network()?),
             10 => Self::Learn { jail: JailId(r.u64()?), revision: r.u64()?, learned: r.learned()? },
             11 => Self::Refused(JailId(r.u64()?)),

@@ -10,6 +10,7 @@ mod compare;
 mod files;
 mod flow;
 mod interpreter;
+mod lifecycle;
 mod machine;
 mod measure;
 pub(crate) mod preview;
@@ -120,6 +121,7 @@ async fn measure(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Report>
     report.measures.push(bench.start().await?);
     report.measures.push(bench.first_byte().await?);
     report.measures.push(bench.keys().await?);
+    report.measures.extend(bench.lifecycle().await?);
     report.measures.extend(bench.interpreter().await?);
     report.measures.extend(bench.files().await?);
     if arguments.large_files {

@@ -76,6 +76,36 @@ impl NodeCgroups {
         if_present(&file, fs::write(&file, value)).map(drop)
     }
 
+    /// Pushes out the memory of the jail's user code.
+    pub(crate) fn reclaim(&self, jail: JailId) -> Result<(), JailError> {
+        let Some(tree) = self.layout.tree(Controller::Memory) else { return Ok(()) };
+        let dir = jail_dir(&tree.path, &self.name, jail).join("user");
+        // v1 takes as much as goes, v2 as much as is asked for. `memory.reclaim` is in 5.19.
+        let (file, value) = if tree.v2 {
+            let all = fs::read_to_string(dir.join("memory.current"));
+            let Some(all) = if_present(&dir, all)? else { return Ok(()) };
+            (dir.join("memory.reclaim"), all.trim().to_owned())
+        } else {
+            (dir.join("memory.force_empty"), "0".to_owned())
+        };
+        match fs::write(&file, value) {
+            // Less went than there is, or somebody just left.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock
+                        | io::ErrorKind::NotFound
+                        | io::ErrorKind::ResourceBusy
+                        | io::ErrorKind::Interrupted
+                ) =>
+            {
+                Ok(())
+            }
+            other => other
+                .map_err(|error| JailError::io(STEP, format!("write {}", file.display()), &error)),
+        }
+    }
+
     /// Has signals of a jail that is to end delivered: unlike a v2 group, a frozen v1 group holds
     /// them back.
     pub(super) fn thaw_to_kill(&self, jail: JailId) -> Result<(), JailError> {

@@ -48,6 +48,7 @@ fn requests() -> Vec<Request> {
         Request::TearDown,
         Request::Freeze(JailId(8)),
         Request::Thaw(JailId(9)),
+        Request::Reclaim(JailId(10)),
         Request::Admit(JailId(7), listed()),
         Request::Admit(JailId(7), JailNetwork { reach: Reach::Internet, ..listed() }),
         Request::Admit(JailId(7), JailNetwork { reach: Reach::Nothing, ..listed() }),

@@ -324,7 +324,7 @@ impl Bench {
         Ok(())
     }
 
-    async fn echo(&self, id: &SandboxId) -> anyhow::Result<()> {
+    pub(super) async fn echo(&self, id: &SandboxId) -> anyhow::Result<()> {
         let session = Some(DEFAULT_SESSION.parse()?);
         let command = Command::Shell("echo hi".to_owned());
         let request = ExecRequest { session, ..ExecRequest::new(command) };
