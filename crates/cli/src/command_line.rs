@@ -28,6 +28,7 @@ pub(crate) struct CommandLine {
 const EXAMPLES: &str = "\
 Getting started:
   sudo sandbar doctor                        can this machine isolate?
+  sudo sandbar doctor --attack               does a sandbox of the running server hold?
   sudo sandbar serve                         start the server, in a terminal of its own
   sudo sandbar run -- echo hello             one command in a fresh sandbox
   sudo sandbar run analysis.py               a script of this machine, in a fresh sandbox
@@ -106,7 +107,7 @@ pub(crate) enum Command {
     Serve(serve::Arguments),
     /// Stop the server and end its sandboxes.
     Down(down::Arguments),
-    /// Check what this machine offers for isolation.
+    /// Check what this machine offers for isolation, or attack a sandbox on it.
     Doctor(doctor::Arguments),
     /// Check or print the server's configuration.
     Config(config::Arguments),

@@ -102,6 +102,9 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
         // These start processes that must have no threads before them, so no runtime exists yet.
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Down(arguments) => down::run(&arguments, out),
+        Command::Doctor(arguments) if arguments.attack => {
+            wait(|signals| doctor::attack::run(arguments.image, out, signals))
+        }
         Command::Doctor(arguments) => doctor::run(&arguments, out),
         Command::Config(arguments) => config::run(&arguments, out),
         Command::Completions(arguments) => completions::run(&arguments),
