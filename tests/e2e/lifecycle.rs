@@ -118,7 +118,7 @@ async fn processes_end_with_notice_and_those_that_do_not_are_ended() {
 
     server.start_process("s", rude, "ready").await;
     assert_eq!(change(&server, "s", "stop").await.json["state"], "stopped");
-    assert_eq!(server.shell("s", "pgrep -f echo.ready || echo none").await, "none\n");
+    assert_eq!(server.shell("s", "pgrep -f '[e]cho ready' || echo none").await, "none\n");
 }
 
 #[tokio::test]
