@@ -3,6 +3,7 @@
 mod api;
 mod archive;
 mod browser;
+mod checkpoint;
 mod command_line;
 mod disk;
 mod exec;

@@ -1,5 +1,6 @@
 //! Faults: what is killed, full, or interrupted at a bad moment.
 
+mod checkpoint;
 mod crash;
 mod files;
 mod freeze;

@@ -215,6 +215,43 @@ export type CheckChanges = {
   since?: string | null;
 };
 
+/** A checkpoint. */
+export type Checkpoint = {
+  /** Milliseconds since 1970-01-01 UTC. */
+  createdAtMs: number;
+  /** Its id in the sandbox. */
+  id: CheckpointId;
+  /** Whose files it has. */
+  sandboxId: SandboxId;
+  /**
+   * Bytes on disk of the files that are the sandbox's own, at that moment. They are shared with
+   * the sandbox until it overwrites them.
+   */
+  sizeBytes: number;
+};
+
+/** What came of `POST /v1/sandboxes/{id}/checkpoints`. */
+export type CheckpointCreated = {
+  /** The checkpoint. */
+  checkpoint: Checkpoint;
+  /** Microseconds that the sandbox's processes stood still; 0 when none ran. */
+  pauseUs: number;
+};
+
+/**
+ * Names a checkpoint of a sandbox. The caller may choose it.
+ *
+ * 1 to 128 letters, digits, `-`, `_`, `.` and `:`, beginning with a letter or a digit, and
+ * not digits alone.
+ */
+export type CheckpointId = string;
+
+/** All checkpoints of a sandbox, oldest first. */
+export type CheckpointList = {
+  /** The checkpoints. */
+  checkpoints: Checkpoint[];
+};
+
 /** How code failed. */
 export type CodeError = {
   ending?: 
@@ -308,6 +345,13 @@ export type CopyFile = {
    * not: it must not exist.
    */
   to: string;
+};
+
+/** Body of `POST /v1/sandboxes/{id}/checkpoints`. */
+export type CreateCheckpoint = {
+  id?: 
+  | null
+  | /** Its id in the sandbox; generated unless given. */ CheckpointId;
 };
 
 /** Body of `POST /v1/sandboxes/{id}/contexts`. */
@@ -503,7 +547,7 @@ export type ErrorBody = {
  *
  * Each code has one HTTP status, see [`ErrorCode::status`].
  */
-export type ErrorCode = "VALIDATION_FAILED" | "INVALID_SANDBOX_ID" | "INVALID_COMMAND" | "INVALID_PATH" | "IS_DIRECTORY" | "NOT_DIRECTORY" | "NAME_TOO_LONG" | "NOT_REGULAR_FILE" | "TOO_MANY_LINKS" | "INVALID_ARCHIVE" | "INVALID_GIT_URL" | "INVALID_PORT" | "UNAUTHORIZED" | "FORBIDDEN" | "HOST_NOT_ALLOWED" | "PERMISSION_DENIED" | "GIT_AUTH_FAILED" | "READ_ONLY" | "ROUTE_NOT_FOUND" | "SANDBOX_NOT_FOUND" | "KEY_NOT_FOUND" | "IMAGE_NOT_FOUND" | "FILE_NOT_FOUND" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "SESSION_NOT_FOUND" | "CONTEXT_NOT_FOUND" | "TERMINAL_NOT_FOUND" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "PROCESS_READY_TIMEOUT" | "SANDBOX_EXISTS" | "KEY_EXISTS" | "PROCESS_EXISTS" | "SESSION_ALREADY_EXISTS" | "CONTEXT_EXISTS" | "TERMINAL_EXISTS" | "PORT_ALREADY_EXPOSED" | "IDEMPOTENCY_CONFLICT" | "FILE_EXISTS" | "DIRECTORY_NOT_EMPTY" | "RESOURCE_BUSY" | "PROCESS_ENDED" | "STDIN_CLOSED" | "SESSION_TERMINATED" | "SESSION_DESTROYED" | "STALE_PREVIEW_URL" | "CONTEXT_EXPIRED" | "CONTEXT_DELETED" | "PRECONDITION_FAILED" | "PAYLOAD_TOO_LARGE" | "FILE_TOO_LARGE" | "TREE_TOO_LARGE" | "MISDIRECTED_REQUEST" | "CHECKSUM_MISMATCH" | "RANGE_NOT_SATISFIABLE" | "UNSUPPORTED_MEDIA_TYPE" | "TOO_MANY_REQUESTS" | "INTERNAL_ERROR" | "SANDBOX_FAILED" | "IMAGE_BUILD_FAILED" | "COMMAND_EXECUTION_ERROR" | "PROCESS_EXITED_BEFORE_READY" | "GIT_CLONE_FAILED" | "SHELL_NOT_AVAILABLE" | "INTERPRETER_NOT_AVAILABLE" | "FILESYSTEM_ERROR" | "AGENT_UNREACHABLE" | "SERVICE_NOT_RESPONDING" | "GIT_NETWORK_ERROR" | "CAPACITY_EXCEEDED" | "SHUTTING_DOWN" | "STARTING" | "TIMEOUT" | "NO_SPACE" | "LOOP_DETECTED";
+export type ErrorCode = "VALIDATION_FAILED" | "INVALID_SANDBOX_ID" | "INVALID_COMMAND" | "INVALID_PATH" | "IS_DIRECTORY" | "NOT_DIRECTORY" | "NAME_TOO_LONG" | "NOT_REGULAR_FILE" | "TOO_MANY_LINKS" | "INVALID_ARCHIVE" | "INVALID_GIT_URL" | "INVALID_PORT" | "UNAUTHORIZED" | "FORBIDDEN" | "HOST_NOT_ALLOWED" | "PERMISSION_DENIED" | "GIT_AUTH_FAILED" | "READ_ONLY" | "ROUTE_NOT_FOUND" | "SANDBOX_NOT_FOUND" | "KEY_NOT_FOUND" | "IMAGE_NOT_FOUND" | "FILE_NOT_FOUND" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "SESSION_NOT_FOUND" | "CONTEXT_NOT_FOUND" | "TERMINAL_NOT_FOUND" | "CHECKPOINT_NOT_FOUND" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "PROCESS_READY_TIMEOUT" | "SANDBOX_EXISTS" | "KEY_EXISTS" | "PROCESS_EXISTS" | "SESSION_ALREADY_EXISTS" | "CONTEXT_EXISTS" | "TERMINAL_EXISTS" | "CHECKPOINT_EXISTS" | "PORT_ALREADY_EXPOSED" | "IDEMPOTENCY_CONFLICT" | "FILE_EXISTS" | "DIRECTORY_NOT_EMPTY" | "RESOURCE_BUSY" | "PROCESS_ENDED" | "STDIN_CLOSED" | "SESSION_TERMINATED" | "SESSION_DESTROYED" | "STALE_PREVIEW_URL" | "CONTEXT_EXPIRED" | "CONTEXT_DELETED" | "PRECONDITION_FAILED" | "PAYLOAD_TOO_LARGE" | "FILE_TOO_LARGE" | "TREE_TOO_LARGE" | "MISDIRECTED_REQUEST" | "CHECKSUM_MISMATCH" | "RANGE_NOT_SATISFIABLE" | "UNSUPPORTED_MEDIA_TYPE" | "TOO_MANY_REQUESTS" | "INTERNAL_ERROR" | "SANDBOX_FAILED" | "IMAGE_BUILD_FAILED" | "COMMAND_EXECUTION_ERROR" | "PROCESS_EXITED_BEFORE_READY" | "GIT_CLONE_FAILED" | "SHELL_NOT_AVAILABLE" | "INTERPRETER_NOT_AVAILABLE" | "CHECKPOINTS_NOT_AVAILABLE" | "FILESYSTEM_ERROR" | "AGENT_UNREACHABLE" | "SERVICE_NOT_RESPONDING" | "GIT_NETWORK_ERROR" | "CAPACITY_EXCEEDED" | "SHUTTING_DOWN" | "STARTING" | "TIMEOUT" | "NO_SPACE" | "LOOP_DETECTED";
 
 /**
  * One event of a streamed exec or of a followed log (`text/event-stream`).
@@ -859,6 +903,25 @@ export type FileType = "file" | "directory" | "symlink" | "other";
 export type FilesWritten = {
   /** One result per file. */
   files: FileResult_FileEntry[];
+};
+
+/** Body of `POST /v1/sandboxes/{id}/fork`. */
+export type ForkSandbox = {
+  checkpoint?: 
+  | null
+  | /** The checkpoint of this sandbox to begin from; its files as they are now unless given. */ CheckpointId;
+  /** How many sandboxes to make, 1 to 64; as many as `ids`, or one, unless given. */
+  count?: number | null;
+  /** Their ids, none of which exists; generated unless given. */
+  ids?: SandboxId[] | null;
+  /** Their labels; those of this sandbox unless given. */
+  labels?: Record<string, string> | null;
+};
+
+/** The sandboxes that a fork made. They run, with files and no processes. */
+export type Forks = {
+  /** The sandboxes, in the order of `ids`. */
+  sandboxes: Sandbox[];
 };
 
 /** Credentials: a user and a password, or a header. */
@@ -1444,6 +1507,12 @@ export type Resources = {
   memoryBytes?: number | null;
   /** Processes and threads at once. */
   pids?: number | null;
+};
+
+/** Body of `POST /v1/sandboxes/{id}/restore`. */
+export type RestoreCheckpoint = {
+  /** The checkpoint of this sandbox to go back to. */
+  checkpoint: CheckpointId;
 };
 
 /** Why a version is not known any more. */

@@ -9,6 +9,7 @@
 #![warn(missing_docs)]
 
 pub mod archive;
+pub mod checkpoint;
 pub mod env;
 pub mod error;
 pub mod exec;

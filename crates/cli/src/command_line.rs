@@ -3,9 +3,9 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, cat, completions, config, cp, doctor, down, env, exec, git, image, inspect, key, kill,
-    lifecycle, logs, ls, network, port, port_forward, prune, ps, repl, rm, run, serve, session,
-    set, shell, start, wait, watch,
+    bench, cat, checkpoint, completions, config, cp, doctor, down, env, exec, git, image, inspect,
+    key, kill, lifecycle, logs, ls, network, port, port_forward, prune, ps, repl, rm, run, serve,
+    session, set, shell, start, wait, watch,
 };
 
 /// Run untrusted code in isolated sandboxes on this machine.
@@ -38,6 +38,8 @@ Getting started:
   sudo sandbar exec -s dev my-box 'cd /tmp'  a command in a shell that stays
   sudo sandbar port expose my-box 8000       a URL for what listens in it
   sudo sandbar cp data.csv my-box:/workspace/
+  sudo sandbar checkpoint create my-box      keep its files as they are now
+  sudo sandbar fork my-box -n 3              three sandboxes with its files
   sudo sandbar rm my-box
 
 The server is found by itself on its own machine. To reach another, set SANDBAR_URL and SANDBAR_KEY.
@@ -75,6 +77,12 @@ pub(crate) enum Command {
     Thaw(lifecycle::Arguments),
     /// End the processes of sandboxes, and keep their files.
     Stop(lifecycle::Arguments),
+    /// Keep the files of sandboxes as they are: make, list and remove checkpoints.
+    Checkpoint(checkpoint::Arguments),
+    /// Bring the files of a sandbox back to a checkpoint. Its processes end.
+    Restore(checkpoint::RestoreArguments),
+    /// Make sandboxes with the files of another, at once whatever their size.
+    Fork(checkpoint::ForkArguments),
     /// Show or change what a sandbox may reach.
     Network(network::Arguments),
     /// Destroy sandboxes with their processes and files.
@@ -211,6 +219,12 @@ mod tests {
             &["port", "expose", "box", "8080", "--token", "a", "--public"],
             &["port-forward", "box"],
             &["port-forward", "box", "x"],
+            &["checkpoint"],
+            &["checkpoint", "create"],
+            &["checkpoint", "rm", "box"],
+            &["restore", "box"],
+            &["fork"],
+            &["fork", "box", "one", "-n", "2"],
             &["key", "create"],
             &["key", "create", "a/b"],
             &["key", "create", "ci", "--prefix", "ci"],

@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod cat;
+pub(crate) mod checkpoint;
 pub(crate) mod code;
 pub(crate) mod completions;
 pub(crate) mod config;
@@ -79,6 +80,15 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
         Command::Freeze(arguments) => change(lifecycle::Change::Freeze, arguments, out),
         Command::Thaw(arguments) => change(lifecycle::Change::Thaw, arguments, out),
         Command::Stop(arguments) => change(lifecycle::Change::Stop, arguments, out),
+        Command::Checkpoint(arguments) => {
+            wait(|signals| until(signals, checkpoint::run(arguments, out)))
+        }
+        Command::Restore(arguments) => {
+            wait(|signals| until(signals, checkpoint::restore(arguments, out)))
+        }
+        Command::Fork(arguments) => {
+            wait(|signals| until(signals, checkpoint::fork(arguments, out)))
+        }
         Command::Network(arguments) => wait(|signals| until(signals, network::run(arguments, out))),
         Command::Rm(arguments) => wait(|signals| until(signals, rm::run(arguments, out))),
         Command::Cp(arguments) => wait(|signals| until(signals, cp::run(arguments, out))),

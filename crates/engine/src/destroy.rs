@@ -145,10 +145,14 @@ pub(crate) async fn carry_out_destroy(
     }
     // Before the reply: when files pile up faster than they go, destroying slows down.
     let removal = node.remover.reserve().await;
+    let volumes = sandbox.checkpoints.volumes().into_iter().chain([sandbox.files().volume]);
     node.forget(sandbox, None);
     tracing::info!(sandbox_id = %sandbox.id, jail = %sandbox.jail, "sandbox destroyed");
     if let Some(removal) = removal {
         removal.send(Chore::Remove(sandbox.jail));
+    }
+    for volume in volumes.filter(|volume| *volume != sandbox.jail) {
+        node.remover.remove(volume).await;
     }
     Ok(())
 }

@@ -7,8 +7,8 @@ use std::{io, time::Duration};
 
 use api::{
     error::{ApiError, ErrorCode},
-    id::{IdPrefix, ImageRef, KeyName, SandboxId},
-    limit::{CREATES_PER_KEY, KEYS},
+    id::{CheckpointId, IdPrefix, ImageRef, KeyName, SandboxId},
+    limit::{CHECKPOINTS, CREATES_PER_KEY, KEYS},
 };
 use image::ImageError;
 use jail::JailError;
@@ -50,6 +50,26 @@ pub(crate) fn exists(id: &SandboxId, differences: &[&str]) -> EngineError {
         "the sandbox {id} exists with other settings ({fields}); destroy it first, or use another id"
     );
     ApiError::new(ErrorCode::SandboxExists, message).with("id", id.as_str()).with("fields", fields)
+}
+
+pub(crate) fn checkpoint_not_found(id: &CheckpointId) -> EngineError {
+    let message = format!("the sandbox has no checkpoint with the id {id}");
+    ApiError::new(ErrorCode::CheckpointNotFound, message).with("checkpoint", id.as_str())
+}
+
+pub(crate) fn checkpoint_exists(id: &CheckpointId) -> EngineError {
+    let message = format!("the sandbox has a checkpoint with the id {id} already; use another id");
+    ApiError::new(ErrorCode::CheckpointExists, message).with("checkpoint", id.as_str())
+}
+
+pub(crate) fn too_many_checkpoints() -> EngineError {
+    let message = format!("the sandbox has its {CHECKPOINTS} checkpoints; delete one first");
+    ApiError::new(ErrorCode::TooManyRequests, message).with("limit", CHECKPOINTS)
+}
+
+pub(crate) fn checkpoints_not_available(why: &str) -> EngineError {
+    let message = format!("the files of this sandbox cannot be copied at once: {why}");
+    ApiError::new(ErrorCode::CheckpointsNotAvailable, message)
 }
 
 pub(crate) fn capacity(limit: usize) -> EngineError {

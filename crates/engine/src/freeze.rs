@@ -100,7 +100,7 @@ pub(crate) async fn spawn_thaw(
 /// Has `work` done while nothing of the sandbox runs, starts or ends: a running one is frozen
 /// meanwhile, without waiting for those who use it, and everybody else waits. `work` bounds its own
 /// time; it may count on nothing but that the sandbox's processes do not run. Afterwards the sandbox
-/// is what it was.
+/// is what it was. With the result comes how long running processes stood still.
 ///
 /// # Cancel safety
 /// Work that has begun goes on without its caller.
@@ -108,12 +108,11 @@ pub(crate) async fn spawn_thaw(
 /// # Errors
 /// `SANDBOX_FAILED` when processes do not come to rest, or the sandbox can only be destroyed any
 /// more; `SANDBOX_NOT_FOUND` when it goes meanwhile; those of `work`.
-#[expect(dead_code, reason = "with checkpoints")]
 pub(crate) async fn hold<T: Send + 'static>(
     node: &Arc<Node>,
     sandbox: &Arc<Sandbox>,
     work: impl Future<Output = Result<T, EngineError>> + Send + 'static,
-) -> Result<T, EngineError> {
+) -> Result<(T, Duration), EngineError> {
     for _ in 0..ATTEMPTS {
         let (admission, before) = sandbox.begin(Operation::Hold);
         match (admission, before) {
@@ -135,12 +134,13 @@ async fn carry_out_hold<T>(
     sandbox: Arc<Sandbox>,
     before: State,
     work: impl Future<Output = Result<T, EngineError>>,
-) -> Result<T, EngineError> {
+) -> Result<(T, Duration), EngineError> {
     let State::Running(agent) = before else {
         let done = work.await;
         sandbox.set(before);
-        return done;
+        return done.map(|done| (done, Duration::ZERO));
     };
+    let begun = Instant::now();
     if let Err(error) = stop_processes(&node, &sandbox).await {
         sandbox.set(State::Running(agent));
         return Err(error);
@@ -148,8 +148,9 @@ async fn carry_out_hold<T>(
     let done = work.await;
     // A sandbox that cannot go on is frozen: the next request tries again.
     let is_thawed = let_go_on(&node, &sandbox).await.is_ok();
+    let pause = begun.elapsed();
     sandbox.set(if is_thawed { State::Running(agent) } else { State::Frozen(agent) });
-    done
+    done.map(|done| (done, pause))
 }
 
 async fn stop_processes(node: &Node, sandbox: &Sandbox) -> Result<(), EngineError> {

@@ -149,6 +149,20 @@ impl Launchers {
         self.call(move |launcher| launcher.thaw(jail), |_, ()| {}).await
     }
 
+    /// Makes volume `to` a copy of volume `from`. One that comes too late stays: whoever asked has a
+    /// burial of it on record.
+    ///
+    /// # Errors
+    /// See [`LaunchError`].
+    pub(crate) async fn copy_volume(
+        &self,
+        from: JailId,
+        to: JailId,
+        is_read_only: bool,
+    ) -> Result<(), LaunchError> {
+        self.call(move |launcher| launcher.copy_volume(from, to, is_read_only), |_, ()| {}).await
+    }
+
     /// Takes no more work and returns the threads, which end after what was queued.
     pub(crate) fn close(&self) -> Vec<JoinHandle<()>> {
         drop(lock(&self.queue).take());

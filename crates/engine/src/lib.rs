@@ -21,8 +21,10 @@ mod engine;
 
 mod build;
 mod capacity;
+mod checkpoint;
 mod create;
 mod destroy;
+mod fork;
 mod freeze;
 mod idle;
 mod list;

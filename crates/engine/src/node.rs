@@ -27,7 +27,7 @@ use crate::{
     key::{Places, Visitors},
     launch::{Launchers, Remover},
     port::Secret,
-    record::{Phase, Records, SandboxRecord},
+    record::{Files, Origin, Phase, Records, SandboxRecord},
     resolver::Asker,
     sandbox::Sandbox,
     settings::Settings,
@@ -169,7 +169,7 @@ impl Node {
     }
 
     /// Adds a sandbox in the state [`State::Creating`], which is the caller's to settle, or returns
-    /// the one that has the id. `true`: it is new.
+    /// the one that has the id. `true`: it is new. A fork has an `origin`.
     ///
     /// # Errors
     /// `CAPACITY_EXCEEDED`, `SHUTTING_DOWN`.
@@ -178,6 +178,7 @@ impl Node {
         id: &SandboxId,
         settings: &Settings,
         image_digest: &str,
+        origin: Option<Origin>,
     ) -> Result<(Arc<Sandbox>, bool), EngineError> {
         let mut residents = self.write();
         if let Some(sandbox) = residents.by_id.get(id) {
@@ -195,6 +196,8 @@ impl Node {
             settings: settings.clone(),
             image_digest: image_digest.to_owned(),
             created_at_ms: now_ms(),
+            files: Files { volume: jail, inherited_bytes: 0 },
+            origin,
             phase: Phase::Creating,
         };
         let sandbox = Arc::new(Sandbox::new(record, State::Creating, &self.alarm));
@@ -214,6 +217,14 @@ impl Node {
         residents.askers.insert(sandbox.slot, Arc::clone(&sandbox.asker));
         residents.by_id.insert(id, Arc::clone(&sandbox));
         Some(sandbox)
+    }
+
+    /// Takes a number for a volume that is no jail's: they share their numbers.
+    pub(crate) fn take_number(&self) -> JailId {
+        let mut residents = self.write();
+        let number = JailId(residents.next_jail);
+        residents.next_jail += 1;
+        number
     }
 
     /// Jail numbers below `number` are not given out any more.

@@ -15,10 +15,12 @@ use jail::JailId;
 use tokio::sync::watch;
 
 use crate::{
-    EngineError, error,
+    EngineError,
+    checkpoint::Checkpoints,
+    error,
     idle::{self, Alarm, Resting, sweep},
     port::Ports,
-    record::SandboxRecord,
+    record::{Files, Origin, SandboxRecord},
     resolver::Asker,
     settings::Settings,
     state::{Admission, AgentIdentity, Operation, State, admit},
@@ -41,6 +43,11 @@ pub(crate) struct Sandbox {
     pub(crate) image_digest: String,
     pub(crate) created_at_ms: i64,
     pub(crate) ports: Ports,
+    pub(crate) checkpoints: Checkpoints,
+    /// Whose files it begins with, when it is new and a fork.
+    pub(crate) origin: Option<Origin>,
+    /// Changed by whoever was admitted.
+    files: Mutex<Files>,
     /// Its state is assigned by whoever was admitted, see [`crate::state`]. Its lock is never held
     /// across an await and nothing is called under it.
     life: watch::Sender<Life>,
@@ -93,17 +100,41 @@ impl Drop for InUse {
 impl Sandbox {
     /// The sandbox of a record.
     pub(crate) fn new(record: SandboxRecord, state: State, alarm: &Arc<Alarm>) -> Self {
-        let SandboxRecord { id, jail, slot, settings, image_digest, created_at_ms, phase: _ } =
-            record;
+        let SandboxRecord { id, jail, slot, settings, image_digest, created_at_ms, .. } = record;
+        let (files, origin) = (Mutex::new(record.files), record.origin);
         let now_ms = alarm.clock.now_ms();
         let resting =
             Resting { users: 0, used_at_ms: now_ms, since_ms: now_ms, is_reclaimed: false };
         let life = watch::Sender::new(Life { state, resting });
         let alarm = Arc::clone(alarm);
         let asker = Arc::new(Asker::new(jail, &settings));
-        let ports = Ports::default();
+        let (ports, checkpoints) = (Ports::default(), Checkpoints::default());
         let settings = Mutex::new(Arc::new(settings));
-        Self { id, jail, slot, asker, settings, image_digest, created_at_ms, ports, life, alarm }
+        Self {
+            id,
+            jail,
+            slot,
+            asker,
+            settings,
+            image_digest,
+            created_at_ms,
+            ports,
+            checkpoints,
+            origin,
+            files,
+            life,
+            alarm,
+        }
+    }
+
+    /// Where its own files are.
+    pub(crate) fn files(&self) -> Files {
+        *self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// They are there now: for whoever was admitted.
+    pub(crate) fn set_files(&self, files: Files) {
+        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
     }
 
     /// What it is to be now.

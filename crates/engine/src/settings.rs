@@ -25,7 +25,7 @@ const MIN_PIDS: u32 = 8;
 const MIN_CPU_MILLIS: u32 = 10;
 
 /// Least bytes of disk: below this not even the file system's own bookkeeping fits.
-const MIN_DISK_BYTES: u64 = 16 * 1024 * 1024;
+pub(crate) const MIN_DISK_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Port of mail servers, RFC 5321.
 const MAIL: u16 = 25;

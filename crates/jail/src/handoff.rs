@@ -109,4 +109,15 @@ mod tests {
             assert_eq!(bad.parse::<Handoff>(), Err(InvalidHandoff), "{bad}");
         }
     }
+
+    #[test]
+    fn hostile_handoffs_are_refused_or_read_in_one_way() {
+        let examples =
+            ["listen=3,config=4,cgroup=5,tasks=6,tasks=7,memory_events=8", "listen=3,config=4"];
+        hostile::text(&examples, |text| {
+            if let Ok(handoff) = text.parse::<Handoff>() {
+                assert_eq!(handoff.to_string().parse(), Ok(handoff));
+            }
+        });
+    }
 }

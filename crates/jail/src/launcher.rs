@@ -257,6 +257,21 @@ impl Launcher {
         self.ask_done(&Request::SetUpNetwork)
     }
 
+    /// Makes volume `to` a copy of volume `from`, in a time that does not depend on what is in it but
+    /// on what of it is not on disk yet. The copy is whole and on disk at return.
+    ///
+    /// # Errors
+    /// [`JailError::Refused`] when `from` is a plain directory; [`JailError::Step`] with `ENOENT`
+    /// when it is not there, `EEXIST` when `to` is.
+    pub fn copy_volume(
+        &mut self,
+        from: JailId,
+        to: JailId,
+        is_read_only: bool,
+    ) -> Result<(), JailError> {
+        self.ask_done(&Request::CopyVolume { from, to, is_read_only })
+    }
+
     /// Makes the file system of the node's volumes exist and be mounted, if the machine allows it.
     /// Safe to repeat. This process, and so its launchers, must have [`crate::own_mounts`].
     ///

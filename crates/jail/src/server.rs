@@ -168,6 +168,9 @@ impl Server {
                 return Ok(Reply::Count(self.network()?.refused(jail)?).into());
             }
             Request::SetUpNetwork => self.network.as_ref().map_or(Ok(()), HostNetwork::set_up)?,
+            Request::CopyVolume { from, to, is_read_only } => {
+                self.files.volumes.copy(from, to, is_read_only)?;
+            }
             Request::SetUpVolumes => {
                 return Ok(Reply::Volumes(self.files.volumes.set_up()?).into());
             }

@@ -44,6 +44,15 @@ pub(crate) enum Request {
     SetUpNetwork,
     /// Make the node's volumes exist.
     SetUpVolumes,
+    /// Make a volume a copy of another.
+    CopyVolume {
+        /// The one that is copied.
+        from: JailId,
+        /// The copy, which is not there yet.
+        to: JailId,
+        /// Nothing changes in the copy.
+        is_read_only: bool,
+    },
     /// Remove the network and the node's cgroups.
     TearDown,
     /// Stop its processes where they are.
@@ -136,6 +145,11 @@ impl Request {
                 w.learned(learned);
             }
             Self::Refused(jail) => w.kind_and_jail(11, *jail),
+            Self::CopyVolume { from, to, is_read_only } => {
+                w.kind_and_jail(13, *from);
+                w.u64(to.0);
+                w.u8((*is_read_only).into());
+            }
         }
         w.0
     }
@@ -158,6 +172,15 @@ impl Request {
             9 => Self::Admit(JailId(r.u64()?), r.network()?),
             10 => Self::Learn { jail: JailId(r.u64()?), revision: r.u64()?, learned: r.learned()? },
             11 => Self::Refused(JailId(r.u64()?)),
+            13 => Self::CopyVolume {
+                from: JailId(r.u64()?),
+                to: JailId(r.u64()?),
+                is_read_only: match r.u8()? {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(Malformed),
+                },
+            },
             _ => return Err(Malformed),
         };
         r.end(request)
