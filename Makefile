@@ -20,6 +20,7 @@ test: setup servers format lint doc  ## Everything that CI runs
 	@scripts/build
 	@scripts/demo
 	@scripts/test-image
+	@scripts/test-programs
 	@scripts/test-sdk
 
 format:  ## Fail on formatting

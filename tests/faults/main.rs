@@ -4,6 +4,7 @@ mod checkpoint;
 mod crash;
 mod files;
 mod freeze;
+mod hostile;
 mod leak;
 mod resume;
 mod soak;

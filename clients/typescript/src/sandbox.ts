@@ -5,7 +5,8 @@ import { CodeInterpreter } from './code-interpreter.js';
 import { SandboxError, SandboxSecurityError } from './error.js';
 import { Http } from './http.js';
 import { Operations } from './operations.js';
-import { Scope, type SessionRef, now, variables } from './scope.js';
+import type { NetworkPolicy } from './network.js';
+import { type Abortable, Scope, type SessionRef, now, variables } from './scope.js';
 import { type ExecutionSession, type SessionDeleteResult, type SessionOptions, createSession, ExecutionSession as Session } from './session.js';
 import type { Env } from './exec.js';
 import type * as wire from './wire.js';
@@ -34,8 +35,8 @@ export interface SandboxOptions {
   image?: string;
   /** Variables of all its commands, when it is made. */
   env?: Env;
-  /** What it may reach, when it is made: `internet` (the default) or `none`. */
-  network?: wire.NetworkPolicy;
+  /** What it may reach, when it is made: `internet` (the default), `none`, or `{ allow: [...] }`. */
+  network?: NetworkPolicy;
   /** What it may use, when it is made. */
   resources?: wire.Resources;
   /** Accepted and not used: there is no container to wait for. */
@@ -168,9 +169,9 @@ export class Sandbox<_Env = unknown> extends Operations {
   }
 
   /** Changes it, if it is there. */
-  async #change(json: wire.UpdateSandbox): Promise<boolean> {
+  async #change(json: wire.UpdateSandbox, { signal }: Abortable = {}): Promise<boolean> {
     try {
-      await this.scope.http.done('PATCH', this.scope.path(), { attempt: 'change a sandbox', json, repeatable: true });
+      await this.scope.http.done('PATCH', this.scope.path(), { attempt: 'change a sandbox', json, signal, repeatable: true });
       return true;
     } catch (error) {
       if (error instanceof SandboxError && error.code === 'SANDBOX_NOT_FOUND') return false;
@@ -199,24 +200,58 @@ export class Sandbox<_Env = unknown> extends Operations {
   }
 
   /** Deletes a session and ends what runs in it. The default session cannot be deleted. */
-  async deleteSession(session: SessionRef): Promise<SessionDeleteResult> {
+  async deleteSession(session: SessionRef, { signal }: Abortable = {}): Promise<SessionDeleteResult> {
     const sessionId = this.scope.sessionOf({ session }) ?? 'default';
-    await this.scope.done('DELETE', `/sessions/${encodeURIComponent(sessionId)}`, { attempt: 'delete a session' });
+    await this.scope.done('DELETE', `/sessions/${encodeURIComponent(sessionId)}`, { attempt: 'delete a session', signal });
     return { success: true, sessionId, timestamp: now() };
   }
 
   /** The sessions there are. */
-  async listSessions(): Promise<wire.Session[]> {
-    const call = { attempt: 'list sessions', repeatable: true };
+  async listSessions({ signal }: Abortable = {}): Promise<wire.Session[]> {
+    const call = { attempt: 'list sessions', signal, repeatable: true };
     return (await this.scope.json<wire.SessionList>('GET', '/sessions', call)).sessions;
+  }
+
+  // Network
+
+  /** Changes what it may reach, at once and for good: connections that this does not allow end. */
+  async setNetwork(network: NetworkPolicy, options?: Abortable): Promise<void> {
+    const exists = await this.#change({ network }, options);
+    this.#options.network = network;
+    // One that is not there yet is made so; one that is there must not be made again.
+    this.#preparing = exists ? Promise.resolve() : undefined;
+  }
+
+  /** It may reach these hosts and nothing else; any when there is none. In place of what was allowed. */
+  setAllowedHosts(hosts: string[], options?: Abortable): Promise<void> {
+    return this.setNetwork(hosts.length > 0 ? { allow: hosts } : 'internet', options);
+  }
+
+  /** It may reach this host too, and nothing but what is allowed so. */
+  async allowHost(host: string, options?: Abortable): Promise<void> {
+    const rules = await this.#rules(options);
+    if (!rules.includes(host)) await this.setNetwork({ allow: [...rules, host] }, options);
+  }
+
+  /** Takes a host out of those that are allowed. When it was the last, nothing is reached. */
+  async removeAllowedHost(host: string, options?: Abortable): Promise<void> {
+    const rules = await this.#rules(options);
+    if (rules.includes(host)) await this.setNetwork({ allow: rules.filter((rule) => rule !== host) }, options);
+  }
+
+  /** What is listed; nothing where everything or nothing may be reached. */
+  async #rules(options?: Abortable): Promise<string[]> {
+    const info = await this.info(options);
+    const network = info ? info.network : this.#options.network;
+    return typeof network === 'object' ? network.allow : [];
   }
 
   // Life
 
   /** What the server says of it; `undefined` when it does not exist. */
-  async info(): Promise<SandboxInfo | undefined> {
+  async info({ signal }: Abortable = {}): Promise<SandboxInfo | undefined> {
     try {
-      const call = { attempt: 'look at a sandbox', repeatable: true };
+      const call = { attempt: 'look at a sandbox', signal, repeatable: true };
       return await this.scope.http.json<wire.Sandbox>('GET', this.scope.path(), call);
     } catch (error) {
       if (error instanceof SandboxError && error.code === 'SANDBOX_NOT_FOUND') return undefined;
@@ -225,17 +260,17 @@ export class Sandbox<_Env = unknown> extends Operations {
   }
 
   /** Whether it runs, in the words of the reference. */
-  async getState(): Promise<SandboxState> {
-    const info = await this.info();
+  async getState(options?: Abortable): Promise<SandboxState> {
+    const info = await this.info(options);
     // Frozen, it answers as if it were not.
     const status = info?.state === 'running' || info?.state === 'frozen' ? 'healthy' : info?.state === 'creating' ? 'running' : info?.state === 'failed' ? 'stopped_with_code' : 'stopped';
     return { status, lastChange: info?.createdAtMs ?? 0 };
   }
 
   /** Ends everything in it and deletes its files. Its id can be used again, for a new one. */
-  async destroy(): Promise<void> {
+  async destroy({ signal }: Abortable = {}): Promise<void> {
     try {
-      await this.scope.http.done('DELETE', this.scope.path(), { attempt: 'destroy a sandbox', repeatable: true });
+      await this.scope.http.done('DELETE', this.scope.path(), { attempt: 'destroy a sandbox', signal, repeatable: true });
     } catch (error) {
       if (!(error instanceof SandboxError) || error.code !== 'SANDBOX_NOT_FOUND') throw error;
     }
@@ -248,38 +283,38 @@ export class Sandbox<_Env = unknown> extends Operations {
   }
 
   /** Freezes it from now on when nobody has used it for this long: `"3m"`, or seconds. */
-  async setSleepAfter(sleepAfter: string | number): Promise<void> {
+  async setSleepAfter(sleepAfter: string | number, options?: Abortable): Promise<void> {
     const idle = { sleepAfterMs: milliseconds(sleepAfter) };
+    await this.#change({ idle }, options);
     // One that is not there yet is made so.
     this.#options.sleepAfter = sleepAfter;
-    await this.#change({ idle });
   }
 
   /** Whether it never sleeps, from now on. */
-  async setKeepAlive(keepAlive: boolean): Promise<void> {
+  async setKeepAlive(keepAlive: boolean, options?: Abortable): Promise<void> {
+    await this.#change({ idle: { keepAlive } }, options);
     this.#options.keepAlive = keepAlive;
-    await this.#change({ idle: { keepAlive } });
   }
 
   /** Its idle time begins anew. */
-  async renewActivityTimeout(): Promise<void> {
-    await this.#steer('start');
+  async renewActivityTimeout(options?: Abortable): Promise<void> {
+    await this.#steer('start', options);
   }
 
   /** Stops all that runs in it where it is, without losing anything. The next use wakes it. */
-  async freeze(): Promise<void> {
-    await this.#steer('freeze');
+  async freeze(options?: Abortable): Promise<void> {
+    await this.#steer('freeze', options);
   }
 
   /** Has a frozen one go on. The next use does, too. */
-  async thaw(): Promise<void> {
-    await this.#steer('thaw');
+  async thaw(options?: Abortable): Promise<void> {
+    await this.#steer('thaw', options);
   }
 
   /** One that does not exist has nothing to be steered. */
-  async #steer(verb: 'freeze' | 'thaw' | 'stop' | 'start'): Promise<void> {
+  async #steer(verb: 'freeze' | 'thaw' | 'stop' | 'start', { signal }: Abortable = {}): Promise<void> {
     try {
-      await this.scope.http.done('POST', `${this.scope.path()}/${verb}`, { attempt: `${verb} a sandbox`, repeatable: true });
+      await this.scope.http.done('POST', `${this.scope.path()}/${verb}`, { attempt: `${verb} a sandbox`, signal, repeatable: true });
     } catch (error) {
       if (!(error instanceof SandboxError) || error.code !== 'SANDBOX_NOT_FOUND') throw error;
     }
@@ -292,9 +327,9 @@ export class Sandbox<_Env = unknown> extends Operations {
   async setTransport(_transport: SandboxTransport): Promise<void> {}
 
   /** Its labels, in place of those it has. */
-  async setLabels(labels: Record<string, string>): Promise<void> {
+  async setLabels(labels: Record<string, string>, options?: Abortable): Promise<void> {
+    if (!(await this.#change({ labels }, options))) this.#preparing = undefined;
     this.#options.labels = labels;
-    if (!(await this.#change({ labels }))) this.#preparing = undefined;
   }
 
   /** There is no placement on one machine. */
@@ -303,8 +338,8 @@ export class Sandbox<_Env = unknown> extends Operations {
   }
 
   /** Ends everything that runs in it; its files stay. */
-  async stop(): Promise<void> {
-    await this.#steer('stop');
+  async stop(options?: Abortable): Promise<void> {
+    await this.#steer('stop', options);
   }
 }
 
@@ -331,7 +366,7 @@ export interface DurableObjectNamespaceOf<T> {
 }
 
 /** Options of `listSandboxes`. */
-export interface ListSandboxesOptions {
+export interface ListSandboxesOptions extends Abortable {
   /** Only those with this label, as `name` or `name=value`. */
   label?: string;
 }
@@ -341,7 +376,7 @@ export async function* listSandboxes(binding?: Binding, options: ListSandboxesOp
   const http = new Http(binding);
   let cursor: string | undefined;
   do {
-    const call = { attempt: 'list sandboxes', query: { label: options.label, cursor }, repeatable: true };
+    const call = { attempt: 'list sandboxes', query: { label: options.label, cursor }, signal: options.signal, repeatable: true };
     const page: wire.SandboxList = await http.json<wire.SandboxList>('GET', '/v1/sandboxes', call);
     yield* page.sandboxes;
     cursor = page.nextCursor ?? undefined;

@@ -339,7 +339,8 @@ impl Doors {
             None => Domain::new(self.tls.is_some(), "localhost", own.port()),
         };
         tracing::info!(%domain, address = %own, "previews");
-        Ok(Previews::new(domain, self.previews.is_some(), self.visits()))
+        let trusted = config.preview.trusted_proxies.clone();
+        Ok(Previews::new(domain, self.previews.is_some(), self.visits(), trusted))
     }
 
     /// Visits that are worked on at once.

@@ -28,6 +28,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("preview.url", "scheme and domain of the previews' URLs"),
     setting("preview.tls_cert", "a PEM file with the previews' certificate chain"),
     setting("preview.tls_key", "a PEM file with the key of that certificate"),
+    setting("preview.trusted_proxies", "proxies whose X-Forwarded-For names the visitor"),
     setting("state_dir", "directory of everything the node keeps"),
     setting("name", "short name that sets this node's kernel objects apart"),
     setting("default_image", "image of sandboxes that name none"),
