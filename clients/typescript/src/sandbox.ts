@@ -22,6 +22,8 @@ export interface SandboxOptions {
   keepAlive?: boolean;
   /** What else becomes of it when nobody uses it: whether it is stopped or destroyed, and when. */
   idle?: wire.IdleSettings;
+  /** Started with it, as the process `on-start`, each time: when it is made, and after a stop. */
+  onStart?: string | string[];
   /** Milliseconds from when it is made to when it is destroyed, whatever happens. */
   ttlMs?: number;
   /** Lower-case the id, so that `MyBox` and `mybox` are one sandbox. */
@@ -135,8 +137,8 @@ export class Sandbox<_Env = unknown> extends Operations {
 
   /** Makes the sandbox where that is not left to its first use, because it shall be made in a way. */
   #prepare(): Promise<void> | undefined {
-    const { image, env, labels, network, resources, ttlMs } = this.#options;
-    if (!image && !env && !labels && !network && !resources && !ttlMs && !idleOf(this.#options)) return undefined;
+    const { image, env, labels, network, resources, onStart, ttlMs } = this.#options;
+    if (!image && !env && !labels && !network && !resources && !onStart && !ttlMs && !idleOf(this.#options)) return undefined;
     this.#preparing ??= this.#make().catch((error: unknown) => {
       this.#preparing = undefined;
       throw error;
@@ -145,7 +147,7 @@ export class Sandbox<_Env = unknown> extends Operations {
   }
 
   async #make(): Promise<void> {
-    const { image, env, labels, network, resources, ttlMs } = this.#options;
+    const { image, env, labels, network, resources, onStart, ttlMs } = this.#options;
     const idle = idleOf(this.#options);
     const json: wire.CreateSandbox = { id: this.id };
     if (image) json.image = image;
@@ -154,13 +156,14 @@ export class Sandbox<_Env = unknown> extends Operations {
     if (resources) json.resources = resources;
     if (env) json.env = variables(env) as Record<string, string>;
     if (idle) json.idle = idle;
+    if (onStart) json.onStart = onStart;
     if (ttlMs) json.ttlMs = ttlMs;
     try {
       await this.scope.http.done('POST', '/v1/sandboxes', { attempt: 'make a sandbox', json, repeatable: true });
     } catch (error) {
       // Labels are for a sandbox that is made, and idle times are for any; one with the id that was made
       // in another way goes on as it is, unless that way was asked for.
-      const only = !image && !env && !network && !resources && !ttlMs;
+      const only = !image && !env && !network && !resources && !onStart && !ttlMs;
       if (!only || !(error instanceof SandboxError) || error.code !== 'SANDBOX_EXISTS') throw error;
       if (idle) await this.#change({ idle });
     }
