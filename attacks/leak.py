@@ -4,7 +4,7 @@
 FILES = ("buddyinfo", "cmdline", "config.gz", "diskstats", "interrupts", "iomem", "ioports", "kallsyms",
          "key-users", "keys", "kpagecgroup", "kpagecount", "kpageflags", "mdstat", "modules",
          "pagetypeinfo", "partitions", "sched_debug", "schedstat", "slabinfo", "softirqs", "swaps",
-         "timer_list", "vmallocinfo", "vmstat", "zoneinfo", "kcore")
+         "timer_list", "vmallocinfo", "zoneinfo", "kcore")
 
 
 def host(name):
@@ -97,6 +97,12 @@ def _():
     return others and others[0]
 
 
+@probe("I08", "the id of the host's boot")
+def _():
+    mine = text("/proc/sys/kernel/random/boot_id").strip()
+    return mine and mine in (host("boot_id"), neighbour("boot_id")) and mine
+
+
 @probe("I08", "the id of the machine")
 def _():
     mine = text("/etc/machine-id").strip()
@@ -106,6 +112,52 @@ def _():
 @probe("I08", "the name of the host")
 def _():
     return socket.gethostname() == host("hostname") and socket.gethostname()
+
+
+@probe("I09", "the host's memory")
+def _():
+    return facts()["memory"] == host("memory") and host("memory")
+
+
+@probe("I09", "the host's uptime")
+def _():
+    up = float((text("/proc/uptime").split() or ["0"])[0])
+    return host("uptime") and abs(up - host("uptime")) < 600 and f"{up} s"
+
+
+@probe("I09", "the host's uptime by clock")
+def _():
+    for clock in (time.CLOCK_BOOTTIME, time.CLOCK_MONOTONIC):
+        up = time.clock_gettime(clock)
+        if host("uptime") and abs(up - host("uptime")) < 600:
+            return f"{up} s"
+
+
+@probe("I09", "the time of the host's start")
+def _():
+    line = next((l for l in text("/proc/stat").splitlines() if l.startswith("btime")), "")
+    return host("btime") and line and abs(int(line.split()[1]) - host("btime")) < 600 and line
+
+
+@probe("I09", "what the host's processors do")
+def _():
+    # Interrupts and context switches of a whole machine are in the millions.
+    fields = dict(line.split(" ", 1) for line in text("/proc/stat").splitlines() if " " in line)
+    return int(fields.get("ctxt", "0")) > 1000000 and f"ctxt {fields['ctxt']}"
+
+
+@probe("I09", "the host's load")
+def _():
+    # The fourth field is the number of running threads and that of all.
+    threads = int((text("/proc/loadavg").split() or ["", "", "", "0/0"])[3].split("/")[1])
+    theirs = host("threads") or 0
+    return theirs and abs(threads - theirs) <= max(20, theirs // 10) and f"{threads} threads"
+
+
+@probe("I10", "what the host's memory does")
+def _():
+    fields = dict(line.split() for line in text("/proc/vmstat").splitlines())
+    return any(int(number) for number in fields.values()) and "/proc/vmstat has numbers"
 
 
 @probe("I10", "pressure on the host")

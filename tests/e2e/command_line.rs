@@ -7,7 +7,7 @@ use std::{
     process::{Output, Stdio},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use testkit::Server;
 
 use crate::{disk::Disk, server};
@@ -331,4 +331,22 @@ fn variables_are_shown_set_and_unset() {
     let refused = sandbar(&server, &["env", "s", "A B=c"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(stderr(&refused).contains("letters, digits and '_'"), "{}", stderr(&refused));
+}
+
+#[tokio::test]
+async fn doctor_attacks_a_sandbox_and_says_what_held() {
+    let server = server();
+
+    let output = server.command(["doctor", "--attack"]).output().expect("the binary starts");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("E05  mount (8)"), "{said}");
+    assert!(said.contains(" 0 did not"), "{said}");
+
+    let output = server.command(["doctor", "--attack", "--json"]).output().expect("it starts");
+    let said: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    assert_eq!((&said["ok"], &said["broken"]), (&json!(true), &json!(0)));
+    assert!(said["held"].as_u64() > Some(300), "{}", said["held"]);
+    let left = server.get("/v1/sandboxes").await;
+    assert_eq!(left.json["sandboxes"], json!([]), "its sandboxes are gone");
 }

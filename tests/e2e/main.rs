@@ -3,12 +3,15 @@
 mod api;
 mod archive;
 mod browser;
+mod checkpoint;
 mod command_line;
 mod disk;
 mod exec;
+mod figures;
 mod file;
 mod git;
 mod hang;
+mod idle;
 mod image;
 mod interpreter;
 mod key;

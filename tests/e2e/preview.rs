@@ -17,6 +17,20 @@ use tokio_tungstenite::{client_async, tungstenite::Message};
 use crate::server;
 
 #[tokio::test]
+async fn a_trusted_proxy_says_who_the_visitor_is() {
+    let binary = env!("CARGO_BIN_EXE_sandbar");
+    let server = Server::start_with(binary, &[("PREVIEW_TRUSTED_PROXIES", "127.0.0.0/8, ::1")]);
+    let preview = Preview::with_app(&server).await;
+
+    let request = preview.request(Method::GET, "/headers");
+    let seen = preview.seen(request.header("x-forwarded-for", "6.6.6.6, 203.0.113.9")).await;
+
+    assert_eq!(seen.all("x-forwarded-for"), ["203.0.113.9"]);
+    let host = &preview.host;
+    assert_eq!(seen.one("forwarded"), format!("for=203.0.113.9;host=\"{host}\";proto=http"));
+}
+
+#[tokio::test]
 async fn an_application_sees_requests_as_its_own_machine_would_send_them() {
     let server = server();
     let preview = Preview::with_app(&server).await;

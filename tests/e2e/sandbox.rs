@@ -133,6 +133,47 @@ async fn a_full_node_refuses_more_and_keeps_what_it_has() {
 }
 
 #[tokio::test]
+async fn a_machine_without_room_gets_no_more_sandboxes_and_keeps_those_that_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("sandbar.toml");
+    let keep = |memory: &str| {
+        std::fs::write(&config, format!("kept_memory = \"{memory}\"\n")).unwrap();
+    };
+    keep("0B");
+    let binary = env!("CARGO_BIN_EXE_sandbar");
+    let mut server = testkit::Server::start_with(binary, &[("CONFIG", config.to_str().unwrap())]);
+    server.shell("one", "sleep 1000 & echo $! > /tmp/pid").await;
+    server.stop();
+    // More than any machine has.
+    keep("1024TiB");
+    server.restart();
+
+    let exec = json!({"command": "true"});
+    for (path, body) in
+        [("/v1/sandboxes", json!({"id": "two"})), ("/v1/sandboxes/three/exec", exec.clone())]
+    {
+        let refused = server.post(path, &body).await;
+        assert_eq!(refused.code(), "CAPACITY_EXCEEDED", "{}", refused.text);
+        assert_eq!(refused.json["error"]["details"]["resource"], "memory");
+        assert_eq!(refused.status, 503);
+    }
+    let request = server.request(testkit::reqwest::Method::POST, "/v1/sandboxes").json(&json!({}));
+    assert_eq!(request.send().await.unwrap().headers()["retry-after"], "1");
+    server.shell("one", "kill -0 $(cat /tmp/pid)").await;
+    server.post("/v1/sandboxes/one/stop", &json!({})).await;
+    let refused = server.post("/v1/sandboxes/one/exec", &exec).await;
+    assert_eq!(refused.code(), "CAPACITY_EXCEEDED", "{}", refused.text);
+    let list = server.get("/v1/sandboxes").await.json;
+    assert_eq!(list["sandboxes"].as_array().unwrap().len(), 1, "{list}");
+    assert_eq!(list["sandboxes"][0]["state"], "stopped");
+
+    server.stop();
+    keep("0B");
+    server.restart();
+    assert_eq!(server.shell("one", "echo ok").await, "ok\n");
+}
+
+#[tokio::test]
 async fn the_cpu_limit_holds() {
     let server = server();
     let body = json!({"id": "slow", "resources": {"cpuMillis": 200}});

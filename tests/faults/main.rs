@@ -1,8 +1,10 @@
 //! Faults: what is killed, full, or interrupted at a bad moment.
 
+mod checkpoint;
 mod crash;
 mod files;
 mod freeze;
+mod hostile;
 mod leak;
 mod resume;
 mod soak;

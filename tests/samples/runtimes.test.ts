@@ -76,4 +76,19 @@ test('workerd, with the Durable Object that configurations name', { timeout: 120
   });
   assert.match(shown, /it is 42/);
   socket.close();
+
+  const sandbox = getSandbox(undefined, id);
+  await sandbox.writeFile('/tmp/echo.py', readFileSync('../../clients/typescript/test/echo.py', 'utf8'));
+  const server = await sandbox.startProcess('python3 /tmp/echo.py');
+  await server.waitForPort(3000, { mode: 'tcp', timeout: 20_000 });
+  assert.deepEqual((await (await worker.dispatchFetch(`http://worker/fetch?id=${id}`)).json())[1], '/there');
+  const passed = await worker.dispatchFetch(`http://worker/ws?id=${id}`, { headers: { upgrade: 'websocket' } });
+  assert.equal(passed.status, 101);
+  const echoed = await new Promise((resolve) => {
+    passed.webSocket.addEventListener('message', ({ data }: { data: unknown }) => resolve(data));
+    passed.webSocket.accept();
+    passed.webSocket.send('hello');
+  });
+  assert.equal(echoed, 'hello');
+  passed.webSocket.close();
 });

@@ -218,6 +218,30 @@ fn a_server_in_a_sandbox_is_not_reached_from_outside() {
     assert!(world.on_node(&reach).is_none(), "reached from the host");
 }
 
+/// The host tracks connections for all sandboxes in one table.
+#[test]
+fn one_sandbox_cannot_fill_the_table_of_connections() {
+    const AT_ONCE: usize = 8192;
+    let world = World::new();
+    let server = world.server();
+    assert_eq!(connect(&server, "neighbour", PUBLIC, 80), "hello");
+    // One connection per port, as far as the kernel goes; and so many to the resolver.
+    let flood = "import socket\n\
+        name_server = open('/etc/resolv.conf').read().split()[1]\n\
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+        for port in range(10000, 20000): s.sendto(b'x', ('203.0.113.10', port))\n\
+        for n in range(2000):\n \
+         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.sendto(b'x', (name_server, 53)); s.close()\n\
+        print('done')";
+    assert_eq!(python(&server, "s", flood), "done");
+
+    let tracked = world.connections_of(&shell(&server, "s", "hostname -I"));
+    assert!((AT_ONCE - 1000..=AT_ONCE).contains(&tracked), "{tracked} connections");
+    assert_eq!(connect(&server, "s", PUBLIC, 80), "ECONNREFUSED");
+    assert!(refused(&server, "s").0 >= 3000);
+    assert_eq!(connect(&server, "neighbour", PUBLIC, 80), "hello");
+}
+
 #[test]
 fn questions_for_names_are_bounded_in_time() {
     let world = World::new();
@@ -267,7 +291,7 @@ fn connections_of_a_sandbox_that_is_gone_do_not_help_its_successor() {
     let rules = world.rules();
     assert_eq!(
         rules.matches(&format!("\"{name}-")).count() - rules.matches("-*\"").count(),
-        4,
-        "policy (of both names), address and connections of one sandbox, and nothing of those before: {rules}"
+        5,
+        "policy (of both names), address, connected and number of connections of one sandbox, and nothing of those before: {rules}"
     );
 }

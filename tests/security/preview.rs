@@ -47,6 +47,48 @@ while True:
     c.close()
 \"";
 
+/// P05. Behind a proxy here, so that visitors have addresses of their own.
+#[tokio::test]
+async fn guesses_at_a_token_are_slowed_down_for_whoever_makes_them() {
+    let binary = env!("CARGO_BIN_EXE_sandbar");
+    let server = Server::start_with(binary, &[("PREVIEW_TRUSTED_PROXIES", "127.0.0.1")]);
+    // Nothing listens: a right URL is 502, a wrong one 404.
+    let (preview, other) = (Preview::of(&server).await, Preview::of_port(&server, "s", 8081).await);
+    let (label, domain) = preview.host.split_once('.').expect("it has a domain");
+    let end = if label.ends_with('a') { 'b' } else { 'a' };
+    let wrong = format!("{}{end}.{domain}", &label[..label.len() - 1]);
+    let ask = async |host: &str, from: &str| {
+        let request = preview.request(Method::GET, "/").header("x-forwarded-for", from);
+        let mut request = request.build().unwrap();
+        request.headers_mut().insert("host", host.parse().unwrap());
+        let answer = reqwest::Client::new().execute(request).await.unwrap();
+        (answer.status().as_u16(), answer.headers().contains_key("retry-after"))
+    };
+
+    let begun = std::time::Instant::now();
+    let mut guesses = 0;
+    while guesses < 1000 && ask(&wrong, "203.0.113.7").await == (404, false) {
+        guesses += 1;
+    }
+    let earned = begun.elapsed().as_secs() + 1;
+    assert!((20..=20 + earned).contains(&guesses), "{guesses} guesses");
+    // Whether the next one is right cannot be found out, nor is it another visitor's word.
+    assert_eq!(ask(&wrong, "203.0.113.7").await, (429, true));
+    assert_eq!(ask(&preview.host, "203.0.113.7").await, (429, true));
+    assert_eq!(ask(&preview.host, "198.51.100.1, 203.0.113.7").await, (429, true));
+    for (host, from) in [(&preview.host, "203.0.113.8"), (&other.host, "203.0.113.7")] {
+        assert_eq!(ask(host, from).await.0, 502, "{host} from {from}");
+    }
+
+    // It gets better by itself: there is no event for that.
+    let again = async {
+        while ask(&preview.host, "203.0.113.7").await.0 == 429 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, again).await.expect("a visitor is let in again");
+}
+
 /// P02, P03, P04, P06, P24.
 #[tokio::test]
 async fn a_wrong_url_connects_to_nothing() {

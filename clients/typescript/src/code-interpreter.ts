@@ -2,6 +2,7 @@
 
 import type { CodeContext, CreateContextOptions, ExecutionResult, RunCodeOptions } from './interpreter.js';
 import type { Operations } from './operations.js';
+import type { Abortable } from './scope.js';
 
 export class CodeInterpreter {
   readonly #sandbox: Operations;
@@ -22,11 +23,11 @@ export class CodeInterpreter {
     return this.#sandbox.runCodeStream(code, options);
   }
 
-  listCodeContexts(): Promise<CodeContext[]> {
-    return this.#sandbox.listCodeContexts();
+  listCodeContexts(options?: Abortable): Promise<CodeContext[]> {
+    return this.#sandbox.listCodeContexts(options);
   }
 
-  deleteCodeContext(contextId: string): Promise<void> {
-    return this.#sandbox.deleteCodeContext(contextId);
+  deleteCodeContext(context: string | { id: string }, options?: Abortable): Promise<void> {
+    return this.#sandbox.deleteCodeContext(context, options);
   }
 }

@@ -1,7 +1,8 @@
 /** Commands: run to their end, with their output at once or as it comes. */
 
-import { type SandboxError, errorOf, errorOfWire } from './error.js';
-import { broken, sleep } from './http.js';
+import { SandboxError, errorOf } from './error.js';
+import { broken } from './http.js';
+import { COME_BACK_MS, resumed } from './resume.js';
 import { type Abortable, type InSession, type Scope, isoOf, milliseconds, now, variables } from './scope.js';
 import { eventStream, ownEvents } from './sse.js';
 import type * as wire from './wire.js';
@@ -105,9 +106,6 @@ export interface ExecEvent {
   error?: string;
 }
 
-/** Milliseconds that a command whose connection broke waits for its caller. */
-const COME_BACK_MS = 60_000;
-
 const ATTEMPT = 'run a command';
 
 export type Command = string | string[];
@@ -150,47 +148,38 @@ function open(scope: Scope, run: Run, after: string | undefined, signal?: AbortS
  * The events of a command. With a key it goes on by itself when the connection breaks, and giving
  * up kills the command, because the server would wait for somebody to come back.
  */
-async function* follow(scope: Scope, run: Run, first: Response, state: { processId?: string }): AsyncGenerator<wire.ExecEvent> {
+async function* follow(scope: Scope, run: Run, first: Response): AsyncGenerator<wire.ExecEvent> {
   const { signal } = run.options;
-  let response = first;
-  let after: string | undefined;
+  let processId: string | undefined;
   let over = false;
-  let begun = false;
+  const stream = {
+    attempt: ATTEMPT,
+    signal,
+    open: (after: string | undefined) => open(scope, run, after, signal),
+    isEnd: (event: wire.ExecEvent) => event.type === 'exit',
+    resumes: run.key !== undefined,
+  };
   try {
-    for (let brokenAt: number | undefined; ; ) {
-      try {
-        for await (const { data, id } of ownEvents(response.body!, signal)) {
-          const event = JSON.parse(data) as wire.ExecEvent | wire.ErrorBody;
-          if (!('type' in event)) {
-            over = true;
-            throw errorOfWire(event, 410, ATTEMPT);
-          }
-          brokenAt = undefined;
-          if (id !== undefined) after = id;
-          if (event.type === 'start') {
-            state.processId = event.processId;
-            if (begun) continue;
-            begun = true;
-          }
-          over = event.type === 'exit';
-          yield event;
-          if (over) return;
-        }
-        throw new Error('it ended early');
-      } catch (error) {
-        if (signal?.aborted) throw signal.reason;
-        if (over) throw error;
-        const told = broken(ATTEMPT, 'the server', error);
-        brokenAt ??= Date.now();
-        if (!run.key || Date.now() - brokenAt > COME_BACK_MS) throw told;
-        await sleep(100, signal);
-        response = await open(scope, run, after, signal);
+    for await (const event of resumed(stream, first)) {
+      if (event.type === 'start') {
+        // Each connection begins with it.
+        if (processId) continue;
+        processId = event.processId;
       }
+      over = event.type === 'exit';
+      yield event;
     }
+  } catch (error) {
+    over ||= isToldEnd(error);
+    throw error;
   } finally {
-    if (!over && run.key) kill(scope, run, state.processId);
+    if (!over && run.key) kill(scope, run, processId);
   }
 }
+
+/** The server said that it is over: there is nothing to end, and asking would begin it again. */
+export const isToldEnd = (error: unknown): boolean =>
+  error instanceof SandboxError && !['CONNECTION_FAILED', 'OPERATION_INTERRUPTED'].includes(error.code);
 
 /** Ends a command that waits for a caller who does not come back. */
 function kill(scope: Scope, run: Run, processId: string | undefined): void {
@@ -219,7 +208,7 @@ async function begin(scope: Scope, run: Run): Promise<AsyncGenerator<wire.ExecEv
     if (run.key && run.options.signal?.aborted) kill(scope, run, undefined);
     throw error;
   }
-  return follow(scope, run, response, {});
+  return follow(scope, run, response);
 }
 
 function resultOf(run: Run, exit: Extract<wire.ExecEvent, { type: 'exit' }>, more: { processId?: string; dropped: number }) {

@@ -2,7 +2,8 @@
 
 import { SandboxError, errorOf } from './error.js';
 import type { Call } from './http.js';
-import { type Abortable, type InSession, type Scope, type SessionRef, now } from './scope.js';
+import { resumedBody } from './resume.js';
+import { type Abortable, type InSession, type Scope, now } from './scope.js';
 import { encodeEvent, parseSSEStream } from './sse.js';
 import type * as wire from './wire.js';
 
@@ -130,8 +131,7 @@ function routeOf(path: string): string {
 }
 
 /** Absolute paths need no session, and must not wait for one. */
-const place = (scope: Scope, path: string, options?: InSession, argument?: SessionRef) =>
-  path.startsWith('/') ? undefined : scope.sessionOf(options, argument);
+const place = (scope: Scope, path: string, options?: InSession) => (path.startsWith('/') ? undefined : scope.sessionOf(options));
 
 export function fromBase64(text: string): Uint8Array<ArrayBuffer> {
   let binary: string;
@@ -157,10 +157,11 @@ export async function read(scope: Scope, path: string, options: ReadFileOptions 
   const call: Call = { attempt: `read ${path}`, signal: options.signal, repeatable: true };
   const session = place(scope, path, options);
   if (options.encoding === 'none') {
-    const response = await scope.send('GET', route, { ...call, query: { session } });
+    const asked = { ...call, query: { session } };
+    const response = await scope.send('GET', route, asked);
     const mimeType = mimeOf(response);
     const size = Number(response.headers.get('content-length') ?? 0);
-    return { success: true, path, content: response.body ?? new Blob([]).stream(), timestamp: now(), mimeType, size };
+    return { success: true, path, content: resumedBody(scope, route, asked, response), timestamp: now(), mimeType, size };
   }
   const encoding = options.encoding === 'base64' ? 'base64' : options.encoding ? 'utf8' : 'auto';
   const file = await scope.json<wire.FileContent>('GET', route, { ...call, query: { session, encoding } });
@@ -187,7 +188,7 @@ export async function read(scope: Scope, path: string, options: ReadFileOptions 
 
 const mimeOf = (response: Response) => (response.headers.get('content-type') ?? 'application/octet-stream').split(';')[0]!.trim();
 
-export async function write(scope: Scope, path: string, content: FileInput, options: WriteFileOptions = {}, argument?: SessionRef): Promise<FileResult> {
+export async function write(scope: Scope, path: string, content: FileInput, options: WriteFileOptions = {}): Promise<FileResult> {
   const route = routeOf(path);
   let body: string | Uint8Array | ReadableStream<Uint8Array>;
   if (typeof content === 'string') body = options.encoding === 'base64' ? fromBase64(content) : content;
@@ -199,7 +200,7 @@ export async function write(scope: Scope, path: string, content: FileInput, opti
   await scope.done('PUT', route, {
     attempt: `write ${path}`,
     body,
-    query: { session: place(scope, path, options, argument), mode },
+    query: { session: place(scope, path, options), mode },
     headers: { 'content-type': 'application/octet-stream' },
     signal: options.signal,
     repeatable: true,
@@ -208,10 +209,10 @@ export async function write(scope: Scope, path: string, content: FileInput, opti
 }
 
 /** The file as events: what it is, its pieces, its end. */
-async function* pieces(response: Response): AsyncGenerator<FileStreamEvent> {
+async function* pieces(response: Response, content: ReadableStream<Uint8Array>): AsyncGenerator<FileStreamEvent> {
   const mimeType = mimeOf(response);
   const size = Number(response.headers.get('content-length') ?? 0);
-  const reader = (response.body ?? new Blob([]).stream()).getReader();
+  const reader = content.getReader();
   let bytesRead = 0;
   let over = false;
   try {
@@ -259,8 +260,9 @@ const isText = (mime: string) => mime.startsWith('text/') || /[/+](json|xml|java
 
 export async function readStream(scope: Scope, path: string, options: InSession & Abortable = {}): Promise<ReadableStream<Uint8Array>> {
   const query = { session: place(scope, path, options) };
-  const response = await scope.send('GET', routeOf(path), { attempt: `read ${path}`, query, signal: options.signal, repeatable: true });
-  const events = pieces(response);
+  const call: Call = { attempt: `read ${path}`, query, signal: options.signal, repeatable: true };
+  const response = await scope.send('GET', routeOf(path), call);
+  const events = pieces(response, resumedBody(scope, routeOf(path), call, response));
   return new ReadableStream<Uint8Array>(
     {
       async pull(controller) {
@@ -329,15 +331,16 @@ export async function mkdir(scope: Scope, path: string, options: { recursive?: b
   return { success: true, path, recursive, timestamp: now() };
 }
 
-export async function move(scope: Scope, from: string, to: string, session: string | undefined): Promise<MoveFileResult> {
-  await scope.done('POST', '/files:move', { attempt: `move ${from}`, json: { from, to, session } });
+export async function move(scope: Scope, from: string, to: string, options: InSession & Abortable = {}): Promise<MoveFileResult> {
+  const json = { from, to, session: scope.sessionOf(options) };
+  await scope.done('POST', '/files:move', { attempt: `move ${from}`, json, signal: options.signal });
   return { success: true, path: from, newPath: to, timestamp: now() };
 }
 
-export async function remove(scope: Scope, path: string, options: { recursive?: boolean; force?: boolean } & InSession = {}, argument?: SessionRef): Promise<FileResult> {
-  const query = { recursive: options.recursive, session: place(scope, path, options, argument) };
+export async function remove(scope: Scope, path: string, options: { recursive?: boolean; force?: boolean } & InSession & Abortable = {}): Promise<FileResult> {
+  const query = { recursive: options.recursive, session: place(scope, path, options) };
   try {
-    await scope.done('DELETE', routeOf(path), { attempt: `delete ${path}`, query });
+    await scope.done('DELETE', routeOf(path), { attempt: `delete ${path}`, query, signal: options.signal });
   } catch (error) {
     const missing = error instanceof SandboxError && error.code === 'FILE_NOT_FOUND';
     if (!missing || !options.force) throw error;
@@ -345,11 +348,11 @@ export async function remove(scope: Scope, path: string, options: { recursive?: 
   return { success: true, path, timestamp: now() };
 }
 
-export async function exists(scope: Scope, path: string, session: string | undefined): Promise<FileExistsResult> {
-  const query = { path, follow: true, session: place(scope, path, session === undefined ? {} : { session }) };
+export async function exists(scope: Scope, path: string, options: InSession & Abortable = {}): Promise<FileExistsResult> {
+  const query = { path, follow: true, session: place(scope, path, options) };
   let found = true;
   try {
-    await scope.done('GET', '/files:stat', { attempt: `look for ${path}`, query, repeatable: true });
+    await scope.done('GET', '/files:stat', { attempt: `look for ${path}`, query, signal: options.signal, repeatable: true });
   } catch (error) {
     if (!(error instanceof SandboxError) || !['FILE_NOT_FOUND', 'NOT_DIRECTORY'].includes(error.code)) throw error;
     found = false;
@@ -373,7 +376,7 @@ function entryOf(entry: wire.FileEntry, base: string): FileEntry {
   };
 }
 
-export async function list(scope: Scope, path: string, options: ListFilesOptions = {}, argument?: SessionRef): Promise<ListFilesResult> {
+export async function list(scope: Scope, path: string, options: ListFilesOptions = {}): Promise<ListFilesResult> {
   const files: FileEntry[] = [];
   let base: string | undefined;
   let cursor: string | undefined;
@@ -382,7 +385,7 @@ export async function list(scope: Scope, path: string, options: ListFilesOptions
       path,
       recursive: options.recursive,
       hidden: options.includeHidden,
-      session: place(scope, path, options, argument),
+      session: place(scope, path, options),
       cursor,
       limit: 10_000,
     };

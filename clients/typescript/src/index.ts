@@ -7,6 +7,9 @@
 
 export { Sandbox, getSandbox, listSandboxes } from './sandbox.js';
 export type { ListSandboxesOptions, SandboxInfo, SandboxOptions, SandboxState, SandboxTransport } from './sandbox.js';
+export { createKey, listKeys, removeKey } from './key.js';
+export type { ApiKey, CreateKeyOptions, NewApiKey } from './key.js';
+export type { NetworkPolicy } from './network.js';
 export { configure } from './binding.js';
 export type { Binding, BindingOptions } from './binding.js';
 export { ExecutionSession } from './session.js';
@@ -69,10 +72,13 @@ export type {
   OutputMessage,
   Result,
   RunCodeOptions,
+  WarmOptions,
+  WarmStart,
 } from './interpreter.js';
 export type { ExposePortOptions, ExposedPort, ExposedPorts } from './port.js';
 export type { PtyOptions, TerminalExit, TerminalInfo, TerminalOptions } from './terminal.js';
-export type { DirectoryBackup } from './operations.js';
+export type { BackupOptions, DirectoryBackup, RestoreBackupResult } from './backup.js';
+export type { Checkpoint, ForkOptions } from './checkpoint.js';
 
 import type { Operations } from './operations.js';
 import type { Process } from './process.js';

@@ -1,8 +1,8 @@
 /** The code interpreter: contexts that keep variables, and what code shows. */
 
-import { SandboxError, SandboxSecurityError, errorOfWire } from './error.js';
-import type { Env } from './exec.js';
-import { broken } from './http.js';
+import { SandboxSecurityError } from './error.js';
+import { type Env, isToldEnd, newKey } from './exec.js';
+import { COME_BACK_MS, resumed } from './resume.js';
 import { type Abortable, type Scope, milliseconds, now, variables } from './scope.js';
 import { eventStream, ownEvents } from './sse.js';
 import type * as wire from './wire.js';
@@ -53,6 +53,11 @@ export interface RunCodeOptions extends Abortable {
   stream?: boolean;
   /** Called with each piece of either output. */
   onOutput?: (data: string) => void;
+  /**
+   * Makes the call safe to repeat: calls with one key and one code run it once, and each returns its
+   * result. When the connection breaks, the call comes back by itself. `runCodeStream` has one anyway.
+   */
+  idempotencyKey?: string;
 }
 
 /** Why code failed. */
@@ -157,19 +162,54 @@ export async function createContext(scope: Scope, options: CreateContextOptions 
   return contextOf(await scope.json<wire.Context>('POST', '/contexts', call));
 }
 
-export async function listContexts(scope: Scope): Promise<CodeContext[]> {
-  const call = { attempt: 'list contexts', repeatable: true };
+export async function listContexts(scope: Scope, { signal }: Abortable = {}): Promise<CodeContext[]> {
+  const call = { attempt: 'list contexts', signal, repeatable: true };
   return (await scope.json<wire.ContextList>('GET', '/contexts', call)).contexts.map(contextOf);
 }
 
-export async function deleteContext(scope: Scope, context: string | { id: string }): Promise<void> {
-  const id = typeof context === 'string' ? context : context.id;
-  await scope.done('DELETE', `/contexts/${encodeURIComponent(id)}`, { attempt: 'delete a context' });
+const idOf = (context: string | { id: string }) => encodeURIComponent(typeof context === 'string' ? context : context.id);
+
+export async function deleteContext(scope: Scope, context: string | { id: string }, { signal }: Abortable = {}): Promise<void> {
+  await scope.done('DELETE', `/contexts/${idOf(context)}`, { attempt: 'delete a context', signal });
 }
 
-async function* follow(scope: Scope, code: string, options: RunCodeOptions): AsyncGenerator<wire.RunEvent, void, undefined> {
-  const attempt = 'run code';
-  const { context, signal } = options;
+/** Interrupts what a context runs; says whether it ran anything. */
+export async function interruptContext(scope: Scope, context: string | { id: string }, { signal }: Abortable = {}): Promise<boolean> {
+  const call = { attempt: 'interrupt a context', signal, repeatable: true };
+  return (await scope.json<wire.Interrupted>('POST', `/contexts/${idOf(context)}/interrupt`, call)).interrupted;
+}
+
+/** Starts a context afresh. */
+export async function restartContext(scope: Scope, context: string | { id: string }, { signal }: Abortable = {}): Promise<CodeContext> {
+  const call = { attempt: 'restart a context', signal };
+  return contextOf(await scope.json<wire.Context>('POST', `/contexts/${idOf(context)}/restart`, call));
+}
+
+export interface WarmOptions extends Abortable {
+  /** Modules of Python to import beside NumPy, pandas and Matplotlib. */
+  imports?: string[];
+}
+
+/** What was kept: bytes on disk, and the milliseconds that it took. */
+export type WarmStart = wire.WarmStart;
+
+/** Keeps a started Python, from which contexts go on within milliseconds. */
+export async function warm(scope: Scope, { imports, signal }: WarmOptions = {}): Promise<WarmStart> {
+  const json: wire.WarmContexts = imports ? { imports } : {};
+  return scope.json<wire.WarmStart>('POST', '/contexts:warm', { attempt: 'warm contexts', json, signal, repeatable: true });
+}
+
+interface Run {
+  code: string;
+  options: RunCodeOptions;
+  /** With it the run goes on when its connection breaks. */
+  key: string | undefined;
+}
+
+const ATTEMPT = 'run code';
+
+function open(scope: Scope, { code, options, key }: Run, after: string | undefined, signal = options.signal): Promise<Response> {
+  const { context } = options;
   const json = {
     code,
     language: options.language === undefined ? undefined : languageOf(options.language),
@@ -178,19 +218,57 @@ async function* follow(scope: Scope, code: string, options: RunCodeOptions): Asy
   };
   const id = typeof context === 'object' ? context.id : context;
   const route = id === undefined ? '/run' : `/contexts/${encodeURIComponent(id)}/run`;
-  const response = await scope.send('POST', route, { attempt, json, headers: { accept: 'text/event-stream' }, signal });
+  const headers: Record<string, string> = { accept: 'text/event-stream' };
+  if (key !== undefined) headers['idempotency-key'] = key;
+  if (after !== undefined) headers['last-event-id'] = after;
+  return scope.send('POST', route, { attempt: ATTEMPT, json, headers, signal, repeatable: key !== undefined });
+}
+
+/** As the events of a command, but giving up interrupts: what the context keeps is not to be lost. */
+async function* follow(scope: Scope, run: Run): AsyncGenerator<wire.RunEvent, void, undefined> {
+  let processId: string | undefined;
+  let over = false;
+  const stream = {
+    attempt: ATTEMPT,
+    signal: run.options.signal,
+    open: (after: string | undefined) => open(scope, run, after),
+    isEnd: (event: wire.RunEvent) => event.type === 'end',
+    resumes: run.key !== undefined,
+  };
   try {
-    for await (const { data } of ownEvents(response.body!, signal)) {
-      const event = JSON.parse(data) as wire.RunEvent | { error: unknown };
-      if (!('type' in event)) throw errorOfWire(event, 200, attempt);
+    for await (const event of resumed(stream)) {
+      if (event.type === 'start') {
+        if (processId) continue;
+        processId = event.processId;
+      }
+      over = event.type === 'end';
       yield event;
-      if (event.type === 'end') return;
     }
   } catch (error) {
-    if (signal?.aborted) throw signal.reason;
-    throw error instanceof SandboxError ? error : broken(attempt, 'the server', error);
+    over ||= isToldEnd(error);
+    throw error;
+  } finally {
+    if (!over && run.key) interrupt(scope, run, processId);
   }
-  throw broken(attempt, 'the server', new Error('it ended early'));
+}
+
+/** Ends a run that waits for a caller who does not come back. */
+function interrupt(scope: Scope, run: Run, known: string | undefined): void {
+  const end = async () => {
+    let id = known;
+    if (!id) {
+      const response = await open(scope, run, undefined, AbortSignal.timeout(COME_BACK_MS));
+      for await (const { data } of ownEvents(response.body!)) {
+        const event = JSON.parse(data) as wire.RunEvent;
+        if (event.type === 'start') id = event.processId;
+        break;
+      }
+    }
+    const call = { attempt: 'interrupt code', json: { signal: 'SIGINT' } };
+    if (id) await scope.done('POST', `/processes/${encodeURIComponent(id)}/kill`, call);
+  };
+  // Nobody waits for it; where it fails the server ends the run after its time of grace.
+  end().catch(() => {});
 }
 
 function resultOf(event: Extract<wire.RunEvent, { type: 'result' }>): Result {
@@ -218,7 +296,7 @@ export async function runCode(scope: Scope, first: string, second?: RunCodeOptio
   const shown = new Map<string, number>();
   let error: ExecutionError | undefined;
   let [executionCount, contextId]: [number | undefined, string | undefined] = [undefined, undefined];
-  for await (const event of follow(scope, code, options)) {
+  for await (const event of follow(scope, { code, options, key: options.idempotencyKey })) {
     switch (event.type) {
       case 'start':
         contextId = event.contextId;
@@ -291,6 +369,7 @@ async function* translate(events: AsyncGenerator<wire.RunEvent, void, undefined>
 }
 
 export async function runCodeStream(scope: Scope, code: string, options: RunCodeOptions = {}): Promise<ReadableStream<Uint8Array>> {
-  return eventStream(translate(follow(scope, code, options), options.signal));
+  const run: Run = { code, options, key: options.idempotencyKey ?? newKey() };
+  return eventStream(translate(follow(scope, run), options.signal));
 }
 

@@ -1,5 +1,7 @@
 /** Everything that can be done in a sandbox, and in a session of it. */
 
+import * as backups from './backup.js';
+import * as connections from './connection.js';
 import * as commands from './exec.js';
 import * as files from './file.js';
 import * as git from './git.js';
@@ -13,10 +15,11 @@ import * as watches from './watch.js';
 import type * as wire from './wire.js';
 
 /** A trailing argument that is a session, or options that may name one. */
-type SessionOrOptions<Options> = SessionRef | Options;
+type SessionOrOptions<Options> = SessionRef | (Options & InSession);
 
 const named = <Options extends object>(given: SessionOrOptions<Options & InSession> | undefined): Options & InSession =>
-  (typeof given === 'string' ? { session: given } : (given ?? {})) as Options & InSession;
+  // Sessions have an id, and no options do.
+  (typeof given === 'string' || (given && 'id' in given) ? { session: given } : (given ?? {})) as Options & InSession;
 
 export abstract class Operations {
   /** @internal */
@@ -55,28 +58,28 @@ export abstract class Operations {
   }
 
   /** Processes that run, and those that ended a while ago. They are the sandbox's, whoever asks. */
-  listProcesses(_session?: SessionRef): Promise<processes.Process[]> {
-    return processes.list(this.scope);
+  listProcesses(options?: SessionOrOptions<Abortable>): Promise<processes.Process[]> {
+    return processes.list(this.scope, named<Abortable>(options));
   }
 
   /** A process by its id, or by its process id in the sandbox. */
-  getProcess(id: string | number): Promise<processes.Process | null> {
-    return processes.get(this.scope, id);
+  getProcess(id: string | number, options?: Abortable): Promise<processes.Process | null> {
+    return processes.get(this.scope, id, options);
   }
 
   /** Whether a process runs. */
-  async isProcessRunning(id: string | number): Promise<boolean> {
-    return (await processes.get(this.scope, id))?.status === 'running';
+  async isProcessRunning(id: string | number, options?: Abortable): Promise<boolean> {
+    return (await processes.get(this.scope, id, options))?.status === 'running';
   }
 
   /** Asks a process and all it started to end, and ends what is left after five seconds. */
-  killProcess(id: string | number, signal?: string | number, _session?: SessionRef): Promise<void> {
-    return processes.kill(this.scope, id, signal);
+  killProcess(id: string | number, signal?: string | number, options?: SessionOrOptions<Abortable>): Promise<void> {
+    return processes.kill(this.scope, id, signal, named<Abortable>(options));
   }
 
   /** Ends all processes; returns how many ran. */
-  killAllProcesses(_session?: SessionRef): Promise<number> {
-    return processes.killAll(this.scope);
+  killAllProcesses(options?: SessionOrOptions<Abortable>): Promise<number> {
+    return processes.killAll(this.scope, named<Abortable>(options));
   }
 
   /** How many ended processes were forgotten: none, the server forgets them by itself. */
@@ -85,8 +88,8 @@ export abstract class Operations {
   }
 
   /** What a process wrote so far. */
-  getProcessLogs(id: string | number, _session?: SessionRef): Promise<processes.ProcessLogs> {
-    return processes.logs(this.scope, id);
+  getProcessLogs(id: string | number, options?: SessionOrOptions<Abortable>): Promise<processes.ProcessLogs> {
+    return processes.logs(this.scope, id, named<Abortable>(options));
   }
 
   /** What a process wrote and writes, as events; read them with `parseSSEStream<LogEvent>`. */
@@ -114,28 +117,28 @@ export abstract class Operations {
   }
 
   /** Makes a directory. */
-  mkdir(path: string, options?: SessionOrOptions<{ recursive?: boolean }>): Promise<files.MkdirResult> {
-    return files.mkdir(this.scope, path, named<{ recursive?: boolean }>(options));
+  mkdir(path: string, options?: SessionOrOptions<{ recursive?: boolean } & Abortable>): Promise<files.MkdirResult> {
+    return files.mkdir(this.scope, path, named<{ recursive?: boolean } & Abortable>(options));
   }
 
   /** Deletes a file. */
-  deleteFile(path: string, session?: SessionRef): Promise<files.FileResult> {
-    return files.remove(this.scope, path, {}, session);
+  deleteFile(path: string, options?: SessionOrOptions<Abortable>): Promise<files.FileResult> {
+    return files.remove(this.scope, path, named<Abortable>(options));
   }
 
   /** Deletes a file or, with `recursive`, a directory with everything in it. */
-  async rm(path: string, options?: SessionOrOptions<{ recursive?: boolean; force?: boolean }>): Promise<void> {
-    await files.remove(this.scope, path, named<{ recursive?: boolean; force?: boolean }>(options));
+  async rm(path: string, options?: SessionOrOptions<{ recursive?: boolean; force?: boolean } & Abortable>): Promise<void> {
+    await files.remove(this.scope, path, named<{ recursive?: boolean; force?: boolean } & Abortable>(options));
   }
 
   /** Renames a file or a directory. */
-  renameFile(oldPath: string, newPath: string, session?: SessionRef): Promise<files.MoveFileResult> {
-    return files.move(this.scope, oldPath, newPath, this.scope.sessionOf(undefined, session));
+  renameFile(oldPath: string, newPath: string, options?: SessionOrOptions<Abortable>): Promise<files.MoveFileResult> {
+    return files.move(this.scope, oldPath, newPath, named<Abortable>(options));
   }
 
   /** Moves a file or a directory. */
-  moveFile(sourcePath: string, destinationPath: string, session?: SessionRef): Promise<files.MoveFileResult> {
-    return files.move(this.scope, sourcePath, destinationPath, this.scope.sessionOf(undefined, session));
+  moveFile(sourcePath: string, destinationPath: string, options?: SessionOrOptions<Abortable>): Promise<files.MoveFileResult> {
+    return files.move(this.scope, sourcePath, destinationPath, named<Abortable>(options));
   }
 
   /** What is in a directory. */
@@ -144,14 +147,14 @@ export abstract class Operations {
   }
 
   /** The names in a directory, hidden ones too. */
-  async readdir(path: string, options?: SessionOrOptions<InSession>): Promise<string[]> {
-    const { files: entries } = await files.list(this.scope, path, { includeHidden: true, ...named<InSession>(options) });
+  async readdir(path: string, options?: SessionOrOptions<Abortable>): Promise<string[]> {
+    const { files: entries } = await files.list(this.scope, path, { includeHidden: true, ...named<Abortable>(options) });
     return entries.map((entry) => entry.name);
   }
 
   /** Whether a file or a directory is there. */
-  exists(path: string, session?: SessionRef): Promise<files.FileExistsResult> {
-    return files.exists(this.scope, path, this.scope.sessionOf(undefined, session));
+  exists(path: string, options?: SessionOrOptions<Abortable>): Promise<files.FileExistsResult> {
+    return files.exists(this.scope, path, named<Abortable>(options));
   }
 
   /** What changes in a directory, as events; resolves when nothing is missed any more. */
@@ -174,9 +177,9 @@ export abstract class Operations {
   // Variables
 
   /** Sets variables for everything that starts later; `null` and `undefined` unset. */
-  async setEnvVars(envVars: commands.Env): Promise<void> {
+  async setEnvVars(envVars: commands.Env, { signal }: Abortable = {}): Promise<void> {
     const json: wire.ChangeEnv = { env: variables(envVars, true) ?? {} };
-    await this.scope.done('PATCH', '/env', { attempt: 'set variables', json, repeatable: true });
+    await this.scope.done('PATCH', '/env', { attempt: 'set variables', json, signal, repeatable: true });
   }
 
   // Interpreter
@@ -198,12 +201,27 @@ export abstract class Operations {
     return interpreter.runCodeStream(this.scope, code, options);
   }
 
-  listCodeContexts(): Promise<interpreter.CodeContext[]> {
-    return interpreter.listContexts(this.scope);
+  listCodeContexts(options?: Abortable): Promise<interpreter.CodeContext[]> {
+    return interpreter.listContexts(this.scope, options);
   }
 
-  deleteCodeContext(context: string | { id: string }): Promise<void> {
-    return interpreter.deleteContext(this.scope, context);
+  deleteCodeContext(context: string | { id: string }, options?: Abortable): Promise<void> {
+    return interpreter.deleteContext(this.scope, context, options);
+  }
+
+  /** Interrupts what a context runs, which keeps what it has; says whether it ran anything. */
+  interruptCodeContext(context: string | { id: string }, options?: Abortable): Promise<boolean> {
+    return interpreter.interruptContext(this.scope, context, options);
+  }
+
+  /** Starts a context afresh, with nothing in it. */
+  restartCodeContext(context: string | { id: string }, options?: Abortable): Promise<interpreter.CodeContext> {
+    return interpreter.restartContext(this.scope, context, options);
+  }
+
+  /** Keeps a started Python, from which contexts that are made from now on go on within milliseconds. */
+  warmCodeContexts(options?: interpreter.WarmOptions): Promise<interpreter.WarmStart> {
+    return interpreter.warm(this.scope, options);
   }
 
   // Ports
@@ -214,21 +232,36 @@ export abstract class Operations {
   }
 
   /** Takes the URL of a port away. */
-  unexposePort(port: number): Promise<void> {
-    return ports.unexpose(this.scope, port);
+  unexposePort(port: number, options?: Abortable): Promise<void> {
+    return ports.unexpose(this.scope, port, options);
   }
 
-  getExposedPorts(hostname?: string): Promise<ports.ExposedPorts> {
-    return ports.list(this.scope, hostname);
+  getExposedPorts(hostname?: string, options?: Abortable): Promise<ports.ExposedPorts> {
+    return ports.list(this.scope, hostname, options);
   }
 
-  async isPortExposed(port: number): Promise<boolean> {
-    return (await ports.list(this.scope)).some((each) => each.port === port);
+  async isPortExposed(port: number, options?: Abortable): Promise<boolean> {
+    return (await ports.list(this.scope, undefined, options)).some((each) => each.port === port);
   }
 
   /** Whether `token` is the secret part of the URL of a port. */
-  validatePortToken(port: number, token: string): Promise<boolean> {
-    return ports.validateToken(this.scope, port, token);
+  validatePortToken(port: number, token: string, options?: Abortable): Promise<boolean> {
+    return ports.validateToken(this.scope, port, token, options);
+  }
+
+  /** Answers a request for a WebSocket with one to what listens on a port, which need not be exposed. */
+  wsConnect(request: Request, port: number): Promise<Response> {
+    return connections.connect(this.scope, request, port);
+  }
+
+  /** Sends a request to what listens on a port, which need not be exposed. A redirect is an answer. */
+  containerFetch(request: Request | URL | string, port: number, options?: Abortable): Promise<Response>;
+  containerFetch(request: Request | URL | string, init: RequestInit, port: number): Promise<Response>;
+  containerFetch(request: Request | URL | string, second: number | RequestInit, third?: number | Abortable): Promise<Response> {
+    const [port, init, options] = typeof second === 'number' ? [second, undefined, third as Abortable | undefined] : [third as number, second];
+    // The host says nothing, so paths will do.
+    const url = request instanceof Request ? request : new URL(String(request), 'http://localhost');
+    return connections.fetchPort(this.scope, new Request(url as Request, init), port, options);
   }
 
   // Terminals
@@ -247,8 +280,8 @@ export abstract class Operations {
   }
 
   /** Terminals that run, and those that ended a while ago. */
-  listTerminals(): Promise<terminals.TerminalInfo[]> {
-    return terminals.list(this.scope);
+  listTerminals(options?: Abortable): Promise<terminals.TerminalInfo[]> {
+    return terminals.list(this.scope, options);
   }
 
   // Storage
@@ -263,21 +296,20 @@ export abstract class Operations {
     return unsupported('unmount a bucket', 'There is none: this server mounts no buckets.');
   }
 
-  /** Not on this server yet. Rejects with `NOT_SUPPORTED`. */
-  createBackup(_options: unknown): Promise<DirectoryBackup> {
-    return unsupported('make a backup', 'Files outlive idle, a restart and a reboot here. To keep a copy, exec `tar` and read the archive.');
+  // Backups
+
+  /**
+   * Keeps a directory as it is now, for three days unless `ttl` says otherwise. It outlives the
+   * sandbox, and can be restored in any other of the server.
+   */
+  createBackup(options: backups.BackupOptions): Promise<backups.DirectoryBackup> {
+    return backups.create(this.scope, options);
   }
 
-  /** As `createBackup`. */
-  restoreBackup(_backup: DirectoryBackup): Promise<{ success: boolean; dir: string; id: string }> {
-    return unsupported('restore a backup', 'Write the archive you kept, and exec `tar` to unpack it.');
+  /** Gives the directory back what was in it, in place of what is. */
+  restoreBackup(backup: backups.DirectoryBackup): Promise<backups.RestoreBackupResult> {
+    return backups.restore(this.scope, backup);
   }
-}
-
-/** A backup, which can be stored and given back. */
-export interface DirectoryBackup {
-  id: string;
-  dir: string;
 }
 
 async function unsupported(operation: string, suggestion: string): Promise<never> {

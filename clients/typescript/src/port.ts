@@ -1,8 +1,8 @@
 /** Ports of a sandbox, and the URLs under which others reach them. */
 
-import { type Scope } from './scope.js';
+import type { Abortable, Scope } from './scope.js';
 
-export interface ExposePortOptions {
+export interface ExposePortOptions extends Abortable {
   /**
    * Host that the URL shall have, where a Worker of yours answers with `proxyToSandbox`; the
    * server's own preview domain unless given.
@@ -65,22 +65,22 @@ function portOf(told: WirePort, hostname: string | undefined): ExposedPort {
 }
 
 export async function expose(scope: Scope, port: number, options: ExposePortOptions = {}): Promise<ExposedPort> {
-  const { hostname, name, token } = options;
+  const { hostname, name, token, signal } = options;
   const json = { port, name, token, public: options.public };
-  return portOf(await scope.json<WirePort>('POST', '/ports', { attempt: `expose port ${port}`, json }), hostname);
+  return portOf(await scope.json<WirePort>('POST', '/ports', { attempt: `expose port ${port}`, json, signal }), hostname);
 }
 
-export async function unexpose(scope: Scope, port: number): Promise<void> {
+export async function unexpose(scope: Scope, port: number, { signal }: Abortable = {}): Promise<void> {
   try {
-    await scope.done('DELETE', `/ports/${port}`, { attempt: `hide port ${port}`, repeatable: true });
+    await scope.done('DELETE', `/ports/${port}`, { attempt: `hide port ${port}`, signal, repeatable: true });
   } catch (error) {
     // Hidden is hidden, as since 0.11.
     if (!['PORT_NOT_EXPOSED', 'SANDBOX_NOT_FOUND'].includes((error as { code?: string }).code!)) throw error;
   }
 }
 
-export async function list(scope: Scope, hostname?: string): Promise<ExposedPorts> {
-  const call = { attempt: 'list exposed ports', repeatable: true };
+export async function list(scope: Scope, hostname?: string, { signal }: Abortable = {}): Promise<ExposedPorts> {
+  const call = { attempt: 'list exposed ports', signal, repeatable: true };
   const { ports } = await scope.json<{ ports: WirePort[] }>('GET', '/ports', call).catch((error: { code?: string }) => {
     // A sandbox is made by its first use, and looking is none.
     if (error.code === 'SANDBOX_NOT_FOUND') return { ports: [] };
@@ -93,7 +93,7 @@ export async function list(scope: Scope, hostname?: string): Promise<ExposedPort
   return all;
 }
 
-export async function validateToken(scope: Scope, port: number, token: string): Promise<boolean> {
-  const call = { attempt: `look at the token of port ${port}`, json: { token }, repeatable: true };
+export async function validateToken(scope: Scope, port: number, token: string, { signal }: Abortable = {}): Promise<boolean> {
+  const call = { attempt: `look at the token of port ${port}`, json: { token }, signal, repeatable: true };
   return (await scope.json<{ valid: boolean }>('POST', `/ports/${port}/validate-token`, call)).valid;
 }

@@ -1,10 +1,10 @@
 /** Processes: commands that run on by themselves, with a log that is read from any position. */
 
-import { SandboxError, errorOf, errorOfWire } from './error.js';
+import { SandboxError, errorOf } from './error.js';
 import { type Command, type BaseExecOptions } from './exec.js';
-import { broken, sleep } from './http.js';
+import { resumed } from './resume.js';
 import { type Abortable, type Scope, isoOf, milliseconds, now, variables } from './scope.js';
-import { eventStream, ownEvents } from './sse.js';
+import { eventStream } from './sse.js';
 import type * as wire from './wire.js';
 
 export type ProcessStatus = 'starting' | 'running' | 'completed' | 'failed' | 'killed' | 'error';
@@ -75,9 +75,6 @@ export interface LogEvent {
 /** Milliseconds of one request that waits: intermediaries give up on longer ones. */
 const WAIT_MS = 60_000;
 
-/** Milliseconds of coming back to a log whose connection broke. */
-const COME_BACK_MS = 60_000;
-
 function statusOf({ running, ending }: wire.Process): ProcessStatus {
   if (running) return 'running';
   switch (ending?.type) {
@@ -125,16 +122,16 @@ export class Process {
   }
 
   /** Asks its whole tree to end, and ends it after five seconds. */
-  kill(signal?: string | number): Promise<void> {
-    return kill(this.#scope, this.id, signal);
+  kill(signal?: string | number, options?: Abortable): Promise<void> {
+    return kill(this.#scope, this.id, signal, options);
   }
 
-  async getStatus(): Promise<ProcessStatus> {
-    return statusOf(await about(this.#scope, this.id));
+  async getStatus(options?: Abortable): Promise<ProcessStatus> {
+    return statusOf(await about(this.#scope, this.id, options));
   }
 
-  getLogs(): Promise<ProcessLogs> {
-    return logs(this.#scope, this.id);
+  getLogs(options?: Abortable): Promise<ProcessLogs> {
+    return logs(this.#scope, this.id, options);
   }
 
   /** What it writes, from the beginning on and as it comes. */
@@ -175,16 +172,16 @@ export class Process {
   }
 
   /** Writes to its stdin, which was left open by `stdin: 'open'`. */
-  async writeStdin(data: string | Uint8Array, options: { close?: boolean } = {}): Promise<void> {
-    const route = `/processes/${encodeURIComponent(this.id)}/stdin`;
-    await this.#scope.done('POST', route, { attempt: 'write to a process', body: data, query: { close: options.close } });
+  async writeStdin(data: string | Uint8Array, options: { close?: boolean } & Abortable = {}): Promise<void> {
+    const { close, signal } = options;
+    await this.#scope.done('POST', `${route(this.id)}/stdin`, { attempt: 'write to a process', body: data, query: { close }, signal });
   }
 }
 
 const route = (id: string) => `/processes/${encodeURIComponent(id)}`;
 
-const about = (scope: Scope, id: string) =>
-  scope.json<wire.Process>('GET', route(id), { attempt: 'look at a process', repeatable: true });
+const about = (scope: Scope, id: string, { signal }: Abortable = {}) =>
+  scope.json<wire.Process>('GET', route(id), { attempt: 'look at a process', signal, repeatable: true });
 
 export async function start(scope: Scope, command: Command, options: ProcessOptions = {}): Promise<Process> {
   const json: wire.StartProcess = { command };
@@ -223,18 +220,18 @@ async function tell(scope: Scope, process: Process, options: ProcessOptions): Pr
   }
 }
 
-export async function list(scope: Scope): Promise<Process[]> {
-  const call = { attempt: 'list processes', query: { kind: 'process' }, repeatable: true };
+export async function list(scope: Scope, { signal }: Abortable = {}): Promise<Process[]> {
+  const call = { attempt: 'list processes', query: { kind: 'process' }, signal, repeatable: true };
   const { processes } = await scope.json<wire.ProcessList>('GET', '/processes', call);
   return processes.map((each) => new Process(scope, each));
 }
 
-export async function get(scope: Scope, id: string | number): Promise<Process | null> {
+export async function get(scope: Scope, id: string | number, options?: Abortable): Promise<Process | null> {
   if (typeof id === 'number' || /^\d+$/.test(id)) {
-    return (await list(scope)).findLast((process) => process.pid === Number(id)) ?? null;
+    return (await list(scope, options)).findLast((process) => process.pid === Number(id)) ?? null;
   }
   try {
-    return new Process(scope, await about(scope, id));
+    return new Process(scope, await about(scope, id, options));
   } catch (error) {
     if (error instanceof SandboxError && error.code === 'PROCESS_NOT_FOUND') return null;
     throw error;
@@ -242,9 +239,9 @@ export async function get(scope: Scope, id: string | number): Promise<Process | 
 }
 
 /** The id of a process by its id or its process id in the sandbox. */
-export async function idOf(scope: Scope, id: string | number): Promise<string> {
+export async function idOf(scope: Scope, id: string | number, options?: Abortable): Promise<string> {
   if (typeof id === 'string' && !/^\d+$/.test(id)) return id;
-  const found = await get(scope, id);
+  const found = await get(scope, id, options);
   if (found) return found.id;
   throw errorOf('PROCESS_NOT_FOUND', `no process with the process id ${id}`, {
     httpStatus: 404,
@@ -252,19 +249,20 @@ export async function idOf(scope: Scope, id: string | number): Promise<string> {
   });
 }
 
-export async function kill(scope: Scope, id: string | number, signal?: string | number): Promise<void> {
+export async function kill(scope: Scope, id: string | number, signal?: string | number, options: Abortable = {}): Promise<void> {
   const json = signal === undefined ? {} : { signal };
-  await scope.done('POST', `${route(await idOf(scope, id))}/kill`, { attempt: 'end a process', json, repeatable: true });
+  const path = `${route(await idOf(scope, id, options))}/kill`;
+  await scope.done('POST', path, { attempt: 'end a process', json, signal: options.signal, repeatable: true });
 }
 
-export async function killAll(scope: Scope): Promise<number> {
-  const call = { attempt: 'end all processes', json: {}, repeatable: true };
+export async function killAll(scope: Scope, { signal }: Abortable = {}): Promise<number> {
+  const call = { attempt: 'end all processes', json: {}, signal, repeatable: true };
   return (await scope.json<wire.KilledProcesses>('POST', '/processes:kill', call)).killed;
 }
 
-export async function logs(scope: Scope, given: string | number): Promise<ProcessLogs> {
-  const id = await idOf(scope, given);
-  const call = { attempt: 'read the log of a process', repeatable: true };
+export async function logs(scope: Scope, given: string | number, options: Abortable = {}): Promise<ProcessLogs> {
+  const id = await idOf(scope, given, options);
+  const call = { attempt: 'read the log of a process', signal: options.signal, repeatable: true };
   const { records } = await scope.json<wire.ProcessLogs>('GET', `${route(id)}/logs`, call);
   const text = (stream?: string) => records.flatMap((each) => (stream && each.stream !== stream ? [] : each.data)).join('');
   const result = { stdout: text('stdout'), stderr: text('stderr'), processId: id };
@@ -275,42 +273,25 @@ export async function logs(scope: Scope, given: string | number): Promise<Proces
 /** The log from the beginning on and as it grows, also over broken connections, to the end of the process. */
 async function* follow(scope: Scope, id: string, signal?: AbortSignal): AsyncGenerator<LogEvent, void, undefined> {
   const attempt = 'follow the log of a process';
-  let after: string | undefined;
-  for (let brokenAt: number | undefined; ; ) {
-    let response: Response;
+  const open = (after: string | undefined) => {
     const headers: Record<string, string> = { accept: 'text/event-stream' };
     if (after !== undefined) headers['last-event-id'] = after;
-    const call = { attempt, headers, query: { follow: true }, signal, repeatable: true };
-    response = await scope.send('GET', `${route(id)}/logs`, call);
-    let refused: Error | undefined;
-    try {
-      for await (const { data, id: cursor } of ownEvents(response.body!, signal)) {
-        const event = JSON.parse(data) as wire.ExecEvent | wire.ErrorBody;
-        if (!('type' in event)) throw (refused = errorOfWire(event, 200, attempt));
-        brokenAt = undefined;
-        if (cursor !== undefined) after = cursor;
-        if (event.type === 'stdout' || event.type === 'stderr') {
-          yield { type: event.type, timestamp: isoOf(event.timeMs), data: event.data, processId: id };
-        } else if (event.type === 'exit') {
-          yield { type: 'exit', timestamp: now(), data: '', processId: id, exitCode: event.exitCode };
-          return;
-        }
-      }
-      throw new Error('it ended early');
-    } catch (error) {
-      if (signal?.aborted) throw signal.reason;
-      if (refused) throw refused;
-      brokenAt ??= Date.now();
-      if (Date.now() - brokenAt > COME_BACK_MS) throw broken(attempt, 'the server', error);
-      await sleep(100, signal);
+    return scope.send('GET', `${route(id)}/logs`, { attempt, headers, query: { follow: true }, signal, repeatable: true });
+  };
+  const isEnd = (event: wire.ExecEvent) => event.type === 'exit';
+  for await (const event of resumed({ attempt, signal, open, isEnd, resumes: true })) {
+    if (event.type === 'stdout' || event.type === 'stderr') {
+      yield { type: event.type, timestamp: isoOf(event.timeMs), data: event.data, processId: id };
+    } else if (event.type === 'exit') {
+      yield { type: 'exit', timestamp: now(), data: '', processId: id, exitCode: event.exitCode };
     }
   }
 }
 
 export async function stream(scope: Scope, given: string | number, options: Abortable = {}): Promise<ReadableStream<Uint8Array>> {
-  const id = await idOf(scope, given);
+  const id = await idOf(scope, given, options);
   // Fails now, not in the stream, if it is not there.
-  await about(scope, id);
+  await about(scope, id, options);
   return eventStream(follow(scope, id, options.signal));
 }
 

@@ -1,20 +1,31 @@
 /** A sandbox: where all begins. */
 
 import { type Binding } from './binding.js';
+import * as checkpoints from './checkpoint.js';
 import { CodeInterpreter } from './code-interpreter.js';
 import { SandboxError, SandboxSecurityError } from './error.js';
 import { Http } from './http.js';
 import { Operations } from './operations.js';
-import { Scope, type SessionRef, now, variables } from './scope.js';
+import type { NetworkPolicy } from './network.js';
+import { type Abortable, Scope, type SessionRef, now, variables } from './scope.js';
 import { type ExecutionSession, type SessionDeleteResult, type SessionOptions, createSession, ExecutionSession as Session } from './session.js';
 import type { Env } from './exec.js';
 import type * as wire from './wire.js';
 
 export interface SandboxOptions {
-  /** Idle time after which it may sleep, as `"10m"` or seconds. Kept by `setSleepAfter`; see the documentation. */
+  /**
+   * It is frozen when nobody has used it for this long: `"30s"`, `"10m"` (the default), `"1h"`, or seconds.
+   * Nothing is lost, and the next use wakes it.
+   */
   sleepAfter?: string | number;
   /** It never sleeps. */
   keepAlive?: boolean;
+  /** What else becomes of it when nobody uses it: whether it is stopped or destroyed, and when. */
+  idle?: wire.IdleSettings;
+  /** Started with it, as the process `on-start`, each time: when it is made, and after a stop. */
+  onStart?: string | string[];
+  /** Milliseconds from when it is made to when it is destroyed, whatever happens. */
+  ttlMs?: number;
   /** Lower-case the id, so that `MyBox` and `mybox` are one sandbox. */
   normalizeId?: boolean;
   /** `cd`, `export` and functions stay from one `exec` to the next; true unless given. */
@@ -25,8 +36,8 @@ export interface SandboxOptions {
   image?: string;
   /** Variables of all its commands, when it is made. */
   env?: Env;
-  /** What it may reach, when it is made: `internet` (the default) or `none`. */
-  network?: wire.NetworkPolicy;
+  /** What it may reach, when it is made: `internet` (the default), `none`, or `{ allow: [...] }`. */
+  network?: NetworkPolicy;
   /** What it may use, when it is made. */
   resources?: wire.Resources;
   /** Accepted and not used: there is no container to wait for. */
@@ -46,6 +57,26 @@ export type SandboxInfo = wire.Sandbox;
 export interface SandboxState {
   status: 'running' | 'healthy' | 'stopping' | 'stopped' | 'stopped_with_code';
   lastChange: number;
+}
+
+const UNITS: Record<string, number> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** A time in the reference's spelling, `"3m"` or seconds, in milliseconds. */
+function milliseconds(sleepAfter: string | number): number {
+  const [, digits, unit] = /^(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?$/.exec(String(sleepAfter).trim()) ?? [];
+  if (digits === undefined) {
+    throw new SandboxSecurityError(`sleepAfter is '${sleepAfter}'; write it as 30s, 3m, 1h, or as seconds`, 'INVALID_SLEEP_AFTER');
+  }
+  return Math.round(Number(digits) * (UNITS[unit ?? 's'] as number));
+}
+
+/** What the options ask about idle time; `undefined` when they ask nothing. */
+function idleOf({ idle, sleepAfter, keepAlive }: SandboxOptions): wire.IdleSettings | undefined {
+  if (!idle && sleepAfter === undefined && keepAlive === undefined) return undefined;
+  const asked: wire.IdleSettings = { ...idle };
+  if (sleepAfter !== undefined) asked.sleepAfterMs = milliseconds(sleepAfter);
+  if (keepAlive !== undefined) asked.keepAlive = keepAlive;
+  return asked;
 }
 
 const RESERVED = ['www', 'api', 'admin', 'root', 'system', 'cloudflare', 'workers'];
@@ -106,8 +137,8 @@ export class Sandbox<_Env = unknown> extends Operations {
 
   /** Makes the sandbox where that is not left to its first use, because it shall be made in a way. */
   #prepare(): Promise<void> | undefined {
-    const { image, env, labels, network, resources } = this.#options;
-    if (!image && !env && !labels && !network && !resources) return undefined;
+    const { image, env, labels, network, resources, onStart, ttlMs } = this.#options;
+    if (!image && !env && !labels && !network && !resources && !onStart && !ttlMs && !idleOf(this.#options)) return undefined;
     this.#preparing ??= this.#make().catch((error: unknown) => {
       this.#preparing = undefined;
       throw error;
@@ -116,19 +147,36 @@ export class Sandbox<_Env = unknown> extends Operations {
   }
 
   async #make(): Promise<void> {
-    const { image, env, labels, network, resources } = this.#options;
+    const { image, env, labels, network, resources, onStart, ttlMs } = this.#options;
+    const idle = idleOf(this.#options);
     const json: wire.CreateSandbox = { id: this.id };
     if (image) json.image = image;
     if (labels) json.labels = labels;
     if (network) json.network = network;
     if (resources) json.resources = resources;
     if (env) json.env = variables(env) as Record<string, string>;
+    if (idle) json.idle = idle;
+    if (onStart) json.onStart = onStart;
+    if (ttlMs) json.ttlMs = ttlMs;
     try {
       await this.scope.http.done('POST', '/v1/sandboxes', { attempt: 'make a sandbox', json, repeatable: true });
     } catch (error) {
-      // Labels are for a sandbox that is made; another one with the id goes on with its own.
-      const only = labels && !image && !env && !network && !resources;
+      // Labels are for a sandbox that is made, and idle times are for any; one with the id that was made
+      // in another way goes on as it is, unless that way was asked for.
+      const only = !image && !env && !network && !resources && !onStart && !ttlMs;
       if (!only || !(error instanceof SandboxError) || error.code !== 'SANDBOX_EXISTS') throw error;
+      if (idle) await this.#change({ idle });
+    }
+  }
+
+  /** Changes it, if it is there. */
+  async #change(json: wire.UpdateSandbox, { signal }: Abortable = {}): Promise<boolean> {
+    try {
+      await this.scope.http.done('PATCH', this.scope.path(), { attempt: 'change a sandbox', json, signal, repeatable: true });
+      return true;
+    } catch (error) {
+      if (error instanceof SandboxError && error.code === 'SANDBOX_NOT_FOUND') return false;
+      throw error;
     }
   }
 
@@ -153,24 +201,58 @@ export class Sandbox<_Env = unknown> extends Operations {
   }
 
   /** Deletes a session and ends what runs in it. The default session cannot be deleted. */
-  async deleteSession(session: SessionRef): Promise<SessionDeleteResult> {
+  async deleteSession(session: SessionRef, { signal }: Abortable = {}): Promise<SessionDeleteResult> {
     const sessionId = this.scope.sessionOf({ session }) ?? 'default';
-    await this.scope.done('DELETE', `/sessions/${encodeURIComponent(sessionId)}`, { attempt: 'delete a session' });
+    await this.scope.done('DELETE', `/sessions/${encodeURIComponent(sessionId)}`, { attempt: 'delete a session', signal });
     return { success: true, sessionId, timestamp: now() };
   }
 
   /** The sessions there are. */
-  async listSessions(): Promise<wire.Session[]> {
-    const call = { attempt: 'list sessions', repeatable: true };
+  async listSessions({ signal }: Abortable = {}): Promise<wire.Session[]> {
+    const call = { attempt: 'list sessions', signal, repeatable: true };
     return (await this.scope.json<wire.SessionList>('GET', '/sessions', call)).sessions;
+  }
+
+  // Network
+
+  /** Changes what it may reach, at once and for good: connections that this does not allow end. */
+  async setNetwork(network: NetworkPolicy, options?: Abortable): Promise<void> {
+    const exists = await this.#change({ network }, options);
+    this.#options.network = network;
+    // One that is not there yet is made so; one that is there must not be made again.
+    this.#preparing = exists ? Promise.resolve() : undefined;
+  }
+
+  /** It may reach these hosts and nothing else; any when there is none. In place of what was allowed. */
+  setAllowedHosts(hosts: string[], options?: Abortable): Promise<void> {
+    return this.setNetwork(hosts.length > 0 ? { allow: hosts } : 'internet', options);
+  }
+
+  /** It may reach this host too, and nothing but what is allowed so. */
+  async allowHost(host: string, options?: Abortable): Promise<void> {
+    const rules = await this.#rules(options);
+    if (!rules.includes(host)) await this.setNetwork({ allow: [...rules, host] }, options);
+  }
+
+  /** Takes a host out of those that are allowed. When it was the last, nothing is reached. */
+  async removeAllowedHost(host: string, options?: Abortable): Promise<void> {
+    const rules = await this.#rules(options);
+    if (rules.includes(host)) await this.setNetwork({ allow: rules.filter((rule) => rule !== host) }, options);
+  }
+
+  /** What is listed; nothing where everything or nothing may be reached. */
+  async #rules(options?: Abortable): Promise<string[]> {
+    const info = await this.info(options);
+    const network = info ? info.network : this.#options.network;
+    return typeof network === 'object' ? network.allow : [];
   }
 
   // Life
 
   /** What the server says of it; `undefined` when it does not exist. */
-  async info(): Promise<SandboxInfo | undefined> {
+  async info({ signal }: Abortable = {}): Promise<SandboxInfo | undefined> {
     try {
-      const call = { attempt: 'look at a sandbox', repeatable: true };
+      const call = { attempt: 'look at a sandbox', signal, repeatable: true };
       return await this.scope.http.json<wire.Sandbox>('GET', this.scope.path(), call);
     } catch (error) {
       if (error instanceof SandboxError && error.code === 'SANDBOX_NOT_FOUND') return undefined;
@@ -179,16 +261,17 @@ export class Sandbox<_Env = unknown> extends Operations {
   }
 
   /** Whether it runs, in the words of the reference. */
-  async getState(): Promise<SandboxState> {
-    const info = await this.info();
-    const status = info?.state === 'running' ? 'healthy' : info?.state === 'creating' ? 'running' : info?.state === 'failed' ? 'stopped_with_code' : 'stopped';
+  async getState(options?: Abortable): Promise<SandboxState> {
+    const info = await this.info(options);
+    // Frozen, it answers as if it were not.
+    const status = info?.state === 'running' || info?.state === 'frozen' ? 'healthy' : info?.state === 'creating' ? 'running' : info?.state === 'failed' ? 'stopped_with_code' : 'stopped';
     return { status, lastChange: info?.createdAtMs ?? 0 };
   }
 
   /** Ends everything in it and deletes its files. Its id can be used again, for a new one. */
-  async destroy(): Promise<void> {
+  async destroy({ signal }: Abortable = {}): Promise<void> {
     try {
-      await this.scope.http.done('DELETE', this.scope.path(), { attempt: 'destroy a sandbox', repeatable: true });
+      await this.scope.http.done('DELETE', this.scope.path(), { attempt: 'destroy a sandbox', signal, repeatable: true });
     } catch (error) {
       if (!(error instanceof SandboxError) || error.code !== 'SANDBOX_NOT_FOUND') throw error;
     }
@@ -200,18 +283,43 @@ export class Sandbox<_Env = unknown> extends Operations {
     await this.destroy();
   }
 
-  /** Accepted: sandboxes of this server do not go to sleep, so nothing in them is lost. */
-  async setSleepAfter(sleepAfter: string | number): Promise<void> {
+  /** Freezes it from now on when nobody has used it for this long: `"3m"`, or seconds. */
+  async setSleepAfter(sleepAfter: string | number, options?: Abortable): Promise<void> {
+    const idle = { sleepAfterMs: milliseconds(sleepAfter) };
+    await this.#change({ idle }, options);
+    // One that is not there yet is made so.
     this.#options.sleepAfter = sleepAfter;
   }
 
-  /** As `setSleepAfter`. */
-  async setKeepAlive(keepAlive: boolean): Promise<void> {
+  /** Whether it never sleeps, from now on. */
+  async setKeepAlive(keepAlive: boolean, options?: Abortable): Promise<void> {
+    await this.#change({ idle: { keepAlive } }, options);
     this.#options.keepAlive = keepAlive;
   }
 
-  /** As `setSleepAfter`. */
-  async renewActivityTimeout(): Promise<void> {}
+  /** Its idle time begins anew. */
+  async renewActivityTimeout(options?: Abortable): Promise<void> {
+    await this.#steer('start', options);
+  }
+
+  /** Stops all that runs in it where it is, without losing anything. The next use wakes it. */
+  async freeze(options?: Abortable): Promise<void> {
+    await this.#steer('freeze', options);
+  }
+
+  /** Has a frozen one go on. The next use does, too. */
+  async thaw(options?: Abortable): Promise<void> {
+    await this.#steer('thaw', options);
+  }
+
+  /** One that does not exist has nothing to be steered. */
+  async #steer(verb: 'freeze' | 'thaw' | 'stop' | 'start', { signal }: Abortable = {}): Promise<void> {
+    try {
+      await this.scope.http.done('POST', `${this.scope.path()}/${verb}`, { attempt: `${verb} a sandbox`, signal, repeatable: true });
+    } catch (error) {
+      if (!(error instanceof SandboxError) || error.code !== 'SANDBOX_NOT_FOUND') throw error;
+    }
+  }
 
   /** Accepted: there is no container to wait for. */
   async setContainerTimeouts(_timeouts: SandboxOptions['containerTimeouts']): Promise<void> {}
@@ -219,10 +327,10 @@ export class Sandbox<_Env = unknown> extends Operations {
   /** Accepted: there is one transport. */
   async setTransport(_transport: SandboxTransport): Promise<void> {}
 
-  /** Labels for when it is made next. */
-  async setLabels(labels: Record<string, string>): Promise<void> {
+  /** Its labels, in place of those it has. */
+  async setLabels(labels: Record<string, string>, options?: Abortable): Promise<void> {
+    if (!(await this.#change({ labels }, options))) this.#preparing = undefined;
     this.#options.labels = labels;
-    this.#preparing = undefined;
   }
 
   /** There is no placement on one machine. */
@@ -230,9 +338,38 @@ export class Sandbox<_Env = unknown> extends Operations {
     return null;
   }
 
+  /** Keeps its files as they are now, with an id of yours or a generated one. What runs in it goes on. */
+  createCheckpoint(id?: string): Promise<checkpoints.Checkpoint> {
+    return checkpoints.create(this.scope, id);
+  }
+
+  /** Its checkpoints, oldest first. */
+  listCheckpoints(): Promise<checkpoints.Checkpoint[]> {
+    return checkpoints.list(this.scope);
+  }
+
+  /** Removes a checkpoint. Sandboxes that were forked from it stay. */
+  deleteCheckpoint(id: string): Promise<void> {
+    return checkpoints.remove(this.scope, id);
+  }
+
+  /** Ends what runs in it and gives it back the files of a checkpoint. The next use starts it. */
+  restoreCheckpoint(id: string): Promise<void> {
+    return checkpoints.restore(this.scope, id);
+  }
+
+  /**
+   * Sandboxes that begin with its files, or those of a checkpoint, and with its settings, whatever
+   * the size. They have no processes, sessions or ports of it.
+   */
+  async fork(options: checkpoints.ForkOptions = {}): Promise<Sandbox[]> {
+    const ids = await checkpoints.fork(this.scope, options);
+    return ids.map((id) => new Sandbox(new Origin(this.scope.http.binding, id, {})));
+  }
+
   /** Ends everything that runs in it; its files stay. */
-  async stop(): Promise<void> {
-    await this.killAllProcesses();
+  async stop(options?: Abortable): Promise<void> {
+    await this.#steer('stop', options);
   }
 }
 
@@ -259,7 +396,7 @@ export interface DurableObjectNamespaceOf<T> {
 }
 
 /** Options of `listSandboxes`. */
-export interface ListSandboxesOptions {
+export interface ListSandboxesOptions extends Abortable {
   /** Only those with this label, as `name` or `name=value`. */
   label?: string;
 }
@@ -269,7 +406,7 @@ export async function* listSandboxes(binding?: Binding, options: ListSandboxesOp
   const http = new Http(binding);
   let cursor: string | undefined;
   do {
-    const call = { attempt: 'list sandboxes', query: { label: options.label, cursor }, repeatable: true };
+    const call = { attempt: 'list sandboxes', query: { label: options.label, cursor }, signal: options.signal, repeatable: true };
     const page: wire.SandboxList = await http.json<wire.SandboxList>('GET', '/v1/sandboxes', call);
     yield* page.sandboxes;
     cursor = page.nextCursor ?? undefined;

@@ -195,9 +195,22 @@ async function respond(response: Response, outgoing: http.ServerResponse): Promi
   for (;;) {
     const { done, value } = await reader.read();
     if (done || outgoing.destroyed) break;
-    if (!outgoing.write(value)) await Promise.race([once(outgoing, 'drain'), once(outgoing, 'close')]);
+    if (!outgoing.write(value)) await writable(outgoing);
   }
   outgoing.end();
+}
+
+/** Resolves when there is room again, or nobody reads any more. */
+function writable(outgoing: http.ServerResponse): Promise<void> {
+  return new Promise((resolve) => {
+    const settle = () => {
+      outgoing.off('drain', settle);
+      outgoing.off('close', settle);
+      resolve();
+    };
+    outgoing.on('drain', settle);
+    outgoing.on('close', settle);
+  });
 }
 
 /** Joins the connection of a caller to the one that an answer 101 came with. */

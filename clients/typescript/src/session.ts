@@ -1,11 +1,11 @@
 /** Sessions: shells that keep their directory, variables and functions between commands. */
 
 import { Operations } from './operations.js';
-import { Scope, milliseconds, variables } from './scope.js';
+import { type Abortable, Scope, milliseconds, variables } from './scope.js';
 import type { Env } from './exec.js';
 import type * as wire from './wire.js';
 
-export interface SessionOptions {
+export interface SessionOptions extends Abortable {
   /** The id to give it; `name`, or a generated one, unless given. */
   id?: string;
   /** A name for people, by which it is found too. */
@@ -34,16 +34,17 @@ export class ExecutionSession extends Operations {
   }
 
   /** Sets variables of this session; `null` and `undefined` unset. */
-  override async setEnvVars(envVars: Env): Promise<void> {
+  override async setEnvVars(envVars: Env, { signal }: Abortable = {}): Promise<void> {
     const json: wire.ChangeEnv = { env: variables(envVars, true) ?? {} };
     const route = `/sessions/${encodeURIComponent(this.id)}/env`;
+    const change = () => this.scope.done('PATCH', route, { attempt: 'set variables', json, signal, repeatable: true });
     try {
-      await this.scope.done('PATCH', route, { attempt: 'set variables', json, repeatable: true });
+      await change();
     } catch (error) {
       if ((error as { code?: string }).code !== 'SESSION_NOT_FOUND') throw error;
       // It was named and never used: it is made by its first use, which this is.
-      await create(this.scope, { id: this.id });
-      await this.scope.done('PATCH', route, { attempt: 'set variables', json, repeatable: true });
+      await create(this.scope, { id: this.id, signal });
+      await change();
     }
   }
 
@@ -71,13 +72,13 @@ async function create(scope: Scope, options: SessionOptions): Promise<string> {
   if (env) json.env = env;
   const timeout = milliseconds(options.commandTimeoutMs);
   if (timeout !== undefined) json.commandTimeoutMs = timeout;
-  const make = () => scope.json<wire.Session>('POST', '/sessions', { attempt: 'make a session', json });
+  const make = () => scope.json<wire.Session>('POST', '/sessions', { attempt: 'make a session', json, signal: options.signal });
   try {
     return (await make()).id;
   } catch (error) {
     if ((error as { code?: string }).code !== 'FILE_NOT_FOUND' || options.cwd === undefined) throw error;
-    const mkdir = { path: options.cwd, recursive: true };
-    await scope.done('POST', '/files:mkdir', { attempt: 'make the directory of a session', json: mkdir, repeatable: true });
+    const call = { attempt: 'make the directory of a session', json: { path: options.cwd, recursive: true } };
+    await scope.done('POST', '/files:mkdir', { ...call, signal: options.signal, repeatable: true });
     return (await make()).id;
   }
 }

@@ -123,8 +123,8 @@ export class Terminal implements AsyncIterable<Uint8Array> {
   }
 
   /** Ends the program with all its processes. */
-  async terminate(): Promise<void> {
-    await this.#scope.done('DELETE', route(this.id), { attempt: 'end a terminal' });
+  async terminate({ signal }: Abortable = {}): Promise<void> {
+    await this.#scope.done('DELETE', route(this.id), { attempt: 'end a terminal', signal });
   }
 }
 
@@ -178,7 +178,7 @@ export async function answer(scope: Scope, request: Request, options: PtyOptions
 /** What a terminal is, for lists. */
 export type TerminalInfo = wire.Terminal;
 
-export async function list(scope: Scope): Promise<TerminalInfo[]> {
-  const call = { attempt: 'list terminals', repeatable: true };
+export async function list(scope: Scope, { signal }: Abortable = {}): Promise<TerminalInfo[]> {
+  const call = { attempt: 'list terminals', signal, repeatable: true };
   return (await scope.json<wire.TerminalList>('GET', '/terminals', call)).terminals;
 }

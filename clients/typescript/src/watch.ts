@@ -1,7 +1,8 @@
 /** Watching files: what changes, as it changes, or whether anything has changed since last time. */
 
 import { type Abortable, type InSession, type Scope, isoOf, now } from './scope.js';
-import { eventStream, ownEvents } from './sse.js';
+import { resumed } from './resume.js';
+import { eventStream } from './sse.js';
 import type * as wire from './wire.js';
 
 export interface WatchOptions extends InSession, Abortable {
@@ -70,13 +71,6 @@ function translate(event: wire.WatchEvent): FileWatchSSEEvent | undefined {
   }
 }
 
-async function* events(response: Response, signal?: AbortSignal): AsyncGenerator<FileWatchSSEEvent, void, undefined> {
-  for await (const { data } of ownEvents(response.body!, signal)) {
-    const event = translate(JSON.parse(data) as wire.WatchEvent);
-    if (event) yield event;
-  }
-}
-
 function patterns(options: WatchOptions): { include?: string[]; exclude?: string[] } {
   const { include, exclude } = options;
   if (include?.length) return { include };
@@ -94,9 +88,12 @@ export async function watch(scope: Scope, path: string, options: WatchOptions = 
     include,
     exclude: exclude && exclude.length === 0 ? [''] : exclude,
   };
+  const { signal } = options;
+  const attempt = `watch ${path}`;
   const headers = { accept: 'text/event-stream' };
-  const call = { attempt: `watch ${path}`, query, headers, signal: options.signal, repeatable: true };
-  const told = events(await scope.send('GET', '/files:watch', call), options.signal);
+  const open = () => scope.send('GET', '/files:watch', { attempt, query, headers, signal, repeatable: true });
+  const isEnd = ({ type }: wire.WatchEvent) => type === 'stopped' || type === 'error';
+  const told = events(resumed({ attempt, signal, open, isEnd, resumes: true }, await open()));
   const first = await told.next();
   const all = (async function* () {
     try {
@@ -107,6 +104,17 @@ export async function watch(scope: Scope, path: string, options: WatchOptions = 
     }
   })();
   return eventStream(all);
+}
+
+/** What a watch tells. Armed again after its connection broke, it says that something may be missing. */
+async function* events(told: AsyncIterable<wire.WatchEvent>): AsyncGenerator<FileWatchSSEEvent, void, undefined> {
+  let armed = false;
+  for await (const each of told) {
+    const event = translate(each);
+    if (event?.type === 'watching' && armed) yield { type: 'overflow', path: event.path, timestamp: event.timestamp };
+    else if (event) yield event;
+    armed = true;
+  }
 }
 
 export async function checkChanges(scope: Scope, path: string, options: CheckChangesOptions = {}): Promise<CheckChangesResult> {

@@ -1,5 +1,16 @@
 // Written by scripts/wire.mjs from the OpenAPI document. Do not edit.
 
+/** How a sandbox is used, and what will become of it. */
+export type Activity = {
+  /** When the last use ended: milliseconds since 1970-01-01 UTC. */
+  lastUsedAtMs: number;
+  next?: 
+  | null
+  | /** What happens by itself next; absent when nothing will as long as nothing changes. */ NextRung;
+  /** Requests under way. While there are any, it is in use. */
+  requests: number;
+};
+
 /** Answer of `GET /health`. */
 export type AgentHealth = {
   /** Always `ok`. */
@@ -204,6 +215,43 @@ export type CheckChanges = {
   since?: string | null;
 };
 
+/** A checkpoint. */
+export type Checkpoint = {
+  /** Milliseconds since 1970-01-01 UTC. */
+  createdAtMs: number;
+  /** Its id in the sandbox. */
+  id: CheckpointId;
+  /** Whose files it has. */
+  sandboxId: SandboxId;
+  /**
+   * Bytes on disk of the files that are the sandbox's own, at that moment. They are shared with
+   * the sandbox until it overwrites them.
+   */
+  sizeBytes: number;
+};
+
+/** What came of `POST /v1/sandboxes/{id}/checkpoints`. */
+export type CheckpointCreated = {
+  /** The checkpoint. */
+  checkpoint: Checkpoint;
+  /** Microseconds that the sandbox's processes stood still; 0 when none ran. */
+  pauseUs: number;
+};
+
+/**
+ * Names a checkpoint of a sandbox. The caller may choose it.
+ *
+ * 1 to 128 letters, digits, `-`, `_`, `.` and `:`, beginning with a letter or a digit, and
+ * not digits alone.
+ */
+export type CheckpointId = string;
+
+/** All checkpoints of a sandbox, oldest first. */
+export type CheckpointList = {
+  /** The checkpoints. */
+  checkpoints: Checkpoint[];
+};
+
 /** How code failed. */
 export type CodeError = {
   ending?: 
@@ -299,6 +347,13 @@ export type CopyFile = {
   to: string;
 };
 
+/** Body of `POST /v1/sandboxes/{id}/checkpoints`. */
+export type CreateCheckpoint = {
+  id?: 
+  | null
+  | /** Its id in the sandbox; generated unless given. */ CheckpointId;
+};
+
 /** Body of `POST /v1/sandboxes/{id}/contexts`. */
 export type CreateContext = {
   /** Where its interpreter starts; relative paths start at the sandbox's own (`/workspace`). */
@@ -345,6 +400,8 @@ export type CreateSandbox = {
    * The id to create; generated unless given. Creating an existing id with the same settings
    * returns it; with other settings it is refused with `SANDBOX_EXISTS`.
    */ SandboxId;
+  /** What becomes of it when nobody uses it. */
+  idle?: IdleSettings;
   image?: 
   | null
   | /** The image of its files; the node's default unless given. */ ImageRef;
@@ -352,8 +409,16 @@ export type CreateSandbox = {
   labels?: Record<string, string>;
   /** What it may reach. */
   network?: NetworkPolicy;
+  onStart?: 
+  | null
+  | /**
+   * Started by itself, as the process `on-start`, whenever the sandbox is started: at its creation,
+   * and when it comes back after a stop. Nobody waits for its end.
+   */ Command;
   /** What it may use. */
   resources?: Resources;
+  /** Destroy it this many milliseconds after its creation, whatever happens; 0 or absent: never. */
+  ttlMs?: number | null;
 };
 
 /** Body of `POST /v1/sandboxes/{id}/sessions`. */
@@ -399,6 +464,22 @@ export type CreateTerminal = {
    * Start with this session's directory and exported variables. What the terminal changes does
    * not come back.
    */ SessionId;
+};
+
+/** The same, all filled in. */
+export type EffectiveIdle = {
+  /** Processes that run by themselves are a use too. */
+  countProcesses: boolean;
+  /** Milliseconds stopped after which it is destroyed; 0: never. */
+  destroyAfterMs: number;
+  /** It is never frozen, stopped or destroyed for being idle. */
+  keepAlive: boolean;
+  /** What happens first. */
+  onIdle: OnIdle;
+  /** Milliseconds without use after which that happens. */
+  sleepAfterMs: number;
+  /** Milliseconds frozen after which it is stopped; 0: never. */
+  stopAfterMs: number;
 };
 
 /** The limits in force, all filled in. */
@@ -466,7 +547,7 @@ export type ErrorBody = {
  *
  * Each code has one HTTP status, see [`ErrorCode::status`].
  */
-export type ErrorCode = "VALIDATION_FAILED" | "INVALID_SANDBOX_ID" | "INVALID_COMMAND" | "INVALID_PATH" | "IS_DIRECTORY" | "NOT_DIRECTORY" | "NAME_TOO_LONG" | "NOT_REGULAR_FILE" | "TOO_MANY_LINKS" | "INVALID_ARCHIVE" | "INVALID_GIT_URL" | "INVALID_PORT" | "UNAUTHORIZED" | "FORBIDDEN" | "HOST_NOT_ALLOWED" | "PERMISSION_DENIED" | "GIT_AUTH_FAILED" | "READ_ONLY" | "ROUTE_NOT_FOUND" | "SANDBOX_NOT_FOUND" | "KEY_NOT_FOUND" | "IMAGE_NOT_FOUND" | "FILE_NOT_FOUND" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "SESSION_NOT_FOUND" | "CONTEXT_NOT_FOUND" | "TERMINAL_NOT_FOUND" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "PROCESS_READY_TIMEOUT" | "SANDBOX_EXISTS" | "KEY_EXISTS" | "PROCESS_EXISTS" | "SESSION_ALREADY_EXISTS" | "CONTEXT_EXISTS" | "TERMINAL_EXISTS" | "PORT_ALREADY_EXPOSED" | "IDEMPOTENCY_CONFLICT" | "FILE_EXISTS" | "DIRECTORY_NOT_EMPTY" | "RESOURCE_BUSY" | "PROCESS_ENDED" | "STDIN_CLOSED" | "SESSION_TERMINATED" | "SESSION_DESTROYED" | "STALE_PREVIEW_URL" | "CONTEXT_EXPIRED" | "CONTEXT_DELETED" | "PRECONDITION_FAILED" | "PAYLOAD_TOO_LARGE" | "FILE_TOO_LARGE" | "TREE_TOO_LARGE" | "MISDIRECTED_REQUEST" | "CHECKSUM_MISMATCH" | "RANGE_NOT_SATISFIABLE" | "UNSUPPORTED_MEDIA_TYPE" | "TOO_MANY_REQUESTS" | "INTERNAL_ERROR" | "SANDBOX_FAILED" | "IMAGE_BUILD_FAILED" | "COMMAND_EXECUTION_ERROR" | "PROCESS_EXITED_BEFORE_READY" | "GIT_CLONE_FAILED" | "SHELL_NOT_AVAILABLE" | "INTERPRETER_NOT_AVAILABLE" | "FILESYSTEM_ERROR" | "AGENT_UNREACHABLE" | "SERVICE_NOT_RESPONDING" | "GIT_NETWORK_ERROR" | "CAPACITY_EXCEEDED" | "SHUTTING_DOWN" | "STARTING" | "TIMEOUT" | "NO_SPACE" | "LOOP_DETECTED";
+export type ErrorCode = "VALIDATION_FAILED" | "INVALID_SANDBOX_ID" | "INVALID_COMMAND" | "INVALID_PATH" | "IS_DIRECTORY" | "NOT_DIRECTORY" | "NAME_TOO_LONG" | "NOT_REGULAR_FILE" | "TOO_MANY_LINKS" | "INVALID_ARCHIVE" | "INVALID_GIT_URL" | "INVALID_PORT" | "UNAUTHORIZED" | "FORBIDDEN" | "HOST_NOT_ALLOWED" | "PERMISSION_DENIED" | "GIT_AUTH_FAILED" | "READ_ONLY" | "ROUTE_NOT_FOUND" | "SANDBOX_NOT_FOUND" | "KEY_NOT_FOUND" | "IMAGE_NOT_FOUND" | "FILE_NOT_FOUND" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "SESSION_NOT_FOUND" | "CONTEXT_NOT_FOUND" | "TERMINAL_NOT_FOUND" | "CHECKPOINT_NOT_FOUND" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "PROCESS_READY_TIMEOUT" | "SANDBOX_EXISTS" | "KEY_EXISTS" | "PROCESS_EXISTS" | "SESSION_ALREADY_EXISTS" | "CONTEXT_EXISTS" | "TERMINAL_EXISTS" | "CHECKPOINT_EXISTS" | "PORT_ALREADY_EXPOSED" | "IDEMPOTENCY_CONFLICT" | "FILE_EXISTS" | "DIRECTORY_NOT_EMPTY" | "RESOURCE_BUSY" | "PROCESS_ENDED" | "STDIN_CLOSED" | "SESSION_TERMINATED" | "SESSION_DESTROYED" | "STALE_PREVIEW_URL" | "CONTEXT_EXPIRED" | "CONTEXT_DELETED" | "PRECONDITION_FAILED" | "PAYLOAD_TOO_LARGE" | "FILE_TOO_LARGE" | "TREE_TOO_LARGE" | "MISDIRECTED_REQUEST" | "CHECKSUM_MISMATCH" | "RANGE_NOT_SATISFIABLE" | "UNSUPPORTED_MEDIA_TYPE" | "TOO_MANY_REQUESTS" | "INTERNAL_ERROR" | "SANDBOX_FAILED" | "IMAGE_BUILD_FAILED" | "COMMAND_EXECUTION_ERROR" | "PROCESS_EXITED_BEFORE_READY" | "GIT_CLONE_FAILED" | "SHELL_NOT_AVAILABLE" | "INTERPRETER_NOT_AVAILABLE" | "CHECKPOINTS_NOT_AVAILABLE" | "FILESYSTEM_ERROR" | "AGENT_UNREACHABLE" | "SERVICE_NOT_RESPONDING" | "GIT_NETWORK_ERROR" | "CAPACITY_EXCEEDED" | "SHUTTING_DOWN" | "STARTING" | "TIMEOUT" | "NO_SPACE" | "LOOP_DETECTED";
 
 /**
  * One event of a streamed exec or of a followed log (`text/event-stream`).
@@ -824,6 +905,25 @@ export type FilesWritten = {
   files: FileResult_FileEntry[];
 };
 
+/** Body of `POST /v1/sandboxes/{id}/fork`. */
+export type ForkSandbox = {
+  checkpoint?: 
+  | null
+  | /** The checkpoint of this sandbox to begin from; its files as they are now unless given. */ CheckpointId;
+  /** How many sandboxes to make, 1 to 64; as many as `ids`, or one, unless given. */
+  count?: number | null;
+  /** Their ids, none of which exists; generated unless given. */
+  ids?: SandboxId[] | null;
+  /** Their labels; those of this sandbox unless given. */
+  labels?: Record<string, string> | null;
+};
+
+/** The sandboxes that a fork made. They run, with files and no processes. */
+export type Forks = {
+  /** The sandboxes, in the order of `ids`. */
+  sandboxes: Sandbox[];
+};
+
 /** Credentials: a user and a password, or a header. */
 export type GitAuth = {
   header?: 
@@ -950,6 +1050,26 @@ export type HttpCheck = {
  * `_` or `.`: without an end of its own, `team1` would cover the sandboxes of `team10` as well.
  */
 export type IdPrefix = string;
+
+/**
+ * What should become of a sandbox that nobody uses. Absent values are the defaults at a creation,
+ * and stay as they are at a change.
+ */
+export type IdleSettings = {
+  /** Processes that run by themselves are a use too. Default false. */
+  countProcesses?: boolean | null;
+  /** A sandbox that has been stopped this many milliseconds is destroyed; 0: never. Default never. */
+  destroyAfterMs?: number | null;
+  /** Never freeze, stop or destroy it for being idle. Default false. */
+  keepAlive?: boolean | null;
+  onIdle?: 
+  | null
+  | /** What happens first. Default `freeze`. */ OnIdle;
+  /** After this many milliseconds without use that happens. Default ten minutes. */
+  sleepAfterMs?: number | null;
+  /** A sandbox that has been frozen this many milliseconds is stopped; 0: never. Default a day. */
+  stopAfterMs?: number | null;
+};
 
 /** An image in the node's store. */
 export type Image = {
@@ -1228,8 +1348,21 @@ export type NewKey = {
   secret: string;
 };
 
+/** What will happen to a sandbox by itself next, unless somebody uses it. */
+export type NextRung = {
+  /** When: milliseconds since 1970-01-01 UTC. */
+  atMs: number;
+  /** Why. */
+  reason: RungReason;
+  /** What. */
+  rung: Rung;
+};
+
 /** What becomes of a command whose caller goes away. */
 export type OnDisconnect = "kill" | "keep";
+
+/** What happens first to a sandbox that nobody uses. */
+export type OnIdle = "freeze" | "stop" | "destroy";
 
 /** Which of its two outputs a process wrote to. */
 export type OutputStream = "stdout" | "stderr";
@@ -1374,6 +1507,12 @@ export type Resources = {
   memoryBytes?: number | null;
   /** Processes and threads at once. */
   pids?: number | null;
+};
+
+/** Body of `POST /v1/sandboxes/{id}/restore`. */
+export type RestoreCheckpoint = {
+  /** The checkpoint of this sandbox to go back to. */
+  checkpoint: CheckpointId;
 };
 
 /** Why a version is not known any more. */
@@ -1564,8 +1703,16 @@ export type RunResult = {
   success: boolean;
 };
 
+/** What will happen to a sandbox by itself. */
+export type Rung = "freeze" | "reclaim" | "stop" | "destroy";
+
+/** Why something will happen to a sandbox by itself. */
+export type RungReason = "idle" | "ttl";
+
 /** A sandbox. */
 export type Sandbox = {
+  /** How it is used, and what will become of it. */
+  activity?: Activity;
   /** Milliseconds since 1970-01-01 UTC. */
   createdAtMs: number;
   /** Environment of every command. */
@@ -1574,16 +1721,23 @@ export type Sandbox = {
   failure?: string | null;
   /** Its id. */
   id: SandboxId;
+  /** What becomes of it when nobody uses it. */
+  idle?: EffectiveIdle;
   /** The image it was made from. */
   image: ImageRef;
   /** The caller's own names for it. */
   labels: Record<string, string>;
   /** What it may reach. */
   network: NetworkPolicy;
+  onStart?: 
+  | null
+  | /** What is started by itself, as the process `on-start`, whenever it is started. */ Command;
   /** The limits in force. */
   resources: EffectiveResources;
   /** Where it is in its life. */
   state: SandboxState;
+  /** Milliseconds from its creation to its destruction; 0: as long as it is wanted. */
+  ttlMs?: number;
   usage?: 
   | null
   | /** What it uses now; absent unless it has processes. */ SandboxUsage;
@@ -1802,9 +1956,19 @@ export type Unpacked = LeftOut & {
 
 /** Body of `PATCH /v1/sandboxes/{id}`: what is to change; the rest stays. */
 export type UpdateSandbox = {
+  idle?: 
+  | null
+  | /** What becomes of it when nobody uses it; what is not given stays. */ IdleSettings;
+  /** The caller's own names for it, all of them. */
+  labels?: Record<string, string> | null;
   network?: 
   | null
   | /** What it may reach from now on. Connections that this does not allow end. */ NetworkPolicy;
+  onStart?: 
+  | null
+  | /** What is started by itself whenever it is started; an empty text: nothing. */ Command;
+  /** Milliseconds from its creation to its destruction; 0: as long as it is wanted. */
+  ttlMs?: number | null;
 };
 
 /** Body of `POST /v1/sandboxes/{id}/ports/{port}/validate-token`. */

@@ -1,10 +1,11 @@
 /** What happens when connections break: a server of TCP in between cuts them. */
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { type AddressInfo, type Socket, connect, createServer } from 'node:net';
 import test, { type TestContext } from 'node:test';
-import { type ExecEvent, type LogEvent, OperationInterruptedError, getSandbox, parseSSEStream } from '@sandbar/sandbox';
+import { type ExecEvent, type FileWatchSSEEvent, type LogEvent, OperationInterruptedError, getSandbox, parseSSEStream } from '@sandbar/sandbox';
 import { errorFrom, sandboxOf } from './bench.js';
 
 const state = process.env.SANDBAR_STATE_DIR ?? '/var/lib/sandbar';
@@ -134,4 +135,61 @@ test('reading and writing is done again when the connection breaks', async (t) =
   cut(3);
   assert.equal((await sandbox.exists('/tmp/a')).exists, true);
   assert.equal((await direct.readFile('/tmp/a')).content, 'b');
+});
+
+test('a stream of code goes on after its connection broke, and the code runs once', async (t) => {
+  const direct = sandboxOf(t);
+  const { binding, cut } = await wire(t);
+  const sandbox = getSandbox(binding, direct.id);
+  const code = 'import os, time\nprint("one", flush=True)\nwhile not os.path.exists("/tmp/go"): time.sleep(0.01)\nprint("two")\n6 * 7';
+  const shown: string[] = [];
+  for await (const event of parseSSEStream(await sandbox.runCodeStream(code))) {
+    shown.push(event.type === 'stdout' || event.type === 'result' ? event.text : event.type);
+    if (event.text !== 'one\n') continue;
+    cut(2);
+    await direct.writeFile('/tmp/go', '');
+  }
+  assert.deepEqual(shown, ['one\n', 'two\n', '42', 'execution_complete']);
+});
+
+test('a file that is read goes on after its connection broke, unless it is another by then', async (t) => {
+  const direct = sandboxOf(t);
+  const { binding, cut } = await wire(t);
+  const sandbox = getSandbox(binding, direct.id);
+  const size = 24 * 1024 * 1024;
+  await direct.exec(`seq 1 10000000 | head -c ${size} > /tmp/long`);
+  const { stdout: sum } = await direct.exec('sha256sum < /tmp/long');
+  const read = async (change?: () => Promise<unknown>) => {
+    const { content } = await sandbox.readFile('/tmp/long', { encoding: 'none' });
+    const hash = createHash('sha256');
+    let [bytes, cuts] = [0, 0];
+    for await (const chunk of content) {
+      hash.update(chunk);
+      bytes += chunk.length;
+      if (bytes < (cuts + 1) * 4 * 1024 * 1024 || cuts === 3) continue;
+      cuts++;
+      cut(1);
+      await change?.();
+    }
+    assert.equal(cuts, 3);
+    assert.equal(bytes, size);
+    return hash.digest('hex');
+  };
+  assert.equal(await read(), sum.split(' ')[0]);
+  const error = await errorFrom(read(() => direct.writeFile('/tmp/long', 'another')));
+  assert.equal(error.code, 'PRECONDITION_FAILED', String(error));
+});
+
+test('a watch is armed again after its connection broke, and says that something may be missing', async (t) => {
+  const direct = sandboxOf(t);
+  const { binding, cut } = await wire(t);
+  const sandbox = getSandbox(binding, direct.id);
+  const seen: string[] = [];
+  for await (const event of parseSSEStream<FileWatchSSEEvent>(await sandbox.watch('/workspace'))) {
+    seen.push(event.type);
+    if (event.type === 'watching') cut(1);
+    if (event.type === 'overflow') await direct.exec('touch /workspace/a');
+    if (event.type === 'event') break;
+  }
+  assert.deepEqual(seen, ['watching', 'overflow', 'event']);
 });

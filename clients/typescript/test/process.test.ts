@@ -74,8 +74,12 @@ test('callbacks of a process', async (t) => {
   const sandbox = sandboxOf(t);
   const told: unknown[] = [];
   await new Promise<void>((resolve) => {
-    void sandbox.startProcess('echo hello; exit 2', {
-      onStart: (process) => told.push(process.status),
+    void sandbox.startProcess('read go; echo hello; exit 2', {
+      stdin: 'open',
+      onStart: (process) => {
+        told.push(process.status);
+        void process.writeStdin('go\n');
+      },
       onOutput: (stream, data) => told.push([stream, data]),
       onExit: (code) => {
         told.push(code);

@@ -30,6 +30,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     env::Environment,
+    figures::Figures,
     file::watch::Watches,
     git::Targets,
     interpreter::Contexts,
@@ -102,6 +103,8 @@ pub(crate) struct Agent {
     pub(crate) watches: Watches,
     /// Tasks that follow commands.
     pub(crate) tasks: TaskTracker,
+    /// What `/proc` says about the machine.
+    pub(crate) figures: Figures,
 }
 
 /// Why the agent could not start or go on. The launcher's log shows it; nobody inside can.
@@ -119,6 +122,8 @@ enum InitError {
     Protect(#[source] SysError),
     #[error("open /dev/null")]
     Null(#[source] io::Error),
+    #[error("take over the figures of the machine")]
+    Figures(#[source] io::Error),
     #[error("prepare the working directory")]
     Workdir(#[source] ApiError),
     #[error("start the runtime")]
@@ -217,6 +222,12 @@ fn prepare(handoff: &Handoff, config: AgentConfig) -> Result<Agent, InitError> {
         terminals: Terminals::default(),
         watches: Watches::default(),
         tasks: TaskTracker::new(),
+        figures: Figures::new(
+            optional(handoff.figures)?,
+            optional(handoff.memory_stat)?,
+            optional(handoff.cpu_stat)?,
+        )
+        .map_err(InitError::Figures)?,
     })
 }
 
@@ -230,6 +241,7 @@ async fn live(
     let mut child_ended = signal(SignalKind::child()).map_err(InitError::Reap)?;
     let router = routes::router(Arc::clone(&agent));
     let mut serving = std::pin::pin!(serve::serve(listener, router));
+    let mut keeping = std::pin::pin!(agent.figures.keep());
     let mut tidying = std::pin::pin!(agent.processes.tidy());
     loop {
         tokio::select! {
@@ -241,6 +253,7 @@ async fn live(
             }
             Err(error) = &mut serving => return Err(InitError::Listen(error)),
             never = &mut tidying => match never {},
+            never = &mut keeping => match never {},
         }
     }
 }

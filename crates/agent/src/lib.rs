@@ -11,6 +11,7 @@ mod env;
 mod event;
 mod exec;
 mod extract;
+mod figures;
 mod file;
 mod follow;
 mod git;

@@ -100,6 +100,11 @@ pub fn api() -> utoipa::openapi::OpenApi {
 
 /// The table with its state and what surrounds every route.
 pub(crate) fn router(agent: Arc<Agent>) -> Router {
+    let asked = Arc::clone(&agent);
+    let ask = move |request: axum::extract::Request| {
+        asked.figures.ask();
+        std::future::ready(request)
+    };
     served()
         .with_state(agent)
         .fallback(no_route)
@@ -107,6 +112,7 @@ pub(crate) fn router(agent: Arc<Agent>) -> Router {
         // Each body is bounded where it is read: JSON by `extract::Json`, contents by the disk.
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn(refusal::render))
+        .layer(middleware::map_request(ask))
 }
 
 async fn no_route(uri: Uri) -> Refusal {

@@ -67,6 +67,8 @@ pub enum ErrorCode {
     ContextNotFound,
     /// No terminal with this id.
     TerminalNotFound,
+    /// The sandbox has no checkpoint with this id.
+    CheckpointNotFound,
     /// The port is not exposed.
     PortNotExposed,
     /// No preview has this URL: its token is wrong, or the port is not exposed.
@@ -91,6 +93,8 @@ pub enum ErrorCode {
     ContextExists,
     /// A terminal with this id is there already.
     TerminalExists,
+    /// The sandbox has a checkpoint with this id already.
+    CheckpointExists,
     /// The port is exposed already; `details.url` has its URL.
     PortAlreadyExposed,
     /// The idempotency key was used for another request.
@@ -150,6 +154,8 @@ pub enum ErrorCode {
     ShellNotAvailable,
     /// The image has not what the context's language needs; `details.missing` says what.
     InterpreterNotAvailable,
+    /// This node, or this sandbox on it, cannot have checkpoints; `sandbar doctor` says why.
+    CheckpointsNotAvailable,
     /// The file system refused for a reason without a code of its own; `details.errno` has it.
     FilesystemError,
     /// The sandbox's agent gave no answer, or a wrong one.
@@ -207,6 +213,7 @@ impl ErrorCode {
             | Self::SessionNotFound
             | Self::ContextNotFound
             | Self::TerminalNotFound
+            | Self::CheckpointNotFound
             | Self::PortNotExposed
             | Self::InvalidToken
             | Self::GitRepositoryNotFound
@@ -218,6 +225,7 @@ impl ErrorCode {
             | Self::ProcessExists
             | Self::SessionAlreadyExists
             | Self::TerminalExists
+            | Self::CheckpointExists
             | Self::PortAlreadyExposed
             | Self::ContextExists
             | Self::IdempotencyConflict
@@ -245,7 +253,9 @@ impl ErrorCode {
             | Self::ProcessExitedBeforeReady
             | Self::GitCloneFailed
             | Self::FilesystemError => 500,
-            Self::ShellNotAvailable | Self::InterpreterNotAvailable => 501,
+            Self::ShellNotAvailable
+            | Self::InterpreterNotAvailable
+            | Self::CheckpointsNotAvailable => 501,
             Self::AgentUnreachable | Self::ServiceNotResponding | Self::GitNetworkError => 502,
             Self::CapacityExceeded | Self::ShuttingDown | Self::Starting => 503,
             Self::Timeout => 504,

@@ -183,6 +183,11 @@ name_inside_sandbox! {
 }
 
 name_inside_sandbox! {
+    /// Names a checkpoint of a sandbox. The caller may choose it.
+    CheckpointId, "before-tests"
+}
+
+name_inside_sandbox! {
     /// Names a terminal of a sandbox. The caller may choose it.
     TerminalId, "main"
 }
@@ -450,5 +455,29 @@ mod tests {
         for bad in ["", ":", "a:", ":t", "A", "a..b", "../a", "a//b", "a:b/c", "a:b:c", "/a"] {
             assert!(bad.parse::<ImageRef>().is_err(), "{bad:?}");
         }
+    }
+
+    /// What is taken is written as it was read: nobody else takes it for another one.
+    #[test]
+    fn hostile_ids_are_refused_or_read_in_one_way() {
+        let examples =
+            ["my-box", "a", "a--b", "run-1f2e", "sandbox/base:12", "host", "x-", "0", "xn--a"];
+        hostile::text(&examples, |text| {
+            if let Ok(id) = text.parse::<SandboxId>() {
+                assert_eq!(id.to_string().parse(), Ok(id.clone()));
+                assert!(
+                    id.as_str().len() <= 63 && id.as_str().bytes().all(|b| b.is_ascii_graphic())
+                );
+            }
+            if let Ok(name) = text.parse::<ImageRef>() {
+                assert_eq!(name.to_string().parse(), Ok(name));
+            }
+            if let Ok(prefix) = text.parse::<IdPrefix>() {
+                assert_eq!(prefix.to_string(), text);
+            }
+            if let Ok(name) = text.parse::<KeyName>() {
+                assert_eq!(name.to_string(), text);
+            }
+        });
     }
 }

@@ -9,12 +9,14 @@
 #![warn(missing_docs)]
 
 pub mod archive;
+pub mod checkpoint;
 pub mod env;
 pub mod error;
 pub mod exec;
 pub mod file;
 pub mod git;
 pub mod id;
+pub mod idle;
 pub mod image;
 pub mod interpreter;
 pub mod key;

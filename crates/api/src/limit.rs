@@ -268,6 +268,12 @@ pub const PORT_TOKEN_CHARS: usize = 16;
 /// Characters of an exposed port's name.
 pub const PORT_NAME_CHARS: usize = 128;
 
+/// Checkpoints of one sandbox. Each keeps what the sandbox has overwritten since.
+pub const CHECKPOINTS: usize = 64;
+
+/// Sandboxes that one fork makes.
+pub const FORKS: u32 = 64;
+
 /// Listening ports of one sandbox that are listed: the lowest.
 pub const LISTENING_PORTS: usize = 4096;
 

@@ -353,4 +353,10 @@ mod tests {
         assert!(!pattern(&"*a".repeat(500)).matches(&[&[b'a'; 254][..], b"b"].concat(), false));
         assert!(begun.elapsed() < Duration::from_secs(1));
     }
+
+    #[test]
+    fn hostile_patterns_are_refused_or_tried_in_time() {
+        let examples = ["*.rs", "**/target/**", "src/[a-z]*/{a,b}?.txt", "!x", "a\\\\*"];
+        hostile::text(&examples, |text| drop(Pattern::parse(text)));
+    }
 }

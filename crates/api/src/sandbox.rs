@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
+    exec::Command,
     id::{ImageRef, SandboxId},
+    idle::{Activity, EffectiveIdle, IdleSettings},
     network::NetworkPolicy,
 };
 
@@ -59,6 +61,17 @@ pub struct CreateSandbox {
     /// The caller's own names for it, to find it by.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Started by itself, as the process `on-start`, whenever the sandbox is started: at its creation,
+    /// and when it comes back after a stop. Nobody waits for its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_start: Option<Command>,
+    /// What becomes of it when nobody uses it.
+    #[serde(default, skip_serializing_if = "IdleSettings::is_empty")]
+    pub idle: IdleSettings,
+    /// Destroy it this many milliseconds after its creation, whatever happens; 0 or absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 31_622_400_000_u64)]
+    pub ttl_ms: Option<u64>,
 }
 
 /// Body of `PATCH /v1/sandboxes/{id}`: what is to change; the rest stays.
@@ -69,6 +82,19 @@ pub struct UpdateSandbox {
     /// What it may reach from now on. Connections that this does not allow end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkPolicy>,
+    /// What becomes of it when nobody uses it; what is not given stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle: Option<IdleSettings>,
+    /// The caller's own names for it, all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// What is started by itself whenever it is started; an empty text: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_start: Option<Command>,
+    /// Milliseconds from its creation to its destruction; 0: as long as it is wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 31_622_400_000_u64)]
+    pub ttl_ms: Option<u64>,
 }
 
 /// Where a sandbox is in its life.
@@ -159,6 +185,18 @@ pub struct Sandbox {
     pub labels: BTreeMap<String, String>,
     /// Milliseconds since 1970-01-01 UTC.
     pub created_at_ms: i64,
+    /// What is started by itself, as the process `on-start`, whenever it is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_start: Option<Command>,
+    /// What becomes of it when nobody uses it.
+    #[serde(default)]
+    pub idle: EffectiveIdle,
+    /// Milliseconds from its creation to its destruction; 0: as long as it is wanted.
+    #[serde(default)]
+    pub ttl_ms: u64,
+    /// How it is used, and what will become of it.
+    #[serde(default)]
+    pub activity: Activity,
     /// What it uses now; absent unless it has processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<SandboxUsage>,

@@ -3,9 +3,9 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, cat, completions, config, cp, doctor, down, env, exec, git, image, inspect, key, kill,
-    lifecycle, logs, ls, network, port, port_forward, ps, repl, rm, run, serve, session, shell,
-    start, wait, watch,
+    bench, cat, checkpoint, completions, config, cp, doctor, down, env, exec, git, image, inspect,
+    key, kill, lifecycle, logs, ls, network, port, port_forward, prune, ps, repl, rm, run, serve,
+    session, set, shell, start, wait, watch,
 };
 
 /// Run untrusted code in isolated sandboxes on this machine.
@@ -28,6 +28,7 @@ pub(crate) struct CommandLine {
 const EXAMPLES: &str = "\
 Getting started:
   sudo sandbar doctor                        can this machine isolate?
+  sudo sandbar doctor --attack               does a sandbox of the running server hold?
   sudo sandbar serve                         start the server, in a terminal of its own
   sudo sandbar run -- echo hello             one command in a fresh sandbox
   sudo sandbar run analysis.py               a script of this machine, in a fresh sandbox
@@ -37,6 +38,8 @@ Getting started:
   sudo sandbar exec -s dev my-box 'cd /tmp'  a command in a shell that stays
   sudo sandbar port expose my-box 8000       a URL for what listens in it
   sudo sandbar cp data.csv my-box:/workspace/
+  sudo sandbar checkpoint create my-box      keep its files as they are now
+  sudo sandbar fork my-box -n 3              three sandboxes with its files
   sudo sandbar rm my-box
 
 The server is found by itself on its own machine. To reach another, set SANDBAR_URL and SANDBAR_KEY.
@@ -66,16 +69,26 @@ pub(crate) enum Command {
     Ps(ps::Arguments),
     /// Show everything about one sandbox.
     Inspect(inspect::Arguments),
+    /// Change what becomes of a sandbox that nobody uses, its time to live, its labels.
+    Set(set::Arguments),
     /// Stop every process of sandboxes where it is; the next use lets them go on.
     Freeze(lifecycle::Arguments),
     /// Let frozen sandboxes go on.
     Thaw(lifecycle::Arguments),
     /// End the processes of sandboxes, and keep their files.
     Stop(lifecycle::Arguments),
+    /// Keep the files of sandboxes as they are: make, list and remove checkpoints.
+    Checkpoint(checkpoint::Arguments),
+    /// Bring the files of a sandbox back to a checkpoint. Its processes end.
+    Restore(checkpoint::RestoreArguments),
+    /// Make sandboxes with the files of another, at once whatever their size.
+    Fork(checkpoint::ForkArguments),
     /// Show or change what a sandbox may reach.
     Network(network::Arguments),
     /// Destroy sandboxes with their processes and files.
     Rm(rm::Arguments),
+    /// Destroy sandboxes that are stopped or have failed.
+    Prune(prune::Arguments),
     /// Copy files between this machine and a sandbox.
     Cp(cp::Arguments),
     /// Print files of a sandbox.
@@ -102,7 +115,7 @@ pub(crate) enum Command {
     Serve(serve::Arguments),
     /// Stop the server and end its sandboxes.
     Down(down::Arguments),
-    /// Check what this machine offers for isolation.
+    /// Check what this machine offers for isolation, or attack a sandbox on it.
     Doctor(doctor::Arguments),
     /// Check or print the server's configuration.
     Config(config::Arguments),
@@ -184,6 +197,11 @@ mod tests {
             &["ls", "box:dir"],
             &["start", "box", "--id", "web"],
             &["freeze"],
+            &["set"],
+            &["set", "box", "--sleep-after", "soon"],
+            &["set", "box", "--on-idle", "explode"],
+            &["set", "box", "--label", "x"],
+            &["prune", "--unused", "x"],
             &["stop"],
             &["start", "box", "--id", "8080", "--", "ls"],
             &["kill", "box"],
@@ -201,6 +219,12 @@ mod tests {
             &["port", "expose", "box", "8080", "--token", "a", "--public"],
             &["port-forward", "box"],
             &["port-forward", "box", "x"],
+            &["checkpoint"],
+            &["checkpoint", "create"],
+            &["checkpoint", "rm", "box"],
+            &["restore", "box"],
+            &["fork"],
+            &["fork", "box", "one", "-n", "2"],
             &["key", "create"],
             &["key", "create", "a/b"],
             &["key", "create", "ci", "--prefix", "ci"],

@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod cat;
+pub(crate) mod checkpoint;
 pub(crate) mod code;
 pub(crate) mod completions;
 pub(crate) mod config;
@@ -21,12 +22,14 @@ pub(crate) mod ls;
 pub(crate) mod network;
 pub(crate) mod port;
 pub(crate) mod port_forward;
+pub(crate) mod prune;
 pub(crate) mod ps;
 pub(crate) mod repl;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod serve;
 pub(crate) mod session;
+pub(crate) mod set;
 pub(crate) mod shell;
 pub(crate) mod start;
 pub(crate) mod version;
@@ -72,9 +75,20 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
         Command::Kill(arguments) => wait(|signals| until(signals, kill::run(arguments, out))),
         Command::Ps(arguments) => wait(|signals| until(signals, ps::run(arguments, out))),
         Command::Inspect(arguments) => wait(|signals| until(signals, inspect::run(arguments, out))),
+        Command::Set(arguments) => wait(|signals| until(signals, set::run(arguments, out))),
+        Command::Prune(arguments) => wait(|signals| until(signals, prune::run(arguments, out))),
         Command::Freeze(arguments) => change(lifecycle::Change::Freeze, arguments, out),
         Command::Thaw(arguments) => change(lifecycle::Change::Thaw, arguments, out),
         Command::Stop(arguments) => change(lifecycle::Change::Stop, arguments, out),
+        Command::Checkpoint(arguments) => {
+            wait(|signals| until(signals, checkpoint::run(arguments, out)))
+        }
+        Command::Restore(arguments) => {
+            wait(|signals| until(signals, checkpoint::restore(arguments, out)))
+        }
+        Command::Fork(arguments) => {
+            wait(|signals| until(signals, checkpoint::fork(arguments, out)))
+        }
         Command::Network(arguments) => wait(|signals| until(signals, network::run(arguments, out))),
         Command::Rm(arguments) => wait(|signals| until(signals, rm::run(arguments, out))),
         Command::Cp(arguments) => wait(|signals| until(signals, cp::run(arguments, out))),
@@ -98,6 +112,9 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
         // These start processes that must have no threads before them, so no runtime exists yet.
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Down(arguments) => down::run(&arguments, out),
+        Command::Doctor(arguments) if arguments.attack => {
+            wait(|signals| doctor::attack::run(arguments.image, out, signals))
+        }
         Command::Doctor(arguments) => doctor::run(&arguments, out),
         Command::Config(arguments) => config::run(&arguments, out),
         Command::Completions(arguments) => completions::run(&arguments),

@@ -476,6 +476,8 @@ async fn bench_measures_and_destroys_what_it_made() {
             "process start",
             "first byte of a stream",
             "key to a program and back",
+            "thaw to first result",
+            "start of a stopped sandbox",
             "write 1 KiB",
             "replace 1 KiB",
             "read 1 KiB"

@@ -27,6 +27,7 @@
 
 mod archive;
 mod call;
+mod checkpoint;
 mod encode;
 mod environment;
 mod error;

@@ -197,4 +197,18 @@ mod tests {
     fn bytes_that_are_not_text_are_refused() {
         assert_eq!(parse(&[b"data: \xff\n\n"]), Err(SseError::NotText));
     }
+
+    /// Whatever comes, and however it is cut, is the same events or the same error.
+    #[test]
+    fn hostile_streams_are_read_in_one_way() {
+        let examples: [&[u8]; 3] = [
+            b"id: 5\nevent: exit\ndata: {\"a\":1}\ndata: x\n\n: comment\n\n",
+            b"\xef\xbb\xbfdata:a\r\n\r\ndata:b\r\r",
+            b"id: 18446744073709551615\nretry: 1\ndata\n\n",
+        ];
+        hostile::bytes(&examples, |bytes| {
+            let middle = bytes.len() / 2;
+            assert_eq!(parse(&[bytes]), parse(&[&bytes[..middle], &bytes[middle..]]));
+        });
+    }
 }

@@ -61,6 +61,12 @@ pub(crate) enum Lifecycle {
     Stop,
     /// `POST /v1/sandboxes/{id}/start`.
     Start,
+    /// `POST /v1/sandboxes/{id}/checkpoints`.
+    Checkpoint,
+    /// `POST /v1/sandboxes/{id}/restore`.
+    Restore,
+    /// `POST /v1/sandboxes/{id}/fork`.
+    Fork,
     /// `DELETE /v1/sandboxes/{id}`.
     Destroy,
 }
@@ -136,6 +142,9 @@ impl Metrics {
             Lifecycle::Thaw => "thaw",
             Lifecycle::Stop => "stop",
             Lifecycle::Start => "start",
+            Lifecycle::Checkpoint => "checkpoint",
+            Lifecycle::Restore => "restore",
+            Lifecycle::Fork => "fork",
             Lifecycle::Destroy => "destroy",
         };
         let result = if succeeded { "success" } else { "failure" };

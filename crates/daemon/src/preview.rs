@@ -6,12 +6,12 @@
 //! ```
 //!
 //! Owns: which host names are previews (`domain.rs`), what crosses the boundary (`request.rs`,
-//! `response.rs`), how long it may take (`proxy.rs`), and what people read when there is nothing to
+//! `response.rs`), who a visitor is (`proxies.rs`), how long it may take (`proxy.rs`), and what people read when there is nothing to
 //! see (`page.rs`). Does not: know the API or its key's holders, or look into bodies.
 //!
 //! Invariants:
 //! - Nothing is done for a visitor before the token was found right: no sandbox is started, nothing
-//!   is connected to.
+//!   is connected to. Who presents wrong ones is slowed down (`guesses.rs`).
 //! - A request reaches the port of the sandbox that its Host names, and nothing else.
 //! - What a preview answers is the sandbox's word: it is never given in the name of the API, and
 //!   what it could say about other previews is left out.
@@ -19,7 +19,9 @@
 
 mod arrival;
 mod domain;
+mod guesses;
 mod page;
+mod proxies;
 mod proxy;
 mod request;
 mod response;
@@ -37,8 +39,11 @@ use axum::{
 };
 use tokio::sync::Semaphore;
 
-pub(crate) use self::{arrival::Arrival, domain::Domain};
+use self::guesses::Guesses;
 use crate::app::App;
+
+pub(crate) use self::proxies::TrustedProxies;
+pub(crate) use self::{arrival::Arrival, domain::Domain};
 
 /// What the daemon knows of previews.
 #[derive(Debug)]
@@ -49,11 +54,19 @@ pub(crate) struct Previews {
     /// A permit per visit in work.
     places: Arc<Semaphore>,
     visits_at_once: usize,
+    trusted: TrustedProxies,
+    guesses: Guesses,
 }
 
 impl Previews {
-    pub(crate) fn new(domain: Domain, is_apart: bool, visits_at_once: usize) -> Self {
-        Self { domain, is_apart, places: Arc::new(Semaphore::new(visits_at_once)), visits_at_once }
+    pub(crate) fn new(
+        domain: Domain,
+        is_apart: bool,
+        visits_at_once: usize,
+        trusted: TrustedProxies,
+    ) -> Self {
+        let places = Arc::new(Semaphore::new(visits_at_once));
+        Self { domain, is_apart, places, visits_at_once, trusted, guesses: Guesses::default() }
     }
 }
 
@@ -78,7 +91,12 @@ pub(crate) async fn recognise(
     if is_only || !app.previews.is_apart {
         let addressed = app.previews.domain.addressee(request.uri(), request.headers());
         if let Some(addressed) = addressed.or(is_only.then_some(Addressed::ToNobody)) {
-            request.extensions_mut().insert(addressed);
+            let (mut head, body) = request.into_parts();
+            head.extensions.insert(addressed);
+            if let Some(arrival) = head.extensions.get_mut::<Arrival>() {
+                arrival.visitor = app.previews.trusted.visitor(arrival.visitor, &head.headers);
+            }
+            request = Request::from_parts(head, body);
         }
     }
     next.run(request).await

@@ -3,6 +3,7 @@
 //! What a sandbox can do (exec, files, ...) is not here: those lines are in the agent's table, and
 //! are forwarded from its document, see [`crate::forward`].
 
+mod checkpoint;
 pub(crate) mod docs;
 mod image;
 mod key;
@@ -36,6 +37,10 @@ pub(crate) fn table() -> (Router<App>, OpenApi) {
         .routes(routes!(sandbox::thaw))
         .routes(routes!(sandbox::stop))
         .routes(routes!(sandbox::start))
+        .routes(routes!(checkpoint::create, checkpoint::list))
+        .routes(routes!(checkpoint::get, checkpoint::remove))
+        .routes(routes!(checkpoint::restore))
+        .routes(routes!(checkpoint::fork))
         .routes(routes!(port::expose, port::list))
         .routes(routes!(port::get, port::hide))
         .routes(routes!(port::rotate))

@@ -235,6 +235,7 @@ fn engine_config(config: &Config, volumes: Volumes) -> EngineConfig {
         default_limits: config.limits.default,
         max_limits: config.limits.max,
         max_sandboxes: config.node.max_sandboxes,
+        kept_memory: config.node.kept_memory,
         uid_base: config.node.uid_base,
         name_servers: config.node.name_servers.clone(),
         proxies: config.node.proxies.clone(),
@@ -338,7 +339,8 @@ impl Doors {
             None => Domain::new(self.tls.is_some(), "localhost", own.port()),
         };
         tracing::info!(%domain, address = %own, "previews");
-        Ok(Previews::new(domain, self.previews.is_some(), self.visits()))
+        let trusted = config.preview.trusted_proxies.clone();
+        Ok(Previews::new(domain, self.previews.is_some(), self.visits(), trusted))
     }
 
     /// Visits that are worked on at once.

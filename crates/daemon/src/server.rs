@@ -115,7 +115,7 @@ pub(crate) async fn run(door: Door, router: Router, stop: impl Future<Output = (
             () = &mut stop => break,
         };
         let Some((stream, peer, place)) = accepted else { continue };
-        let arrival = Arrival { peer, is_previews, server_name: None };
+        let arrival = Arrival { visitor: peer, is_previews, server_name: None };
         let seat = crowd.enter();
         let host = Host {
             router: router.clone(),

@@ -20,6 +20,8 @@ pub struct EngineConfig {
     pub max_limits: Limits,
     /// Sandboxes that may exist at once.
     pub max_sandboxes: usize,
+    /// Bytes of the machine's memory that are kept: with less left, none is created or started.
+    pub kept_memory: u64,
     /// First host user id of the sandboxes' ranges; slot n gets 65,536 ids from `uid_base + n * 65536`.
     pub uid_base: u32,
     /// DNS servers asked for sandboxes; none means those that the host itself uses.

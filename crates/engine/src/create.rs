@@ -14,7 +14,9 @@ use std::{
     fs::File,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
+    str::FromStr,
     sync::Arc,
+    time::Duration,
 };
 
 use api::{
@@ -22,21 +24,24 @@ use api::{
     id::{IdPrefix, ImageRef, SandboxId},
     sandbox::CreateSandbox,
 };
+use http::{Request, header};
+use http_body_util::{BodyExt, Full};
 use image::{ImageError, Rootfs, Store};
-use jail::{Bind, Hostname, JailFiles, JailId, JailSpec, Launched, Reach};
+use jail::{Bind, Hostname, JailFiles, JailId, JailSpec, Launched, Limits, Reach};
 use link::AgentConfig;
+use serde_json::json;
 
 use crate::{
-    EngineError,
+    EngineError, checkpoint,
     error::{self, Publish},
     freeze,
     key::{By, Key, Place},
     launch::LaunchError,
     network,
     node::Node,
-    record::{Change, Phase, SandboxRecord},
+    record::{Change, Files, Origin, Phase, SandboxRecord},
     sandbox::{InUse, Sandbox},
-    settings::Settings,
+    settings::{MIN_DISK_BYTES, Rest, Settings},
     slot::UIDS_PER_SLOT,
     state::{Admission, AgentIdentity, Failure, Operation, State},
     watch,
@@ -46,7 +51,13 @@ use crate::{
 const ID_BYTES: usize = 10;
 
 /// What generated ids begin with, where the caller's key does not decide it.
-const OWN_PREFIX: &str = "sb-";
+pub(crate) const OWN_PREFIX: &str = "sb-";
+
+/// The id of the process that a sandbox starts with.
+const ON_START_ID: &str = "on-start";
+
+/// How long the agent may take to start it. The first caller waits that long at most.
+const ON_START_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How often a request starts a sandbox that stops, or looks an id up whose sandbox goes, before it
 /// gives up: somebody else is ending it as fast.
@@ -61,9 +72,10 @@ pub(crate) async fn create(
 ) -> Result<(Arc<Sandbox>, bool), EngineError> {
     let id = match &request.id {
         Some(id) => id.clone(),
-        None => generate_id(by.prefix().map_or(OWN_PREFIX, IdPrefix::as_str))?,
+        None => random_id(by.prefix().map_or(OWN_PREFIX, IdPrefix::as_str))?,
     };
     by.check(&id)?;
+    let asked = Rest::asked(&request);
     let settings = Settings::of(request, &node.config)?;
     for _ in 0..ATTEMPTS {
         let (sandbox, is_new) = add(node, &id, &settings, By::Key(by)).await?;
@@ -71,7 +83,8 @@ pub(crate) async fn create(
             sandbox.settled().await?;
             continue;
         }
-        let differences = settings.differences(&sandbox.settings());
+        let mut differences = settings.differences(&sandbox.settings());
+        differences.extend(asked.differences(&sandbox.settings()));
         if !differences.is_empty() {
             return Err(error::exists(&id, &differences));
         }
@@ -103,6 +116,12 @@ pub(crate) async fn activate(
     Err(error::ended_at_once(id))
 }
 
+/// A place for one more sandbox to be made or started, if the machine has room for it.
+fn admitted(node: &Node, by: By<'_>) -> Result<Place, EngineError> {
+    node.capacity.check()?;
+    by.creation(&node.creates)
+}
+
 /// Adds the sandbox and begins to make it, if the id is free.
 async fn add(
     node: &Arc<Node>,
@@ -113,12 +132,12 @@ async fn add(
     if let Some(sandbox) = node.find(id) {
         return Ok((sandbox, false));
     }
-    let place = by.creation(&node.creates)?;
+    let place = admitted(node, by)?;
     // Before anything is taken: an unknown image leaves no sandbox behind.
     let name = settings.image.clone();
     let (image, rootfs) =
         read_image(node, &settings.image, move |images| images.get(&name)).await?;
-    let (sandbox, is_new) = node.add(id, settings, &image.digest)?;
+    let (sandbox, is_new) = node.add(id, settings, &image.digest, None)?;
     if is_new {
         spawn_start(node, &sandbox, Some(rootfs), place);
     }
@@ -149,7 +168,7 @@ pub(crate) async fn bring_up(
                     freeze::spawn_thaw(node, sandbox, agent).await?;
                     continue;
                 }
-                (Ok(()), before) => match by.creation(&node.creates) {
+                (Ok(()), before) => match admitted(node, by) {
                     Ok(place) => spawn_start(node, sandbox, None, place),
                     Err(error) => {
                         sandbox.set(before);
@@ -169,7 +188,12 @@ pub(crate) async fn bring_up(
 }
 
 /// Begins to start a sandbox that is [`State::Creating`]. `rootfs` is given for a new one.
-fn spawn_start(node: &Arc<Node>, sandbox: &Arc<Sandbox>, rootfs: Option<Rootfs>, place: Place) {
+pub(crate) fn spawn_start(
+    node: &Arc<Node>,
+    sandbox: &Arc<Sandbox>,
+    rootfs: Option<Rootfs>,
+    place: Place,
+) {
     let (owner, sandbox) = (Arc::clone(node), Arc::clone(sandbox));
     node.work.spawn(async move {
         let _place = place;
@@ -178,6 +202,7 @@ fn spawn_start(node: &Arc<Node>, sandbox: &Arc<Sandbox>, rootfs: Option<Rootfs>,
             Ok((agent, pidfd)) => {
                 let running = Phase::Running(agent.clone());
                 owner.records.submit(Change::Phase(sandbox.jail, running)).await;
+                run_on_start(&owner, &sandbox).await;
                 sandbox.set(State::Running(agent.clone()));
                 tracing::info!(sandbox_id = %sandbox.id, jail = %sandbox.jail, is_new, "sandbox started");
                 watch::spawn(&owner, sandbox, agent, pidfd);
@@ -185,6 +210,32 @@ fn spawn_start(node: &Arc<Node>, sandbox: &Arc<Sandbox>, rootfs: Option<Rootfs>,
             Err(error) => fail(&owner, &sandbox, error, is_new).await,
         }
     });
+}
+
+/// Has the agent start what the sandbox is to start with. A command that cannot be started is told in
+/// the log: it must not keep its sandbox, and whoever would repair it, from running.
+async fn run_on_start(node: &Node, sandbox: &Sandbox) {
+    let Some(command) = sandbox.settings().on_start.clone() else { return };
+    let asked = async {
+        let json = serde_json::to_vec(&json!({"command": command, "id": ON_START_ID}));
+        let json = json.map_err(|error| error.to_string())?;
+        let request = Request::post("/processes")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(link::Body::new(Full::from(json).map_err(|never| match never {})))
+            .map_err(|error| error.to_string())?;
+        let sent =
+            tokio::time::timeout(ON_START_DEADLINE, node.links.send(sandbox.jail.0, request));
+        match sent.await {
+            Ok(Ok(answer)) if answer.status().is_success() => Ok(()),
+            Ok(Ok(answer)) => Err(format!("the agent answered {}", answer.status())),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_elapsed) => Err("the agent did not answer".to_owned()),
+        }
+    };
+    if let Err(why) = asked.await {
+        tracing::warn!(sandbox_id = %sandbox.id, jail = %sandbox.jail, why,
+            "the command of a sandbox's start was not started");
+    }
 }
 
 async fn start(
@@ -201,6 +252,8 @@ async fn start(
             settings: (*sandbox.settings()).clone(),
             image_digest: sandbox.image_digest.clone(),
             created_at_ms: sandbox.created_at_ms,
+            files: sandbox.files(),
+            origin: sandbox.origin,
             phase: Phase::Creating,
         }))
     } else {
@@ -231,6 +284,13 @@ async fn start(
         let killed = node.launchers.kill(sandbox.jail).await;
         killed.map_err(|error| failed(error.publish("starting the sandbox")))?;
     }
+    let has_files = async {
+        match sandbox.origin.filter(|_| is_new) {
+            Some(origin) => take_files(node, sandbox, origin).await,
+            None => Ok(()),
+        }
+    };
+    has_files.await.map_err(failed)?;
     let spec = spec(node, sandbox);
     let launched = launch(node, spec, prepared).await.map_err(|error| {
         tracing::warn!(sandbox_id = %sandbox.id, jail = %sandbox.jail,
@@ -241,19 +301,30 @@ async fn start(
     Ok((AgentIdentity { pid, start_time, boot_id: node.boot_id.clone() }, pidfd))
 }
 
+/// Gives a new fork its files, and has that on record: from then on it is a sandbox like others.
+async fn take_files(node: &Node, sandbox: &Sandbox, origin: Origin) -> Result<(), EngineError> {
+    let Origin { volume, size_bytes } = origin;
+    let inherited_bytes = checkpoint::inherit(node, volume, size_bytes, sandbox.jail).await?;
+    let files = Files { volume: sandbox.jail, inherited_bytes };
+    sandbox.set_files(files);
+    let recorded = node.records.write(Change::Files(sandbox.jail, files)).await;
+    recorded.map_err(|error| error.publish("recording the sandbox"))
+}
+
 /// Why a sandbox was not started, and whether the intent is on disk.
 struct NotStarted {
     error: EngineError,
     is_recorded: bool,
 }
 
-/// Undoes an attempt to start. A new sandbox for which there was no room, or which could not be
-/// recorded, has never been; any other stays, as failed, and the next request tries again.
+/// Undoes an attempt to start. A new sandbox for which there was no room, which could not be
+/// recorded, or which is a fork, has never been; any other stays, as failed, and the next request tries again.
 async fn fail(node: &Arc<Node>, sandbox: &Arc<Sandbox>, failed: NotStarted, is_new: bool) {
     let NotStarted { error, is_recorded } = failed;
     // Best effort: a socket nobody listens on is removed by the next start at the latest.
     drop(link::socket::unlink(node.links.run_dir(), sandbox.jail.0));
-    if is_new && (!is_recorded || error.code == ErrorCode::NoSpace) {
+    let is_fork = sandbox.origin.is_some();
+    if is_new && (!is_recorded || is_fork || error.code == ErrorCode::NoSpace) {
         // Also when nothing was recorded: a write that came late is taken back by this one.
         let buried = node.records.write(Change::Bury(sandbox.jail)).await;
         node.forget(sandbox, Some(error));
@@ -268,7 +339,7 @@ async fn fail(node: &Arc<Node>, sandbox: &Arc<Sandbox>, failed: NotStarted, is_n
 }
 
 /// Reads the image called `name` from the store.
-async fn read_image<T: Send + 'static>(
+pub(crate) async fn read_image<T: Send + 'static>(
     node: &Node,
     name: &ImageRef,
     read: impl FnOnce(&Store) -> Result<T, ImageError> + Send + 'static,
@@ -291,12 +362,16 @@ fn spec(node: &Node, sandbox: &Sandbox) -> JailSpec {
     sandbox.asker.forget();
     // Without anything to reach, it has no link either.
     let network = network::place(node, sandbox).filter(|place| place.reach != Reach::Nothing);
+    let (files, limits) = (sandbox.files(), sandbox.settings().limits());
+    // What is charged to others counts all the same, but a little always goes.
+    let left = |limit: u64| limit.saturating_sub(files.inherited_bytes).max(MIN_DISK_BYTES);
+    let disk_bytes = limits.disk_bytes.map(left);
     JailSpec {
         jail: sandbox.jail,
-        volume: Some(sandbox.jail),
+        volume: Some(files.volume),
         uid_base: node.config.uid_base + sandbox.slot * UIDS_PER_SLOT,
         network,
-        limits: sandbox.settings().limits(),
+        limits: Limits { disk_bytes, ..limits },
         hostname: Hostname::of(sandbox.id.as_str()),
         // Filled in with the descriptors, see `launch`.
         binds: Vec::new(),
@@ -367,12 +442,13 @@ pub(crate) async fn launch(
     node.launchers.call(build, undo).await
 }
 
-fn generate_id(prefix: &str) -> Result<SandboxId, EngineError> {
+/// An id that nobody has: `prefix` and random digits.
+pub(crate) fn random_id<T: FromStr>(prefix: &str) -> Result<T, EngineError> {
     let mut bytes = [0; ID_BYTES];
     getrandom::fill(&mut bytes).map_err(|_errno| error::internal("generating an id"))?;
     let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     let id = format!("{prefix}{digits}");
-    Ok(id.parse().expect("a prefix with a mark at its end and 20 digits are an id"))
+    id.parse().map_err(|_not_an_id| error::internal("generating an id"))
 }
 
 #[cfg(test)]
@@ -381,14 +457,17 @@ mod tests {
 
     #[test]
     fn generated_ids_differ() {
-        assert_ne!(generate_id(OWN_PREFIX).unwrap(), generate_id(OWN_PREFIX).unwrap());
+        assert_ne!(
+            random_id::<SandboxId>(OWN_PREFIX).unwrap(),
+            random_id::<SandboxId>(OWN_PREFIX).unwrap()
+        );
     }
 
     #[test]
     fn the_longest_prefix_leaves_room_for_an_id() {
         let prefix = format!("{}-", "1".repeat(api::limit::ID_PREFIX_CHARS - 1));
         let prefix: IdPrefix = prefix.parse().unwrap();
-        assert!(prefix.covers(&generate_id(prefix.as_str()).unwrap()));
+        assert!(prefix.covers(&random_id::<SandboxId>(prefix.as_str()).unwrap()));
     }
 
     #[test]

@@ -10,7 +10,8 @@ use std::{
 };
 
 use api::{
-    id::{IdPrefix, SandboxId},
+    checkpoint::{Checkpoint, CheckpointCreated, CreateCheckpoint, ForkSandbox, RestoreCheckpoint},
+    id::{CheckpointId, IdPrefix, SandboxId},
     image::{BuildEvent, BuildImage, Image},
     node::ShutdownSandboxes,
     port::{ExposePort, PortNumber, PreviewLabel, RotatePort},
@@ -25,9 +26,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    EngineConfig, EngineError, build, create, destroy,
+    EngineConfig, EngineError, build, checkpoint, create, destroy,
     error::{self, Publish},
-    freeze,
+    fork, freeze, idle,
     key::{By, Key, Keys, Store},
     launch::{Launchers, Remover},
     list::Page,
@@ -35,7 +36,7 @@ use crate::{
     port::{self, Exposure, Found, Secret, Visit},
     record::{Loaded, Records},
     recover, resolver,
-    sandbox::InUse,
+    sandbox::{InUse, Sandbox as Resident},
     shutdown, update,
 };
 
@@ -102,6 +103,7 @@ impl Engine {
             resolver::spawn(&node, network.gateway()).await;
         }
         recover::recover(&node, loaded).await?;
+        idle::sweep::spawn(&node);
         Ok(Self { node, keys, records: Arc::new(Mutex::new(Some(records))) })
     }
 
@@ -214,8 +216,8 @@ impl Engine {
         self.get(id).await
     }
 
-    /// Ends the sandbox's processes, whatever they do; its files and settings stay. Needs no help
-    /// of the agent.
+    /// Ends the sandbox's processes, with 5 s of notice; its files and settings stay. Needs no help of
+    /// the agent.
     ///
     /// # Errors
     /// `SANDBOX_NOT_FOUND`; `SANDBOX_FAILED` when processes cannot be ended.
@@ -250,6 +252,83 @@ impl Engine {
     /// destroyed again.
     pub async fn destroy(&self, id: &SandboxId) -> Result<(), EngineError> {
         destroy::destroy(&self.node, id).await
+    }
+
+    /// Makes a checkpoint of a sandbox, which need not run. Its processes stand still for a moment.
+    ///
+    /// # Cancel safety
+    /// Work that has begun goes on without its caller; so for everything about checkpoints.
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND`, `CHECKPOINT_EXISTS`, `TOO_MANY_REQUESTS`, `CHECKPOINTS_NOT_AVAILABLE`,
+    /// `NO_SPACE`, `SANDBOX_FAILED`, `SHUTTING_DOWN`.
+    pub async fn create_checkpoint(
+        &self,
+        id: &SandboxId,
+        request: CreateCheckpoint,
+    ) -> Result<CheckpointCreated, EngineError> {
+        checkpoint::create(&self.node, id, request).await
+    }
+
+    /// The checkpoints of a sandbox, oldest first.
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND`.
+    pub fn checkpoints(&self, id: &SandboxId) -> Result<Vec<Checkpoint>, EngineError> {
+        checkpoint::list(&self.node, id)
+    }
+
+    /// One checkpoint of a sandbox.
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND`, `CHECKPOINT_NOT_FOUND`.
+    pub fn checkpoint(
+        &self,
+        id: &SandboxId,
+        checkpoint: &CheckpointId,
+    ) -> Result<Checkpoint, EngineError> {
+        checkpoint::get(&self.node, id, checkpoint)
+    }
+
+    /// Removes a checkpoint. Sandboxes that were made from it stay.
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND`, `CHECKPOINT_NOT_FOUND`.
+    pub async fn remove_checkpoint(
+        &self,
+        id: &SandboxId,
+        checkpoint: &CheckpointId,
+    ) -> Result<(), EngineError> {
+        checkpoint::remove(&self.node, id, checkpoint).await
+    }
+
+    /// Ends the processes of a sandbox and gives it the files of one of its checkpoints. It is
+    /// stopped at return, unless somebody uses it by then.
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND`, `CHECKPOINT_NOT_FOUND`, `NO_SPACE`, `SANDBOX_FAILED`.
+    pub async fn restore_checkpoint(
+        &self,
+        id: &SandboxId,
+        request: RestoreCheckpoint,
+    ) -> Result<Sandbox, EngineError> {
+        let sandbox = checkpoint::restore(&self.node, id, request).await?;
+        sandbox.describe(None).ok_or_else(|| error::not_found(id))
+    }
+
+    /// Makes sandboxes with the files of this one, or of one of its checkpoints. They run at return.
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND`, `CHECKPOINT_NOT_FOUND`, `SANDBOX_EXISTS`, those of [`Engine::create`].
+    /// None of them is there then.
+    pub async fn fork(
+        &self,
+        id: &SandboxId,
+        request: ForkSandbox,
+        by: &Key,
+    ) -> Result<Vec<Sandbox>, EngineError> {
+        let forks = fork::fork(&self.node, id, request, by).await?;
+        Ok(forks.iter().filter_map(|fork| fork.describe(None)).collect())
     }
 
     /// Exposes a port of a sandbox, which is created or started as by [`Engine::activate`]. At
@@ -437,10 +516,12 @@ fn lock(path: &Path) -> Result<File, EngineError> {
 }
 
 /// None: it has stopped, or its cgroups cannot be read.
-async fn usage(node: &Node, sandbox: &crate::sandbox::Sandbox) -> Option<SandboxUsage> {
-    let (spec, jail) = (node.config.node.clone(), sandbox.jail);
+async fn usage(node: &Node, sandbox: &Resident) -> Option<SandboxUsage> {
+    let spec = node.config.node.clone();
+    let (jail, files) = (sandbox.jail, sandbox.files());
     let read = tokio::task::spawn_blocking(move || {
-        let disk_bytes = jail::volume_bytes(&spec.state_dir, jail).unwrap_or_default();
+        let own = jail::volume_bytes(&spec.state_dir, files.volume).unwrap_or_default();
+        let disk_bytes = own.map(|own| own + files.inherited_bytes);
         jail::usage(&spec.name, jail).map(|usage| (usage, disk_bytes))
     });
     let refused = async {

@@ -7,8 +7,8 @@ use std::{io, time::Duration};
 
 use api::{
     error::{ApiError, ErrorCode},
-    id::{IdPrefix, ImageRef, KeyName, SandboxId},
-    limit::{CREATES_PER_KEY, KEYS},
+    id::{CheckpointId, IdPrefix, ImageRef, KeyName, SandboxId},
+    limit::{CHECKPOINTS, CREATES_PER_KEY, KEYS},
 };
 use image::ImageError;
 use jail::JailError;
@@ -52,11 +52,42 @@ pub(crate) fn exists(id: &SandboxId, differences: &[&str]) -> EngineError {
     ApiError::new(ErrorCode::SandboxExists, message).with("id", id.as_str()).with("fields", fields)
 }
 
+pub(crate) fn checkpoint_not_found(id: &CheckpointId) -> EngineError {
+    let message = format!("the sandbox has no checkpoint with the id {id}");
+    ApiError::new(ErrorCode::CheckpointNotFound, message).with("checkpoint", id.as_str())
+}
+
+pub(crate) fn checkpoint_exists(id: &CheckpointId) -> EngineError {
+    let message = format!("the sandbox has a checkpoint with the id {id} already; use another id");
+    ApiError::new(ErrorCode::CheckpointExists, message).with("checkpoint", id.as_str())
+}
+
+pub(crate) fn too_many_checkpoints() -> EngineError {
+    let message = format!("the sandbox has its {CHECKPOINTS} checkpoints; delete one first");
+    ApiError::new(ErrorCode::TooManyRequests, message).with("limit", CHECKPOINTS)
+}
+
+pub(crate) fn checkpoints_not_available(why: &str) -> EngineError {
+    let message = format!("the files of this sandbox cannot be copied at once: {why}");
+    ApiError::new(ErrorCode::CheckpointsNotAvailable, message)
+}
+
 pub(crate) fn capacity(limit: usize) -> EngineError {
     let message =
         format!("this node already has its {limit} sandboxes; destroy one or raise its limit");
     ApiError::new(ErrorCode::CapacityExceeded, message)
         .with("limit", limit)
+        .with("retryAfterSecs", RETRY_AFTER_SECS)
+}
+
+/// How much is left is nobody's business but the operator's: the log has it.
+pub(crate) fn machine_is_full(resource: &str) -> EngineError {
+    let message = format!(
+        "the machine is short of {resource}, so no sandbox is created or started; those that run go \
+         on: end some, or try again"
+    );
+    ApiError::new(ErrorCode::CapacityExceeded, message)
+        .with("resource", resource)
         .with("retryAfterSecs", RETRY_AFTER_SECS)
 }
 

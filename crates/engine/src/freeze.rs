@@ -36,8 +36,11 @@ pub(crate) async fn freeze(node: &Arc<Node>, id: &SandboxId) -> Result<(), Engin
     loop {
         let (admission, before) = sandbox.begin(Operation::Freeze);
         match (admission, before) {
-            (Admission::Begin, State::Running(agent)) => {
-                return spawn_freeze(node, &sandbox, agent).await;
+            (Admission::Begin, before) => {
+                let owner = Arc::clone(node);
+                let work = async move { carry_out_freeze(&owner, &sandbox, before).await };
+                let frozen = node.work.spawn(work).await;
+                return frozen.map_err(|_panicked| error::internal("freezing the sandbox"))?;
             }
             (Admission::Wait, _) => drop(sandbox.settled().await?),
             (Admission::InUse, _) => {
@@ -64,20 +67,18 @@ pub(crate) async fn thaw(node: &Arc<Node>, id: &SandboxId) -> Result<(), EngineE
     }
 }
 
-/// Freezes a sandbox that is [`State::Freezing`].
-async fn spawn_freeze(
-    node: &Arc<Node>,
-    sandbox: &Arc<Sandbox>,
-    agent: AgentIdentity,
+/// Freezes a sandbox that is [`State::Freezing`], and was in the state `before`.
+pub(crate) async fn carry_out_freeze(
+    node: &Node,
+    sandbox: &Sandbox,
+    before: State,
 ) -> Result<(), EngineError> {
-    let (owner, sandbox) = (Arc::clone(node), Arc::clone(sandbox));
-    let work = async move {
-        let frozen = stop_processes(&owner, &sandbox).await;
-        let is_frozen = frozen.is_ok();
-        sandbox.set(if is_frozen { State::Frozen(agent) } else { State::Running(agent) });
-        frozen
-    };
-    node.work.spawn(work).await.map_err(|_panicked| error::internal("freezing the sandbox"))?
+    let frozen = stop_processes(node, sandbox).await;
+    sandbox.set(match (&frozen, before) {
+        (Ok(()), State::Running(agent)) => State::Frozen(agent),
+        (_, before) => before,
+    });
+    frozen
 }
 
 /// Lets a sandbox that is [`State::Thawing`] go on, and waits for it. After an error it is frozen.
@@ -99,7 +100,7 @@ pub(crate) async fn spawn_thaw(
 /// Has `work` done while nothing of the sandbox runs, starts or ends: a running one is frozen
 /// meanwhile, without waiting for those who use it, and everybody else waits. `work` bounds its own
 /// time; it may count on nothing but that the sandbox's processes do not run. Afterwards the sandbox
-/// is what it was.
+/// is what it was. With the result comes how long running processes stood still.
 ///
 /// # Cancel safety
 /// Work that has begun goes on without its caller.
@@ -107,12 +108,11 @@ pub(crate) async fn spawn_thaw(
 /// # Errors
 /// `SANDBOX_FAILED` when processes do not come to rest, or the sandbox can only be destroyed any
 /// more; `SANDBOX_NOT_FOUND` when it goes meanwhile; those of `work`.
-#[expect(dead_code, reason = "with checkpoints")]
 pub(crate) async fn hold<T: Send + 'static>(
     node: &Arc<Node>,
     sandbox: &Arc<Sandbox>,
     work: impl Future<Output = Result<T, EngineError>> + Send + 'static,
-) -> Result<T, EngineError> {
+) -> Result<(T, Duration), EngineError> {
     for _ in 0..ATTEMPTS {
         let (admission, before) = sandbox.begin(Operation::Hold);
         match (admission, before) {
@@ -134,12 +134,13 @@ async fn carry_out_hold<T>(
     sandbox: Arc<Sandbox>,
     before: State,
     work: impl Future<Output = Result<T, EngineError>>,
-) -> Result<T, EngineError> {
+) -> Result<(T, Duration), EngineError> {
     let State::Running(agent) = before else {
         let done = work.await;
         sandbox.set(before);
-        return done;
+        return done.map(|done| (done, Duration::ZERO));
     };
+    let begun = Instant::now();
     if let Err(error) = stop_processes(&node, &sandbox).await {
         sandbox.set(State::Running(agent));
         return Err(error);
@@ -147,8 +148,9 @@ async fn carry_out_hold<T>(
     let done = work.await;
     // A sandbox that cannot go on is frozen: the next request tries again.
     let is_thawed = let_go_on(&node, &sandbox).await.is_ok();
+    let pause = begun.elapsed();
     sandbox.set(if is_thawed { State::Running(agent) } else { State::Frozen(agent) });
-    done
+    done.map(|done| (done, pause))
 }
 
 async fn stop_processes(node: &Node, sandbox: &Sandbox) -> Result<(), EngineError> {

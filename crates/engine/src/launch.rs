@@ -129,12 +129,38 @@ impl Launchers {
         self.call(move |launcher| launcher.freeze(jail), undo).await
     }
 
+    /// Tells the processes of a jail that they are to end.
+    ///
+    /// # Errors
+    /// See [`LaunchError`].
+    pub(crate) async fn notify(&self, jail: JailId) -> Result<(), LaunchError> {
+        let work = move |launcher: &mut Launcher| {
+            launcher.thaw(jail)?;
+            launcher.notify(jail)
+        };
+        self.call(work, |_, ()| {}).await
+    }
+
     /// Lets the processes of a jail go on.
     ///
     /// # Errors
     /// See [`LaunchError`].
     pub(crate) async fn thaw(&self, jail: JailId) -> Result<(), LaunchError> {
         self.call(move |launcher| launcher.thaw(jail), |_, ()| {}).await
+    }
+
+    /// Makes volume `to` a copy of volume `from`. One that comes too late stays: whoever asked has a
+    /// burial of it on record.
+    ///
+    /// # Errors
+    /// See [`LaunchError`].
+    pub(crate) async fn copy_volume(
+        &self,
+        from: JailId,
+        to: JailId,
+        is_read_only: bool,
+    ) -> Result<(), LaunchError> {
+        self.call(move |launcher| launcher.copy_volume(from, to, is_read_only), |_, ()| {}).await
     }
 
     /// Takes no more work and returns the threads, which end after what was queued.
@@ -158,10 +184,19 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What takes long and hurries nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Chore {
+    /// Remove the files of a jail, which has a burial on record.
+    Remove(JailId),
+    /// Push out the memory of a jail.
+    Reclaim(JailId),
+}
+
 /// The launcher that removes files, and the jails that wait for it.
 #[derive(Debug)]
 pub(crate) struct Remover {
-    queue: Mutex<Option<mpsc::Sender<JailId>>>,
+    queue: Mutex<Option<mpsc::Sender<Chore>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// What is queued is left to the next start.
     is_hasty: Arc<AtomicBool>,
@@ -173,18 +208,18 @@ impl Remover {
     /// # Errors
     /// When the thread cannot be started.
     pub(crate) fn start(launcher: Launcher, records: Records) -> std::io::Result<Self> {
-        let (queue, jails) = mpsc::channel(QUEUED_REMOVALS);
+        let (queue, chores) = mpsc::channel(QUEUED_REMOVALS);
         let is_hasty = Arc::new(AtomicBool::new(false));
         let hasty = Arc::clone(&is_hasty);
         let thread = Builder::new()
             .name("remover".to_owned())
-            .spawn(move || remove_all(launcher, jails, &records, &hasty))?;
+            .spawn(move || do_all(launcher, chores, &records, &hasty))?;
         Ok(Self { queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)), is_hasty })
     }
 
     /// Waits for room for one jail. None: the node is stopping, and the burial on record resumes
     /// the removal.
-    pub(crate) async fn reserve(&self) -> Option<mpsc::OwnedPermit<JailId>> {
+    pub(crate) async fn reserve(&self) -> Option<mpsc::OwnedPermit<Chore>> {
         let queue = lock(&self.queue).clone()?;
         queue.reserve_owned().await.ok()
     }
@@ -192,7 +227,14 @@ impl Remover {
     /// Leaves the files of a jail, which has a burial on record, to be removed.
     pub(crate) async fn remove(&self, jail: JailId) {
         if let Some(room) = self.reserve().await {
-            room.send(jail);
+            room.send(Chore::Remove(jail));
+        }
+    }
+
+    /// Leaves the memory of a jail to be pushed out.
+    pub(crate) async fn reclaim(&self, jail: JailId) {
+        if let Some(room) = self.reserve().await {
+            room.send(Chore::Reclaim(jail));
         }
     }
 
@@ -205,23 +247,31 @@ impl Remover {
     }
 }
 
-fn remove_all(
+fn do_all(
     mut launcher: Launcher,
-    mut jails: mpsc::Receiver<JailId>,
+    mut chores: mpsc::Receiver<Chore>,
     records: &Records,
     is_hasty: &AtomicBool,
 ) {
-    while let Some(jail) = jails.blocking_recv() {
+    while let Some(chore) = chores.blocking_recv() {
         if is_hasty.load(Ordering::Relaxed) {
             return;
         }
-        match launcher.remove_files(jail) {
-            Ok(()) => records.submit_blocking(Change::Buried(jail)),
-            Err(error) => tracing::error!(
-                %jail,
-                error = &error as &dyn std::error::Error,
-                "the files of a destroyed sandbox cannot be removed; the next start tries again"
-            ),
+        match chore {
+            Chore::Remove(jail) => match launcher.remove_files(jail) {
+                Ok(()) => records.submit_blocking(Change::Buried(jail)),
+                Err(error) => tracing::error!(
+                    %jail,
+                    error = &error as &dyn std::error::Error,
+                    "the files of a destroyed sandbox cannot be removed; the next start tries again"
+                ),
+            },
+            Chore::Reclaim(jail) => {
+                if let Err(error) = launcher.reclaim(jail) {
+                    tracing::warn!(%jail, error = &error as &dyn std::error::Error,
+                        "the memory of a frozen sandbox cannot be pushed out");
+                }
+            }
         }
     }
 }

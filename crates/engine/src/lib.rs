@@ -20,9 +20,13 @@
 mod engine;
 
 mod build;
+mod capacity;
+mod checkpoint;
 mod create;
 mod destroy;
+mod fork;
 mod freeze;
+mod idle;
 mod list;
 mod port;
 mod recover;

@@ -20,12 +20,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     EngineError,
+    capacity::Capacity,
     config::EngineConfig,
     error,
+    idle::Alarm,
     key::{Places, Visitors},
     launch::{Launchers, Remover},
     port::Secret,
-    record::{Phase, Records, SandboxRecord},
+    record::{Files, Origin, Phase, Records, SandboxRecord},
     resolver::Asker,
     sandbox::Sandbox,
     settings::Settings,
@@ -52,10 +54,14 @@ pub(crate) struct Node {
     pub(crate) remover: Remover,
     /// For sandboxes that are being made or started; a waiter in the launchers' queue has one.
     pub(crate) creates: Places,
+    /// Of the machine, for sandboxes that are to be made or started.
+    pub(crate) capacity: Capacity,
     /// Those of [`Node::creates`] that visitors of previews may have.
     pub(crate) visitors: Visitors,
     /// This boot of the machine: a process of another boot is not running.
     pub(crate) boot_id: String,
+    /// The time, and who climbs the ladders of idle sandboxes.
+    pub(crate) alarm: Arc<Alarm>,
     /// Work that must be finished: creations, stops, destroys, builds.
     pub(crate) work: TaskTracker,
     /// Work that only ends: watchers of agents, the resolver.
@@ -117,6 +123,7 @@ impl Node {
             closing,
             lock,
         } = parts;
+        let capacity = Capacity::new(config.kept_memory);
         let slots = Slots::new(&config.node, config.uid_base);
         let residents =
             Residents { by_id: BTreeMap::new(), askers: BTreeMap::new(), slots, next_jail: 1 };
@@ -131,7 +138,9 @@ impl Node {
             remover,
             creates: Places::new(CREATES_AT_ONCE, KEPT_CREATES),
             visitors: Visitors::default(),
+            capacity,
             boot_id,
+            alarm: Arc::new(Alarm::new()),
             work: TaskTracker::new(),
             watchers: TaskTracker::new(),
             closing,
@@ -160,7 +169,7 @@ impl Node {
     }
 
     /// Adds a sandbox in the state [`State::Creating`], which is the caller's to settle, or returns
-    /// the one that has the id. `true`: it is new.
+    /// the one that has the id. `true`: it is new. A fork has an `origin`.
     ///
     /// # Errors
     /// `CAPACITY_EXCEEDED`, `SHUTTING_DOWN`.
@@ -169,6 +178,7 @@ impl Node {
         id: &SandboxId,
         settings: &Settings,
         image_digest: &str,
+        origin: Option<Origin>,
     ) -> Result<(Arc<Sandbox>, bool), EngineError> {
         let mut residents = self.write();
         if let Some(sandbox) = residents.by_id.get(id) {
@@ -186,9 +196,11 @@ impl Node {
             settings: settings.clone(),
             image_digest: image_digest.to_owned(),
             created_at_ms: now_ms(),
+            files: Files { volume: jail, inherited_bytes: 0 },
+            origin,
             phase: Phase::Creating,
         };
-        let sandbox = Arc::new(Sandbox::new(record, State::Creating));
+        let sandbox = Arc::new(Sandbox::new(record, State::Creating, &self.alarm));
         residents.askers.insert(slot, Arc::clone(&sandbox.asker));
         residents.by_id.insert(id.clone(), Arc::clone(&sandbox));
         Ok((sandbox, true))
@@ -201,10 +213,18 @@ impl Node {
             return None;
         }
         let id = record.id.clone();
-        let sandbox = Arc::new(Sandbox::new(record, State::Creating));
+        let sandbox = Arc::new(Sandbox::new(record, State::Creating, &self.alarm));
         residents.askers.insert(sandbox.slot, Arc::clone(&sandbox.asker));
         residents.by_id.insert(id, Arc::clone(&sandbox));
         Some(sandbox)
+    }
+
+    /// Takes a number for a volume that is no jail's: they share their numbers.
+    pub(crate) fn take_number(&self) -> JailId {
+        let mut residents = self.write();
+        let number = JailId(residents.next_jail);
+        residents.next_jail += 1;
+        number
     }
 
     /// Jail numbers below `number` are not given out any more.

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! sandbox: one row per sandbox that exists     burial: one row per jail that must not
+//! checkpoint: one row per checkpoint
 //! port: one row per port of a sandbox that was ever exposed
 //! key: one row per key but `local`, with the digest of its secret
 //! ```
@@ -30,7 +31,7 @@ use std::{
 };
 
 use api::{
-    id::{KeyName, SandboxId},
+    id::{CheckpointId, KeyName, SandboxId},
     key::KeyScope,
     port::{PortNumber, PortToken},
 };
@@ -61,7 +62,39 @@ pub(crate) struct SandboxRecord {
     /// Of the image at the creation: the sandbox's files fit no other, whatever its name means now.
     pub(crate) image_digest: String,
     pub(crate) created_at_ms: i64,
+    pub(crate) files: Files,
+    /// Whose files it begins with, as long as it has not got them.
+    pub(crate) origin: Option<Origin>,
     pub(crate) phase: Phase,
+}
+
+/// Where a sandbox's own files are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Files {
+    /// Their volume: of its jail's number until a checkpoint is restored.
+    pub(crate) volume: JailId,
+    /// Bytes in it that it shares with others and that are charged to them. They count as its own,
+    /// also when it has removed them: otherwise fork after fork, they would count nowhere.
+    pub(crate) inherited_bytes: u64,
+}
+
+/// The read-only volume that a fork's files are copied from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) volume: JailId,
+    /// What is in it.
+    pub(crate) size_bytes: u64,
+}
+
+/// What is known of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CheckpointRecord {
+    pub(crate) id: CheckpointId,
+    /// A read-only volume.
+    pub(crate) volume: JailId,
+    pub(crate) created_at_ms: i64,
+    /// Of the sandbox's own files then.
+    pub(crate) size_bytes: u64,
 }
 
 /// What is known of a key.
@@ -117,9 +150,17 @@ pub(crate) enum Change {
     Settings(JailId, Box<Settings>),
     /// A port of a sandbox. Nothing happens when the sandbox is gone, or the port on record is newer.
     Port(JailId, Box<PortRecord>),
-    /// The jail must not exist: its sandbox, if it has one, is forgotten.
+    /// A checkpoint of a sandbox, whose volume has had a burial until now. Nothing happens when the
+    /// sandbox is gone.
+    Checkpoint(JailId, Box<CheckpointRecord>),
+    /// A sandbox has its files there, and none to begin with any more: a burial of the volume ends,
+    /// one of the volume before begins. Nothing happens when the sandbox is gone.
+    Files(JailId, Files),
+    /// The jail and the volume of this number must not exist: its sandbox, if it has one, is
+    /// forgotten with its checkpoints, all of whose volumes must not exist either; so is the
+    /// checkpoint, if it is one's.
     Bury(JailId),
-    /// Nothing is left of the jail.
+    /// Nothing is left of the jail, or the volume.
     Buried(JailId),
     /// A new key.
     CreateKey(Box<KeyRecord>),
@@ -155,6 +196,8 @@ pub(crate) struct Loaded {
     pub(crate) burials: Vec<JailId>,
     /// The ports of each sandbox that has some.
     pub(crate) ports: BTreeMap<JailId, Vec<PortRecord>>,
+    /// The checkpoints of each sandbox that has some, oldest first.
+    pub(crate) checkpoints: BTreeMap<JailId, Vec<CheckpointRecord>>,
     pub(crate) keys: Vec<KeyRecord>,
     /// No jail of this number or a higher one was ever recorded.
     pub(crate) next_jail: u64,

@@ -8,6 +8,7 @@
 //! | stopped        | running (a settled start that was not recorded)  | killed, stopped           |
 //! | creating       | running                                          | killed, failed            |
 //! | failed         | killed, failed                                   | killed, failed            |
+//! | fork, no files | killed, files removed                            | killed, files removed     |
 //! | burial or none | killed, files removed                            | killed, files removed     |
 //!
 //! A frozen agent answers nobody: where it would be adopted if it did, it is adopted as frozen. That
@@ -36,7 +37,7 @@ use crate::{
     error::Publish,
     network,
     node::Node,
-    record::{Change, Loaded, Phase, PortRecord, SandboxRecord},
+    record::{Change, CheckpointRecord, Loaded, Phase, PortRecord, SandboxRecord},
     sandbox::Sandbox,
     state::{AgentIdentity, Failure, State},
     watch,
@@ -77,20 +78,27 @@ pub(crate) async fn recover(node: &Arc<Node>, loaded: Loaded) -> Result<(), Engi
     let highest = kernel.chain(directories.iter().chain(&sockets).copied()).max().unwrap_or(0);
     node.skip_jails(loaded.next_jail.max(highest + 1));
 
-    let recorded: BTreeSet<JailId> = loaded.sandboxes.iter().map(|record| record.jail).collect();
-    let count = recorded.len();
-    let mut ports = loaded.ports;
-    let mut with_ports = |record: SandboxRecord| {
+    // A fork without its files is nobody's: whoever asked for it was not answered.
+    let (unborn, sandboxes): (Vec<_>, Vec<_>) =
+        loaded.sandboxes.into_iter().partition(|record| record.origin.is_some());
+    let mut recorded: BTreeSet<JailId> =
+        sandboxes.iter().flat_map(|record| [record.jail, record.files.volume]).collect();
+    recorded.extend(loaded.checkpoints.values().flatten().map(|record| record.volume));
+    let count = sandboxes.len();
+    let (mut ports, mut checkpoints) = (loaded.ports, loaded.checkpoints);
+    let mut with_belongings = |record: SandboxRecord| {
         let ports = ports.remove(&record.jail).unwrap_or_default();
-        (record, ports)
+        let checkpoints = checkpoints.remove(&record.jail).unwrap_or_default();
+        (record, Belongings { ports, checkpoints })
     };
-    stream::iter(loaded.sandboxes.into_iter().map(&mut with_ports))
-        .for_each_concurrent(AT_ONCE, |(record, ports)| restore(node, record, ports, &jails))
+    stream::iter(sandboxes.into_iter().map(&mut with_belongings))
+        .for_each_concurrent(AT_ONCE, |(record, its)| restore(node, record, its, &jails))
         .await;
 
     let without = |jail: &JailId| !recorded.contains(jail);
     let buried: BTreeSet<JailId> = (jails.keys().copied())
         .chain(directories.into_iter().map(JailId))
+        .chain(unborn.iter().map(|record| record.jail))
         .chain(loaded.burials)
         .filter(without)
         .collect();
@@ -121,7 +129,13 @@ fn numbered(dir: &Path, parse: impl Fn(&str) -> Option<u64>) -> Result<Vec<u64>,
     read().map_err(|error| error::state_dir("reading the state directory", &error))
 }
 
-async fn restore(node: &Arc<Node>, record: SandboxRecord, ports: Vec<PortRecord>, jails: &Jails) {
+/// What else is on record of a sandbox.
+struct Belongings {
+    ports: Vec<PortRecord>,
+    checkpoints: Vec<CheckpointRecord>,
+}
+
+async fn restore(node: &Arc<Node>, record: SandboxRecord, its: Belongings, jails: &Jails) {
     let found = jails.get(&record.jail).copied();
     let phase = record.phase.clone();
     let jail = record.jail;
@@ -136,7 +150,8 @@ async fn restore(node: &Arc<Node>, record: SandboxRecord, ports: Vec<PortRecord>
         }
         return;
     };
-    sandbox.ports.restore(ports, |port, generation| node.secret.token(jail, port, generation));
+    sandbox.checkpoints.restore(its.checkpoints);
+    sandbox.ports.restore(its.ports, |port, generation| node.secret.token(jail, port, generation));
     let agent = found.flatten().and_then(|pid| identify(pid, &node.boot_id));
     if let Some((agent, pidfd)) = agent
         && judge(&phase, Some(&agent)) == Verdict::Adopt

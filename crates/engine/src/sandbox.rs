@@ -8,15 +8,19 @@ use std::{
 
 use api::{
     id::SandboxId,
+    idle::{Activity, NextRung, Rung},
     sandbox::{Sandbox as Description, SandboxUsage},
 };
 use jail::JailId;
 use tokio::sync::watch;
 
 use crate::{
-    EngineError, error,
+    EngineError,
+    checkpoint::Checkpoints,
+    error,
+    idle::{self, Alarm, Resting, sweep},
     port::Ports,
-    record::SandboxRecord,
+    record::{Files, Origin, SandboxRecord},
     resolver::Asker,
     settings::Settings,
     state::{Admission, AgentIdentity, Operation, State, admit},
@@ -39,9 +43,16 @@ pub(crate) struct Sandbox {
     pub(crate) image_digest: String,
     pub(crate) created_at_ms: i64,
     pub(crate) ports: Ports,
+    pub(crate) checkpoints: Checkpoints,
+    /// Whose files it begins with, when it is new and a fork.
+    pub(crate) origin: Option<Origin>,
+    /// Changed by whoever was admitted.
+    files: Mutex<Files>,
     /// Its state is assigned by whoever was admitted, see [`crate::state`]. Its lock is never held
     /// across an await and nothing is called under it.
     life: watch::Sender<Life>,
+    /// Woken when it is to be frozen, stopped or destroyed sooner than was to be expected.
+    alarm: Arc<Alarm>,
 }
 
 /// What changes while a sandbox lives, under one lock: who uses it and whether it may be frozen are
@@ -49,40 +60,81 @@ pub(crate) struct Sandbox {
 #[derive(Debug)]
 struct Life {
     state: State,
-    /// Requests under way, streams and tunnels among them.
-    users: usize,
+    resting: Resting,
 }
 
 /// One use of a sandbox that runs. While it is held, the sandbox is not frozen.
 #[derive(Debug)]
-pub(crate) struct InUse(Arc<Sandbox>);
+pub(crate) struct InUse {
+    sandbox: Arc<Sandbox>,
+    /// Idle time begins with its end. Not so for whoever only asks whether there is a use.
+    is_use: bool,
+}
 
 impl InUse {
     pub(crate) fn sandbox(&self) -> &Arc<Sandbox> {
-        &self.0
+        &self.sandbox
+    }
+
+    /// The end of one that [`Sandbox::ask_first`] gave, with the answer.
+    pub(crate) fn answer(mut self, is_use: bool) {
+        self.is_use = is_use;
     }
 }
 
 impl Drop for InUse {
     fn drop(&mut self) {
-        self.0.life.send_if_modified(|life| {
-            life.users -= 1;
+        let sandbox = &self.sandbox;
+        sandbox.life.send_if_modified(|life| {
+            life.resting.users -= 1;
+            if self.is_use {
+                life.resting.used_at_ms = sandbox.alarm.clock.now_ms();
+            }
             // Nobody waits for any other number.
-            life.users == 0
+            life.resting.users == 0
         });
+        sandbox.hint();
     }
 }
 
 impl Sandbox {
     /// The sandbox of a record.
-    pub(crate) fn new(record: SandboxRecord, state: State) -> Self {
-        let SandboxRecord { id, jail, slot, settings, image_digest, created_at_ms, phase: _ } =
-            record;
-        let life = watch::Sender::new(Life { state, users: 0 });
+    pub(crate) fn new(record: SandboxRecord, state: State, alarm: &Arc<Alarm>) -> Self {
+        let SandboxRecord { id, jail, slot, settings, image_digest, created_at_ms, .. } = record;
+        let (files, origin) = (Mutex::new(record.files), record.origin);
+        let now_ms = alarm.clock.now_ms();
+        let resting =
+            Resting { users: 0, used_at_ms: now_ms, since_ms: now_ms, is_reclaimed: false };
+        let life = watch::Sender::new(Life { state, resting });
+        let alarm = Arc::clone(alarm);
         let asker = Arc::new(Asker::new(jail, &settings));
-        let ports = Ports::default();
+        let (ports, checkpoints) = (Ports::default(), Checkpoints::default());
         let settings = Mutex::new(Arc::new(settings));
-        Self { id, jail, slot, asker, settings, image_digest, created_at_ms, ports, life }
+        Self {
+            id,
+            jail,
+            slot,
+            asker,
+            settings,
+            image_digest,
+            created_at_ms,
+            ports,
+            checkpoints,
+            origin,
+            files,
+            life,
+            alarm,
+        }
+    }
+
+    /// Where its own files are.
+    pub(crate) fn files(&self) -> Files {
+        *self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// They are there now: for whoever was admitted.
+    pub(crate) fn set_files(&self, files: Files) {
+        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
     }
 
     /// What it is to be now.
@@ -117,10 +169,69 @@ impl Sandbox {
         let mut is_running = false;
         self.life.send_if_modified(|life| {
             is_running = life.state.is_running();
-            life.users += usize::from(is_running);
+            life.resting.users += usize::from(is_running);
             false
         });
-        is_running.then(|| InUse(Arc::clone(self)))
+        is_running.then(|| InUse { sandbox: Arc::clone(self), is_use: true })
+    }
+
+    /// What happens to it by itself next.
+    pub(crate) fn next_rung(&self) -> Option<NextRung> {
+        let idle = self.settings().idle;
+        let life = self.life.borrow();
+        idle::next(&life.state, life.resting, &idle, self.dies_at_ms())
+    }
+
+    /// Keeps it as it is for a question to its agent, if a rung is due that depends on what runs in
+    /// it by itself.
+    pub(crate) fn ask_first(self: &Arc<Self>, now_ms: i64) -> Option<InUse> {
+        let idle = self.settings().idle;
+        if !idle.count_processes {
+            return None;
+        }
+        let mut asks = false;
+        self.life.send_if_modified(|life| {
+            let next = idle::next(&life.state, life.resting, &idle, None);
+            asks = life.state.is_running() && next.is_some_and(|next| next.at_ms <= now_ms);
+            life.resting.users += usize::from(asks);
+            false
+        });
+        asks.then(|| InUse { sandbox: Arc::clone(self), is_use: false })
+    }
+
+    /// As [`Sandbox::begin`] of what is due at this time, if anything is. Returns it with the state
+    /// before.
+    pub(crate) fn begin_rung(&self, now_ms: i64) -> Option<(Rung, State)> {
+        let idle = self.settings().idle;
+        let mut due = None;
+        self.life.send_if_modified(|life| {
+            let next = idle::next(&life.state, life.resting, &idle, self.dies_at_ms());
+            let Some(next) = next.filter(|next| next.at_ms <= now_ms) else { return false };
+            let Some(operation) = sweep::operation(next.rung) else {
+                life.resting.is_reclaimed = true;
+                due = Some((next.rung, life.state.clone()));
+                return false;
+            };
+            if admit(&life.state, life.resting.users, operation) != Admission::Begin {
+                return false;
+            }
+            due = Some((next.rung, life.state.clone()));
+            life.state = operation.passing(&life.state);
+            true
+        });
+        due
+    }
+
+    fn dies_at_ms(&self) -> Option<i64> {
+        let ttl_ms = i64::try_from(self.settings().ttl_ms).unwrap_or(i64::MAX);
+        (ttl_ms > 0).then(|| self.created_at_ms.saturating_add(ttl_ms))
+    }
+
+    /// Tells whoever climbs the ladders when the next rung comes.
+    pub(crate) fn hint(&self) {
+        if let Some(next) = self.next_rung() {
+            self.alarm.hint(next.at_ms);
+        }
     }
 
     /// Asks for `operation`, and with [`Admission::Begin`] has taken on the work: the state passes
@@ -128,7 +239,7 @@ impl Sandbox {
     pub(crate) fn begin(&self, operation: Operation) -> (Admission, State) {
         let mut answer = (Admission::Wait, State::Creating);
         self.life.send_if_modified(|life| {
-            answer = (admit(&life.state, life.users, operation), life.state.clone());
+            answer = (admit(&life.state, life.resting.users, operation), life.state.clone());
             let begins = answer.0 == Admission::Begin;
             if begins {
                 life.state = operation.passing(&life.state);
@@ -151,7 +262,19 @@ impl Sandbox {
 
     /// Assigns a state: for whoever was admitted.
     pub(crate) fn set(&self, state: State) {
-        self.life.send_modify(|life| life.state = state);
+        let now_ms = self.alarm.clock.now_ms();
+        self.life.send_modify(|life| {
+            // What was held is what it was, as if nothing had been.
+            if !life.state.passes_to(&state) {
+                life.resting.since_ms = now_ms;
+                life.resting.is_reclaimed = false;
+                if matches!(state, State::Running(_)) {
+                    life.resting.used_at_ms = now_ms;
+                }
+            }
+            life.state = state;
+        });
+        self.hint();
     }
 
     /// Waits until nobody works on it.
@@ -171,7 +294,8 @@ impl Sandbox {
     /// Waits until nobody uses it, or it does not run.
     pub(crate) async fn unused(&self) {
         let mut receiver = self.life.subscribe();
-        let unused = |life: &Life| life.users == 0 || !matches!(life.state, State::Running(_));
+        let unused =
+            |life: &Life| life.resting.users == 0 || !matches!(life.state, State::Running(_));
         // An error means that the sandbox is dropped, which cannot be while `self` is borrowed.
         drop(receiver.wait_for(unused).await);
     }
@@ -186,9 +310,23 @@ impl Sandbox {
 
     /// The sandbox as callers see it; none while it is being destroyed.
     pub(crate) fn describe(&self, usage: Option<SandboxUsage>) -> Option<Description> {
-        let (state, failure) = self.life.borrow().state.public()?;
-        let Settings { image, resources, network, network_revision: _, env, labels } =
-            (*self.settings()).clone();
+        let life = self.life.borrow();
+        let (state, failure) = life.state.public()?;
+        let Resting { users, used_at_ms, .. } = life.resting;
+        drop(life);
+        let activity =
+            Activity { requests: users, last_used_at_ms: used_at_ms, next: self.next_rung() };
+        let Settings {
+            image,
+            resources,
+            network,
+            network_revision: _,
+            env,
+            labels,
+            on_start,
+            idle,
+            ttl_ms,
+        } = (*self.settings()).clone();
         let (id, created_at_ms) = (self.id.clone(), self.created_at_ms);
         Some(Description {
             id,
@@ -200,6 +338,10 @@ impl Sandbox {
             env,
             labels,
             created_at_ms,
+            on_start,
+            idle,
+            ttl_ms,
+            activity,
             usage,
         })
     }
@@ -211,7 +353,7 @@ pub(crate) mod tests {
     use crate::record::tests::record;
 
     pub(crate) fn sandbox(id: &str, state: State) -> Sandbox {
-        Sandbox::new(record(id, 1), state)
+        Sandbox::new(record(id, 1), state, &Arc::new(Alarm::new()))
     }
 
     #[tokio::test]

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use api::{
+    exec::Command,
     id::ImageRef,
+    idle::{EffectiveIdle, IdleSettings, LEAST_MS, MOST_MS},
     limit::{ENV_VAR_BYTES, ENV_VARS, LABEL_BYTES, LABELS, NETWORK_RULES},
     network::NetworkPolicy,
     sandbox::{CreateSandbox, EffectiveResources},
@@ -23,10 +25,14 @@ const MIN_PIDS: u32 = 8;
 const MIN_CPU_MILLIS: u32 = 10;
 
 /// Least bytes of disk: below this not even the file system's own bookkeeping fits.
-const MIN_DISK_BYTES: u64 = 16 * 1024 * 1024;
+pub(crate) const MIN_DISK_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Port of mail servers, RFC 5321.
 const MAIL: u16 = 25;
+
+/// Bytes of a command that is started with the sandbox: a line that starts a script, or a short one.
+/// It is part of the sandbox's record.
+const ON_START_BYTES: usize = 16 * 1024;
 
 /// What a sandbox was asked to be, with everything filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +45,15 @@ pub(crate) struct Settings {
     pub(crate) network_revision: u64,
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) labels: BTreeMap<String, String>,
+    /// Started by itself whenever the sandbox is started.
+    #[serde(default)]
+    pub(crate) on_start: Option<Command>,
+    /// Records of before there was a ladder have none.
+    #[serde(default)]
+    pub(crate) idle: EffectiveIdle,
+    /// Milliseconds from the creation to the destruction; 0: none.
+    #[serde(default)]
+    pub(crate) ttl_ms: u64,
 }
 
 impl Settings {
@@ -71,6 +86,10 @@ impl Settings {
         };
         check_env(&request.env)?;
         check_labels(&request.labels)?;
+        let idle = EffectiveIdle::default().with(&request.idle);
+        check_idle(&idle)?;
+        let ttl_ms = request.ttl_ms.unwrap_or(0);
+        check_ttl(ttl_ms)?;
         check_network(&request.network)?;
         Ok(Self {
             image: request.image.unwrap_or_else(|| config.default_image.clone()),
@@ -79,6 +98,9 @@ impl Settings {
             network_revision: 0,
             env: request.env,
             labels: request.labels,
+            on_start: check_on_start(request.on_start)?,
+            idle,
+            ttl_ms,
         })
     }
 
@@ -90,6 +112,7 @@ impl Settings {
             ("network", self.network != other.network),
             ("env", self.env != other.env),
             ("labels", self.labels != other.labels),
+            ("onStart", self.on_start != other.on_start),
         ]
         .into_iter()
         .filter_map(|(field, differs)| differs.then_some(field))
@@ -147,6 +170,31 @@ pub(crate) fn check_network(policy: &NetworkPolicy) -> Result<(), EngineError> {
     Ok(())
 }
 
+/// What a creation asked about the life of its sandbox. Only that is compared with what an existing
+/// one is: these settings change all the time, and a caller who says nothing means nothing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rest {
+    idle: IdleSettings,
+    ttl_ms: Option<u64>,
+}
+
+impl Rest {
+    pub(crate) fn asked(request: &CreateSandbox) -> Self {
+        Self { idle: request.idle, ttl_ms: request.ttl_ms }
+    }
+
+    /// As [`Settings::differences`].
+    pub(crate) fn differences(&self, settings: &Settings) -> Vec<&'static str> {
+        [
+            ("idle", settings.idle.with(&self.idle) != settings.idle),
+            ("ttlMs", self.ttl_ms.is_some_and(|asked| asked != settings.ttl_ms)),
+        ]
+        .into_iter()
+        .filter_map(|(field, differs)| differs.then_some(field))
+        .collect()
+    }
+}
+
 fn within<T>(field: &str, value: T, least: T, most: T) -> Result<T, EngineError>
 where
     T: PartialOrd + Copy + std::fmt::Display + Into<u64>,
@@ -157,6 +205,45 @@ where
     Err(error::invalid(field, &format!("{field} is {value}; this node allows {least} to {most}"))
         .with("minimum", least.into())
         .with("maximum", most.into()))
+}
+
+/// An empty text is no command.
+pub(crate) fn check_on_start(command: Option<Command>) -> Result<Option<Command>, EngineError> {
+    let command = command.filter(|command| *command != Command::Shell(String::new()));
+    let texts = match &command {
+        None => &[][..],
+        Some(Command::Shell(text)) => std::slice::from_ref(text),
+        Some(Command::Program(words)) if words.first().is_none_or(String::is_empty) => {
+            return Err(error::invalid("onStart", "onStart has no program"));
+        }
+        Some(Command::Program(words)) => words,
+    };
+    let bytes: usize = texts.iter().map(String::len).sum();
+    if bytes > ON_START_BYTES || texts.iter().any(|text| text.contains('\0')) {
+        let message = format!("onStart has more than {ON_START_BYTES} bytes, or a NUL");
+        return Err(error::invalid("onStart", &message));
+    }
+    Ok(command)
+}
+
+/// Times may be 0, which is never, where that makes sense.
+pub(crate) fn check_idle(idle: &EffectiveIdle) -> Result<(), EngineError> {
+    within("idle.sleepAfterMs", idle.sleep_after_ms, LEAST_MS, MOST_MS)?;
+    for (field, value) in
+        [("idle.stopAfterMs", idle.stop_after_ms), ("idle.destroyAfterMs", idle.destroy_after_ms)]
+    {
+        if value != 0 {
+            within(field, value, LEAST_MS, MOST_MS)?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn check_ttl(ttl_ms: u64) -> Result<(), EngineError> {
+    if ttl_ms != 0 {
+        within("ttlMs", ttl_ms, LEAST_MS, MOST_MS)?;
+    }
+    Ok(())
 }
 
 fn check_env(env: &BTreeMap<String, String>) -> Result<(), EngineError> {
@@ -179,7 +266,7 @@ fn check_env(env: &BTreeMap<String, String>) -> Result<(), EngineError> {
     Ok(())
 }
 
-fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), EngineError> {
+pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), EngineError> {
     if labels.len() > LABELS {
         return Err(error::invalid("labels", &format!("more than {LABELS} labels")));
     }
@@ -217,6 +304,7 @@ pub(crate) mod tests {
             default_limits: limits,
             max_limits: Limits { pids: 200, ..limits },
             max_sandboxes: 10,
+            kept_memory: 0,
             uid_base: 1 << 20,
             name_servers: Vec::new(),
             proxies: BTreeMap::new(),
@@ -291,6 +379,24 @@ pub(crate) mod tests {
         let many = |count: usize| (0..count).map(|n| (format!("n{n}"), String::new())).collect();
         assert!(env(many(ENV_VARS)).is_ok() && labels(many(LABELS)).is_ok());
         assert!(env(many(ENV_VARS + 1)).is_err() && labels(many(LABELS + 1)).is_err());
+    }
+
+    #[test]
+    fn times_hold_at_their_edges() {
+        let idle = |sleep_after_ms| IdleSettings { sleep_after_ms, ..IdleSettings::default() };
+        let with = |idle| settings(CreateSandbox { idle, ..CreateSandbox::default() });
+        assert_eq!(with(idle(None)).unwrap().idle, EffectiveIdle::default());
+        for good in [LEAST_MS, MOST_MS] {
+            assert_eq!(with(idle(Some(good))).unwrap().idle.sleep_after_ms, good);
+        }
+        for bad in [0, LEAST_MS - 1, MOST_MS + 1] {
+            assert_eq!(with(idle(Some(bad))).unwrap_err().details["field"], "idle.sleepAfterMs");
+        }
+        let never = IdleSettings { stop_after_ms: Some(0), ..IdleSettings::default() };
+        assert_eq!(with(never).unwrap().idle.stop_after_ms, 0);
+        let ttl = |ttl_ms| settings(CreateSandbox { ttl_ms, ..CreateSandbox::default() });
+        assert_eq!(ttl(Some(LEAST_MS)).unwrap().ttl_ms, LEAST_MS);
+        assert!(ttl(Some(LEAST_MS - 1)).is_err() && ttl(Some(MOST_MS + 1)).is_err());
     }
 
     #[test]

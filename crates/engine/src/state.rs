@@ -174,6 +174,11 @@ impl State {
         }
     }
 
+    /// True when `after` is what this passing state was before, as if nothing had been.
+    pub(crate) fn passes_to(&self, after: &Self) -> bool {
+        matches!(self, Self::Held(before) | Self::Changing(before) if **before == *after)
+    }
+
     /// The agent of a settled sandbox that has processes.
     pub(crate) fn agent(&self) -> Option<&AgentIdentity> {
         match self {

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use api::{id::SandboxId, network::NetworkPolicy, sandbox::UpdateSandbox};
+use api::{id::SandboxId, sandbox::UpdateSandbox};
 use jail::JailNetwork;
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     node::Node,
     record::Change,
     sandbox::Sandbox,
-    settings::{Settings, check_network},
+    settings::{Settings, check_idle, check_labels, check_network, check_on_start, check_ttl},
     state::{Admission, Operation, State},
 };
 
@@ -32,14 +32,17 @@ pub(crate) async fn update(
     request: UpdateSandbox,
 ) -> Result<Arc<Sandbox>, EngineError> {
     let sandbox = node.find(id).ok_or_else(|| error::not_found(id))?;
-    let Some(network) = request.network else { return Ok(sandbox) };
-    check_network(&network)?;
+    if request == UpdateSandbox::default() {
+        return Ok(sandbox);
+    }
+    // Once more when it is carried out: others may change it meanwhile.
+    drop(changed(&sandbox.settings(), &request)?);
     for _ in 0..ATTEMPTS {
         let (admission, before) = sandbox.begin(Operation::Change);
         match admission {
             Admission::Refuse => return Err(error::not_found(id)),
             Admission::Begin => {
-                let work = carry_out(Arc::clone(node), Arc::clone(&sandbox), network, before);
+                let work = carry_out(Arc::clone(node), Arc::clone(&sandbox), request, before);
                 let changed = node.work.spawn(work).await;
                 changed.map_err(|_panicked| error::internal("changing the sandbox"))??;
                 return Ok(sandbox);
@@ -52,20 +55,49 @@ pub(crate) async fn update(
     Err(error::ended_at_once(id))
 }
 
-/// Changes the network of a sandbox that is [`State::Changing`].
+/// The settings with what was asked for in place of theirs.
+fn changed(settings: &Settings, request: &UpdateSandbox) -> Result<Settings, EngineError> {
+    let mut settings = settings.clone();
+    if let Some(network) = &request.network {
+        check_network(network)?;
+        settings.network = network.clone();
+        // Another revision also when nothing else is different: an earlier attempt may have failed.
+        settings.network_revision += 1;
+    }
+    if let Some(labels) = &request.labels {
+        check_labels(labels)?;
+        settings.labels.clone_from(labels);
+    }
+    if let Some(on_start) = &request.on_start {
+        settings.on_start = check_on_start(Some(on_start.clone()))?;
+    }
+    if let Some(idle) = &request.idle {
+        settings.idle = settings.idle.with(idle);
+        check_idle(&settings.idle)?;
+    }
+    if let Some(ttl_ms) = request.ttl_ms {
+        check_ttl(ttl_ms)?;
+        settings.ttl_ms = ttl_ms;
+    }
+    Ok(settings)
+}
+
+/// Changes a sandbox that is [`State::Changing`].
 async fn carry_out(
     node: Arc<Node>,
     sandbox: Arc<Sandbox>,
-    network: NetworkPolicy,
+    request: UpdateSandbox,
     before: State,
 ) -> Result<(), EngineError> {
     // Frozen ones too: they go on under the new settings.
     let has_processes = before.agent().is_some();
-    let settings = (*sandbox.settings()).clone();
-    // Another revision also when nothing else is different: an earlier attempt may have failed.
-    let network_revision = settings.network_revision + 1;
-    let settings = Settings { network, network_revision, ..settings };
-    let changed = change(&node, &sandbox, settings, has_processes).await;
+    let changed = match changed(&sandbox.settings(), &request) {
+        Ok(settings) => {
+            let admits = request.network.is_some() && has_processes;
+            change(&node, &sandbox, settings, admits).await
+        }
+        Err(error) => Err(error),
+    };
     sandbox.set(before);
     changed
 }
@@ -74,7 +106,7 @@ async fn change(
     node: &Node,
     sandbox: &Sandbox,
     settings: Settings,
-    has_processes: bool,
+    admits: bool,
 ) -> Result<(), EngineError> {
     let recorded = Change::Settings(sandbox.jail, Box::new(settings.clone()));
     node.records.write(recorded).await.map_err(|error| {
@@ -83,7 +115,7 @@ async fn change(
         error.publish("recording the change")
     })?;
     let address = node.config.node.network.and_then(|network| network.address(sandbox.slot));
-    let Some(address) = address.filter(|_| has_processes) else {
+    let Some(address) = address.filter(|_| admits) else {
         sandbox.set_settings(settings);
         return Ok(());
     };

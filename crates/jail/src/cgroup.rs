@@ -142,6 +142,10 @@ pub(crate) struct JailCgroups {
     pub(crate) memory_events: OwnedFd,
     /// See [`crate::handoff::Handoff::pids_events`].
     pub(crate) pids_events: OwnedFd,
+    /// See [`crate::handoff::Handoff::memory_stat`].
+    pub(crate) memory_stat: OwnedFd,
+    /// See [`crate::handoff::Handoff::cpu_stat`]; none where nothing counts it.
+    pub(crate) cpu_stat: Option<OwnedFd>,
 }
 
 const STEP: &str = "cgroup";
@@ -252,6 +256,10 @@ impl NodeCgroups {
             let name = if tree.v2 { v2 } else { v1 };
             Ok::<_, JailError>(jail_dir(&tree.path, &self.name, jail).join("user").join(name))
         };
+        let accounting = self.layout.tree(Controller::CpuAccounting);
+        let cpu_stat = unified.as_ref().map(|dir| dir.join("cpu.stat")).or_else(|| {
+            accounting.map(|tree| jail_dir(&tree.path, &self.name, jail).join("cpuacct.stat"))
+        });
         Ok(JailCgroups {
             top: directory("")?,
             agent: directory("agent")?,
@@ -265,6 +273,8 @@ impl NodeCgroups {
                 "memory.events",
             )?)?,
             pids_events: open_events(&events(Controller::Pids, "pids.events", "pids.events")?)?,
+            memory_stat: open_events(&events(Controller::Memory, "memory.stat", "memory.stat")?)?,
+            cpu_stat: cpu_stat.as_deref().map(open_events).transpose()?,
         })
     }
 

@@ -41,6 +41,10 @@ pub(crate) struct Plan<'a> {
     /// First host id of the jail's range.
     pub(crate) uid_base: u32,
     pub(crate) cgroups: &'a cgroup::JailCgroups,
+    /// Offsets of the jail's clocks.
+    pub(crate) clocks: &'a [u8],
+    /// Processors that programs are told to use.
+    pub(crate) cpus: &'a sys::cpu::Cpus,
     pub(crate) hostname: &'a CStr,
     /// Routing messages for the jail's own network namespace, and how many they are.
     pub(crate) network: (&'a [u8], usize),
@@ -71,6 +75,9 @@ fn first_steps(plan: &Plan<'_>, channel: &Channel) -> Result<(), Failure> {
     // Limits first: from here on nothing this process does is free. It also becomes the root of
     // the cgroup namespace, so it must come before that namespace.
     in_step("cgroup", cgroup::join(&plan.cgroups.top_tasks))?;
+    // Opened as the host's root: with other ids a process's own files in /proc are not its own.
+    let clocks = How::new(file::O_WRONLY);
+    let clocks = in_step("clocks", file::open(file::cwd(), c"/proc/self/timens_offsets", clocks))?;
     // Before the user namespace, so that the namespace belongs to the jail's own id and what is
     // counted per user (inotify, pipes, namespaces) is counted against the jail, not the host's root.
     in_step("host identity", sys::credentials::become_user(plan.uid_base, plan.uid_base))?;
@@ -85,6 +92,8 @@ fn first_steps(plan: &Plan<'_>, channel: &Channel) -> Result<(), Failure> {
     // Through the host's /proc as well, and behind the namespaces, of which there are no more
     // from here on.
     counters::set()?;
+    // Before anybody is in the time namespace: the jail's clocks count from its start.
+    in_step("clocks", file::write_all(clocks.as_fd(), plan.clocks))?;
     // Process ids and clocks change for children only; the child is the launcher's child too.
     let agent_group = plan.cgroups.agent.as_ref().map(AsFd::as_fd);
     match in_step("fork", sys::process::fork(agent_group, true))? {
@@ -115,8 +124,10 @@ fn second_steps(plan: &Plan<'_>, channel: &Channel) -> Result<(), Failure> {
     in_step("network", channel.wait_for_link())?;
     network::configure(plan)?;
     limits::set()?;
+    // A hint and no limit, which the quota is: programs count the processors they may run on.
+    in_step("processors", sys::cpu::run_on(plan.cpus))?;
     // Behind every step that needs a descriptor by number or a privilege over mounts.
-    let program = descriptors::arrange(plan)?;
+    let program = descriptors::arrange(plan, &mounts)?;
     credentials::drop_privileges()?;
     // Last: most calls above are refused by the filter.
     in_step("seccomp", sys::seccomp::load(plan.filter))?;
@@ -134,5 +145,5 @@ fn write_setting(path: &CStr, value: &[u8]) -> Result<(), SysError> {
     file::write_all(setting.as_fd(), value)
 }
 
-/// Mounts that came from the launcher: root, `/dev`, binds.
+/// Mounts that came from the launcher: root, `/dev`, figures, binds.
 pub(crate) type Mounts = [Option<OwnedFd>; sys::socket::MESSAGE_FDS];

@@ -24,6 +24,13 @@ pub struct Handoff {
     pub memory_events: Option<RawFd>,
     /// `pids.events`: a line `max N`, the number of refused forks.
     pub pids_events: Option<RawFd>,
+    /// Directory with the files that stand for those of `/proc` about the machine; see
+    /// [`crate::figures`].
+    pub figures: Option<RawFd>,
+    /// `memory.stat` of user code.
+    pub memory_stat: Option<RawFd>,
+    /// CPU time of the sandbox: `cpu.stat` of a v2 tree, else `cpuacct.stat`.
+    pub cpu_stat: Option<RawFd>,
 }
 
 impl fmt::Display for Handoff {
@@ -33,6 +40,9 @@ impl fmt::Display for Handoff {
             ("cgroup", self.cgroup),
             ("memory_events", self.memory_events),
             ("pids_events", self.pids_events),
+            ("figures", self.figures),
+            ("memory_stat", self.memory_stat),
+            ("cpu_stat", self.cpu_stat),
         ] {
             if let Some(fd) = fd {
                 write!(f, ",{name}={fd}")?;
@@ -61,6 +71,9 @@ impl FromStr for Handoff {
                 "cgroup" => handoff.cgroup = Some(fd),
                 "memory_events" => handoff.memory_events = Some(fd),
                 "pids_events" => handoff.pids_events = Some(fd),
+                "figures" => handoff.figures = Some(fd),
+                "memory_stat" => handoff.memory_stat = Some(fd),
+                "cpu_stat" => handoff.cpu_stat = Some(fd),
                 "tasks" => handoff.tasks.push(fd),
                 _ => return Err(InvalidHandoff),
             }
@@ -85,6 +98,9 @@ mod tests {
             tasks: vec![6, 7],
             memory_events: Some(8),
             pids_events: None,
+            figures: Some(10),
+            memory_stat: Some(11),
+            cpu_stat: None,
         };
         assert_eq!(full.to_string().parse(), Ok(full));
         for bad in
@@ -92,5 +108,16 @@ mod tests {
         {
             assert_eq!(bad.parse::<Handoff>(), Err(InvalidHandoff), "{bad}");
         }
+    }
+
+    #[test]
+    fn hostile_handoffs_are_refused_or_read_in_one_way() {
+        let examples =
+            ["listen=3,config=4,cgroup=5,tasks=6,tasks=7,memory_events=8", "listen=3,config=4"];
+        hostile::text(&examples, |text| {
+            if let Ok(handoff) = text.parse::<Handoff>() {
+                assert_eq!(handoff.to_string().parse(), Ok(handoff));
+            }
+        });
     }
 }

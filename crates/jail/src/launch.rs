@@ -9,6 +9,9 @@ use std::{
 };
 
 use sys::{
+    SysError,
+    clock::{self, Clock},
+    cpu::Cpus,
     fd, pidfd, poll,
     process::{self, Fork, Strings},
     socket,
@@ -79,7 +82,8 @@ fn build(
     let (ours, theirs) = socket::message_pair().in_step("channel")?;
     let jail_end = Channel(fd::duplicate_above(theirs.as_fd(), CHANNEL_ABOVE).in_step("channel")?);
     drop(theirs);
-    let first = start_first(server, spec, cgroups, fixed, &jail_end)?;
+    let figures = server.machine.figures(spec.jail, spec.limits);
+    let first = start_first(server, spec, cgroups, (fixed, &figures.cpus), &jail_end)?;
     // From here on only the jail's processes hold the other end: their death closes it.
     drop(jail_end);
     let entry = Entry { channel: ours, deadline: Instant::now() + ENTER_DEADLINE };
@@ -88,13 +92,13 @@ fn build(
     let user = write_maps(first.pid, spec.uid_base)?;
     entry.tell(channel::MAPS, &[])?;
     // Made while the first process makes its namespaces.
-    let mounts: JailMounts = server.files.mounts(spec, user.as_fd(), trees)?;
+    let mounts: JailMounts = server.files.mounts(spec, user.as_fd(), trees, &figures)?;
 
     let pid = entry.hear(channel::PID)?;
     let pidfd = pidfd::open(pid).in_step("agent")?;
     entry.wait(first.pidfd.as_fd())?;
     server.cgroups.settle(spec.jail, spec.limits)?;
-    let mut fds = vec![mounts.root.as_fd(), mounts.dev.as_fd()];
+    let mut fds = vec![mounts.root.as_fd(), mounts.dev.as_fd(), mounts.figures.as_fd()];
     fds.extend(mounts.binds.iter().map(AsFd::as_fd));
     entry.tell(channel::MOUNTS, &fds)?;
     // Made while the second process builds its root.
@@ -120,7 +124,7 @@ fn start_first(
     server: &Server,
     spec: &JailSpec,
     cgroups: &JailCgroups,
-    fixed: &[OwnedFd],
+    (fixed, cpus): (&[OwnedFd], &Cpus),
     channel: &Channel,
 ) -> Result<Started, JailError> {
     let text = |text: &str| {
@@ -136,10 +140,13 @@ fn start_first(
         server.node.network,
         spec.network.as_ref().map(|network| network.address),
     );
+    let clocks = clocks_from_now().in_step("clocks")?;
     let argv = [c"sandbar", c"__agent", &handoff];
     let plan = Plan {
         uid_base: spec.uid_base,
         cgroups,
+        clocks: clocks.as_bytes(),
+        cpus,
         hostname: &hostname,
         network: (&messages, count),
         binds: &targets,
@@ -172,8 +179,19 @@ fn inherited<'a>(fixed: &'a [OwnedFd], cgroups: &'a JailCgroups) -> (Vec<Borrowe
         tasks: cgroups.user_tasks.iter().map(&mut next).collect(),
         memory_events: Some(next(&cgroups.memory_events)),
         pids_events: Some(next(&cgroups.pids_events)),
+        memory_stat: Some(next(&cgroups.memory_stat)),
+        cpu_stat: cgroups.cpu_stat.as_ref().map(&mut next),
+        figures: None,
     };
-    (fds, handoff)
+    // Made later; it comes behind the others, see `enter::descriptors`.
+    let figures = enter::FIRST_INHERITED + i32::try_from(fds.len()).unwrap_or(i32::MAX);
+    (fds, Handoff { figures: Some(figures), ..handoff })
+}
+
+/// Has the clocks of a time namespace that nobody is in yet count from now on, `time_namespaces(7)`.
+fn clocks_from_now() -> Result<String, SysError> {
+    let (awake, boot) = (clock::seconds(Clock::Monotonic)?, clock::seconds(Clock::BootTime)?);
+    Ok(format!("monotonic -{awake} 0\nboottime -{boot} 0\n"))
 }
 
 /// Maps the jail's ids to its range on the host, and returns its user namespace.

@@ -160,6 +160,25 @@ impl Launcher {
         self.ask_done(&Request::Thaw(jail))
     }
 
+    /// Tells every process of the jail but its agent that it is to end, and waits for none. Nothing
+    /// for a jail that does not run; a frozen one hears it when it goes on.
+    ///
+    /// # Errors
+    /// [`JailError::Step`] when its processes cannot be listed.
+    pub fn notify(&mut self, jail: JailId) -> Result<(), JailError> {
+        self.ask_done(&Request::Notify(jail))
+    }
+
+    /// Pushes out what the jail's processes have in memory, page cache first, as far as the kernel
+    /// can: what was written goes to its files, the rest to swap where there is some. Takes as long
+    /// as the disk. Nothing for a jail that does not run, or on a kernel that cannot.
+    ///
+    /// # Errors
+    /// [`JailError::Step`] when the kernel refuses.
+    pub fn reclaim(&mut self, jail: JailId) -> Result<(), JailError> {
+        self.ask_done(&Request::Reclaim(jail))
+    }
+
     /// Removes the volume with the jail's number, whatever is in it. Slow for large trees: call it on
     /// a launcher that no creation waits for. Safe to repeat.
     ///
@@ -236,6 +255,21 @@ impl Launcher {
     /// When `nft` is missing or refuses the rules.
     pub fn set_up_network(&mut self) -> Result<(), JailError> {
         self.ask_done(&Request::SetUpNetwork)
+    }
+
+    /// Makes volume `to` a copy of volume `from`, in a time that does not depend on what is in it but
+    /// on what of it is not on disk yet. The copy is whole and on disk at return.
+    ///
+    /// # Errors
+    /// [`JailError::Refused`] when `from` is a plain directory; [`JailError::Step`] with `ENOENT`
+    /// when it is not there, `EEXIST` when `to` is.
+    pub fn copy_volume(
+        &mut self,
+        from: JailId,
+        to: JailId,
+        is_read_only: bool,
+    ) -> Result<(), JailError> {
+        self.ask_done(&Request::CopyVolume { from, to, is_read_only })
     }
 
     /// Makes the file system of the node's volumes exist and be mounted, if the machine allows it.

@@ -18,6 +18,7 @@ mod check;
 mod enter;
 mod error;
 pub mod features;
+pub mod figures;
 pub mod handoff;
 mod launch;
 pub mod launcher;
@@ -42,4 +43,4 @@ pub use spec::{
     Learned, Limits, NodeNetwork, NodeSpec, Protocol, RANGES_PER_LIST, Reach,
 };
 pub use start_time::start_time;
-pub use volume::{Volumes, own_mounts, volume_bytes};
+pub use volume::{Volumes, own_mounts, sync_volumes, volume_bytes};

@@ -17,6 +17,7 @@ use sys::{
 
 use crate::{
     error::{InStep, JailError},
+    figures::Figures,
     spec::{JailSpec, NodeSpec},
     volume::{NodeVolumes, make_dirs},
 };
@@ -73,6 +74,8 @@ pub(crate) struct JailMounts {
     pub(crate) root: OwnedFd,
     /// `/dev`.
     pub(crate) dev: OwnedFd,
+    /// See [`crate::figures`].
+    pub(crate) figures: OwnedFd,
     /// Trees of the host, read-only.
     pub(crate) binds: Vec<OwnedFd>,
     /// The views of the layers that the root is made of: not needed any more, but closing a mount
@@ -108,6 +111,7 @@ impl NodeFiles {
         spec: &JailSpec,
         user: BorrowedFd<'_>,
         (layers, binds): (&[OwnedFd], &[OwnedFd]),
+        figures: &Figures,
     ) -> Result<JailMounts, JailError> {
         let own = match spec.volume {
             Some(volume) => self.volumes.open_or_make(volume, spec.limits.disk_bytes)?,
@@ -125,9 +129,10 @@ impl NodeFiles {
         let identity = FileIdentity::assume(spec.uid_base).in_step(STEP)?;
         let root = overlay(&own, &lower).in_step(STEP);
         let dev = device_directory().in_step("dev");
+        let figures = figures.directory().in_step("figures");
         identity.resume().in_step(STEP)?;
         lower.push(own);
-        Ok(JailMounts { root: root?, dev: dev?, binds, spent: lower })
+        Ok(JailMounts { root: root?, dev: dev?, figures: figures?, binds, spent: lower })
     }
 }
 

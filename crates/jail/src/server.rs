@@ -23,6 +23,7 @@ use crate::{
     cgroup::NodeCgroups,
     check::{check_learned, check_network},
     error::{InStep, JailError},
+    figures::Machine,
     launch,
     launcher::Launched,
     network::HostNetwork,
@@ -41,6 +42,8 @@ pub(crate) struct Server {
     pub(crate) network: Option<HostNetwork>,
     /// The system calls a jail may make.
     pub(crate) filter: Vec<sys::seccomp::Instruction>,
+    /// What the figures of jails are made from.
+    pub(crate) machine: Machine,
     /// The executable that the agents run: this process's own, which is sealed.
     pub(crate) program: OwnedFd,
 }
@@ -106,6 +109,7 @@ impl Server {
             files: NodeFiles::open(&node)?,
             network: HostNetwork::open(&node)?,
             filter: policy::agent_filter(),
+            machine: Machine::look()?,
             program: program.into(),
             node,
         })
@@ -150,6 +154,8 @@ impl Server {
             Request::Kill(jail) => self.end(jail)?,
             Request::Freeze(jail) => self.cgroups.freeze(jail)?,
             Request::Thaw(jail) => self.cgroups.thaw(jail)?,
+            Request::Reclaim(jail) => self.cgroups.reclaim(jail)?,
+            Request::Notify(jail) => self.cgroups.notify(jail)?,
             Request::RemoveFiles(jail) => self.remove_files(jail)?,
             Request::Jails(from) => return Ok(Reply::Jails(self.jails(from)?).into()),
             Request::Admit(jail, network) => self.admit(jail, &network)?,
@@ -162,6 +168,9 @@ impl Server {
                 return Ok(Reply::Count(self.network()?.refused(jail)?).into());
             }
             Request::SetUpNetwork => self.network.as_ref().map_or(Ok(()), HostNetwork::set_up)?,
+            Request::CopyVolume { from, to, is_read_only } => {
+                self.files.volumes.copy(from, to, is_read_only)?;
+            }
             Request::SetUpVolumes => {
                 return Ok(Reply::Volumes(self.files.volumes.set_up()?).into());
             }

@@ -103,6 +103,26 @@ impl NodeVolumes {
         open_plain(&self.plain(number))
     }
 
+    /// Makes volume `to` a copy of volume `from`, whatever is in it. What was written to `from` is in
+    /// it, and both it and what is in it are on disk at return. A copy that is read-only can be
+    /// copied again and removed, and nothing else.
+    ///
+    /// # Errors
+    /// [`JailError::Refused`] when `from` is a plain directory; `ENOENT`; `EEXIST`.
+    pub(crate) fn copy(
+        &self,
+        from: JailId,
+        to: JailId,
+        is_read_only: bool,
+    ) -> Result<(), JailError> {
+        if !self.limited(from).exists() && self.plain(from).exists() {
+            return Err(JailError::Refused(format!("volume {from} is a plain directory")));
+        }
+        let source = open(&self.limited(from))?;
+        let (parent, name) = self.named(to)?;
+        btrfs::snapshot(parent.as_fd(), &name, source.as_fd(), is_read_only).in_step(STEP)
+    }
+
     /// Removes volume `number`, whatever is in it; one that is not there is no error. The caller
     /// knows that no process can reach it any more.
     pub(crate) fn remove(&self, number: JailId) -> Result<(), JailError> {
@@ -149,6 +169,16 @@ pub fn volume_bytes(state_dir: &Path, number: JailId) -> io::Result<Option<u64>>
         Err(SysError { errno: ENOTTY | ENOENT, .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Waits until what was written to the volumes of the node with this state directory is on disk, so
+/// that the next copy of one has little left to write.
+///
+/// # Errors
+/// As syncfs(2).
+pub fn sync_volumes(state_dir: &Path) -> io::Result<()> {
+    let volumes = fs::File::open(state_dir.join("volumes"))?;
+    Ok(file_system::sync(volumes.as_fd())?)
 }
 
 fn open_plain(dir: &Path) -> Result<OwnedFd, JailError> {

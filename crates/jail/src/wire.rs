@@ -44,12 +44,25 @@ pub(crate) enum Request {
     SetUpNetwork,
     /// Make the node's volumes exist.
     SetUpVolumes,
+    /// Make a volume a copy of another.
+    CopyVolume {
+        /// The one that is copied.
+        from: JailId,
+        /// The copy, which is not there yet.
+        to: JailId,
+        /// Nothing changes in the copy.
+        is_read_only: bool,
+    },
     /// Remove the network and the node's cgroups.
     TearDown,
     /// Stop its processes where they are.
     Freeze(JailId),
     /// Let them go on.
     Thaw(JailId),
+    /// Push its memory out, as far as there is room for it.
+    Reclaim(JailId),
+    /// Tell its processes that they are to end.
+    Notify(JailId),
     /// Change what a running jail may reach.
     Admit(JailId, JailNetwork),
     /// Let a jail reach these addresses too, if this revision of its allow-list is in force.
@@ -120,6 +133,8 @@ impl Request {
             Self::Freeze(jail) => w.kind_and_jail(6, *jail),
             Self::Thaw(jail) => w.kind_and_jail(7, *jail),
             Self::SetUpVolumes => w.u8(8),
+            Self::Reclaim(jail) => w.kind_and_jail(12, *jail),
+            Self::Notify(jail) => w.kind_and_jail(30, *jail),
             Self::Admit(jail, network) => {
                 w.kind_and_jail(9, *jail);
                 w.network(network);
@@ -130,6 +145,11 @@ impl Request {
                 w.learned(learned);
             }
             Self::Refused(jail) => w.kind_and_jail(11, *jail),
+            Self::CopyVolume { from, to, is_read_only } => {
+                w.kind_and_jail(13, *from);
+                w.u64(to.0);
+                w.u8((*is_read_only).into());
+            }
         }
         w.0
     }
@@ -147,9 +167,20 @@ impl Request {
             6 => Self::Freeze(JailId(r.u64()?)),
             7 => Self::Thaw(JailId(r.u64()?)),
             8 => Self::SetUpVolumes,
+            12 => Self::Reclaim(JailId(r.u64()?)),
+            30 => Self::Notify(JailId(r.u64()?)),
             9 => Self::Admit(JailId(r.u64()?), r.network()?),
             10 => Self::Learn { jail: JailId(r.u64()?), revision: r.u64()?, learned: r.learned()? },
             11 => Self::Refused(JailId(r.u64()?)),
+            13 => Self::CopyVolume {
+                from: JailId(r.u64()?),
+                to: JailId(r.u64()?),
+                is_read_only: match r.u8()? {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(Malformed),
+                },
+            },
             _ => return Err(Malformed),
         };
         r.end(request)

@@ -174,6 +174,29 @@ impl Links {
         }
     }
 
+    /// Asks the agent of jail `jail` something with GET, and gives the first bytes of what it says, at
+    /// most `limit`. They are as trustworthy as its tenant.
+    ///
+    /// # Errors
+    /// [`LinkError`]; an answer that breaks off, is longer or is no success is
+    /// [`LinkError::Silent`]. It waits for ever: whoever asks has a deadline.
+    pub async fn ask(
+        &self,
+        jail: u64,
+        target: http::Uri,
+        limit: usize,
+    ) -> Result<bytes::Bytes, LinkError> {
+        let mut request = Request::new(empty());
+        *request.uri_mut() = target;
+        let answer = self.send(jail, request).await?;
+        if !answer.status().is_success() {
+            return Err(LinkError::Silent);
+        }
+        let body = http_body_util::Limited::new(answer.into_body(), limit);
+        let whole = http_body_util::BodyExt::collect(body).await;
+        whole.map(http_body_util::Collected::to_bytes).map_err(|_broken| LinkError::Silent)
+    }
+
     /// One request on one connection, which waits for the next one after the response's body. An
     /// error comes with the request when nothing of it was sent.
     async fn exchange(

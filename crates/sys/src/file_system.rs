@@ -80,6 +80,16 @@ pub fn at(path: &CStr) -> Result<FileSystem, SysError> {
     Ok(FileSystem::of_answer(&unsafe { answer.assume_init() }))
 }
 
+/// Waits until everything that was written to the file system of `fd` is on disk.
+///
+/// # Errors
+/// As syncfs(2).
+pub fn sync(fd: BorrowedFd<'_>) -> Result<(), SysError> {
+    // SAFETY: takes a descriptor.
+    let ret = unsafe { libc::syncfs(fd.as_raw_fd()) };
+    check("syncfs", ret).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use std::{fs::File, os::fd::AsFd};

@@ -10,6 +10,8 @@
 #![expect(unsafe_code, reason = "the only crate that calls the kernel")]
 
 pub mod btrfs;
+pub mod clock;
+pub mod cpu;
 pub mod credentials;
 pub mod error;
 pub mod fd;

@@ -68,6 +68,15 @@ impl Server {
         answer(self.request(Method::DELETE, path).send().await.expect("a response comes")).await
     }
 
+    /// PATCH with JSON.
+    ///
+    /// # Panics
+    /// When no response comes.
+    pub async fn patch(&self, path: &str, body: &Value) -> Answer {
+        let request = self.request(Method::PATCH, path).json(body);
+        answer(request.send().await.expect("a response comes")).await
+    }
+
     /// POST of JSON.
     ///
     /// # Panics

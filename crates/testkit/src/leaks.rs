@@ -55,6 +55,12 @@ impl Leaks {
         }
     }
 
+    /// How many volumes there are: one for each sandbox, and one for each checkpoint.
+    #[must_use]
+    pub fn volume_count(&self) -> usize {
+        self.volumes.len()
+    }
+
     /// Waits until the machine looks like `self` again: links vanish, and files are removed, behind
     /// the reply.
     ///

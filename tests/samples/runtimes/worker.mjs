@@ -8,7 +8,10 @@ export default {
     const { pathname, searchParams } = new URL(request.url);
     const preview = await sdk.proxyToSandbox(request, env);
     if (preview) return preview;
-    if (pathname === '/terminal') return sdk.getSandbox(env.Sandbox, searchParams.get('id')).terminal(request);
+    const sandbox = sdk.getSandbox(env.Sandbox, searchParams.get('id'));
+    if (pathname === '/ws') return sandbox.wsConnect(request, 3000);
+    if (pathname === '/fetch') return sandbox.containerFetch('/there', 3000);
+    if (pathname === '/terminal') return sandbox.terminal(request);
     return Response.json(await steps(sdk, env.Sandbox, searchParams.get('id')));
   },
 };

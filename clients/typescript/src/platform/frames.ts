@@ -1,6 +1,6 @@
-/** Frames of RFC 6455, as far as a client of terminals needs them: no extensions. */
+/** Frames of RFC 6455, as a client needs them: no extensions. */
 
-/** Bytes of a message at most; a terminal's replay is one message of half of it. */
+/** Bytes of a message at most: what a Workers runtime takes, and twice a terminal's replay. */
 const MESSAGE_BYTES = 1024 * 1024;
 
 export interface Receiver {

@@ -9,9 +9,9 @@ import * as http from 'node:http';
 import * as https from 'node:https';
 import type { Socket as NetSocket } from 'node:net';
 import { join } from 'node:path';
-import { Readable } from 'node:stream';
+import { Duplex, Readable } from 'node:stream';
 import { Frames, encodeFrame } from './frames.js';
-import { Refused, type Outgoing, type Platform, type Server, type Socket } from './platform.js';
+import { type Connection, Refused, type Outgoing, type Platform, type Server, type Socket } from './platform.js';
 import { tunnelled } from './tunnel.js';
 
 /** Connections are kept for the next request; as long as the server keeps them, less a margin. */
@@ -195,6 +195,25 @@ async function socket(url: string, headers: Record<string, string>, signal?: Abo
   return handle;
 }
 
+function duplexOf(connection: Connection): Duplex {
+  return new Duplex({
+    read() {
+      connection.read().then(
+        (bytes) => this.push(bytes ?? null),
+        (error: Error) => this.destroy(error),
+      );
+    },
+    write(chunk: Uint8Array, _encoding, done) {
+      connection.write(chunk);
+      done();
+    },
+    destroy(error, done) {
+      connection.close();
+      done(error);
+    },
+  });
+}
+
 export const platform: Platform = {
   async variable(name) {
     return process.env[name] || undefined;
@@ -217,6 +236,11 @@ export const platform: Platform = {
   },
   send,
   socket,
+  // The two ends shake hands with each other.
+  bridge: (request) => ({
+    asked: request,
+    answer: (headers, connection) => tunnelled(headers, duplexOf(connection), new Uint8Array(0)),
+  }),
   async tunnel(request, url, headers) {
     const passed: Record<string, string> = {};
     request.headers.forEach((value, name) => {

@@ -31,6 +31,22 @@ export interface Socket {
   headers?: { get(name: string): string | null };
 }
 
+/** Bytes both ways. */
+export interface Connection {
+  /** The next that came; nothing at the end. */
+  read(): Promise<Uint8Array | undefined>;
+  write(bytes: Uint8Array): void;
+  close(): void;
+}
+
+/** How a request for a WebSocket is passed on over a connection. */
+export interface Bridge {
+  /** What is asked of the other end. */
+  asked: Request;
+  /** The answer to the request, once the other end has agreed. */
+  answer(headers: Headers, connection: Connection): Response;
+}
+
 /** The runtime. */
 export interface Platform {
   /** An environment variable; `undefined` also when it is empty. */
@@ -41,6 +57,8 @@ export interface Platform {
   send(url: string, request: Outgoing): Promise<Response>;
   /** Opens a WebSocket. Rejects with a `Refused` when the server answers otherwise. */
   socket(url: string, headers: Record<string, string>, signal?: AbortSignal): Promise<Socket>;
+  /** Passes an incoming request for a WebSocket on over a connection. */
+  bridge(request: Request): Bridge;
   /** Answers an incoming upgrade request with what `url` answers to one. */
   tunnel(request: Request, url: string, headers: Record<string, string>): Promise<Response>;
 }

@@ -19,6 +19,9 @@ export const platform: Platform = {
   async socket() {
     throw new TypeError('a browser cannot send the API key with a WebSocket: open terminals from your server');
   },
+  bridge() {
+    throw new TypeError('a browser answers no requests');
+  },
   async tunnel() {
     throw new TypeError('a browser answers no requests');
   },

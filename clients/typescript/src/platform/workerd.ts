@@ -1,7 +1,8 @@
 /** Workers: `fetch` does everything, also WebSockets with headers. */
 
 import * as workers from 'cloudflare:workers';
-import { Refused, type Outgoing, type Platform, type Socket } from './platform.js';
+import { Frames, encodeFrame } from './frames.js';
+import { type Connection, Refused, type Outgoing, type Platform, type Socket } from './platform.js';
 
 interface WorkerSocket extends EventTarget {
   accept(): void;
@@ -22,6 +23,40 @@ function send(url: string, { method, headers, body, signal }: Outgoing): Promise
   if (body !== undefined) init.body = body as BodyInit;
   if (signal) init.signal = signal;
   return fetch(url, init);
+}
+
+declare const WebSocketPair: new () => { 0: WorkerSocket; 1: WorkerSocket };
+
+/** A WebSocket of the runtime's, whose messages go over a connection. */
+function joined(headers: Headers, connection: Connection): Response {
+  const { 0: theirs, 1: ours } = new WebSocketPair();
+  ours.accept();
+  const write = (opcode: number, payload: Uint8Array) =>
+    connection.write(encodeFrame(opcode, payload, crypto.getRandomValues(new Uint8Array(4))));
+  let over = false;
+  const finish = () => {
+    if (over) return;
+    over = true;
+    write(8, new Uint8Array([3, 232]));
+    connection.close();
+    ours.close();
+  };
+  ours.addEventListener('message', (event) => {
+    const { data } = event as MessageEvent<string | ArrayBuffer>;
+    if (!over) write(typeof data === 'string' ? 1 : 2, typeof data === 'string' ? new TextEncoder().encode(data) : new Uint8Array(data));
+  });
+  ours.addEventListener('close', finish);
+  ours.addEventListener('error', finish);
+  const frames = new Frames({ message: (data) => ours.send(data), ping: (payload) => write(10, payload), close: finish });
+  const read = async () => {
+    for (let bytes = await connection.read(); bytes && !over; bytes = await connection.read()) frames.read(bytes);
+  };
+  // A broken connection is the end of the WebSocket.
+  read().then(finish, finish);
+  const init: ResponseInit & { webSocket: WorkerSocket } = { status: 101, webSocket: theirs };
+  const protocol = headers.get('sec-websocket-protocol');
+  if (protocol) init.headers = { 'sec-websocket-protocol': protocol };
+  return new Response(null, init);
 }
 
 export const platform: Platform = {
@@ -49,6 +84,15 @@ export const platform: Platform = {
     accepted.addEventListener('close', () => handle.onclose());
     accepted.addEventListener('error', () => handle.onclose(new Error('the connection broke')));
     return handle;
+  },
+  // The runtime has shaken hands with who asks, so this is a client of its own.
+  bridge(request) {
+    const asked = new Request(request);
+    const key = btoa(String.fromCharCode(...crypto.getRandomValues(new Uint8Array(16))));
+    asked.headers.set('sec-websocket-key', key);
+    asked.headers.set('sec-websocket-version', '13');
+    asked.headers.delete('sec-websocket-extensions');
+    return { asked, answer: joined };
   },
   async tunnel(request, url, headers) {
     const passed = new Headers(request.headers);

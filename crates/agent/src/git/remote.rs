@@ -431,4 +431,28 @@ mod tests {
         let header = Remote::new("https://h/x", Some(auth)).unwrap();
         assert_eq!(header.redact("got abc, A: Bearer abc"), "got ***, A: ***");
     }
+
+    #[test]
+    fn hostile_urls_are_refused_or_no_option_and_no_program() {
+        let examples = [
+            "https://me:p%40ss@h.example:8443/x.git?a#b",
+            "ssh://git@h/x",
+            "git@h:x/y.git",
+            "file:///srv/x",
+            "/srv/100%",
+            "ext::sh -c id",
+            "--upload-pack=id",
+            "git://[::1]/x",
+        ];
+        hostile::text(&examples, |text| {
+            if let Ok(remote) = Remote::new(text, None) {
+                drop(remote.redact(text));
+                let url = parse(text).expect("it was taken").url.to_ascii_lowercase();
+                let schemes = ["http://", "https://", "git://", "ssh://", "file:///"];
+                let is_known = schemes.iter().any(|scheme| url.starts_with(scheme));
+                let names_a_program = url.split_once(':').is_some_and(|(_, p)| p.starts_with(':'));
+                assert!(is_known || !(url.starts_with('-') || names_a_program), "{url}");
+            }
+        });
+    }
 }

@@ -187,4 +187,15 @@ mod tests {
         writer.write_all(b"hello\0").unwrap();
         assert!(reports.next().await.is_err());
     }
+
+    #[test]
+    fn hostile_records_are_refused_or_bounded() {
+        let examples: [&[u8]; 3] =
+            [b"0 hB 12", b"trap -- 'x\ny' EXIT\ntrap -- '' INT\n255 ehvx 3", b"65535  "];
+        hostile::bytes(&examples, |record| {
+            if let Some(report) = parse(record) {
+                assert!(report.traps.len() <= TRAPS_BYTES && report.flags.len() <= record.len());
+            }
+        });
+    }
 }

@@ -89,6 +89,7 @@ impl Agent {
             tasks: limits.tasks.iter().map(|tasks| number(tasks.as_fd())).collect(),
             memory_events: limits.memory_events.as_ref().map(|events| number(events.as_fd())),
             pids_events: limits.pids_events.as_ref().map(|events| number(events.as_fd())),
+            ..Handoff::default()
         };
         let child = Command::new(env!("CARGO_BIN_EXE_agent-alone"))
             .arg(handoff.to_string())

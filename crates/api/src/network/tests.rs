@@ -120,3 +120,15 @@ fn policies_are_words_or_lists() {
         assert!(told.contains(word), "{json}: {told}");
     }
 }
+
+/// A rule that is taken is written as it is meant, and that is read as the same rule.
+#[test]
+fn hostile_rules_are_refused_or_read_in_one_way() {
+    let examples =
+        ["pypi.org:443/tcp", "*.example.com", "203.0.113.0/24:53/udp", "1.2.3.4", "a-b.c_d.e"];
+    hostile::text(&examples, |text| {
+        if let Ok(rule) = text.parse::<NetworkRule>() {
+            assert_eq!(rule.to_string().parse(), Ok(rule));
+        }
+    });
+}

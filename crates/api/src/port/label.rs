@@ -215,4 +215,16 @@ mod tests {
         }
         assert!(printed > 50_000, "{printed}");
     }
+
+    /// A label that is taken is written the same: port, sandbox and token cannot be read in two ways.
+    #[test]
+    fn hostile_labels_are_refused_or_read_in_one_way() {
+        let examples =
+            ["8080-my-box-k3j4h5g6f7d8s9a0", "1024-a-b", "65535-a-8081-b-token", "3000-a-b"];
+        hostile::text(&examples, |text| {
+            if let Ok(label) = text.parse::<PreviewLabel>() {
+                assert_eq!(label.to_string(), text);
+            }
+        });
+    }
 }

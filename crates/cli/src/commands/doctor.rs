@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
+use api::id::ImageRef;
 use clap::Args;
 use jail::features::{Feature, Status, probe};
 use owo_colors::{OwoColorize as _, Stream};
@@ -9,12 +10,20 @@ use serde_json::{Value, json};
 
 use crate::output::{Output, print_json, print_line, print_text};
 
+pub(crate) mod attack;
+
 /// Arguments of `sandbar doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Directory where the server keeps its files, or will [default: /var/lib/sandbar].
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
+    /// Attack a new sandbox of the running server from inside, harmlessly, and print what held.
+    #[arg(long, conflicts_with = "state_dir")]
+    pub(crate) attack: bool,
+    /// Image of the attacked sandbox, which needs python3; the server's default unless given.
+    #[arg(long, requires = "attack")]
+    pub(crate) image: Option<ImageRef>,
 }
 
 /// Prints every feature. Succeeds when all that are required are there.

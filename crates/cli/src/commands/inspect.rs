@@ -1,9 +1,14 @@
 //! `sandbar inspect`: everything about one sandbox.
 
-use std::{fmt::Write as _, process::ExitCode, time::SystemTime};
+use std::{
+    fmt::Write as _,
+    process::ExitCode,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use api::{
     id::SandboxId,
+    idle::{Activity, NextRung, Rung, RungReason},
     network::NetworkPolicy,
     sandbox::{NetworkUsage, Sandbox},
 };
@@ -51,6 +56,7 @@ fn page(sandbox: &Sandbox, now: SystemTime) -> String {
             list.allow.iter().for_each(|rule| line("network", &rule.to_string()));
         }
     }
+    line("idle", &rests(sandbox, now));
     let limits = &sandbox.resources;
     let (memory, pids) = (format_bytes(limits.memory_bytes), limits.pids);
     let cpus = format!("{}.{:03}", limits.cpu_millis / 1000, limits.cpu_millis % 1000);
@@ -95,6 +101,36 @@ fn disk(limit: Option<u64>, used: Option<u64>) -> String {
     }
 }
 
+/// Whether it is in use, and what will become of it by itself.
+fn rests(sandbox: &Sandbox, now: SystemTime) -> String {
+    let Activity { requests, last_used_at_ms, next } = sandbox.activity;
+    let used = match requests {
+        0 => format!("for {}", format_age(last_used_at_ms, now)),
+        1 => "no, 1 request is under way".to_owned(),
+        some => format!("no, {some} requests are under way"),
+    };
+    let Some(NextRung { rung, at_ms, reason }) = next else {
+        return match sandbox.idle.keep_alive {
+            true => format!("{used}; kept alive"),
+            false => used,
+        };
+    };
+    let what = match rung {
+        Rung::Freeze => "frozen",
+        Rung::Reclaim => "pushed out of memory",
+        Rung::Stop => "stopped",
+        Rung::Destroy => "destroyed",
+    };
+    let why = match reason {
+        RungReason::Idle => "unless somebody uses it",
+        RungReason::Ttl => "its time to live is over then",
+    };
+    let now_ms = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let left = at_ms.saturating_sub(i64::try_from(now_ms).unwrap_or(i64::MAX)).max(0);
+    let left = Duration::from_secs(u64::try_from(left / 1000).unwrap_or(0));
+    format!("{used}; {what} in {}, {why}", humantime::format_duration(left))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +141,8 @@ mod tests {
             "id": "a", "state": "running", "image": "default", "network": {"allow": ["a.example:443", "203.0.113.0/24"]},
             "env": {"A": "b\n\u{1b}c"}, "labels": {}, "createdAtMs": 0,
             "resources": {"memoryBytes": 1 << 30, "pids": 100, "cpuMillis": 1500, "diskBytes": 1 << 30},
+            "activity": {"requests": 0, "lastUsedAtMs": 0,
+                "next": {"rung": "freeze", "reason": "idle", "atMs": 598_000}},
             "usage": {"memoryBytes": 2 << 20, "pids": 3, "cpuMs": 7, "oomKills": 0, "diskBytes": 1 << 20,
                       "network": {"refusedPackets": 4, "refusedNames": 5}}
         }))
@@ -118,6 +156,7 @@ mod tests {
             "network   203.0.113.0/24",
             "refused   4 packets, 5 names",
             "disk      1.0 MiB of 1.0 GiB",
+            "idle      for 0s; frozen in 9m 58s, unless somebody uses it",
             "env       A=b\\n\\u{1b}c",
         ] {
             assert!(page.lines().any(|found| found == line), "{line:?} in\n{page}");

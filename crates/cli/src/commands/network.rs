@@ -47,7 +47,7 @@ pub(crate) async fn run(arguments: Arguments, out: Output) -> anyhow::Result<Exi
     let sandbox = match join(arguments.policy)? {
         None => client.sandbox(&arguments.id).await?,
         Some(network) => {
-            let request = UpdateSandbox { network: Some(network) };
+            let request = UpdateSandbox { network: Some(network), ..UpdateSandbox::default() };
             client.update_sandbox(&arguments.id, &request).await?
         }
     };

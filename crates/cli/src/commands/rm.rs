@@ -35,6 +35,16 @@ pub(crate) async fn run(arguments: Arguments, out: Output) -> anyhow::Result<Exi
     } else {
         arguments.ids
     };
+    destroy(&client, ids, out).await
+}
+
+/// Destroys the sandboxes and prints the id of each. One that cannot be destroyed does not keep the
+/// others.
+pub(crate) async fn destroy(
+    client: &Client,
+    ids: Vec<SandboxId>,
+    out: Output,
+) -> anyhow::Result<ExitCode> {
     let mut results = stream::iter(ids)
         .map(|id| async {
             let result = client.destroy_sandbox(&id).await;

@@ -82,7 +82,7 @@ pub(crate) async fn run(
 }
 
 /// Destroys the sandbox; a failure is said but does not replace the command's result.
-async fn destroy(client: &Client, id: &SandboxId, out: Output) {
+pub(super) async fn destroy(client: &Client, id: &SandboxId, out: Output) {
     match client.destroy_sandbox(id).await {
         // It was never made, or nobody is there to ask; the first error has said so.
         Ok(()) | Err(ClientError::Unreachable { .. }) => {}

@@ -24,6 +24,12 @@ const NAME_CHARS: usize = 8;
 /// An idle sandbox holds a few MiB: a thousand fit a small machine.
 const DEFAULT_MAX_SANDBOXES: u32 = 1000;
 
+/// What a small machine needs for the server, the page cache and the growth of what runs.
+const DEFAULT_KEPT_MEMORY: u64 = 256 * 1024 * 1024;
+
+/// A thousand TiB: more than any machine has.
+const MOST_KEPT_MEMORY: u64 = 1 << 50;
+
 /// Host ids of one sandbox.
 const IDS_PER_SANDBOX: u32 = 65_536;
 
@@ -46,6 +52,8 @@ pub struct NodeConfig {
     pub default_image: ImageRef,
     /// Sandboxes that may exist at once.
     pub max_sandboxes: usize,
+    /// Bytes of the machine's memory that are kept: with less left, no sandbox is created or started.
+    pub kept_memory: u64,
     /// First host user id of the sandboxes' ranges, a multiple of 65,536.
     pub uid_base: u32,
     /// Launcher processes for creating sandboxes.
@@ -81,12 +89,19 @@ impl NodeConfig {
         let network = network::read(reader);
         let name_servers = network::read_name_servers(reader);
         let max_sandboxes = max_sandboxes(reader, uid_base, network.as_ref());
+        let kept_memory = reader.read(
+            "kept_memory",
+            DEFAULT_KEPT_MEMORY,
+            |raw| value::size(raw, &(0..=MOST_KEPT_MEMORY)),
+            value::show_size,
+        );
         let proxies = reader.proxies.clone();
         Self {
             state_dir,
             name,
             default_image,
             max_sandboxes,
+            kept_memory,
             uid_base,
             launchers,
             network,

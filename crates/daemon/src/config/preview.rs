@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{ApiConfig, reader::Reader, source::Raw, value};
+use crate::preview::TrustedProxies;
 
 /// Where previews are.
 #[derive(Debug, Clone)]
@@ -16,7 +17,12 @@ pub struct PreviewConfig {
     pub url: Option<PreviewUrl>,
     /// PEM files of the certificate chain and the key; none: previews are not encrypted by us.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// Whose `X-Forwarded-For` counts.
+    pub trusted_proxies: TrustedProxies,
 }
+
+/// Blocks of addresses in the list of proxies: content networks publish some dozens.
+const PROXIES: usize = 64;
 
 /// A scheme, a host name and a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +61,14 @@ impl PreviewConfig {
             )
         };
         let (certificate, key) = (file("preview.tls_cert"), file("preview.tls_key"));
-        let config = Self { listen, url, tls: certificate.clone().zip(key.clone()) };
+        let trusted_proxies = reader.read(
+            "preview.trusted_proxies",
+            TrustedProxies::default(),
+            proxies,
+            TrustedProxies::to_string,
+        );
+        let tls = certificate.clone().zip(key.clone());
+        let config = Self { listen, url, tls, trusted_proxies };
         if certificate.is_some() != key.is_some() {
             let text = "preview.tls_cert and preview.tls_key go together; write both or neither";
             reader.fault("preview.tls_cert", text);
@@ -106,6 +119,19 @@ fn listen(raw: &Raw) -> Result<SocketAddr, String> {
         .ok()
         .or(local)
         .ok_or_else(|| format!("is {text:?}; write an address and a port, such as 0.0.0.0:443"))
+}
+
+fn proxies(raw: &Raw) -> Result<TrustedProxies, String> {
+    let items = value::list(raw)?;
+    if items.len() > PROXIES {
+        return Err(format!("has {} entries; write at most {PROXIES}", items.len()));
+    }
+    let block = |text: &String| {
+        text.parse().map_err(|()| {
+            format!("has {text:?}; write addresses and ranges, such as 10.0.0.0/8 or ::1")
+        })
+    };
+    items.iter().map(block).collect::<Result<_, _>>().map(TrustedProxies::new)
 }
 
 fn url(raw: &Raw) -> Result<PreviewUrl, String> {

@@ -187,6 +187,8 @@ fn ranges_hold_at_their_ends() {
         ("network.subnet", "8.8.8.0/24", false), ("network.subnet", "10.0.0.0/15", false),
         ("network.subnet", "10.0.0.0/29", false), ("network.subnet", "fd00::/64", false), ("network.subnet", "10.0.0.0", false),
         ("network.name_servers", "9.9.9.9, ::1", true), ("network.name_servers", "1.1.1.1,1.1.1.2,1.1.1.3,1.1.1.4", false),
+        ("preview.trusted_proxies", "10.0.0.0/8, ::1", true), ("preview.trusted_proxies", "proxy.example", false),
+        ("preview.trusted_proxies", "10.0.0.0/33", false), ("kept_memory", "0B", true), ("kept_memory", "some", false),
         ("network.name_servers", "dns.example", false), ("network.name_servers", "9.9.9.9:53", false),
         ("limits.default.memory", "16MiB", true), ("limits.default.memory", "15MiB", false),
         ("limits.default.pids", "8", true), ("limits.default.cpus", "0.01", true), ("limits.default.cpus", "0.009", false),

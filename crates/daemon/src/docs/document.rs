@@ -19,7 +19,7 @@ use crate::forward::table::documented;
 const SANDBOX: &str = "/v1/sandboxes/{id}";
 
 /// Operations by noun, in reading order.
-const TAGS: [(&str, &str); 13] = [
+const TAGS: [(&str, &str); 14] = [
     ("sandbox", "An isolated environment with its own files, processes, limits and network."),
     ("exec", "Run a command and follow it to its end."),
     ("process", "Commands that run on by themselves: start, read, feed, wait for, end."),
@@ -33,6 +33,10 @@ const TAGS: [(&str, &str); 13] = [
     ),
     ("git", "Check out repositories with the sandbox's own git."),
     ("port", "What listens in a sandbox: URLs for it, waits for it, connections to it."),
+    (
+        "checkpoint",
+        "The files of a sandbox at one moment: to go back to, and to begin others from.",
+    ),
     ("image", "Immutable root file systems that sandboxes start from."),
     ("key", "Who may call, and for what. For admin keys."),
     ("node", "The server itself."),

@@ -157,4 +157,25 @@ mod tests {
             assert_eq!(domain.of_origin(&domain.origin(&label)), Some(label.clone()));
         }
     }
+
+    /// A host that leads to a preview is that preview's name, and no other text with the same meaning.
+    #[test]
+    fn hostile_hosts_lead_nowhere_or_to_what_they_name() {
+        let domain = Domain::new(false, "localhost", 8787);
+        let examples = [
+            "8080-box-tok.localhost:8787",
+            "8080-box-tok.localhost",
+            "localhost:8787",
+            "user@8080-box-tok.localhost",
+            "[::1]:8787",
+            "8080-box-tok.LOCALHOST:",
+        ];
+        hostile::text(&examples, |host| {
+            let Ok(value) = HeaderValue::from_str(host) else { return };
+            let headers = HeaderMap::from_iter([(header::HOST, value)]);
+            if let Some(Addressed::To(label)) = domain.addressee(&Uri::from_static("/"), &headers) {
+                assert!(host.starts_with(&format!("{label}.")), "{host} is not {label}");
+            }
+        });
+    }
 }

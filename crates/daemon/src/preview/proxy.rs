@@ -4,7 +4,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use api::{
@@ -50,13 +50,24 @@ pub(super) async fn visit(
     request: Request,
 ) -> Result<Response, ApiError> {
     let engine = app.engine().await.map_err(|failure| failure.0)?;
+    let visitor = request.extensions().get::<Arrival>().map(|arrival| arrival.visitor);
+    let now = Instant::now();
+    if visitor.is_some_and(|visitor| app.previews.guesses.is_slowed(visitor, label, now)) {
+        let text = "too many wrong URLs of this port came from your address; try again";
+        return Err(ApiError::new(ErrorCode::TooManyRequests, text));
+    }
     let visit = match engine.find_preview(label) {
         Found::Exposed(visit) => visit,
         Found::Hidden => {
             let text = "the port was hidden by whoever shared this URL";
             return Err(ApiError::new(ErrorCode::StalePreviewUrl, text));
         }
-        Found::Unknown => return Err(unknown()),
+        Found::Unknown => {
+            if let Some(visitor) = visitor {
+                app.previews.guesses.count(visitor, label, now);
+            }
+            return Err(unknown());
+        }
     };
     check(app, label, &request)?;
     let place = Arc::clone(&app.previews.places).try_acquire_owned().map_err(|_full| {

@@ -28,7 +28,8 @@ pub(super) const HOP_BY_HOP: [&str; 9] = [
 /// Ours, whatever they come to mean.
 pub(super) const OURS: &str = "x-sandbar-";
 
-/// What only a neighbour we trust may say of a visitor; there is none.
+/// What only a neighbour we trust may say of a visitor. Of that, `X-Forwarded-For` was read before,
+/// and all of it is said anew.
 const FORWARDED: [&str; 4] = ["forwarded", "x-real-ip", "x-original-url", "x-client-ip"];
 
 /// Our name in `Via` (RFC 9110, section 7.6.3), by which a circle is seen.
@@ -127,8 +128,8 @@ impl Visitor<'_> {
     /// Says for whom the request is made, in all three ways in which programs look for it.
     fn introduce(&self, headers: &mut HeaderMap, version: Version) {
         let (scheme, host) = (self.domain.scheme(), self.domain.host(self.label));
-        let peer = self.arrival.map(|arrival| arrival.peer);
-        let node = match peer {
+        let visitor = self.arrival.map(|arrival| arrival.visitor);
+        let node = match visitor {
             Some(IpAddr::V6(address)) => format!("\"[{address}]\""),
             Some(IpAddr::V4(address)) => address.to_string(),
             None => "unknown".to_owned(),
@@ -144,7 +145,7 @@ impl Visitor<'_> {
             _ => "1.1",
         };
         for (name, value) in [
-            ("x-forwarded-for", peer.map(|peer| peer.to_string())),
+            ("x-forwarded-for", visitor.map(|visitor| visitor.to_string())),
             ("x-forwarded-host", Some(host)),
             ("x-forwarded-port", Some(port)),
             ("x-forwarded-proto", Some(scheme.to_owned())),

@@ -20,7 +20,7 @@ use crate::{
     key::KeyFile,
     metrics::Metrics,
     middleware,
-    preview::{Domain, Previews},
+    preview::{Domain, Previews, TrustedProxies},
 };
 
 const KEY: &str = "sbk_0123456789abcdef0123456789abcdef";
@@ -54,7 +54,12 @@ fn server() -> Server {
         key_file: Arc::new(established.file),
         hosts: Hosts::new("127.0.0.1:8787".parse().unwrap(), Vec::new()),
         metrics: Metrics::new(),
-        previews: Previews::new(Domain::new(false, "localhost", 8787), false, 2),
+        previews: Previews::new(
+            Domain::new(false, "localhost", 8787),
+            false,
+            2,
+            TrustedProxies::default(),
+        ),
         docs: Docs::new(&document, "http://127.0.0.1:8787"),
         requests: Places::new(2, 0),
         shutdown,

@@ -11,7 +11,8 @@ use jail::JailId;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
 
 use super::{
-    Change, KeyRecord, Loaded, Phase, PortRecord, RecordError, SandboxRecord, reserve::Reserve,
+    Change, CheckpointRecord, Files, KeyRecord, Loaded, Origin, Phase, PortRecord, RecordError,
+    SandboxRecord, reserve::Reserve,
 };
 use crate::{
     key::Digest,
@@ -27,7 +28,7 @@ const FIRST_VERSION: i64 = 1;
 
 /// Each later version, in order, with what leads to it from the one before. Never changed, only
 /// continued: a file may be of any of them.
-const MIGRATIONS: [(i64, &str); 2] = [(2, PORTS), (3, KEYS)];
+const MIGRATIONS: [(i64, &str); 3] = [(2, PORTS), (3, KEYS), (4, CHECKPOINTS)];
 
 /// Marks the file as ours, in `application_id`: "SBAR".
 const APPLICATION_ID: i64 = 0x5342_4152;
@@ -81,6 +82,21 @@ const KEYS: &str = "
         created_at_ms INTEGER NOT NULL,
         expires_at_ms INTEGER,
         used_at_ms    INTEGER
+    ) STRICT;
+";
+
+const CHECKPOINTS: &str = "
+    ALTER TABLE sandbox ADD COLUMN volume INTEGER;          -- null: of the jail's number
+    ALTER TABLE sandbox ADD COLUMN inherited_bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE sandbox ADD COLUMN origin INTEGER;          -- not null: it has not got its files
+    ALTER TABLE sandbox ADD COLUMN origin_bytes INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE checkpoint (
+        volume        INTEGER PRIMARY KEY,
+        jail          INTEGER NOT NULL,
+        id            TEXT NOT NULL,
+        created_at_ms INTEGER NOT NULL,
+        size_bytes    INTEGER NOT NULL,
+        UNIQUE (jail, id)
     ) STRICT;
 ";
 
@@ -141,6 +157,7 @@ pub(super) fn load(database: &Connection) -> Result<Loaded, RecordError> {
         .query_map([], |row| row.get(0).map(JailId))?
         .collect::<Result<_, _>>()?;
     let ports = ports(database)?;
+    let checkpoints = checkpoints(database)?;
     let keys = database
         .prepare("SELECT * FROM key ORDER BY name")?
         .query_map([], |row| Ok(key(row)))?
@@ -149,7 +166,7 @@ pub(super) fn load(database: &Connection) -> Result<Loaded, RecordError> {
     let last: Option<u64> =
         database.query_row("SELECT number FROM last_jail", [], |row| row.get(0)).optional()?;
     let last = last.ok_or_else(|| RecordError::BadRow("last_jail is empty".to_owned()))?;
-    Ok(Loaded { sandboxes, burials, ports, keys, next_jail: last + 1 })
+    Ok(Loaded { sandboxes, burials, ports, checkpoints, keys, next_jail: last + 1 })
 }
 
 fn ports(database: &Connection) -> Result<BTreeMap<JailId, Vec<PortRecord>>, RecordError> {
@@ -160,6 +177,25 @@ fn ports(database: &Connection) -> Result<BTreeMap<JailId, Vec<PortRecord>>, Rec
         ports.entry(JailId(row.get("jail")?)).or_default().push(port(row)?);
     }
     Ok(ports)
+}
+
+fn checkpoints(
+    database: &Connection,
+) -> Result<BTreeMap<JailId, Vec<CheckpointRecord>>, RecordError> {
+    let mut statement = database.prepare("SELECT * FROM checkpoint ORDER BY jail, volume")?;
+    let mut rows = statement.query([])?;
+    let mut checkpoints: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let id: String = row.get("id")?;
+        let bad = |error| RecordError::BadRow(format!("checkpoint {id}: {error}"));
+        checkpoints.entry(JailId(row.get("jail")?)).or_default().push(CheckpointRecord {
+            volume: JailId(row.get("volume")?),
+            created_at_ms: row.get("created_at_ms")?,
+            size_bytes: row.get("size_bytes")?,
+            id: id.parse().map_err(bad)?,
+        });
+    }
+    Ok(checkpoints)
 }
 
 fn port(row: &Row<'_>) -> Result<PortRecord, RecordError> {
@@ -220,8 +256,16 @@ fn sandbox(row: &Row<'_>) -> Result<SandboxRecord, RecordError> {
         }
         other => return Err(bad(&format!("unknown phase {other}"))),
     };
+    let jail: u64 = row.get("jail")?;
+    let origin: Option<u64> = row.get("origin")?;
+    let size_bytes = row.get("origin_bytes")?;
     Ok(SandboxRecord {
-        jail: JailId(row.get("jail")?),
+        jail: JailId(jail),
+        files: Files {
+            volume: JailId(row.get::<_, Option<u64>>("volume")?.unwrap_or(jail)),
+            inherited_bytes: row.get("inherited_bytes")?,
+        },
+        origin: origin.map(|volume| Origin { volume: JailId(volume), size_bytes }),
         slot: row.get("slot")?,
         settings: serde_json::from_str(&settings).map_err(|error| bad(&error))?,
         image_digest: row.get("image_digest")?,
@@ -236,8 +280,9 @@ pub(super) fn apply(database: &Connection, change: &Change) -> Result<(), Record
     match change {
         Change::Create(record) => {
             database.prepare_cached(
-                "INSERT INTO sandbox (id, jail, slot, settings, image_digest, created_at_ms, phase)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'creating')",
+                "INSERT INTO sandbox (id, jail, slot, settings, image_digest, created_at_ms, phase,
+                    volume, inherited_bytes, origin, origin_bytes)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'creating', ?7, ?8, ?9, ?10)",
             )?
             .execute(params![
                 record.id.as_str(),
@@ -246,6 +291,10 @@ pub(super) fn apply(database: &Connection, change: &Change) -> Result<(), Record
                 json(&record.settings)?,
                 record.image_digest,
                 record.created_at_ms,
+                record.files.volume.0,
+                record.files.inherited_bytes,
+                record.origin.map(|origin| origin.volume.0),
+                record.origin.map_or(0, |origin| origin.size_bytes),
             ])?;
             set_phase(database, record.jail, &record.phase)?;
             note_jail(database, record.jail)
@@ -258,14 +307,9 @@ pub(super) fn apply(database: &Connection, change: &Change) -> Result<(), Record
             Ok(())
         }
         Change::Port(jail, port) => set_port(database, *jail, port),
-        Change::Bury(jail) => {
-            database.prepare_cached("DELETE FROM port WHERE jail = ?1")?.execute([jail.0])?;
-            database
-                .prepare_cached("INSERT OR IGNORE INTO burial VALUES (?1)")?
-                .execute([jail.0])?;
-            database.prepare_cached("DELETE FROM sandbox WHERE jail = ?1")?.execute([jail.0])?;
-            note_jail(database, *jail)
-        }
+        Change::Checkpoint(jail, checkpoint) => add_checkpoint(database, *jail, checkpoint),
+        Change::Files(jail, files) => set_files(database, *jail, *files),
+        Change::Bury(jail) => bury(database, *jail),
         Change::Buried(jail) => {
             database.prepare_cached("DELETE FROM burial WHERE jail = ?1")?.execute([jail.0])?;
             Ok(())
@@ -282,6 +326,63 @@ pub(super) fn apply(database: &Connection, change: &Change) -> Result<(), Record
             Ok(())
         }
     }
+}
+
+/// The sandbox, its volume and its checkpoints, or the checkpoint.
+fn bury(database: &Connection, jail: JailId) -> Result<(), RecordError> {
+    for statement in [
+        "DELETE FROM port WHERE jail = ?1",
+        "INSERT OR IGNORE INTO burial VALUES (?1)",
+        "INSERT OR IGNORE INTO burial SELECT volume FROM checkpoint WHERE jail = ?1",
+        "INSERT OR IGNORE INTO burial
+         SELECT volume FROM sandbox WHERE jail = ?1 AND volume IS NOT NULL",
+        "DELETE FROM checkpoint WHERE jail = ?1 OR volume = ?1",
+        "DELETE FROM sandbox WHERE jail = ?1",
+    ] {
+        database.prepare_cached(statement)?.execute([jail.0])?;
+    }
+    note_jail(database, jail)
+}
+
+fn add_checkpoint(
+    database: &Connection,
+    jail: JailId,
+    checkpoint: &CheckpointRecord,
+) -> Result<(), RecordError> {
+    let added = database
+        .prepare_cached(
+            "INSERT INTO checkpoint (volume, jail, id, created_at_ms, size_bytes)
+             SELECT ?2, ?1, ?3, ?4, ?5 FROM sandbox WHERE jail = ?1",
+        )?
+        .execute(params![
+            jail.0,
+            checkpoint.volume.0,
+            checkpoint.id.as_str(),
+            checkpoint.created_at_ms,
+            checkpoint.size_bytes,
+        ])?;
+    if added > 0 { end_burial(database, checkpoint.volume) } else { Ok(()) }
+}
+
+fn set_files(database: &Connection, jail: JailId, files: Files) -> Result<(), RecordError> {
+    database
+        .prepare_cached(
+            "INSERT OR IGNORE INTO burial
+             SELECT coalesce(volume, jail) FROM sandbox
+             WHERE jail = ?1 AND coalesce(volume, jail) != ?2",
+        )?
+        .execute([jail.0, files.volume.0])?;
+    let set = database
+        .prepare_cached(
+            "UPDATE sandbox SET volume = ?2, inherited_bytes = ?3, origin = NULL WHERE jail = ?1",
+        )?
+        .execute([jail.0, files.volume.0, files.inherited_bytes])?;
+    if set > 0 { end_burial(database, files.volume) } else { Ok(()) }
+}
+
+fn end_burial(database: &Connection, volume: JailId) -> Result<(), RecordError> {
+    database.prepare_cached("DELETE FROM burial WHERE jail = ?1")?.execute([volume.0])?;
+    note_jail(database, volume)
 }
 
 fn create_key(database: &Connection, record: &KeyRecord) -> Result<(), RecordError> {

@@ -20,6 +20,8 @@ pub(crate) fn record(id: &str, jail: u64) -> SandboxRecord {
         .unwrap(),
         image_digest: "host".to_owned(),
         created_at_ms: 5,
+        files: Files { volume: JailId(jail), inherited_bytes: 0 },
+        origin: None,
         phase: Phase::Creating,
     }
 }
@@ -200,7 +202,14 @@ fn first_version(path: &std::path::Path) {
     database.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())).unwrap();
     database.execute_batch(schema::TABLES).unwrap();
     let one = record("a", 7);
-    schema::apply(&database, &Change::Create(Box::new(one))).unwrap();
+    let settings = serde_json::to_string(&one.settings).unwrap();
+    database
+        .execute(
+            "INSERT INTO sandbox (id, jail, slot, settings, image_digest, created_at_ms, phase)
+             VALUES ('a', 7, 7, ?1, 'host', 5, 'creating')",
+            [settings],
+        )
+        .unwrap();
     database
         .execute_batch("INSERT INTO burial VALUES (9); UPDATE last_jail SET number = 9")
         .unwrap();
@@ -468,4 +477,68 @@ async fn a_full_disk_does_not_keep_a_node_from_starting() {
     let (records, loaded, thread) = Records::open(&path).unwrap();
     assert_eq!(loaded.sandboxes, [record("a", 1)]);
     close(records, thread);
+}
+
+fn checkpoint(id: &str, volume: u64) -> CheckpointRecord {
+    let id = id.parse().unwrap();
+    CheckpointRecord { id, volume: JailId(volume), created_at_ms: 9, size_bytes: 1 << 40 }
+}
+
+#[tokio::test]
+async fn a_volume_on_record_is_a_sandboxs_a_checkpoints_or_to_be_buried() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let (records, _, thread) = Records::open(&path).unwrap();
+    let one = record("one", 1);
+    create(&records, &one).await.unwrap();
+    create(&records, &record("two", 2)).await.unwrap();
+    let add = |jail, id, volume| Change::Checkpoint(JailId(jail), Box::new(checkpoint(id, volume)));
+    for volume in 10..16 {
+        records.write(Change::Bury(JailId(volume))).await.unwrap();
+    }
+    // Two of the first sandbox, of which one goes; one of the second, which goes with it; one of a
+    // sandbox that is not there.
+    records.write(add(1, "a", 10)).await.unwrap();
+    records.write(add(1, "b", 11)).await.unwrap();
+    records.write(Change::Bury(JailId(11))).await.unwrap();
+    records.write(add(2, "a", 12)).await.unwrap();
+    records
+        .write(Change::Files(JailId(2), Files { volume: JailId(13), inherited_bytes: 1 }))
+        .await
+        .unwrap();
+    records.write(Change::Bury(JailId(2))).await.unwrap();
+    records.write(add(2, "late", 14)).await.unwrap();
+    records
+        .write(Change::Files(JailId(2), Files { volume: JailId(14), inherited_bytes: 1 }))
+        .await
+        .unwrap();
+    // The first is restored: its own volume goes.
+    let files = Files { volume: JailId(15), inherited_bytes: u64::from(u32::MAX) };
+    records.write(Change::Files(JailId(1), files)).await.unwrap();
+    close(records, thread);
+
+    let (_records, loaded, _thread) = Records::open(&path).unwrap();
+    assert_eq!(loaded.sandboxes, [SandboxRecord { files, ..one }]);
+    assert_eq!(loaded.checkpoints, [(JailId(1), vec![checkpoint("a", 10)])].into());
+    assert_eq!(loaded.burials, [1, 2, 11, 12, 13, 14].map(JailId));
+    assert_eq!(loaded.next_jail, 16);
+}
+
+#[tokio::test]
+async fn a_fork_has_an_origin_until_it_has_its_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let (records, _, thread) = Records::open(&path).unwrap();
+    let origin = Some(Origin { volume: JailId(7), size_bytes: 5 });
+    let fork = SandboxRecord { origin, ..record("fork", 8) };
+    create(&records, &fork).await.unwrap();
+    close(records, thread);
+    let (records, loaded, thread) = Records::open(&path).unwrap();
+    assert_eq!(loaded.sandboxes, std::slice::from_ref(&fork));
+    let files = Files { volume: JailId(8), inherited_bytes: 5 };
+    records.write(Change::Files(JailId(8), files)).await.unwrap();
+    close(records, thread);
+    let (_records, loaded, _thread) = Records::open(&path).unwrap();
+    assert_eq!(loaded.sandboxes, [SandboxRecord { files, origin: None, ..fork }]);
+    assert_eq!(loaded.burials, []);
 }

@@ -211,4 +211,27 @@ pub(super) mod tests {
         assert!(is_answer(&asked, &failed));
         assert_eq!(failed[3] & 0x0f, 2);
     }
+
+    /// What a sandbox asks and what a server answers.
+    #[test]
+    fn hostile_messages_are_read_without_harm() {
+        let asked = query(7, "www.example.com");
+        let address = [&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4][..], &[1, 2, 3, 4]].concat();
+        let alias = [&[0xc0, 12, 0, 5, 0, 1, 0, 0, 0, 60, 0, 4][..], &[1, b'a', 0xc0, 16]].concat();
+        let answers = [answer(&asked, &address), answer(&asked, &[alias, address].concat())];
+        hostile::bytes(&[&asked, &answers[0], &answers[1]], |bytes| {
+            if is_query(bytes) {
+                let name = asked_name(bytes);
+                for reply in [failure(bytes), no_such_name(bytes)] {
+                    assert!(is_answer(bytes, &reply));
+                    assert_eq!(asked_name(&reply), name);
+                }
+            }
+            is_answer(&asked, bytes);
+            failure(bytes);
+            let mut copy = with_id(bytes.to_vec(), [1, 2]);
+            let found = super::super::answer::addresses(&mut copy, 300).unwrap_or_default();
+            assert!(found.iter().all(|(_, seconds)| *seconds <= 300));
+        });
+    }
 }

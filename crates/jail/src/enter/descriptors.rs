@@ -7,7 +7,7 @@ use sys::{
     file::{self, How},
 };
 
-use super::{Failure, Plan, in_step};
+use super::{Failure, Mounts, Plan, in_step};
 
 /// The first inherited descriptor; 0, 1 and 2 are `/dev/null`.
 pub(crate) const FIRST: RawFd = 3;
@@ -15,21 +15,23 @@ pub(crate) const FIRST: RawFd = 3;
 /// Numbers from here on are free for intermediate copies: more than a handoff has descriptors.
 const ABOVE: RawFd = 64;
 
-/// Puts the agent's descriptors in their places and marks all others to close. Returns the
+/// Puts the agent's descriptors in their places, the directory of the figures behind them, and marks all others to close. Returns the
 /// agent's program, which is open under a number that closes.
-pub(super) fn arrange(plan: &Plan<'_>) -> Result<OwnedFd, Failure> {
-    in_step("descriptors", arrange_all(plan))
+pub(super) fn arrange(plan: &Plan<'_>, mounts: &Mounts) -> Result<OwnedFd, Failure> {
+    in_step("descriptors", arrange_all(plan, mounts))
 }
 
-fn arrange_all(plan: &Plan<'_>) -> Result<OwnedFd, SysError> {
+fn arrange_all(plan: &Plan<'_>, mounts: &Mounts) -> Result<OwnedFd, SysError> {
+    let [_, _, figures, ..] = mounts;
     let program = fd::duplicate_above(plan.program, ABOVE)?;
     let null = file::open(file::cwd(), c"/dev/null", How::new(file::O_RDWR))?;
     let null = fd::duplicate_above(null.as_fd(), ABOVE)?;
     // Every source is moved out of the way before any target is overwritten.
     let mut copies: [Option<OwnedFd>; sys::socket::MESSAGE_FDS] =
         [const { None }; sys::socket::MESSAGE_FDS];
-    for (slot, source) in copies.iter_mut().zip(plan.inherited) {
-        *slot = Some(fd::duplicate_above(*source, ABOVE)?);
+    let sources = plan.inherited.iter().copied().chain(figures.as_ref().map(AsFd::as_fd));
+    for (slot, source) in copies.iter_mut().zip(sources) {
+        *slot = Some(fd::duplicate_above(source, ABOVE)?);
     }
     for target in 0..FIRST {
         fd::inherit_as(null.as_fd(), target)?;

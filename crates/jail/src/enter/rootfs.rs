@@ -13,9 +13,10 @@ use sys::{
 };
 
 use super::{Failure, Mounts, Plan, in_step};
+use crate::figures::COVERS;
 
 /// Files of `/proc` that tell about the host or steer it: they read as empty.
-const MASKED_FILES: [&CStr; 29] = [
+const MASKED_FILES: [&CStr; 28] = [
     c"/proc/buddyinfo",
     c"/proc/cmdline",
     c"/proc/config.gz",
@@ -43,7 +44,6 @@ const MASKED_FILES: [&CStr; 29] = [
     c"/proc/swaps",
     c"/proc/timer_list",
     c"/proc/vmallocinfo",
-    c"/proc/vmstat",
     c"/proc/zoneinfo",
 ];
 
@@ -74,9 +74,11 @@ const QUIET: MountFlags = PLAIN.and(MountFlags::NO_EXEC);
 
 pub(super) fn enter(plan: &Plan<'_>, mounts: &Mounts) -> Result<(), Failure> {
     const STEP: &str = "rootfs";
-    let [root, dev, binds @ ..] = mounts;
+    let [root, dev, figures, binds @ ..] = mounts;
     let missing = SysError { call: "take the launcher's mounts", errno: 71 };
-    let (Some(root), Some(dev)) = (root, dev) else { return Err((STEP, missing)) };
+    let (Some(root), Some(dev), Some(figures)) = (root, dev, figures) else {
+        return Err((STEP, missing));
+    };
     let here = in_step(STEP, file::open(file::cwd(), c"/", How::new(file::O_PATH)))?;
     in_step(STEP, mount::make_private(here.as_fd()))?;
     let proc = in_step("proc", filesystem(c"proc", &[], QUIET))?;
@@ -92,7 +94,7 @@ pub(super) fn enter(plan: &Plan<'_>, mounts: &Mounts) -> Result<(), Failure> {
     for (bind, target) in binds.iter().flatten().zip(plan.binds) {
         in_step("bind", mount::attach(bind.as_fd(), file::cwd(), target))?;
     }
-    in_step("mask", mask())
+    in_step("mask", mask(figures))
 }
 
 fn filesystem(
@@ -122,13 +124,21 @@ fn mount_dev(dev: &OwnedFd) -> Result<(), SysError> {
 /// Hides and protects parts of `/proc`, and hides `/sys`. The covers are our own null device and
 /// an empty directory, never something a tenant could have put in their place: nothing of the
 /// tenant's runs yet, and `/dev` and `/proc` have just been mounted.
-fn mask() -> Result<(), SysError> {
+///
+/// A mount can be copied once it is attached (before Linux 6.15), so each goes to its own place first:
+/// the figures to `/sys`, where the empty directory then covers them.
+fn mask(figures: &OwnedFd) -> Result<(), SysError> {
+    mount::attach(figures.as_fd(), file::cwd(), c"/sys")?;
     let empty = filesystem(c"tmpfs", &[(c"mode", c"555"), (c"size", c"4k")], QUIET)?;
     mount::add_flags(empty.as_fd(), MountFlags::READ_ONLY, false)?;
-    for path in MASKED_DIRECTORIES {
-        cover(path, &|| mount::clone_mount(empty.as_fd(), c"", false))?;
+    let mut covers = [const { None }; COVERS.len()];
+    for (slot, (_, source, _)) in covers.iter_mut().zip(COVERS) {
+        *slot = Some(mount::clone_mount(file::cwd(), source, false)?);
     }
     mount::attach(empty.as_fd(), file::cwd(), c"/sys")?;
+    for path in MASKED_DIRECTORIES {
+        cover(path, &|| mount::clone_mount(file::cwd(), c"/sys", false))?;
+    }
     for path in MASKED_FILES {
         cover(path, &|| mount::clone_mount(file::cwd(), c"/dev/null", false))?;
     }
@@ -136,6 +146,10 @@ fn mask() -> Result<(), SysError> {
         let Some(part) = if_present(mount::clone_mount(file::cwd(), path, true))? else { continue };
         mount::add_flags(part.as_fd(), QUIET.and(MountFlags::READ_ONLY), true)?;
         mount::attach(part.as_fd(), file::cwd(), path)?;
+    }
+    for (figure, (_, _, path)) in covers.iter().flatten().zip(COVERS) {
+        mount::add_flags(figure.as_fd(), QUIET.and(MountFlags::READ_ONLY), false)?;
+        mount::attach(figure.as_fd(), file::cwd(), path)?;
     }
     Ok(())
 }

@@ -176,7 +176,9 @@ impl Policies {
             self.cut(address, |_| false)?;
             changes.remove(rules::CONNECTED, &connected);
         }
-        changes.remove(rules::REFUSED, &self.those_in(rules::REFUSED, &links)?);
+        for counted in [rules::REFUSED, rules::FLOWS] {
+            changes.remove(counted, &self.those_in(counted, &links)?);
+        }
         changes.remove(rules::ADDRESSES, &[Element::of_link(named)]);
         self.make(changes)
     }

@@ -19,6 +19,8 @@ pub(super) const ADDRESSES: &str = "addresses";
 pub(super) const CONNECTED: &str = "connected";
 /// How many packets of each link were refused.
 pub(super) const REFUSED: &str = "refused";
+/// The connections of each link that are counted.
+pub(super) const FLOWS: &str = "flows";
 /// The chain that refuses.
 pub(super) const REFUSE: &str = "refuse";
 

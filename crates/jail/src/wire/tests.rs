@@ -45,9 +45,13 @@ fn requests() -> Vec<Request> {
         Request::Jails(JailId(5)),
         Request::SetUpNetwork,
         Request::SetUpVolumes,
+        Request::CopyVolume { from: JailId(3), to: JailId(1 << 33), is_read_only: true },
+        Request::CopyVolume { from: JailId(3), to: JailId(4), is_read_only: false },
         Request::TearDown,
         Request::Freeze(JailId(8)),
         Request::Thaw(JailId(9)),
+        Request::Reclaim(JailId(10)),
+        Request::Notify(JailId(11)),
         Request::Admit(JailId(7), listed()),
         Request::Admit(JailId(7), JailNetwork { reach: Reach::Internet, ..listed() }),
         Request::Admit(JailId(7), JailNetwork { reach: Reach::Nothing, ..listed() }),
@@ -97,4 +101,19 @@ fn cut_longer_and_foreign_messages_are_malformed() {
         }
     }
     assert_eq!(Request::decode(&[200]), Err(Malformed));
+}
+
+/// A message is read in one way: what it says, written again, is the same message.
+#[test]
+fn hostile_messages_are_refused_or_read_in_one_way() {
+    let requests: Vec<Vec<u8>> = requests().iter().map(Request::encode).collect();
+    let examples: Vec<&[u8]> = requests.iter().map(Vec::as_slice).collect();
+    hostile::bytes(&examples, |bytes| {
+        if let Ok(request) = Request::decode(bytes) {
+            assert_eq!(Request::decode(&request.encode()), Ok(request));
+        }
+    });
+    let replies: Vec<Vec<u8>> = replies().iter().map(Reply::encode).collect();
+    let examples: Vec<&[u8]> = replies.iter().map(Vec::as_slice).collect();
+    hostile::bytes(&examples, |bytes| drop(Reply::decode(bytes)));
 }

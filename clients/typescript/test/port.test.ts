@@ -1,0 +1,68 @@
+/** Ports that are reached from here, without being exposed. */
+
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import test, { type TestContext } from 'node:test';
+import { type Sandbox } from '@sandbar/sandbox';
+import { serve } from '@sandbar/sandbox/serve';
+import { errorFrom, sandboxOf } from './bench.js';
+
+async function echo(t: TestContext): Promise<Sandbox> {
+  const sandbox = sandboxOf(t);
+  await sandbox.writeFile('/tmp/echo.py', readFileSync('test/echo.py', 'utf8'));
+  const process = await sandbox.startProcess('python3 /tmp/echo.py');
+  await process.waitForPort(3000, { mode: 'tcp', timeout: 20_000 });
+  return sandbox;
+}
+
+test('a request reaches what listens, and its answer comes back, however long it is', async (t) => {
+  const sandbox = await echo(t);
+  const headers = { 'x-mine': 'yes', connection: 'x-mine' };
+  const posted = await sandbox.containerFetch(new Request('https://any.example/a%20b?c=d', { method: 'POST', body: 'text', headers }), 3000);
+  assert.equal(posted.status, 200);
+  assert.equal(posted.headers.get('set-cookie'), 'a=1');
+  assert.deepEqual(await posted.json(), ['POST', '/a%20b?c=d', 'localhost:3000', 'yes', 'text']);
+  const put = await sandbox.containerFetch('/here', { method: 'PUT', body: new Uint8Array(300_000).fill(65) }, 3000);
+  assert.equal(((await put.json()) as string[])[4], 'A'.repeat(300_000));
+  assert.equal(await (await sandbox.containerFetch('/chunked', 3000)).text(), `one ${'x'.repeat(200_000)} two`);
+  assert.equal(await (await sandbox.containerFetch('/to-its-end', 3000)).text(), 'all of it');
+  const head = await sandbox.containerFetch('/', { method: 'HEAD' }, 3000);
+  assert.ok(Number(head.headers.get('content-length')) > 0);
+  assert.equal(await head.text(), '');
+  const redirect = await sandbox.containerFetch('/redirect', 3000);
+  assert.deepEqual([redirect.status, redirect.headers.get('location')], [302, '/elsewhere']);
+  assert.deepEqual([...(await sandbox.getExposedPorts())], []);
+});
+
+test('an answer that is not whole is an error, and so is none', async (t) => {
+  const sandbox = await echo(t);
+  assert.equal((await errorFrom((await sandbox.containerFetch('/broken', 3000)).text())).code, 'OPERATION_INTERRUPTED');
+  assert.equal((await errorFrom(sandbox.containerFetch('/nonsense', 3000))).code, 'OPERATION_INTERRUPTED');
+  assert.equal((await errorFrom(sandbox.containerFetch('/', 3001))).code, 'SERVICE_NOT_RESPONDING');
+  const abort = new AbortController();
+  const never = await sandbox.containerFetch('/never', 3000, { signal: abort.signal });
+  const reader = never.body!.getReader();
+  assert.equal(new TextDecoder().decode((await reader.read()).value), 'some');
+  const rest = errorFrom(reader.read());
+  abort.abort(new Error('enough'));
+  assert.equal((await rest).message, 'enough');
+});
+
+test('a WebSocket is passed on to what listens', { timeout: 60_000 }, async (t) => {
+  const sandbox = await echo(t);
+  const worker = await serve({ fetch: (request) => sandbox.wsConnect(request, 3000) }, { port: 0 });
+  t.after(() => worker.close());
+  const told = (path: string, message: string) =>
+    new Promise<unknown>((resolve, reject) => {
+      const socket = new WebSocket(`${worker.url.replace('http', 'ws')}${path}`);
+      socket.onopen = () => socket.send(message);
+      socket.onmessage = ({ data }) => {
+        socket.close();
+        socket.onclose = () => resolve(data);
+      };
+      socket.onerror = () => reject(new Error('refused'));
+    });
+  for (const message of ['hello', 'y'.repeat(100_000)]) assert.equal(await told('/ws', message), message);
+  assert.equal((await errorFrom(told('/other', 'hello'))).message, 'refused');
+  assert.equal((await errorFrom(sandbox.wsConnect(new Request('http://x/'), 3000))).code, 'VALIDATION_FAILED');
+});
