@@ -36,7 +36,7 @@ build:   ## Build the static release binary, target/release/sandbar
 	@scripts/build
 
 bench: setup build  ## Measure this machine against SPECIFICATION.md
-	@scripts/bench --previews --compare
+	@scripts/bench --previews --checkpoints --compare
 
 clean:   ## Remove what was built, and the demo's image
 	cargo clean

@@ -99,6 +99,55 @@ async fn a_stopped_sandbox_keeps_its_files_and_loses_its_processes() {
 }
 
 #[tokio::test]
+async fn processes_end_with_notice_and_those_that_do_not_are_ended() {
+    let server = server();
+    let polite = "trap 'echo bye >> bye; exit' TERM; echo ready; while :; do sleep 0.01; done";
+    let rude = "trap '' TERM HUP; echo ready; while :; do sleep 0.01; done";
+    server.start_process("s", polite, "ready").await;
+    server.shell("s", "true").await;
+    // Frozen ones hear it too.
+    for freezes in [false, true] {
+        if freezes {
+            server.start_process("s", polite, "ready").await;
+            change(&server, "s", "freeze").await;
+        }
+        assert_eq!(change(&server, "s", "stop").await.json["state"], "stopped");
+        change(&server, "s", "start").await;
+    }
+    assert_eq!(server.shell("s", "cat bye").await, "bye\nbye\n");
+
+    server.start_process("s", rude, "ready").await;
+    assert_eq!(change(&server, "s", "stop").await.json["state"], "stopped");
+    assert_eq!(server.shell("s", "pgrep -f '[e]cho ready' || echo none").await, "none\n");
+}
+
+#[tokio::test]
+async fn a_command_is_started_with_the_sandbox_each_time() {
+    let server = server();
+    let body = json!({"id": "s", "onStart": "echo started >> log; exec sleep 1000"});
+    let made = server.post("/v1/sandboxes", &body).await;
+    assert_eq!(made.json["onStart"], body["onStart"], "{}", made.text);
+    let process = server.get("/v1/sandboxes/s/processes/on-start").await;
+    assert_eq!(process.json["running"], true, "{}", process.text);
+
+    change(&server, "s", "stop").await;
+    change(&server, "s", "start").await;
+    let looks =
+        "for i in $(seq 500); do [ $(wc -l < log) = 2 ] && exit 0; sleep 0.01; done; exit 1";
+    server.shell("s", looks).await;
+
+    // One that cannot be started keeps nobody out.
+    let broken = server.patch("/v1/sandboxes/s", &json!({"onStart": ["no-such-program"]})).await;
+    assert_eq!(broken.status, 200, "{}", broken.text);
+    change(&server, "s", "stop").await;
+    assert_eq!(server.shell("s", "echo here").await, "here\n");
+    for bad in [json!([]), json!([""]), json!("a\u{0}b"), json!("x".repeat(16 * 1024 + 1))] {
+        let refused = server.patch("/v1/sandboxes/s", &json!({"onStart": bad})).await;
+        assert_eq!(refused.code(), "VALIDATION_FAILED", "{bad}: {}", refused.text);
+    }
+}
+
+#[tokio::test]
 async fn only_what_exists_is_frozen_thawed_stopped_or_started() {
     let server = server();
     for verb in ["freeze", "thaw", "stop", "start"] {

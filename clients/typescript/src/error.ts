@@ -199,6 +199,11 @@ const CLASSES: [ErrorClass, string][] = [
   [ContextNotFoundError, 'CONTEXT_NOT_FOUND'],
   [CodeExecutionError, 'CODE_EXECUTION_ERROR'],
   [ValidationFailedError, 'VALIDATION_FAILED'],
+  [BackupCreateError, 'BACKUP_CREATE_FAILED'],
+  [BackupExpiredError, 'BACKUP_EXPIRED'],
+  [BackupNotFoundError, 'BACKUP_NOT_FOUND'],
+  [BackupRestoreError, 'BACKUP_RESTORE_FAILED'],
+  [InvalidBackupConfigError, 'INVALID_BACKUP_CONFIG'],
   [
     ContainerUnavailableError,
     'CONNECTION_FAILED CAPACITY_EXCEEDED STARTING SHUTTING_DOWN SANDBOX_FAILED AGENT_UNREACHABLE TOO_MANY_REQUESTS',

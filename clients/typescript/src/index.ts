@@ -77,7 +77,8 @@ export type {
 } from './interpreter.js';
 export type { ExposePortOptions, ExposedPort, ExposedPorts } from './port.js';
 export type { PtyOptions, TerminalExit, TerminalInfo, TerminalOptions } from './terminal.js';
-export type { DirectoryBackup } from './operations.js';
+export type { BackupOptions, DirectoryBackup, RestoreBackupResult } from './backup.js';
+export type { Checkpoint, ForkOptions } from './checkpoint.js';
 
 import type { Operations } from './operations.js';
 import type { Process } from './process.js';

@@ -1,5 +1,6 @@
 /** Everything that can be done in a sandbox, and in a session of it. */
 
+import * as backups from './backup.js';
 import * as connections from './connection.js';
 import * as commands from './exec.js';
 import * as files from './file.js';
@@ -295,21 +296,20 @@ export abstract class Operations {
     return unsupported('unmount a bucket', 'There is none: this server mounts no buckets.');
   }
 
-  /** Not on this server yet. Rejects with `NOT_SUPPORTED`. */
-  createBackup(_options: unknown): Promise<DirectoryBackup> {
-    return unsupported('make a backup', 'Files outlive idle, a restart and a reboot here. To keep a copy, exec `tar` and read the archive.');
+  // Backups
+
+  /**
+   * Keeps a directory as it is now, for three days unless `ttl` says otherwise. It outlives the
+   * sandbox, and can be restored in any other of the server.
+   */
+  createBackup(options: backups.BackupOptions): Promise<backups.DirectoryBackup> {
+    return backups.create(this.scope, options);
   }
 
-  /** As `createBackup`. */
-  restoreBackup(_backup: DirectoryBackup): Promise<{ success: boolean; dir: string; id: string }> {
-    return unsupported('restore a backup', 'Write the archive you kept, and exec `tar` to unpack it.');
+  /** Gives the directory back what was in it, in place of what is. */
+  restoreBackup(backup: backups.DirectoryBackup): Promise<backups.RestoreBackupResult> {
+    return backups.restore(this.scope, backup);
   }
-}
-
-/** A backup, which can be stored and given back. */
-export interface DirectoryBackup {
-  id: string;
-  dir: string;
 }
 
 async function unsupported(operation: string, suggestion: string): Promise<never> {

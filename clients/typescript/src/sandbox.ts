@@ -1,6 +1,7 @@
 /** A sandbox: where all begins. */
 
 import { type Binding } from './binding.js';
+import * as checkpoints from './checkpoint.js';
 import { CodeInterpreter } from './code-interpreter.js';
 import { SandboxError, SandboxSecurityError } from './error.js';
 import { Http } from './http.js';
@@ -21,6 +22,8 @@ export interface SandboxOptions {
   keepAlive?: boolean;
   /** What else becomes of it when nobody uses it: whether it is stopped or destroyed, and when. */
   idle?: wire.IdleSettings;
+  /** Started with it, as the process `on-start`, each time: when it is made, and after a stop. */
+  onStart?: string | string[];
   /** Milliseconds from when it is made to when it is destroyed, whatever happens. */
   ttlMs?: number;
   /** Lower-case the id, so that `MyBox` and `mybox` are one sandbox. */
@@ -134,8 +137,8 @@ export class Sandbox<_Env = unknown> extends Operations {
 
   /** Makes the sandbox where that is not left to its first use, because it shall be made in a way. */
   #prepare(): Promise<void> | undefined {
-    const { image, env, labels, network, resources, ttlMs } = this.#options;
-    if (!image && !env && !labels && !network && !resources && !ttlMs && !idleOf(this.#options)) return undefined;
+    const { image, env, labels, network, resources, onStart, ttlMs } = this.#options;
+    if (!image && !env && !labels && !network && !resources && !onStart && !ttlMs && !idleOf(this.#options)) return undefined;
     this.#preparing ??= this.#make().catch((error: unknown) => {
       this.#preparing = undefined;
       throw error;
@@ -144,7 +147,7 @@ export class Sandbox<_Env = unknown> extends Operations {
   }
 
   async #make(): Promise<void> {
-    const { image, env, labels, network, resources, ttlMs } = this.#options;
+    const { image, env, labels, network, resources, onStart, ttlMs } = this.#options;
     const idle = idleOf(this.#options);
     const json: wire.CreateSandbox = { id: this.id };
     if (image) json.image = image;
@@ -153,13 +156,14 @@ export class Sandbox<_Env = unknown> extends Operations {
     if (resources) json.resources = resources;
     if (env) json.env = variables(env) as Record<string, string>;
     if (idle) json.idle = idle;
+    if (onStart) json.onStart = onStart;
     if (ttlMs) json.ttlMs = ttlMs;
     try {
       await this.scope.http.done('POST', '/v1/sandboxes', { attempt: 'make a sandbox', json, repeatable: true });
     } catch (error) {
       // Labels are for a sandbox that is made, and idle times are for any; one with the id that was made
       // in another way goes on as it is, unless that way was asked for.
-      const only = !image && !env && !network && !resources && !ttlMs;
+      const only = !image && !env && !network && !resources && !onStart && !ttlMs;
       if (!only || !(error instanceof SandboxError) || error.code !== 'SANDBOX_EXISTS') throw error;
       if (idle) await this.#change({ idle });
     }
@@ -332,6 +336,35 @@ export class Sandbox<_Env = unknown> extends Operations {
   /** There is no placement on one machine. */
   async getContainerPlacementId(): Promise<null> {
     return null;
+  }
+
+  /** Keeps its files as they are now, with an id of yours or a generated one. What runs in it goes on. */
+  createCheckpoint(id?: string): Promise<checkpoints.Checkpoint> {
+    return checkpoints.create(this.scope, id);
+  }
+
+  /** Its checkpoints, oldest first. */
+  listCheckpoints(): Promise<checkpoints.Checkpoint[]> {
+    return checkpoints.list(this.scope);
+  }
+
+  /** Removes a checkpoint. Sandboxes that were forked from it stay. */
+  deleteCheckpoint(id: string): Promise<void> {
+    return checkpoints.remove(this.scope, id);
+  }
+
+  /** Ends what runs in it and gives it back the files of a checkpoint. The next use starts it. */
+  restoreCheckpoint(id: string): Promise<void> {
+    return checkpoints.restore(this.scope, id);
+  }
+
+  /**
+   * Sandboxes that begin with its files, or those of a checkpoint, and with its settings, whatever
+   * the size. They have no processes, sessions or ports of it.
+   */
+  async fork(options: checkpoints.ForkOptions = {}): Promise<Sandbox[]> {
+    const ids = await checkpoints.fork(this.scope, options);
+    return ids.map((id) => new Sandbox(new Origin(this.scope.http.binding, id, {})));
   }
 
   /** Ends everything that runs in it; its files stay. */

@@ -409,6 +409,12 @@ export type CreateSandbox = {
   labels?: Record<string, string>;
   /** What it may reach. */
   network?: NetworkPolicy;
+  onStart?: 
+  | null
+  | /**
+   * Started by itself, as the process `on-start`, whenever the sandbox is started: at its creation,
+   * and when it comes back after a stop. Nobody waits for its end.
+   */ Command;
   /** What it may use. */
   resources?: Resources;
   /** Destroy it this many milliseconds after its creation, whatever happens; 0 or absent: never. */
@@ -1723,6 +1729,9 @@ export type Sandbox = {
   labels: Record<string, string>;
   /** What it may reach. */
   network: NetworkPolicy;
+  onStart?: 
+  | null
+  | /** What is started by itself, as the process `on-start`, whenever it is started. */ Command;
   /** The limits in force. */
   resources: EffectiveResources;
   /** Where it is in its life. */
@@ -1955,6 +1964,9 @@ export type UpdateSandbox = {
   network?: 
   | null
   | /** What it may reach from now on. Connections that this does not allow end. */ NetworkPolicy;
+  onStart?: 
+  | null
+  | /** What is started by itself whenever it is started; an empty text: nothing. */ Command;
   /** Milliseconds from its creation to its destruction; 0: as long as it is wanted. */
   ttlMs?: number | null;
 };

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
+    exec::Command,
     id::{ImageRef, SandboxId},
     idle::{Activity, EffectiveIdle, IdleSettings},
     network::NetworkPolicy,
@@ -60,6 +61,10 @@ pub struct CreateSandbox {
     /// The caller's own names for it, to find it by.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Started by itself, as the process `on-start`, whenever the sandbox is started: at its creation,
+    /// and when it comes back after a stop. Nobody waits for its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_start: Option<Command>,
     /// What becomes of it when nobody uses it.
     #[serde(default, skip_serializing_if = "IdleSettings::is_empty")]
     pub idle: IdleSettings,
@@ -83,6 +88,9 @@ pub struct UpdateSandbox {
     /// The caller's own names for it, all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,
+    /// What is started by itself whenever it is started; an empty text: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_start: Option<Command>,
     /// Milliseconds from its creation to its destruction; 0: as long as it is wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(maximum = 31_622_400_000_u64)]
@@ -177,6 +185,9 @@ pub struct Sandbox {
     pub labels: BTreeMap<String, String>,
     /// Milliseconds since 1970-01-01 UTC.
     pub created_at_ms: i64,
+    /// What is started by itself, as the process `on-start`, whenever it is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_start: Option<Command>,
     /// What becomes of it when nobody uses it.
     #[serde(default)]
     pub idle: EffectiveIdle,

@@ -16,6 +16,7 @@ use std::{
     path::PathBuf,
     str::FromStr,
     sync::Arc,
+    time::Duration,
 };
 
 use api::{
@@ -23,9 +24,12 @@ use api::{
     id::{IdPrefix, ImageRef, SandboxId},
     sandbox::CreateSandbox,
 };
+use http::{Request, header};
+use http_body_util::{BodyExt, Full};
 use image::{ImageError, Rootfs, Store};
 use jail::{Bind, Hostname, JailFiles, JailId, JailSpec, Launched, Limits, Reach};
 use link::AgentConfig;
+use serde_json::json;
 
 use crate::{
     EngineError, checkpoint,
@@ -48,6 +52,12 @@ const ID_BYTES: usize = 10;
 
 /// What generated ids begin with, where the caller's key does not decide it.
 pub(crate) const OWN_PREFIX: &str = "sb-";
+
+/// The id of the process that a sandbox starts with.
+const ON_START_ID: &str = "on-start";
+
+/// How long the agent may take to start it. The first caller waits that long at most.
+const ON_START_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How often a request starts a sandbox that stops, or looks an id up whose sandbox goes, before it
 /// gives up: somebody else is ending it as fast.
@@ -192,6 +202,7 @@ pub(crate) fn spawn_start(
             Ok((agent, pidfd)) => {
                 let running = Phase::Running(agent.clone());
                 owner.records.submit(Change::Phase(sandbox.jail, running)).await;
+                run_on_start(&owner, &sandbox).await;
                 sandbox.set(State::Running(agent.clone()));
                 tracing::info!(sandbox_id = %sandbox.id, jail = %sandbox.jail, is_new, "sandbox started");
                 watch::spawn(&owner, sandbox, agent, pidfd);
@@ -199,6 +210,32 @@ pub(crate) fn spawn_start(
             Err(error) => fail(&owner, &sandbox, error, is_new).await,
         }
     });
+}
+
+/// Has the agent start what the sandbox is to start with. A command that cannot be started is told in
+/// the log: it must not keep its sandbox, and whoever would repair it, from running.
+async fn run_on_start(node: &Node, sandbox: &Sandbox) {
+    let Some(command) = sandbox.settings().on_start.clone() else { return };
+    let asked = async {
+        let json = serde_json::to_vec(&json!({"command": command, "id": ON_START_ID}));
+        let json = json.map_err(|error| error.to_string())?;
+        let request = Request::post("/processes")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(link::Body::new(Full::from(json).map_err(|never| match never {})))
+            .map_err(|error| error.to_string())?;
+        let sent =
+            tokio::time::timeout(ON_START_DEADLINE, node.links.send(sandbox.jail.0, request));
+        match sent.await {
+            Ok(Ok(answer)) if answer.status().is_success() => Ok(()),
+            Ok(Ok(answer)) => Err(format!("the agent answered {}", answer.status())),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_elapsed) => Err("the agent did not answer".to_owned()),
+        }
+    };
+    if let Err(why) = asked.await {
+        tracing::warn!(sandbox_id = %sandbox.id, jail = %sandbox.jail, why,
+            "the command of a sandbox's start was not started");
+    }
 }
 
 async fn start(

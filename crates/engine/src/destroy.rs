@@ -1,16 +1,18 @@
 //! Ends sandboxes: stops them, or destroys them for good.
 //!
 //! ```text
-//! stop:    kill ─▶ stopped ─▶ record it
+//! stop:    notice ─▶ kill ─▶ stopped ─▶ record it
 //! destroy: record the burial ─▶ kill ─▶ forget, reply ─▶ remove the files ─▶ record that it is done
 //! ```
 //!
 //! Needs no help of the agent. As in `create.rs`, the work is a task of the node: a caller that
 //! goes away does not leave a sandbox half destroyed.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use api::id::SandboxId;
+use jail::JailId;
+use tokio::time::Instant;
 
 use crate::{
     EngineError,
@@ -21,6 +23,14 @@ use crate::{
     sandbox::Sandbox,
     state::{Admission, Failure, Operation, State},
 };
+
+/// How long processes may take to end by themselves when their sandbox is stopped: a database writes
+/// its last pages in this time, and whoever waits for the stop does not give up.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// Between looks whether they have. The kernel tells of the end of a group only where it has a v2
+/// tree with it in.
+const STOP_LOOK: Duration = Duration::from_millis(5);
 
 /// Times a destroy is tried on a sandbox that others start or stop meanwhile.
 const ATTEMPTS: usize = 8;
@@ -78,6 +88,7 @@ async fn carry_out(
 
 /// Ends the processes of a sandbox that is [`State::Stopping`].
 pub(crate) async fn carry_out_stop(node: &Node, sandbox: &Sandbox) -> Result<(), EngineError> {
+    give_notice(node, sandbox.jail).await;
     match kill(node, sandbox, "stopping the sandbox").await {
         Ok(()) => {
             node.records.submit(Change::Phase(sandbox.jail, Phase::Stopped)).await;
@@ -91,6 +102,27 @@ pub(crate) async fn carry_out_stop(node: &Node, sandbox: &Sandbox) -> Result<(),
             Err(failure.to_error())
         }
     }
+}
+
+/// Tells the processes of a jail that they are to end, and waits until they have, but not for ever.
+/// Whatever goes wrong here, they are killed next.
+async fn give_notice(node: &Node, jail: JailId) {
+    if let Err(error) = node.launchers.notify(jail).await {
+        tracing::warn!(%jail, error = &error as &dyn std::error::Error,
+            "processes end without notice");
+        return;
+    }
+    let deadline = Instant::now() + STOP_GRACE;
+    while Instant::now() < deadline && runs_something(node, jail).await {
+        tokio::time::sleep(STOP_LOOK).await;
+    }
+}
+
+/// False also when nothing is known.
+async fn runs_something(node: &Node, jail: JailId) -> bool {
+    let name = node.config.node.name.clone();
+    let read = tokio::task::spawn_blocking(move || jail::usage(&name, jail)).await;
+    matches!(read, Ok(Ok(usage)) if usage.pids > 0)
 }
 
 /// Ends and forgets a sandbox that is [`State::Destroying`].

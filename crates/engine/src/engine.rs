@@ -216,8 +216,8 @@ impl Engine {
         self.get(id).await
     }
 
-    /// Ends the sandbox's processes, whatever they do; its files and settings stay. Needs no help
-    /// of the agent.
+    /// Ends the sandbox's processes, with 5 s of notice; its files and settings stay. Needs no help of
+    /// the agent.
     ///
     /// # Errors
     /// `SANDBOX_NOT_FOUND`; `SANDBOX_FAILED` when processes cannot be ended.

@@ -129,6 +129,18 @@ impl Launchers {
         self.call(move |launcher| launcher.freeze(jail), undo).await
     }
 
+    /// Tells the processes of a jail that they are to end.
+    ///
+    /// # Errors
+    /// See [`LaunchError`].
+    pub(crate) async fn notify(&self, jail: JailId) -> Result<(), LaunchError> {
+        let work = move |launcher: &mut Launcher| {
+            launcher.thaw(jail)?;
+            launcher.notify(jail)
+        };
+        self.call(work, |_, ()| {}).await
+    }
+
     /// Lets the processes of a jail go on.
     ///
     /// # Errors

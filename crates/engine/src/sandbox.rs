@@ -316,8 +316,17 @@ impl Sandbox {
         drop(life);
         let activity =
             Activity { requests: users, last_used_at_ms: used_at_ms, next: self.next_rung() };
-        let Settings { image, resources, network, network_revision: _, env, labels, idle, ttl_ms } =
-            (*self.settings()).clone();
+        let Settings {
+            image,
+            resources,
+            network,
+            network_revision: _,
+            env,
+            labels,
+            on_start,
+            idle,
+            ttl_ms,
+        } = (*self.settings()).clone();
         let (id, created_at_ms) = (self.id.clone(), self.created_at_ms);
         Some(Description {
             id,
@@ -329,6 +338,7 @@ impl Sandbox {
             env,
             labels,
             created_at_ms,
+            on_start,
             idle,
             ttl_ms,
             activity,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::{
+    exec::Command,
     id::ImageRef,
     idle::{EffectiveIdle, IdleSettings, LEAST_MS, MOST_MS},
     limit::{ENV_VAR_BYTES, ENV_VARS, LABEL_BYTES, LABELS, NETWORK_RULES},
@@ -29,6 +30,10 @@ pub(crate) const MIN_DISK_BYTES: u64 = 16 * 1024 * 1024;
 /// Port of mail servers, RFC 5321.
 const MAIL: u16 = 25;
 
+/// Bytes of a command that is started with the sandbox: a line that starts a script, or a short one.
+/// It is part of the sandbox's record.
+const ON_START_BYTES: usize = 16 * 1024;
+
 /// What a sandbox was asked to be, with everything filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Settings {
@@ -40,6 +45,9 @@ pub(crate) struct Settings {
     pub(crate) network_revision: u64,
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) labels: BTreeMap<String, String>,
+    /// Started by itself whenever the sandbox is started.
+    #[serde(default)]
+    pub(crate) on_start: Option<Command>,
     /// Records of before there was a ladder have none.
     #[serde(default)]
     pub(crate) idle: EffectiveIdle,
@@ -90,6 +98,7 @@ impl Settings {
             network_revision: 0,
             env: request.env,
             labels: request.labels,
+            on_start: check_on_start(request.on_start)?,
             idle,
             ttl_ms,
         })
@@ -103,6 +112,7 @@ impl Settings {
             ("network", self.network != other.network),
             ("env", self.env != other.env),
             ("labels", self.labels != other.labels),
+            ("onStart", self.on_start != other.on_start),
         ]
         .into_iter()
         .filter_map(|(field, differs)| differs.then_some(field))
@@ -195,6 +205,25 @@ where
     Err(error::invalid(field, &format!("{field} is {value}; this node allows {least} to {most}"))
         .with("minimum", least.into())
         .with("maximum", most.into()))
+}
+
+/// An empty text is no command.
+pub(crate) fn check_on_start(command: Option<Command>) -> Result<Option<Command>, EngineError> {
+    let command = command.filter(|command| *command != Command::Shell(String::new()));
+    let texts = match &command {
+        None => &[][..],
+        Some(Command::Shell(text)) => std::slice::from_ref(text),
+        Some(Command::Program(words)) if words.first().is_none_or(String::is_empty) => {
+            return Err(error::invalid("onStart", "onStart has no program"));
+        }
+        Some(Command::Program(words)) => words,
+    };
+    let bytes: usize = texts.iter().map(String::len).sum();
+    if bytes > ON_START_BYTES || texts.iter().any(|text| text.contains('\0')) {
+        let message = format!("onStart has more than {ON_START_BYTES} bytes, or a NUL");
+        return Err(error::invalid("onStart", &message));
+    }
+    Ok(command)
 }
 
 /// Times may be 0, which is never, where that makes sense.

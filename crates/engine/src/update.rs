@@ -18,7 +18,7 @@ use crate::{
     node::Node,
     record::Change,
     sandbox::Sandbox,
-    settings::{Settings, check_idle, check_labels, check_network, check_ttl},
+    settings::{Settings, check_idle, check_labels, check_network, check_on_start, check_ttl},
     state::{Admission, Operation, State},
 };
 
@@ -67,6 +67,9 @@ fn changed(settings: &Settings, request: &UpdateSandbox) -> Result<Settings, Eng
     if let Some(labels) = &request.labels {
         check_labels(labels)?;
         settings.labels.clone_from(labels);
+    }
+    if let Some(on_start) = &request.on_start {
+        settings.on_start = check_on_start(Some(on_start.clone()))?;
     }
     if let Some(idle) = &request.idle {
         settings.idle = settings.idle.with(idle);

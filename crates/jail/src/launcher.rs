@@ -160,6 +160,15 @@ impl Launcher {
         self.ask_done(&Request::Thaw(jail))
     }
 
+    /// Tells every process of the jail but its agent that it is to end, and waits for none. Nothing
+    /// for a jail that does not run; a frozen one hears it when it goes on.
+    ///
+    /// # Errors
+    /// [`JailError::Step`] when its processes cannot be listed.
+    pub fn notify(&mut self, jail: JailId) -> Result<(), JailError> {
+        self.ask_done(&Request::Notify(jail))
+    }
+
     /// Pushes out what the jail's processes have in memory, page cache first, as far as the kernel
     /// can: what was written goes to its files, the rest to swap where there is some. Takes as long
     /// as the disk. Nothing for a jail that does not run, or on a kernel that cannot.

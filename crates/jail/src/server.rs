@@ -155,6 +155,7 @@ impl Server {
             Request::Freeze(jail) => self.cgroups.freeze(jail)?,
             Request::Thaw(jail) => self.cgroups.thaw(jail)?,
             Request::Reclaim(jail) => self.cgroups.reclaim(jail)?,
+            Request::Notify(jail) => self.cgroups.notify(jail)?,
             Request::RemoveFiles(jail) => self.remove_files(jail)?,
             Request::Jails(from) => return Ok(Reply::Jails(self.jails(from)?).into()),
             Request::Admit(jail, network) => self.admit(jail, &network)?,

@@ -61,6 +61,8 @@ pub(crate) enum Request {
     Thaw(JailId),
     /// Push its memory out, as far as there is room for it.
     Reclaim(JailId),
+    /// Tell its processes that they are to end.
+    Notify(JailId),
     /// Change what a running jail may reach.
     Admit(JailId, JailNetwork),
     /// Let a jail reach these addresses too, if this revision of its allow-list is in force.
@@ -132,6 +134,7 @@ impl Request {
             Self::Thaw(jail) => w.kind_and_jail(7, *jail),
             Self::SetUpVolumes => w.u8(8),
             Self::Reclaim(jail) => w.kind_and_jail(12, *jail),
+            Self::Notify(jail) => w.kind_and_jail(30, *jail),
             Self::Admit(jail, network) => {
                 w.kind_and_jail(9, *jail);
                 w.network(network);
@@ -165,6 +168,7 @@ impl Request {
             7 => Self::Thaw(JailId(r.u64()?)),
             8 => Self::SetUpVolumes,
             12 => Self::Reclaim(JailId(r.u64()?)),
+            30 => Self::Notify(JailId(r.u64()?)),
             9 => Self::Admit(JailId(r.u64()?), r.network()?),
             10 => Self::Learn { jail: JailId(r.u64()?), revision: r.u64()?, learned: r.learned()? },
             11 => Self::Refused(JailId(r.u64()?)),

@@ -6,6 +6,7 @@
 //! Timings are taken with the monotonic clock, one after the other unless the measure says
 //! otherwise, and include the client. A failed attempt is counted, never timed.
 
+mod checkpoint;
 mod compare;
 mod files;
 mod flow;
@@ -59,6 +60,9 @@ pub(crate) struct Arguments {
     /// packed and unpacked.
     #[arg(long)]
     large_files: bool,
+    /// Measure checkpoints and forks of a sandbox with a GiB of changes too.
+    #[arg(long)]
+    checkpoints: bool,
     /// Measure previews too: latency, requests per second, 1 GiB, many idle sockets. The program that
     /// answers is this binary, which has to run in the image.
     #[arg(long)]
@@ -122,10 +126,15 @@ async fn measure(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Report>
     report.measures.push(bench.first_byte().await?);
     report.measures.push(bench.keys().await?);
     report.measures.extend(bench.lifecycle().await?);
-    report.measures.extend(bench.interpreter().await?);
+    let interpreter::Interpreter { measures, contexts } = bench.interpreter().await?;
+    report.measures.extend(measures);
+    report.contexts = contexts;
     report.measures.extend(bench.files().await?);
     if arguments.large_files {
         report.measures.extend(bench.large_files().await?);
+    }
+    if arguments.checkpoints {
+        report.measures.extend(bench.checkpoints().await?);
     }
     report.flows = bench.flows().await?;
     if arguments.previews {

@@ -59,6 +59,7 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: Arguments, out: Output) -> anyhow::Result<ExitCode> {
     let request = UpdateSandbox {
         network: None,
+        on_start: None,
         idle: Some(IdleSettings {
             keep_alive: arguments.keep_alive,
             on_idle: arguments.on_idle.map(|first| match first {

@@ -157,7 +157,9 @@ pub(super) async fn thaw(
 
 /// Stop a sandbox.
 ///
-/// Ends its processes. Its files and settings stay, and the next request starts it again.
+/// Ends its processes: they get SIGTERM (those that ignore it, as shells do, SIGHUP) and 5 seconds,
+/// then they are killed.
+/// Its files and settings stay, and the next request starts it again.
 #[utoipa::path(
     post, path = "/v1/sandboxes/{id}/stop", operation_id = "stopSandbox", tag = "sandbox",
     params(("id" = String, Path, description = "The sandbox", example = "my-sandbox")),

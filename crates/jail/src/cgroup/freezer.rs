@@ -11,9 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sys::poll;
+use sys::{pidfd, poll, signal};
 
-use super::{Controller, Layout, NodeCgroups, STEP, if_present, jail_dir, set, wait};
+use super::{Controller, Layout, NodeCgroups, STEP, if_present, jail_dir, members, set, wait};
 use crate::{error::JailError, spec::JailId};
 
 /// How long the processes of a jail may take to come to rest. A process that waits for a disk holds
@@ -69,11 +69,20 @@ impl NodeCgroups {
 
     /// Lets the processes of the jail go on. Safe to repeat, also for a jail that is gone.
     pub(crate) fn thaw(&self, jail: JailId) -> Result<(), JailError> {
-        let (file, value) = match self.freezer(jail)? {
+        // Where nothing can be frozen, nothing is.
+        let Some(freezer) = find(&self.layout, &self.name, jail) else { return Ok(()) };
+        let (file, value) = match freezer {
             Freezer::V2(dir) => (dir.join("cgroup.freeze"), "0"),
             Freezer::V1(dir) => (dir.join("freezer.state"), "THAWED"),
         };
         if_present(&file, fs::write(&file, value)).map(drop)
+    }
+
+    /// Tells every process of the tenant's that it is to end: by TERM, by HUP those that ignore TERM,
+    /// as shells at work do, and by CONT those that are stopped. Whoever comes later hears nothing.
+    pub(crate) fn notify(&self, jail: JailId) -> Result<(), JailError> {
+        let Some(tree) = self.layout.tree(Controller::Memory) else { return Ok(()) };
+        notify_group(&jail_dir(&tree.path, &self.name, jail).join("user"))
     }
 
     /// Pushes out the memory of the jail's user code.
@@ -123,6 +132,32 @@ impl NodeCgroups {
             )
         })
     }
+}
+
+fn notify_group(dir: &Path) -> Result<(), JailError> {
+    let procs = dir.join("cgroup.procs");
+    for pid in members(&procs)? {
+        let Ok(pidfd) = pidfd::open(pid) else { continue };
+        // Its number may have become another's before the handle was made.
+        if members(&procs)?.contains(&pid) {
+            let notice = if ignores_term(pid) { signal::SIGHUP } else { signal::SIGTERM };
+            for number in [notice, signal::SIGCONT] {
+                // An error means that it is dead already.
+                signal::send(pidfd.as_fd(), number).unwrap_or_default();
+            }
+        }
+    }
+    let Some(entries) = if_present(dir, fs::read_dir(dir))? else { return Ok(()) };
+    let groups = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|it| it.is_dir()));
+    groups.map(|group| group.path()).try_for_each(|group| notify_group(&group))
+}
+
+/// By the kernel's word: `SigIgn` in `proc_pid_status(5)`, a mask in which signal 1 is the lowest bit.
+fn ignores_term(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask & (1 << (signal::SIGTERM - 1)) != 0
 }
 
 fn freeze_v2(dir: &Path, deadline: Instant) -> Result<(), JailError> {

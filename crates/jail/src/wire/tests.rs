@@ -51,6 +51,7 @@ fn requests() -> Vec<Request> {
         Request::Freeze(JailId(8)),
         Request::Thaw(JailId(9)),
         Request::Reclaim(JailId(10)),
+        Request::Notify(JailId(11)),
         Request::Admit(JailId(7), listed()),
         Request::Admit(JailId(7), JailNetwork { reach: Reach::Internet, ..listed() }),
         Request::Admit(JailId(7), JailNetwork { reach: Reach::Nothing, ..listed() }),

@@ -324,6 +324,15 @@ impl Bench {
         Ok(())
     }
 
+    pub(super) async fn run_shell(&self, id: &SandboxId, text: &str) -> anyhow::Result<()> {
+        let request = ExecRequest::new(Command::Shell(text.to_owned()));
+        let result = self.client.exec(id, &request).await.context("could not run a command")?;
+        if !result.success {
+            bail!("{text} ended with {:?}: {}", result.ending, result.stderr);
+        }
+        Ok(())
+    }
+
     pub(super) async fn echo(&self, id: &SandboxId) -> anyhow::Result<()> {
         let session = Some(DEFAULT_SESSION.parse()?);
         let command = Command::Shell("echo hi".to_owned());
