@@ -200,18 +200,23 @@ def fail():
 
 @probe("Q16", "watched files")
 def _():
-    where, watcher = tempfile.mkdtemp(dir="/dev/shm"), libc.inotify_init()
-    made = 0
+    if HOST.get("control"):
+        raise Absent("the host's own limit would be used up")
+    # Each instance counts a file by itself.
+    where, made = tempfile.mkdtemp(dir="/dev/shm"), 0
+    for number in range(17000):
+        os.mknod(f"{where}/{number}")
     try:
-        for made in range(66000):
-            path = f"{where}/{made}"
-            os.mknod(path)
-            if libc.inotify_add_watch(watcher, path.encode(), 2) < 0:
-                break
-        return made > 65540 and f"{made} watches"
+        for _ in range(16):
+            watcher = libc.inotify_init()
+            for number in range(17000):
+                if libc.inotify_add_watch(watcher, f"{where}/{number}".encode(), 2) < 0:
+                    return None
+                made += 1
+        return f"{made} watches"
     finally:
-        for name in os.listdir(where):
-            os.unlink(f"{where}/{name}")
+        for number in range(17000):
+            os.unlink(f"{where}/{number}")
         os.rmdir(where)
 
 

@@ -25,6 +25,9 @@ const CHART: &str = "application/vnd.sandbar.chart+json";
 const TABLE: &str = "application/vnd.sandbar.table+json";
 const VALUE: &str = "application/vnd.sandbar.value+json";
 
+/// Says that a result was read, and what was written before it.
+pub(super) const READ: &[u8] = br#"{"op":"read"}"#;
+
 /// What an interpreter says.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "op", rename_all = "lowercase")]

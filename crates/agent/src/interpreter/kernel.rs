@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     ffi::CString,
+    io,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
     time::Duration,
@@ -17,6 +18,7 @@ use api::{
     interpreter::Language,
     process::OutputStream,
 };
+use serde_json::json;
 use sys::{
     errno,
     signal::SIGINT,
@@ -29,7 +31,7 @@ use tokio::{
 };
 
 use super::{
-    frame::{Frame, Said, Wire},
+    frame::{Frame, READ, Said, Wire},
     language::Recipe,
     warm,
 };
@@ -155,7 +157,30 @@ impl Kernel {
             _ => Err(kernel.complaint(Language::Python).await),
         };
         kernel.kill().await;
-        kept
+        let bytes = kept?;
+        env.retain(|name, _| warm::VARIABLES.iter().all(|(added, _)| name != added));
+        if let Some(mut kernel) = Self::resume(agent, &env, &cwd).await {
+            // Without it the file is as good, and slower.
+            drop(timeout(START_WAIT, kernel.rehearse()).await);
+            kernel.kill().await;
+        }
+        Ok(bytes)
+    }
+
+    /// Runs code for nobody.
+    async fn rehearse(&mut self) -> io::Result<()> {
+        for code in warm::REHEARSAL {
+            let run = json!({"op": "run", "id": 0, "code": code});
+            self.wire.send(run.to_string().as_bytes()).await?;
+            loop {
+                match self.wire.next().await?.said {
+                    Said::End { .. } => break,
+                    Said::Result(_) | Said::Clear { .. } => self.wire.send(READ).await?,
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Starts an interpreter from the beginning, and returns what it says first.

@@ -27,7 +27,7 @@ use tokio::{
 use super::{
     bash,
     failure::{self, Lost},
-    frame::{Failed, Frame, Said},
+    frame::{Failed, Frame, READ, Said},
     idle,
     kernel::Kernel,
     language::Recipe,
@@ -399,7 +399,7 @@ impl<'a> Course<'a> {
     /// The interpreter waits with what it writes next, so that it comes after this.
     async fn acknowledge(&self) {
         // It fits into the socket of one who waits; for another one nothing is lost.
-        drop(tokio::time::timeout(GRACE, self.kernel.wire.send(br#"{"op":"read"}"#)).await);
+        drop(tokio::time::timeout(GRACE, self.kernel.wire.send(READ)).await);
     }
 
     async fn frame(&mut self, frame: Frame) {

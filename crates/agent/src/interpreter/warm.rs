@@ -17,7 +17,7 @@ use std::{
 };
 
 use sha2::{Digest as _, Sha256};
-use sys::resume::{Segment, processor, resume, stop_code};
+use sys::resume::{Segment, Soon, processor, resume, stop_code};
 
 use super::language::Recipe;
 
@@ -51,6 +51,10 @@ pub(super) const VARIABLES: [(&str, &str); 3] = [
 /// What most code imports, kept where the image has it.
 const COMMON: [&str; 5] =
     ["numpy", "pandas", "matplotlib.pyplot", "matplotlib_inline.backend_inline", "stack_data"];
+
+/// What is run in one that goes on from a new file, so that it is known which pages the first code
+/// writes to: they are there at once for who comes later.
+pub(super) const REHEARSAL: [&str; 2] = ["1 + 1", "from _sandbar import warm; warm.note_written()"];
 
 /// There is a file to go on from.
 pub(super) fn is_there() -> bool {
@@ -110,19 +114,27 @@ pub fn main() -> ExitCode {
     // Whatever is wrong: the agent sees the end, and starts an interpreter from the beginning.
     let failed = ExitCode::from(UNFIT_CODE);
     let Ok(file) = File::open(PATH) else { return failed };
-    let Some((segments, registers)) = read_head(&file) else { return failed };
+    let Some(head) = read_head(&file) else { return failed };
     for signal in 1..=sys::signal::LAST {
         // Fails, as it should, for KILL and STOP.
         sys::signal::default_action(signal).unwrap_or_default();
     }
-    match resume(file.as_fd(), &segments, registers) {
+    match resume(file.as_fd(), &head.segments, &head.soon, head.registers) {
         Ok(never) => match never {},
         Err(_refused) => failed,
     }
 }
 
-/// The head: magic, fingerprint, where the registers are, the number of segments, the segments.
-fn read_head(file: &File) -> Option<(Vec<Segment>, usize)> {
+/// What is in the head.
+struct Head {
+    registers: usize,
+    segments: Vec<Segment>,
+    soon: Vec<Soon>,
+}
+
+/// The head: magic, fingerprint, where the registers are, the number of segments, the segments, the
+/// number of ranges that are written soon, the ranges.
+fn read_head(file: &File) -> Option<Head> {
     let mut head = vec![0; HEADER_BYTES];
     std::os::unix::fs::FileExt::read_exact_at(file, &mut head, 0).ok()?;
     let (magic, rest) = head.split_first_chunk::<8>()?;
@@ -130,21 +142,29 @@ fn read_head(file: &File) -> Option<(Vec<Segment>, usize)> {
     if magic != MAGIC || *made_by != fingerprint(Recipe::python()) {
         return None;
     }
-    let mut words = rest.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
-    let registers = usize::try_from(words.next()?).ok()?;
-    let count = usize::try_from(words.next()?).ok()?;
+    let mut words = rest
+        .as_chunks::<8>()
+        .0
+        .iter()
+        .map_while(|word| usize::try_from(u64::from_le_bytes(*word)).ok());
+    let registers = words.next()?;
     let mut segments = Vec::new();
-    for _ in 0..count {
-        let (address, length) = (usize::try_from(words.next()?).ok()?, words.next()?);
+    for _ in 0..words.next()? {
+        let (address, length) = (words.next()?, NonZeroUsize::new(words.next()?)?);
         let (offset, access) = (words.next()?, words.next()?);
         segments.push(Segment {
             address,
-            length: NonZeroUsize::new(usize::try_from(length).ok()?)?,
-            offset: Some(offset).filter(|offset| *offset != u64::MAX),
+            length,
+            offset: Some(offset as u64).filter(|offset| *offset != u64::MAX),
             read: access & 1 != 0,
             write: access & 2 != 0,
             execute: access & 4 != 0,
         });
     }
-    Some((segments, registers))
+    let mut soon = Vec::new();
+    for _ in 0..words.next()? {
+        let (address, length) = (words.next()?, words.next()?);
+        soon.push(Soon { address, length });
+    }
+    Some(Head { registers, segments, soon })
 }

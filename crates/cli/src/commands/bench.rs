@@ -126,7 +126,9 @@ async fn measure(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Report>
     report.measures.push(bench.first_byte().await?);
     report.measures.push(bench.keys().await?);
     report.measures.extend(bench.lifecycle().await?);
-    report.measures.extend(bench.interpreter().await?);
+    let interpreter::Interpreter { measures, contexts } = bench.interpreter().await?;
+    report.measures.extend(measures);
+    report.contexts = contexts;
     report.measures.extend(bench.files().await?);
     if arguments.large_files {
         report.measures.extend(bench.large_files().await?);

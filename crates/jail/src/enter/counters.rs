@@ -23,8 +23,9 @@ const COUNTERS: [(&CStr, &[u8]); 9] = [
     (c"/proc/sys/user/max_time_namespaces", b"0"),
     // What a user has by default; inotify_init(2) then says EMFILE.
     (c"/proc/sys/user/max_inotify_instances", b"128"),
-    // A watched tree of a large project; inotify_add_watch(2) then says ENOSPC.
-    (c"/proc/sys/user/max_inotify_watches", b"65536"),
+    // Four times what the agent watches at most: what it has given up counts until the kernel has let
+    // go of it, and programs have watches of their own. inotify_add_watch(2) then says ENOSPC.
+    (c"/proc/sys/user/max_inotify_watches", b"262144"),
 ];
 
 /// Writes the counters. A kernel that does not count something has no file for it.

@@ -24,6 +24,8 @@ from traitlets.config import Config
 from _sandbar import kernel
 
 WIRE = None
+# What is to be done when a second run begins.
+LATER = None
 # Colours, which tracebacks have and those who read them may not want.
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -297,6 +299,8 @@ async def run(shell, interrupts, message):
     WIRE.run = message["id"]
     own_pid = os.getpid()
     count = shell.execution_count
+    if count == 2 and LATER is not None:
+        LATER()
     shell.shown = None
     shell.has_colors = bool(message.get("color"))
     changes = message.get("env") or {}
@@ -387,14 +391,14 @@ def prepare():
 
 
 def serve(wire, is_to_be_kept):
-    global WIRE
+    global WIRE, LATER
     WIRE = wire
     shell = prepare()
     if is_to_be_kept:
         from _sandbar import warm
 
         try:
-            count = warm.keep(wire, shell)
+            count, LATER = warm.keep(wire, shell)
         except Exception as error:
             return wire.send(op="unfit", why=f"{type(error).__name__}: {error}")
         if count is not None:

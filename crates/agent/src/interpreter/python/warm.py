@@ -7,6 +7,7 @@ return. It has its own process id, descriptors, variables and limits, but the me
 `go_on` replaces everything in it that must not be shared or is not true any more.
 """
 
+import array
 import ctypes
 import faulthandler
 import gc
@@ -25,6 +26,7 @@ from _sandbar import keep as asked
 
 PAGE = 4096
 HEADER_BYTES = 65536
+SEGMENTS_AT = 56
 # Fewer zeros than these are written with what is around them: each range costs a call later.
 ZERO_BYTES = 16 * PAGE
 # Read and looked through at once; whole pages.
@@ -116,10 +118,23 @@ class Libraries:
             raise Unfit("this glibc keeps its threads in another way")
         names = {name for *_, name in mappings("self")}
         self.random = [ctypes.CDLL(name) for name in names if "/libcrypto" in name]
+        for library in self.random:
+            # Its first use costs more than all that is done later.
+            library.RAND_poll()
         self.algebra = []
         for name in names:
             if "openblas" in name:
                 self.algebra += set_threads(ctypes.CDLL(name))
+
+    def name(self, name):
+        self.libc.prctl(15, name, 0, 0, 0)
+
+    def use_all_cores(self):
+        """Gives linear algebra its threads. Not at once: they spin for a while when they begin, and
+        each page that is written first in a process with several threads costs a word to all cores."""
+        threads = len(os.sched_getaffinity(0))
+        for set_number in self.algebra if threads > 1 else ():
+            set_number(threads)
 
     def leave_heap(self):
         """The heap's end is the kernel's to know, and it will not know this one: malloc is made to
@@ -160,7 +175,8 @@ class Stop:
 
 
 def keep(wire, shell):
-    """Writes the file and returns its size; returns None in whoever goes on from it."""
+    """Writes the file and returns its size and nothing. In whoever goes on from it, returns nothing
+    and what is to be called when it is used more than once."""
     for name in asked.IMPORTS:
         try:
             importlib.import_module(name)
@@ -187,14 +203,14 @@ def keep(wire, shell):
     if pid:
         try:
             os.waitpid(pid, os.WUNTRACED)
-            return write(pid, stop.registers)
+            return write(pid, stop.registers), None
         finally:
             os.kill(pid, signal.SIGKILL)
     stop.call(stop.registers)
     wire.is_for_forks_too = False
     wire.sock.set_inheritable(False)
     go_on(libraries, environ, places, rc)
-    return None
+    return None, libraries.use_all_cores
 
 
 def exercise(shell):
@@ -236,10 +252,15 @@ def settings_of_matplotlib():
 def go_on(libraries, environ, places, rc):
     """In whoever goes on: makes true what is not, and gives up where that cannot be."""
     libraries.end_of_heap.value = None
+    libraries.name(b"python3")
     libraries.tid.value = threading.get_native_id()
     threading.main_thread()._set_native_id()
-    os.environ.clear()
-    os.environ.update(variables())
+    now = variables()
+    for name in set(os.environ) - set(now):
+        del os.environ[name]
+    for name, value in now.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
     is_true = read_at_start(os.environ) == environ and all(changed(path) == when for path, when in places.items())
     if not is_true:
         os._exit(asked.UNFIT_CODE)
@@ -255,9 +276,6 @@ def go_on(libraries, environ, places, rc):
         numpy.random.seed()
     for library in libraries.random:
         library.RAND_poll()
-    threads = len(os.sched_getaffinity(0))
-    for set_number in libraries.algebra if threads > 1 else ():
-        set_number(threads)
     if rc is not None and settings_of_matplotlib() != rc:
         matplotlib = sys.modules["matplotlib"]
         matplotlib.rc_file(matplotlib.matplotlib_fname())
@@ -301,6 +319,8 @@ def write_segments(ranges, memory, registers, file):
                 add(segments, begin + offset, length, at, access)
     head = struct.pack("<8s32sQQ", b"SANDWARM", asked.FINGERPRINT, registers, len(segments))
     head += b"".join(struct.pack("<QQQQ", *segment) for segment in segments)
+    # The number of pages that are noted, see `note_written`.
+    head += bytes(8)
     if len(head) > HEADER_BYTES:
         raise Unfit(f"its memory is in {len(segments)} pieces")
     size = file.tell()
@@ -308,6 +328,35 @@ def write_segments(ranges, memory, registers, file):
     file.write(head)
     os.fchmod(file.fileno(), 0o644)
     return size
+
+
+def note_written():
+    """Notes in the file which pages whoever goes on from it, as this process has, writes to first."""
+    with open("/proc/self/pagemap", "rb", 0) as pages, open(asked.PATH, "r+b", 0) as file:
+        head = file.read(HEADER_BYTES)
+        count, = struct.unpack_from("<Q", head, SEGMENTS_AT - 8)
+        end = SEGMENTS_AT + 32 * count
+        written = []
+        for at in range(SEGMENTS_AT, end, 32):
+            start, length = struct.unpack_from("<QQ", head, at)
+            pages.seek(start // PAGE * 8)
+            states = array.array("Q", pages.read(length // PAGE * 8))
+            # There, and not the file's any more.
+            own = (start + index * PAGE for index, state in enumerate(states) if state >> 63 and not state >> 61 & 1)
+            for page in own:
+                note(written, page)
+        written = written[: (HEADER_BYTES - end - 8) // 16]
+        file.seek(end)
+        file.write(struct.pack("<Q", len(written)))
+        file.write(b"".join(struct.pack("<QQ", *pages) for pages in written))
+
+
+def note(ranges, page):
+    """Adds a page to ranges of pages; one that lies between two of them goes with them."""
+    if ranges and page - ranges[-1][0] - ranges[-1][1] <= PAGE:
+        ranges[-1][1] = page + PAGE - ranges[-1][0]
+    else:
+        ranges.append([page, PAGE])
 
 
 def add(segments, start, length, offset, access):

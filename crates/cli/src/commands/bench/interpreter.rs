@@ -2,14 +2,16 @@
 
 use std::time::Instant;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use api::{
+    exec::{Command, ExecRequest},
     id::{ContextId, SandboxId},
     interpreter::{CreateContext, Language, RunCode},
 };
 use client::ClientError;
+use futures_util::future::try_join_all;
 
-use super::{measure::Bench, samples::Samples};
+use super::{measure::Bench, report::Contexts, samples::Samples};
 
 /// Runs of the measures in which an interpreter starts: each takes a good part of a second, and the
 /// others take a millisecond.
@@ -21,9 +23,25 @@ const PANDAS: &str = "import pandas as pd; int(pd.DataFrame({'n': range(3)}).n.s
 /// A chart as most are.
 const CHART: &str = "import matplotlib.pyplot as plt\nplt.plot(range(100)); plt.show()";
 
+/// Contexts that are asked for at once.
+const AT_ONCE: usize = 50;
+
+/// Times that many contexts are asked for at once: each takes a second or so.
+const BURSTS: usize = 10;
+
+/// Contexts whose memory is measured, so many that what they share is not any one's own.
+const IDLE: usize = 20;
+
+/// What was measured.
+#[derive(Default)]
+pub(super) struct Interpreter {
+    pub(super) measures: Vec<Samples>,
+    pub(super) contexts: Option<Contexts>,
+}
+
 impl Bench {
     /// All of them, or none where the image has no interpreter.
-    pub(super) async fn interpreter(&self) -> anyhow::Result<Vec<Samples>> {
+    pub(super) async fn interpreter(&self) -> anyhow::Result<Interpreter> {
         let id = self.id("code", 0)?;
         self.create(&id).await?;
         let python = self.client.run_code(&id, None, &RunCode::new("1 + 1")).await;
@@ -31,7 +49,7 @@ impl Bench {
             && error.code == api::error::ErrorCode::InterpreterNotAvailable
         {
             self.client.destroy_sandbox(&id).await?;
-            return Ok(Vec::new());
+            return Ok(Interpreter::default());
         }
         let mut all = vec![self.first_run("first runCode with pandas", PANDAS).await?];
         all.push(self.warm_run(&id, "runCode 1 + 1", "1 + 1").await?);
@@ -41,8 +59,45 @@ impl Bench {
         for language in [Language::Python, Language::JavaScript] {
             all.push(self.new_context(&id, language).await?);
         }
+        let contexts = Some(self.idle_contexts(&id).await?);
         self.client.destroy_sandbox(&id).await?;
-        Ok(all)
+        all.push(self.burst_of_contexts().await?);
+        Ok(Interpreter { measures: all, contexts })
+    }
+
+    /// So many contexts at once in a new sandbox, until the last of them takes code.
+    async fn burst_of_contexts(&self) -> anyhow::Result<Samples> {
+        let mut samples = Samples::new("50 new Python contexts at once");
+        let runs = self.runs.min(BURSTS);
+        let bar = self.progress("contexts at once", runs);
+        for index in 0..runs {
+            let id = self.id("burst", index)?;
+            self.create(&id).await?;
+            let request = CreateContext::default();
+            let begin = Instant::now();
+            let all = (0..AT_ONCE).map(|_| self.client.create_context(&id, &request));
+            samples.record(begin, try_join_all(all).await);
+            self.client.destroy_sandbox(&id).await?;
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        Ok(samples)
+    }
+
+    /// Memory that contexts which have used pandas have for themselves.
+    async fn idle_contexts(&self, id: &SandboxId) -> anyhow::Result<Contexts> {
+        let count = self.runs.min(IDLE);
+        let mut files = String::new();
+        for _index in 0..count {
+            let context = self.client.create_context(id, &CreateContext::default()).await?;
+            self.client.run_code(id, Some(&context.id), &RunCode::new(PANDAS)).await?;
+            let pid = context.pid.context("a new context has an interpreter")?;
+            files.push_str(&format!(" /proc/{pid}/smaps_rollup"));
+        }
+        let sum = format!("cat{files} | awk '/^Private/ {{ sum += $2 }} END {{ print sum }}'");
+        let result = self.client.exec(id, &ExecRequest::new(Command::Shell(sum))).await?;
+        let kib: u64 = result.stdout.trim().parse().context("reading smaps_rollup")?;
+        Ok(Contexts { count, private_bytes: kib * 1024 / count as u64 })
     }
 
     /// The first code in a new sandbox, its creation included.

@@ -24,6 +24,8 @@ pub(super) struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) sockets: Option<Sockets>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) contexts: Option<Contexts>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) comparison: Option<Comparison>,
 }
 
@@ -76,6 +78,15 @@ pub(super) struct Sockets {
     pub(super) count: usize,
     pub(super) daemon_bytes: u64,
     pub(super) agent_bytes: u64,
+}
+
+/// Memory of idle contexts of Python that have used pandas.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Contexts {
+    pub(super) count: usize,
+    /// What each has for itself: pages that no other process has.
+    pub(super) private_bytes: u64,
 }
 
 /// The same job done by others.
@@ -179,6 +190,7 @@ impl Report {
             idle: None,
             preview_rates: Vec::new(),
             sockets: None,
+            contexts: None,
             comparison: None,
         }
     }
@@ -237,6 +249,13 @@ impl fmt::Display for Report {
                 format_bytes(*bytes_per_sandbox)
             )?,
             None => writeln!(f, "idle sandbox        not measured: the server is not local")?,
+        }
+        if let Some(Contexts { count, private_bytes }) = &self.contexts {
+            let each = format_bytes(*private_bytes);
+            writeln!(
+                f,
+                "memory of an idle Python context with pandas: {each} of its own, of {count}"
+            )?;
         }
         if let Some(Sockets { count, daemon_bytes, agent_bytes }) = &self.sockets {
             writeln!(
