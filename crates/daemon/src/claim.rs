@@ -1,14 +1,17 @@
-//! One server per node name on a machine.
+//! One server per node name, and per network of sandboxes, on a machine.
 //!
 //! The name is what cgroups, links and the firewall table are told apart by. Two servers that share
-//! one would take each other's sandboxes for leftovers and bury them, so the name is claimed before
-//! anything is touched: by a lock that dies with the process, on a file that says whose name it is.
+//! one would take each other's sandboxes for leftovers and bury them. Of two that share a network the
+//! first to end takes the gateway away from the other's sandboxes. So both are claimed before
+//! anything is touched: by a lock that dies with the process, on a file that says whose it is.
 //! The file outlives a server whose sandboxes go on, and, being in /run, never a reboot, which no
 //! sandbox outlives either.
 
 use std::{
+    fmt,
     fs::{self, File, TryLockError},
     io::{self, Read, Seek, Write},
+    net::Ipv4Addr,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -16,45 +19,81 @@ use std::{
 /// Where claims are, on every machine with systemd and nearly every other (hier(7)).
 pub(crate) const DIR: &str = "/run";
 
-/// A claimed name. Dropping it gives the name free for the same state directory only, as long as
+/// What one node has and no other on its machine may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claimed {
+    /// Its name.
+    Name(String),
+    /// The host's address in the network of its sandboxes.
+    Gateway(Ipv4Addr),
+}
+
+impl Claimed {
+    fn path(&self, dir: &Path) -> PathBuf {
+        // No name has a dot.
+        match self {
+            Self::Name(name) => dir.join(format!("sandbar-{name}.lock")),
+            Self::Gateway(address) => dir.join(format!("sandbar-{address}.lock")),
+        }
+    }
+
+    fn setting(&self) -> &'static str {
+        match self {
+            Self::Name(_) => "name and state_dir",
+            Self::Gateway(_) => "network.subnet",
+        }
+    }
+}
+
+impl fmt::Display for Claimed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => write!(f, "the node name {name}"),
+            Self::Gateway(address) => write!(f, "the network of the gateway {address}"),
+        }
+    }
+}
+
+/// Something claimed. Dropping it gives it free for the same state directory only, as long as
 /// sandboxes run; [`Claim::release`] for everybody.
 #[derive(Debug)]
 pub(crate) struct Claim {
+    what: Claimed,
     file: File,
     path: PathBuf,
     state_dir: PathBuf,
     earlier: PathBuf,
-    /// The file says whose name it is, and so has to stay.
+    /// The file says whose it is, and so has to stay.
     is_settled: bool,
 }
 
-/// Why a name cannot be claimed.
+/// Why something cannot be claimed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
-    /// A server with this name runs.
+    /// A server that has it runs.
     #[error(
-        "a node named {name} is in use on this machine, with the state directory {}: end it with \
-         `sandbar down`, or set name and state_dir to others", state_dir.display()
+        "{what} is in use on this machine, by the server with the state directory {}: end that with \
+         `sandbar down`, or set {} to another", state_dir.display(), what.setting()
     )]
     Running {
-        /// The name.
-        name: String,
+        /// What it has.
+        what: Claimed,
         /// That server's state directory.
         state_dir: PathBuf,
     },
     /// No server runs, but its sandboxes do.
     #[error(
-        "sandboxes of the node in {} run under the name {name}: end them with `sandbar down \
-         --state-dir {}`, or set name to another", state_dir.display(), state_dir.display()
+        "sandboxes of the node in {} run with {what}: end them with `sandbar down --state-dir {}`, \
+         or set {} to another", state_dir.display(), state_dir.display(), what.setting()
     )]
     Sandboxes {
-        /// The name.
-        name: String,
+        /// What they have.
+        what: Claimed,
         /// Their node's state directory.
         state_dir: PathBuf,
     },
     /// The file cannot be made or written.
-    #[error("the claim to the node's name in {} cannot be written", path.display())]
+    #[error("the claim in {} cannot be written", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -65,9 +104,9 @@ pub enum ClaimError {
 }
 
 impl Claim {
-    /// Claims `name` for the node in `state_dir`.
-    pub(crate) fn take(dir: &Path, name: &str, state_dir: &Path) -> Result<Self, ClaimError> {
-        let path = dir.join(format!("sandbar-{name}.lock"));
+    /// Claims `what` for the node in `state_dir`.
+    pub(crate) fn take(dir: &Path, what: Claimed, state_dir: &Path) -> Result<Self, ClaimError> {
+        let path = what.path(dir);
         let failed = |source| ClaimError::Io { path: path.clone(), source };
         loop {
             let mut options = File::options();
@@ -82,23 +121,23 @@ impl Claim {
             file.read_to_string(&mut earlier).map_err(failed)?;
             let earlier = PathBuf::from(earlier.trim());
             if !is_ours {
-                return Err(ClaimError::Running { name: name.to_owned(), state_dir: earlier });
+                return Err(ClaimError::Running { what, state_dir: earlier });
             }
             // The file may have been released, and so unlinked, between opening and locking it; a
             // lock on a file that nobody else can find is none.
             if is_at(&file, &path) {
                 let (state_dir, is_settled) = (state_dir.to_owned(), earlier != Path::new(""));
-                return Ok(Self { file, path, state_dir, earlier, is_settled });
+                return Ok(Self { what, file, path, state_dir, earlier, is_settled });
             }
         }
     }
 
-    /// Makes the name this node's. `has_jails`: sandboxes run under it.
-    pub(crate) fn settle(&mut self, name: &str, has_jails: bool) -> Result<(), ClaimError> {
+    /// Makes it this node's. `has_jails`: sandboxes run under this node's name.
+    pub(crate) fn settle(&mut self, has_jails: bool) -> Result<(), ClaimError> {
         let is_foreign = self.earlier != self.state_dir && self.earlier != Path::new("");
-        if is_foreign && has_jails {
-            let state_dir = self.earlier.clone();
-            return Err(ClaimError::Sandboxes { name: name.to_owned(), state_dir });
+        if is_foreign && has_jails && matches!(self.what, Claimed::Name(_)) {
+            let (what, state_dir) = (self.what.clone(), self.earlier.clone());
+            return Err(ClaimError::Sandboxes { what, state_dir });
         }
         let mut write = || {
             self.file.set_len(0)?;
@@ -110,7 +149,7 @@ impl Claim {
         Ok(())
     }
 
-    /// Gives the name free: nothing runs under it.
+    /// Gives it free: nothing runs under it.
     pub(crate) fn release(mut self) {
         self.is_settled = false;
     }
@@ -139,20 +178,22 @@ mod tests {
     const ONE: &str = "/one";
 
     fn take(dir: &Path, state_dir: &str) -> Result<Claim, ClaimError> {
-        Claim::take(dir, "n", Path::new(state_dir))
+        Claim::take(dir, Claimed::Name("n".to_owned()), Path::new(state_dir))
     }
 
     #[test]
     fn a_name_is_claimed_by_one_server_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
         let mut first = take(dir.path(), ONE).unwrap();
-        first.settle("n", false).unwrap();
+        first.settle(false).unwrap();
 
         let error = take(dir.path(), "/two").unwrap_err();
         assert!(
             matches!(&error, ClaimError::Running { state_dir, .. } if state_dir == Path::new(ONE))
         );
-        assert!(Claim::take(dir.path(), "other", Path::new("/two")).is_ok());
+        assert!(
+            Claim::take(dir.path(), Claimed::Name("other".to_owned()), Path::new("/two")).is_ok()
+        );
 
         drop(first);
         assert!(take(dir.path(), ONE).is_ok());
@@ -162,19 +203,19 @@ mod tests {
     fn sandboxes_that_go_on_keep_their_nodes_name() {
         let dir = tempfile::tempdir().unwrap();
         let mut first = take(dir.path(), ONE).unwrap();
-        first.settle("n", false).unwrap();
+        first.settle(false).unwrap();
         drop(first);
 
         let mut stranger = take(dir.path(), "/two").unwrap();
-        let error = stranger.settle("n", true).unwrap_err();
+        let error = stranger.settle(true).unwrap_err();
         assert!(error.to_string().contains("sandbar down --state-dir /one"), "{error}");
         drop(stranger);
 
         let mut again = take(dir.path(), ONE).unwrap();
-        again.settle("n", true).unwrap();
+        again.settle(true).unwrap();
         drop(again);
         // Nothing runs any more, so the name is free.
-        take(dir.path(), "/two").unwrap().settle("n", false).unwrap();
+        take(dir.path(), "/two").unwrap().settle(false).unwrap();
     }
 
     #[test]
@@ -190,11 +231,24 @@ mod tests {
     fn a_released_name_leaves_no_trace() {
         let dir = tempfile::tempdir().unwrap();
         let mut claim = take(dir.path(), ONE).unwrap();
-        claim.settle("n", false).unwrap();
+        claim.settle(false).unwrap();
 
         claim.release();
 
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-        assert!(take(dir.path(), "/two").unwrap().settle("n", true).is_ok());
+        assert!(take(dir.path(), "/two").unwrap().settle(true).is_ok());
+    }
+
+    #[test]
+    fn a_network_is_one_node_s_and_not_its_sandboxes() {
+        let dir = tempfile::tempdir().unwrap();
+        let gateway = || Claimed::Gateway(Ipv4Addr::new(10, 0, 0, 1));
+        let mut first = Claim::take(dir.path(), gateway(), Path::new(ONE)).unwrap();
+        first.settle(false).unwrap();
+        let error = Claim::take(dir.path(), gateway(), Path::new("/two")).unwrap_err();
+        assert!(error.to_string().contains("set network.subnet to another"), "{error}");
+        drop(first);
+        let mut second = Claim::take(dir.path(), gateway(), Path::new("/two")).unwrap();
+        second.settle(true).unwrap();
     }
 }

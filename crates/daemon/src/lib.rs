@@ -42,7 +42,7 @@ pub mod key;
 use utoipa::openapi::OpenApi;
 
 pub use self::{
-    claim::ClaimError,
+    claim::{ClaimError, Claimed},
     config::{Config, ConfigError},
     preflight::PreflightError,
     serve::{DownReport, ServeError, down, serve},

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::{App, KEPT, Parts, VISITS_PER_REQUEST, requests_at_once},
-    claim::{self, Claim, ClaimError},
+    claim::{self, Claim, ClaimError, Claimed},
     config::{Config, PreviewUrl},
     docs::Docs,
     endpoint,
@@ -111,14 +111,14 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
         source: error.into(),
     })?;
     preflight::state_dir(&config.node.state_dir)?;
-    let claim = claim(&config)?;
+    let claims = claim(&config)?;
     let listener = preflight::listen(config.api.listen)?;
     let previews = config.preview.listen.map(preflight::listen).transpose()?;
     let tls = config.preview.tls.clone().map(|(cert, key)| Tls::load(cert, key)).transpose();
     let tls = tls.map_err(|error| PreflightError::Certificate(error.to_string()))?.map(Arc::new);
     let doors = Doors { api: listener, previews, tls, requests: requests_at_once(files) };
     let key = KeyFile::establish(&config.node.state_dir, config.api.key.as_ref())?;
-    let node = Node::start(config, claim)?;
+    let node = Node::start(config, claims)?;
     let outcome = node.runtime.block_on(running(&node.config, node.tools, doors, key));
     node.ground.end(node.runtime, outcome)
 }
@@ -131,8 +131,8 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
 pub fn down(config: Config, destroy: bool) -> Result<DownReport, ServeError> {
     preflight::preflight(&config)?;
     preflight::state_dir(&config.node.state_dir)?;
-    let claim = claim(&config)?;
-    let node = Node::start(config, claim)?;
+    let claims = claim(&config)?;
+    let node = Node::start(config, claims)?;
     let outcome = node.runtime.block_on(ending(&node.config, node.tools, destroy));
     node.ground.end(node.runtime, outcome)
 }
@@ -149,7 +149,7 @@ struct Node {
 }
 
 impl Node {
-    fn start(config: Config, claim: Claim) -> Result<Self, ServeError> {
+    fn start(config: Config, claims: Vec<Claim>) -> Result<Self, ServeError> {
         let spec = node_spec(&config);
         let failed = |source| ServeError::Jail { attempt: "starting a launcher", source };
         // Before the launchers, which mount the volumes in it.
@@ -160,13 +160,13 @@ impl Node {
         // and one keeps the ground.
         let launchers = (0..config.node.launchers + 2).map(|_| launcher());
         let launchers = launchers.collect::<Result<Vec<_>, _>>()?;
-        let mut ground = Ground { launcher: launcher()?, claim };
+        let mut ground = Ground { launcher: launcher()?, claims };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .thread_name("daemon")
             .build()
             .map_err(|source| ServeError::System { attempt: "starting threads", source })?;
-        match ground.begin(&config.node.name) {
+        match ground.begin() {
             Ok(volumes) => Ok(Self { config, tools: (launchers, volumes), ground, runtime }),
             Err(error) => {
                 // The first error is the one to tell; what half a start made goes with it.
@@ -180,14 +180,16 @@ impl Node {
 /// What the node's sandboxes stand on: its name, and what the engine made for all of them.
 struct Ground {
     launcher: Launcher,
-    claim: Claim,
+    claims: Vec<Claim>,
 }
 
 impl Ground {
-    fn begin(&mut self, name: &str) -> Result<Volumes, ServeError> {
+    fn begin(&mut self) -> Result<Volumes, ServeError> {
         let failed = |attempt| move |source| ServeError::Jail { attempt, source };
         let jails = self.launcher.jails().map_err(failed("looking for running sandboxes"))?;
-        self.claim.settle(name, !jails.is_empty())?;
+        for claim in &mut self.claims {
+            claim.settle(!jails.is_empty())?;
+        }
         let volumes = self.launcher.set_up_volumes().map_err(failed("mounting the volumes"))?;
         if let Volumes::Plain(why) = &volumes {
             tracing::warn!(%why, "the disk space of sandboxes is not limited");
@@ -210,13 +212,18 @@ impl Ground {
             return Ok(());
         }
         self.launcher.tear_down().map_err(failed)?;
-        self.claim.release();
+        self.claims.into_iter().for_each(Claim::release);
         Ok(())
     }
 }
 
-fn claim(config: &Config) -> Result<Claim, ServeError> {
-    Ok(Claim::take(Path::new(claim::DIR), &config.node.name, &config.node.state_dir)?)
+/// Claims what no other node of the machine may have.
+fn claim(config: &Config) -> Result<Vec<Claim>, ServeError> {
+    let name = Claimed::Name(config.node.name.clone());
+    let gateway = config.node.network.map(|network| Claimed::Gateway(network.gateway()));
+    let take = |what| Claim::take(Path::new(claim::DIR), what, &config.node.state_dir);
+    let claims: Result<_, ClaimError> = [name].into_iter().chain(gateway).map(take).collect();
+    Ok(claims?)
 }
 
 fn node_spec(config: &Config) -> NodeSpec {
