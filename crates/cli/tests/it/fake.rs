@@ -114,6 +114,7 @@ fn routes(fake: Fake) -> Router {
         .route("/v1/sandboxes/{id}/stop", post(inspect))
         .route("/v1/sandboxes/{id}/start", post(inspect))
         .route("/v1/sandboxes/{id}/exec", post(exec))
+        .route("/v1/sandboxes/{id}/run", post(refuse_code))
         .route("/v1/sandboxes/{id}/archive", get(pack).put(unpack))
         .route("/v1/sandboxes/{id}/terminals", post(start_terminal))
         .route("/v1/sandboxes/{id}/terminals/{tid}", get(attach))
@@ -123,6 +124,11 @@ fn routes(fake: Fake) -> Router {
         .route("/v1/images:build", post(build))
         .route("/v1/node:shutdown", post(shut_down))
         .with_state(fake)
+}
+
+/// Its image has no interpreters.
+async fn refuse_code() -> Response {
+    refusal(StatusCode::NOT_IMPLEMENTED, "INTERPRETER_NOT_AVAILABLE", "there is no python3")
 }
 
 fn sandbox(id: &str) -> Value {
