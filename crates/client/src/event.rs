@@ -205,9 +205,11 @@ impl<T: DeserializeOwned> Reading<T> {
     }
 }
 
-/// True for an [`ErrorBody`]: an event of the same name may be about the code that runs.
+/// True for an [`ErrorBody`], and for an event of a stream's own that carries one's error, which has a
+/// code: an event of the same name may be about the code that runs.
 fn is_failure(data: &str) -> bool {
-    serde_json::from_str::<serde_json::Value>(data).map_or(true, |data| data.get("type").is_none())
+    serde_json::from_str::<serde_json::Value>(data)
+        .map_or(true, |data| data.get("type").is_none() || data["error"]["code"].is_string())
 }
 
 /// True for what a server that is replaced looks like.
