@@ -205,7 +205,7 @@ impl<T: DeserializeOwned> Reading<T> {
     }
 }
 
-/// True for an [`ErrorBody`], and for an event of a stream's own that carries one's error, which has a
+/// True for an [`ErrorBody`](api::error::ErrorBody), and for an event of a stream's own that carries one's error, which has a
 /// code: an event of the same name may be about the code that runs.
 fn is_failure(data: &str) -> bool {
     serde_json::from_str::<serde_json::Value>(data)
