@@ -35,7 +35,7 @@ pub(crate) const CANARY: &str = "sbk_canary_0123456789_0123456789_01234567";
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Finding {
-    id: String,
+    pub(crate) id: String,
     what: String,
     outcome: String,
     detail: String,
@@ -65,8 +65,8 @@ pub(crate) fn facts_of_the_host() -> Value {
     serde_json::from_slice(&said).expect("facts are JSON")
 }
 
-/// Runs `group` in sandbox `s`, beside the sandbox `neighbour`.
-pub(crate) async fn in_a_sandbox(server: &Server, group: &str, facts: &Value) -> Vec<Finding> {
+/// Puts `group` into sandbox `s`, beside the sandbox `neighbour`, and returns what it is told.
+async fn prepare(server: &Server, group: &str, facts: &Value) -> Value {
     let limits = json!({"memoryBytes": 256 << 20, "pids": 128, "cpuMillis": 1000});
     let created = server.post("/v1/sandboxes", &json!({"id": "s", "resources": limits})).await;
     assert!(created.status < 300, "{}", created.text);
@@ -77,10 +77,29 @@ pub(crate) async fn in_a_sandbox(server: &Server, group: &str, facts: &Value) ->
     let mut facts = facts.clone();
     facts["neighbour"] = serde_json::from_str(&neighbour).expect("facts are JSON");
     facts["secrets"] = json!([server.state_dir(), format!("sandbar-{}", server.slot().name())]);
+    facts
+}
+
+/// Runs `group` as a program in sandbox `s`.
+pub(crate) async fn in_a_sandbox(server: &Server, group: &str, facts: &Value) -> Vec<Finding> {
+    let facts = prepare(server, group, facts).await;
     let body = json!({"command": ["python3", "/tmp/probe.py"], "stdin": facts.to_string()});
     let answer = server.post("/v1/sandboxes/s/exec", &body).await;
     assert_eq!(answer.json["exitCode"], 0, "{}", answer.text);
     findings(answer.json["stdout"].as_str().unwrap_or_default())
+}
+
+/// Runs `group` as code in a context of sandbox `s`, whose interpreter goes on from a warm start.
+pub(crate) async fn in_a_context(server: &Server, group: &str, facts: &Value) -> Vec<Finding> {
+    let facts = prepare(server, group, facts).await;
+    server.put("/v1/sandboxes/s/files/tmp/facts", facts.to_string()).await;
+    let code = "import sys\nsys.stdin = open('/tmp/facts')\n\
+        assert open('/proc/self/cmdline').read().split('\\0')[1] == '__resume'\n\
+        exec(compile(open('/tmp/probe.py').read(), 'probe.py', 'exec'), {'__name__': 'probe'})";
+    let answer = server.post("/v1/sandboxes/s/run", &json!({"code": code})).await;
+    assert_eq!(answer.json["success"], true, "{}", answer.text);
+    let said = answer.json["logs"]["stdout"].as_array().expect("a run has its output");
+    findings(&said.iter().filter_map(Value::as_str).collect::<String>())
 }
 
 /// Runs `group` in the control jail with the namespaces that `unshare` names.
@@ -113,6 +132,15 @@ fn count(findings: &[Finding], outcome: &str) -> usize {
     findings.iter().filter(|finding| finding.outcome == outcome).count()
 }
 
+/// What of `findings` did not hold.
+pub(crate) fn faults<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> Vec<String> {
+    let faults =
+        findings.into_iter().filter(|finding| !matches!(&*finding.outcome, "held" | "absent"));
+    faults
+        .map(|Finding { id, what, outcome, detail }| format!("{id} {what}: {outcome}, {detail}"))
+        .collect()
+}
+
 /// Fails unless `held` all held and enough of `broke` broke.
 pub(crate) fn judge(name: &str, held: &[Finding], broke: &[Finding]) {
     let ids: BTreeSet<&str> = held.iter().map(|finding| finding.id.as_str()).collect();
@@ -128,12 +156,7 @@ pub(crate) fn judge(name: &str, held: &[Finding], broke: &[Finding]) {
     let stood = broke.iter().filter(|finding| finding.outcome == "held");
     let stood: Vec<_> = stood.map(|finding| format!("{} {}", finding.id, finding.what)).collect();
     println!("  stood there too: {stood:?}");
-    let bad: Vec<_> = held
-        .iter()
-        .filter(|finding| finding.outcome != "held" && finding.outcome != "absent")
-        .chain(broke.iter().filter(|finding| finding.outcome == "error"))
-        .map(|Finding { id, what, outcome, detail }| format!("{id} {what}: {outcome}, {detail}"))
-        .collect();
+    let bad = faults(held.iter().chain(broke.iter().filter(|finding| finding.outcome == "error")));
     assert!(bad.is_empty(), "{bad:#?}");
     assert_eq!(held.len(), broke.len(), "the control jail runs the same probes");
     assert!(count(broke, "broken") * 100 >= tried * MUST_BREAK_PERCENT, "{stood:#?}");

@@ -3,6 +3,8 @@
 use serde_json::{Value, json};
 use testkit::Server;
 
+use crate::attack;
+
 const RUN: &str = "/v1/sandboxes/s/run";
 
 /// A server whose sandboxes have interpreters.
@@ -74,6 +76,20 @@ async fn cannot_touch_the_agent_from_a_context() {
     // A signal does not end the init of a pid namespace from inside of it.
     run(&server, RUN, "python", "import os; os.kill(1, 9)").await;
     assert_eq!(run(&server, RUN, "python", "6 * 7").await, "42");
+}
+
+#[tokio::test]
+async fn attacks_hold_in_a_context_too() {
+    let server = server();
+    let facts = attack::facts_of_the_host();
+    for group in [attack::ESCAPE, attack::LEAK] {
+        let found = attack::in_a_context(&server, group, &facts).await;
+        // An interpreter has descriptors of its own; those that it inherits have their own test.
+        let faults = attack::faults(found.iter().filter(|finding| finding.id != "E40"));
+        assert!(faults.is_empty(), "{faults:#?}");
+        assert!(found.len() > 50, "{}", found.len());
+        assert_eq!(server.delete("/v1/sandboxes/s").await.status, 204);
+    }
 }
 
 #[tokio::test]
