@@ -16,7 +16,7 @@ servers:  ## Install what the tests show in a browser, below target/servers
 	@scripts/servers
 
 test: setup servers format lint doc  ## Everything that CI runs
-	timeout --foreground 2400 cargo test --workspace --locked
+	timeout --foreground 3600 cargo test --workspace --locked
 	@scripts/build
 	@scripts/demo
 	@scripts/test-image
