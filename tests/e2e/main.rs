@@ -18,6 +18,7 @@ mod key;
 mod lifecycle;
 mod network;
 mod node;
+mod pool;
 mod port;
 mod preview;
 mod process;

@@ -6,6 +6,7 @@ mod files;
 mod freeze;
 mod hostile;
 mod leak;
+mod pool;
 mod resume;
 mod soak;
 mod terminal;

@@ -3,10 +3,11 @@
 //! One thread runs everything; threads of the blocking pool come for file work and go again.
 
 use std::{
+    ffi::CStr,
     fs::File,
-    io::{self, Read},
+    io,
     os::{
-        fd::{OwnedFd, RawFd},
+        fd::{AsFd, OwnedFd, RawFd},
         unix::net::UnixListener as StdListener,
     },
     process::ExitCode,
@@ -20,7 +21,10 @@ use api::{
 };
 use jail::handoff::{Handoff, InvalidHandoff};
 use link::AgentConfig;
-use sys::SysError;
+use sys::{
+    SysError,
+    file::{self, How},
+};
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
@@ -54,8 +58,18 @@ const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// Bytes of stack of a thread of the blocking pool: file work is flat, its buffers are on the heap.
 const BLOCKING_STACK_BYTES: usize = 256 * 1024;
 
-/// Bytes of the configuration at most: the environment's limits leave it far below.
-const CONFIG_BYTES: u64 = 128 * 1024 * 1024;
+/// Files that nearly every program is started with, where an image has them. Only for speed: what is
+/// missing here is found later.
+const LOOKED_FOR: [&CStr; 8] = [
+    c"/bin/sh",
+    c"/bin/bash",
+    c"/usr/bin/env",
+    c"/usr/local/bin",
+    c"/lib64/ld-linux-x86-64.so.2",
+    c"/lib/ld-linux-aarch64.so.1",
+    c"/etc/ld.so.cache",
+    c"/lib/x86_64-linux-gnu/libc.so.6",
+];
 
 /// Permission bits that new files do not get.
 const UMASK: u32 = 0o022;
@@ -114,10 +128,8 @@ enum InitError {
     Handoff(#[source] InvalidHandoff),
     #[error("take over descriptor {number}")]
     Adopt { number: RawFd, source: SysError },
-    #[error("read the configuration")]
+    #[error("receive the configuration")]
     Config(#[source] io::Error),
-    #[error("parse the configuration")]
-    ParseConfig(#[source] serde_json::Error),
     #[error("close the process to others")]
     Protect(#[source] SysError),
     #[error("open /dev/null")]
@@ -161,16 +173,32 @@ fn run(handoff: &str) -> Result<std::convert::Infallible, InitError> {
     let handoff: Handoff = handoff.parse().map_err(InitError::Handoff)?;
     protect().map_err(InitError::Protect)?;
     let listener = StdListener::from(adopt(handoff.listen)?);
-    let config = read_config(adopt(handoff.config)?)?;
-    let agent = Arc::new(prepare(&handoff, config)?);
-    tokio::runtime::Builder::new_current_thread()
+    let channel = adopt(handoff.config)?;
+    let inherited = Inherited::adopt(&handoff)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_keep_alive(BLOCKING_KEEP_ALIVE)
         .thread_stack_size(BLOCKING_STACK_BYTES)
         .build()
-        .map_err(InitError::Runtime)?
-        .block_on(live(listener, agent))
+        .map_err(InitError::Runtime)?;
+    // Whose it is, the agent learns here, and until then does nothing: maybe for hours. Everything that
+    // does not depend on it is done before.
+    if !sys::poll::wait_readable(channel.as_fd(), 0).unwrap_or(true) {
+        look_ahead();
+    }
+    let config = AgentConfig::receive(channel.as_fd()).map_err(InitError::Config)?;
+    drop(channel);
+    let agent = Arc::new(prepare(inherited, config)?);
+    runtime.block_on(live(listener, agent))
+}
+
+/// Finds what nearly every program is started with, while nobody waits: the first to look for a file pays
+/// for looking into every layer of the image.
+fn look_ahead() {
+    for path in LOOKED_FOR {
+        drop(file::open(file::cwd(), path, How::new(file::O_PATH)));
+    }
 }
 
 /// Closes the agent to the sandbox's own root, and takes the orphans also where it is not PID 1.
@@ -186,28 +214,49 @@ fn adopt(number: RawFd) -> Result<OwnedFd, InitError> {
     sys::fd::adopt(number).map_err(|source| InitError::Adopt { number, source })
 }
 
-fn read_config(fd: OwnedFd) -> Result<AgentConfig, InitError> {
-    let mut text = Vec::new();
-    File::from(fd).take(CONFIG_BYTES).read_to_end(&mut text).map_err(InitError::Config)?;
-    serde_json::from_slice(&text).map_err(InitError::ParseConfig)
+/// What the agent has from the launcher, whosever it is.
+struct Inherited {
+    null: OwnedFd,
+    forest: Forest,
+    v1_tasks: Vec<OwnedFd>,
+    counters: Counters,
+    figures: Figures,
 }
 
-fn prepare(handoff: &Handoff, config: AgentConfig) -> Result<Agent, InitError> {
+impl Inherited {
+    fn adopt(handoff: &Handoff) -> Result<Self, InitError> {
+        let optional = |number: Option<RawFd>| number.map(adopt).transpose();
+        Ok(Self {
+            null: File::open("/dev/null").map_err(InitError::Null)?.into(),
+            forest: Forest::new(optional(handoff.cgroup)?),
+            v1_tasks: handoff.tasks.iter().copied().map(adopt).collect::<Result<_, _>>()?,
+            counters: Counters::new(
+                optional(handoff.memory_events)?.map(File::from),
+                optional(handoff.pids_events)?.map(File::from),
+            ),
+            figures: Figures::new(
+                optional(handoff.figures)?,
+                optional(handoff.memory_stat)?,
+                optional(handoff.cpu_stat)?,
+            )
+            .map_err(InitError::Figures)?,
+        })
+    }
+}
+
+fn prepare(inherited: Inherited, config: AgentConfig) -> Result<Agent, InitError> {
     crate::file::make_directories(&config.workdir).map_err(InitError::Workdir)?;
     let mut env = default_env();
     env.extend(config.env);
-    let optional = |number: Option<RawFd>| number.map(adopt).transpose();
     let sessions = Sessions::new(&config.workdir);
+    let Inherited { null, forest, v1_tasks, counters, figures } = inherited;
     Ok(Agent {
         env: Environment::new(env),
         workdir: config.workdir,
-        null: File::open("/dev/null").map_err(InitError::Null)?.into(),
-        forest: Forest::new(optional(handoff.cgroup)?),
-        v1_tasks: handoff.tasks.iter().copied().map(adopt).collect::<Result<_, _>>()?,
-        counters: Counters::new(
-            optional(handoff.memory_events)?.map(File::from),
-            optional(handoff.pids_events)?.map(File::from),
-        ),
+        null,
+        forest,
+        v1_tasks,
+        counters,
         reaper: Reaper::default(),
         execs: Arc::new(Semaphore::new(EXECS_PER_SANDBOX)),
         places: Arc::new(Semaphore::new(PROCESSES_PER_SANDBOX)),
@@ -222,12 +271,7 @@ fn prepare(handoff: &Handoff, config: AgentConfig) -> Result<Agent, InitError> {
         terminals: Terminals::default(),
         watches: Watches::default(),
         tasks: TaskTracker::new(),
-        figures: Figures::new(
-            optional(handoff.figures)?,
-            optional(handoff.memory_stat)?,
-            optional(handoff.cpu_stat)?,
-        )
-        .map_err(InitError::Figures)?,
+        figures,
     })
 }
 

@@ -471,6 +471,8 @@ async fn bench_measures_and_destroys_what_it_made() {
             "create to first exec result",
             "destroy",
             "create, exec true, destroy",
+            "create to first exec result, unhurried",
+            "destroy, unhurried",
             "exec true",
             "exec echo hi in a session",
             "process start",

@@ -79,6 +79,7 @@ pub(crate) struct Metrics {
     latency: Family<Route, Histogram, fn() -> Histogram>,
     in_flight: Gauge,
     sandboxes: Family<State, Gauge>,
+    ahead: Gauge,
     lifecycle: Family<Operation, Counter>,
     forwarded: Family<Direction, Counter>,
 }
@@ -91,6 +92,7 @@ impl Metrics {
             latency: Family::new_with_constructor(|| Histogram::new(LATENCY_SECONDS)),
             in_flight: Gauge::default(),
             sandboxes: Family::default(),
+            ahead: Gauge::default(),
             lifecycle: Family::default(),
             forwarded: Family::default(),
         };
@@ -104,6 +106,7 @@ impl Metrics {
         r.register_with_unit("http_request_duration", "Time from the request's head to the response's head", Unit::Seconds, self.latency.clone());
         r.register("http_requests_in_flight", "Requests not yet ended, streams included", self.in_flight.clone());
         r.register("sandboxes", "Sandboxes that exist, by state", self.sandboxes.clone());
+        r.register("sandboxes_ahead", "Sandboxes made ahead, which are nobody's yet", self.ahead.clone());
         r.register("sandbox_operations", "What sandboxes were asked to become, by result", self.lifecycle.clone());
         r.register_with_unit("forwarded", "Body bytes passed on to and from agents", Unit::Bytes, self.forwarded.clone());
         self
@@ -161,9 +164,10 @@ impl Metrics {
         self.forwarded.get_or_create_owned(&Direction { direction: "from_agent" })
     }
 
-    /// Everything in the OpenMetrics text format; `sandboxes` are counted by the caller, because the
-    /// engine, not the daemon, knows them.
-    pub(crate) fn render(&self, sandboxes: &BTreeMap<&'static str, i64>) -> String {
+    /// Everything in the OpenMetrics text format; `sandboxes`, by state, and those made `ahead` are
+    /// counted by the caller, because the engine, not the daemon, knows them.
+    pub(crate) fn render(&self, sandboxes: &BTreeMap<&'static str, i64>, ahead: usize) -> String {
+        self.ahead.set(i64::try_from(ahead).unwrap_or(i64::MAX));
         for state in STATES {
             let count = sandboxes.get(state).copied().unwrap_or(0);
             self.sandboxes.get_or_create(&State { state }).set(count);
@@ -204,7 +208,7 @@ mod tests {
         metrics.bytes_to_agents().inc_by(5);
         metrics.bytes_from_agents().inc_by(6);
 
-        let text = metrics.render(&BTreeMap::from([("running", 2)]));
+        let text = metrics.render(&BTreeMap::from([("running", 2)]), 3);
 
         for line in [
             "sandbar_http_requests_total{method=\"GET\",route=\"/healthz\",status=\"2xx\"} 1",
@@ -212,6 +216,7 @@ mod tests {
             "sandbar_http_requests_in_flight 1",
             "sandbar_sandboxes{state=\"running\"} 2",
             "sandbar_sandboxes{state=\"failed\"} 0",
+            "sandbar_sandboxes_ahead 3",
             "sandbar_sandbox_operations_total{operation=\"create\",result=\"success\"} 1",
             "sandbar_sandbox_operations_total{operation=\"activate\",result=\"success\"} 1",
             "sandbar_sandbox_operations_total{operation=\"destroy\",result=\"failure\"} 1",

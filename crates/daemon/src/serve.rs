@@ -242,6 +242,7 @@ fn engine_config(config: &Config, volumes: Volumes) -> EngineConfig {
         default_limits: config.limits.default,
         max_limits: config.limits.max,
         max_sandboxes: config.node.max_sandboxes,
+        pool: config.node.pool,
         kept_memory: config.node.kept_memory,
         uid_base: config.node.uid_base,
         name_servers: config.node.name_servers.clone(),

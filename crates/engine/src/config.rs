@@ -20,6 +20,8 @@ pub struct EngineConfig {
     pub max_limits: Limits,
     /// Sandboxes that may exist at once.
     pub max_sandboxes: usize,
+    /// Sandboxes that are made ahead of the creations that will take them; 0 for none.
+    pub pool: usize,
     /// Bytes of the machine's memory that are kept: with less left, none is created or started.
     pub kept_memory: u64,
     /// First host user id of the sandboxes' ranges; slot n gets 65,536 ids from `uid_base + n * 65536`.

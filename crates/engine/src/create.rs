@@ -1,23 +1,20 @@
 //! Makes sandboxes, and starts those that are stopped.
 //!
 //! ```text
-//! check ─▶ take an id, a jail number and a slot ─▶ record the intent ─┬▶ launch ─▶ running ─▶ record it
-//!                                                  prepare descriptors┘
+//! check ─▶ take an id and a blank ────────────────▶ record it ─┬▶ running ─▶ record that it runs
+//!                                                   claim it ──┘
+//!        ─▶ take an id, a jail number and a slot ─▶ record it ─┬▶ make a blank, claim it ─▶ running ─▶ …
+//!                                        prepare descriptors ──┘
 //! ```
+//!
+//! The second where no blank was made ahead.
 //!
 //! The work is a task of the node, not of the request that asked for it: a caller that goes away
 //! leaves a whole sandbox or none, and those who ask for the same id meanwhile wait for the same
 //! task. That the sandbox runs is recorded behind the reply: until it is, recovery finds the agent
 //! by the jail's number.
 
-use std::{
-    fs::File,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::PathBuf,
-    str::FromStr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{os::fd::OwnedFd, str::FromStr, sync::Arc, time::Duration};
 
 use api::{
     error::ErrorCode,
@@ -27,22 +24,21 @@ use api::{
 use http::{Request, header};
 use http_body_util::{BodyExt, Full};
 use image::{ImageError, Rootfs, Store};
-use jail::{Bind, Hostname, JailFiles, JailId, JailSpec, Launched, Limits, Reach};
+use jail::Hostname;
 use link::AgentConfig;
 use serde_json::json;
 
 use crate::{
-    EngineError, checkpoint,
+    EngineError,
+    blank::{self, Blank, Prepared},
+    checkpoint, destroy,
     error::{self, Publish},
     freeze,
     key::{By, Key, Place},
-    launch::LaunchError,
-    network,
-    node::Node,
+    node::{Added, Guest, Node},
     record::{Change, Files, Origin, Phase, SandboxRecord},
     sandbox::{InUse, Sandbox},
-    settings::{MIN_DISK_BYTES, Rest, Settings},
-    slot::UIDS_PER_SLOT,
+    settings::{Rest, Settings},
     state::{Admission, AgentIdentity, Failure, Operation, State},
     watch,
 };
@@ -58,6 +54,9 @@ const ON_START_ID: &str = "on-start";
 
 /// How long the agent may take to start it. The first caller waits that long at most.
 const ON_START_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What is tried when a sandbox is started.
+const STARTING: &str = "starting the sandbox";
 
 /// How often a request starts a sandbox that stops, or looks an id up whose sandbox goes, before it
 /// gives up: somebody else is ending it as fast.
@@ -137,11 +136,14 @@ async fn add(
     let name = settings.image.clone();
     let (image, rootfs) =
         read_image(node, &settings.image, move |images| images.get(&name)).await?;
-    let (sandbox, is_new) = node.add(id, settings, &image.digest, None)?;
-    if is_new {
-        spawn_start(node, &sandbox, Some(rootfs), place);
+    let (sandbox, added) = node.add(id, settings, &image.digest, None)?;
+    match added {
+        Added::New(blank) => {
+            spawn_start(node, &sandbox, Some(New { rootfs, blank }), place);
+            Ok((sandbox, true))
+        }
+        Added::Known => Ok((sandbox, false)),
     }
-    Ok((sandbox, is_new))
 }
 
 /// Has the sandbox run, for one user: waits, thaws it or starts it. None: it has gone, look the id
@@ -187,24 +189,34 @@ pub(crate) async fn bring_up(
     sandbox.enter().map_or_else(|| Err(error::ended_at_once(&sandbox.id)), |user| Ok(Some(user)))
 }
 
-/// Begins to start a sandbox that is [`State::Creating`]. `rootfs` is given for a new one.
+/// What a new sandbox has that another one would have to look for.
+#[derive(Debug)]
+pub(crate) struct New {
+    pub(crate) rootfs: Rootfs,
+    /// Its jail, if that was made ahead.
+    pub(crate) blank: Option<Blank>,
+}
+
+/// Begins to start a sandbox that is [`State::Creating`]. `new` is given for a new one.
 pub(crate) fn spawn_start(
     node: &Arc<Node>,
     sandbox: &Arc<Sandbox>,
-    rootfs: Option<Rootfs>,
+    new: Option<New>,
     place: Place,
 ) {
     let (owner, sandbox) = (Arc::clone(node), Arc::clone(sandbox));
     node.work.spawn(async move {
         let _place = place;
-        let is_new = rootfs.is_some();
-        match start(&owner, &sandbox, rootfs).await {
+        let is_new = new.is_some();
+        let was_ahead = new.as_ref().is_some_and(|new| new.blank.is_some());
+        match start(&owner, &sandbox, new).await {
             Ok((agent, pidfd)) => {
                 let running = Phase::Running(agent.clone());
                 owner.records.submit(Change::Phase(sandbox.jail, running)).await;
                 run_on_start(&owner, &sandbox).await;
                 sandbox.set(State::Running(agent.clone()));
-                tracing::info!(sandbox_id = %sandbox.id, jail = %sandbox.jail, is_new, "sandbox started");
+                tracing::info!(sandbox_id = %sandbox.id, jail = %sandbox.jail, is_new, was_ahead,
+                    "sandbox started");
                 watch::spawn(&owner, sandbox, agent, pidfd);
             }
             Err(error) => fail(&owner, &sandbox, error, is_new).await,
@@ -238,67 +250,124 @@ async fn run_on_start(node: &Node, sandbox: &Sandbox) {
     }
 }
 
+/// What of a start can be done while it is being recorded.
+enum Begun {
+    /// It had a blank, which is its own now.
+    Claimed(AgentIdentity, OwnedFd),
+    /// There is everything that one is made with.
+    Prepared(Prepared, AgentConfig),
+}
+
 async fn start(
     node: &Arc<Node>,
     sandbox: &Sandbox,
-    rootfs: Option<Rootfs>,
+    new: Option<New>,
 ) -> Result<(AgentIdentity, OwnedFd), NotStarted> {
-    let is_new = rootfs.is_some();
-    let intent = if is_new {
-        Change::Create(Box::new(SandboxRecord {
-            id: sandbox.id.clone(),
-            jail: sandbox.jail,
-            slot: sandbox.slot,
-            settings: (*sandbox.settings()).clone(),
-            image_digest: sandbox.image_digest.clone(),
-            created_at_ms: sandbox.created_at_ms,
-            files: sandbox.files(),
-            origin: sandbox.origin,
-            phase: Phase::Creating,
-        }))
-    } else {
-        Change::Phase(sandbox.jail, Phase::Starting)
-    };
-    let prepared = async {
-        let rootfs = match rootfs {
-            Some(rootfs) => rootfs,
-            None => {
-                let digest = sandbox.image_digest.clone();
-                let read = move |images: &Store| images.by_digest(&digest);
-                read_image(node, &sandbox.settings().image, read).await?
-            }
-        };
-        let config = agent_config(&rootfs, &sandbox.settings());
-        prepare(node, sandbox.jail, rootfs, config).await
-    };
-    let (recorded, prepared) = tokio::join!(node.records.write(intent), prepared);
-    recorded.map_err(|error| {
+    let is_new = new.is_some();
+    let intent = intent(sandbox, is_new);
+    let (recorded, begun) = tokio::join!(node.records.write(intent), begin(node, sandbox, new));
+    if let Err(error) = recorded {
         tracing::warn!(sandbox_id = %sandbox.id, error = &error as &dyn std::error::Error,
             "a sandbox is not started because that could not be recorded");
-        NotStarted { error: error.publish("recording the sandbox"), is_recorded: false }
-    })?;
-    let failed = |error| NotStarted { error, is_recorded: true };
-    let prepared = prepared.map_err(failed)?;
-    if !is_new {
-        // What an earlier attempt may have left goes first.
-        let killed = node.launchers.kill(sandbox.jail).await;
-        killed.map_err(|error| failed(error.publish("starting the sandbox")))?;
+        if let Ok(Begun::Claimed(..)) = begun
+            && let Err(error) = destroy::end_jail(node, sandbox.jail).await
+        {
+            tracing::error!(jail = %sandbox.jail, error = &error as &dyn std::error::Error,
+                "its jail cannot be ended; the next start ends it");
+        }
+        let error = error.publish("recording the sandbox");
+        return Err(NotStarted { error, is_recorded: false });
     }
-    let has_files = async {
-        match sandbox.origin.filter(|_| is_new) {
-            Some(origin) => take_files(node, sandbox, origin).await,
-            None => Ok(()),
+    let started = match begun {
+        Ok(Begun::Claimed(agent, pidfd)) => Ok((agent, pidfd)),
+        Ok(Begun::Prepared(prepared, config)) => {
+            make(node, sandbox, is_new, (prepared, config)).await
+        }
+        Err(error) => Err(error),
+    };
+    started.map_err(|error| NotStarted { error, is_recorded: true })
+}
+
+fn intent(sandbox: &Sandbox, is_new: bool) -> Change {
+    if !is_new {
+        return Change::Phase(sandbox.jail, Phase::Starting);
+    }
+    Change::Create(Box::new(SandboxRecord {
+        id: sandbox.id.clone(),
+        jail: sandbox.jail,
+        slot: sandbox.slot,
+        settings: (*sandbox.settings()).clone(),
+        image_digest: sandbox.image_digest.clone(),
+        created_at_ms: sandbox.created_at_ms,
+        files: sandbox.files(),
+        origin: sandbox.origin,
+        phase: Phase::Creating,
+    }))
+}
+
+async fn begin(
+    node: &Arc<Node>,
+    sandbox: &Sandbox,
+    new: Option<New>,
+) -> Result<Begun, EngineError> {
+    let New { rootfs, blank } = match new {
+        Some(new) => new,
+        None => {
+            let digest = sandbox.image_digest.clone();
+            let read = move |images: &Store| images.by_digest(&digest);
+            let rootfs = read_image(node, &sandbox.settings().image, read).await?;
+            New { rootfs, blank: None }
         }
     };
-    has_files.await.map_err(failed)?;
-    let spec = spec(node, sandbox);
-    let launched = launch(node, spec, prepared).await.map_err(|error| {
+    let config = agent_config(&rootfs, &sandbox.settings());
+    if let Some(blank) = blank {
+        match blank.claim(node, hostname(sandbox), &config).await {
+            Ok((agent, pidfd)) => return Ok(Begun::Claimed(agent, pidfd)),
+            Err(error) => {
+                tracing::warn!(sandbox_id = %sandbox.id, jail = %sandbox.jail,
+                    error = &error as &dyn std::error::Error,
+                    "a sandbox that was made ahead is of no use; it is made anew");
+                let ended = destroy::end_jail(node, sandbox.jail).await;
+                ended.map_err(|error| error.publish(STARTING))?;
+            }
+        }
+    }
+    Ok(Begun::Prepared(blank::prepare(node, sandbox.jail, rootfs).await?, config))
+}
+
+/// Makes the sandbox's blank, and claims it.
+async fn make(
+    node: &Arc<Node>,
+    sandbox: &Sandbox,
+    is_new: bool,
+    (prepared, config): (Prepared, AgentConfig),
+) -> Result<(AgentIdentity, OwnedFd), EngineError> {
+    if !is_new {
+        // What an earlier attempt may have left goes first.
+        let killed = node.launchers.clear(sandbox.jail).await;
+        killed.map_err(|error| error.publish(STARTING))?;
+    }
+    if let Some(origin) = sandbox.origin.filter(|_| is_new) {
+        take_files(node, sandbox, origin).await?;
+    }
+    // It starts anew: what an earlier start was told of names is no more.
+    sandbox.asker.forget();
+    let guest = Guest { jail: sandbox.jail, slot: sandbox.slot };
+    let limits = sandbox.settings().limits();
+    let spec = blank::spec(node, guest, &sandbox.asker, sandbox.files(), limits);
+    let claimed = async {
+        let blank = blank::launch(node, spec, prepared).await?;
+        blank.claim(node, hostname(sandbox), &config).await
+    };
+    claimed.await.map_err(|error| {
         tracing::warn!(sandbox_id = %sandbox.id, jail = %sandbox.jail,
             error = &error as &dyn std::error::Error, "a sandbox cannot be started");
-        failed(error.publish("starting the sandbox"))
-    })?;
-    let Launched { pid, start_time, pidfd } = launched;
-    Ok((AgentIdentity { pid, start_time, boot_id: node.boot_id.clone() }, pidfd))
+        error.publish(STARTING)
+    })
+}
+
+fn hostname(sandbox: &Sandbox) -> Hostname {
+    Hostname::of(sandbox.id.as_str())
 }
 
 /// Gives a new fork its files, and has that on record: from then on it is a sandbox like others.
@@ -328,6 +397,7 @@ async fn fail(node: &Arc<Node>, sandbox: &Arc<Sandbox>, failed: NotStarted, is_n
         // Also when nothing was recorded: a write that came late is taken back by this one.
         let buried = node.records.write(Change::Bury(sandbox.jail)).await;
         node.forget(sandbox, Some(error));
+        node.release(sandbox.slot);
         if buried.is_ok() {
             node.remover.remove(sandbox.jail).await;
         }
@@ -355,91 +425,6 @@ fn agent_config(rootfs: &Rootfs, settings: &Settings) -> AgentConfig {
     let mut env = rootfs.env.clone();
     env.extend(settings.env.clone());
     AgentConfig { env, workdir: rootfs.workdir.clone() }
-}
-
-fn spec(node: &Node, sandbox: &Sandbox) -> JailSpec {
-    // It starts anew: what an earlier start was told of names is no more.
-    sandbox.asker.forget();
-    // Without anything to reach, it has no link either.
-    let network = network::place(node, sandbox).filter(|place| place.reach != Reach::Nothing);
-    let (files, limits) = (sandbox.files(), sandbox.settings().limits());
-    // What is charged to others counts all the same, but a little always goes.
-    let left = |limit: u64| limit.saturating_sub(files.inherited_bytes).max(MIN_DISK_BYTES);
-    let disk_bytes = limits.disk_bytes.map(left);
-    JailSpec {
-        jail: sandbox.jail,
-        volume: Some(files.volume),
-        uid_base: node.config.uid_base + sandbox.slot * UIDS_PER_SLOT,
-        network,
-        limits: Limits { disk_bytes, ..limits },
-        hostname: Hostname::of(sandbox.id.as_str()),
-        // Filled in with the descriptors, see `launch`.
-        binds: Vec::new(),
-    }
-}
-
-/// The descriptors that go with a jail's spec.
-#[derive(Debug)]
-pub(crate) struct Prepared {
-    listener: OwnedFd,
-    config: File,
-    layers: Vec<File>,
-    binds: Vec<(File, String)>,
-}
-
-/// Opens everything that a launch needs.
-pub(crate) async fn prepare(
-    node: &Arc<Node>,
-    jail: JailId,
-    rootfs: Rootfs,
-    config: AgentConfig,
-) -> Result<Prepared, EngineError> {
-    let run_dir = node.links.run_dir().to_owned();
-    let opened = tokio::task::spawn_blocking(move || {
-        let open = |path: PathBuf| File::open(path);
-        Ok(Prepared {
-            listener: link::socket::listen(&run_dir, jail.0)?,
-            config: config.seal()?,
-            layers: rootfs.layers.into_iter().map(open).collect::<Result<_, _>>()?,
-            binds: rootfs
-                .binds
-                .into_iter()
-                .map(|(source, target)| Ok((open(source)?, target)))
-                .collect::<std::io::Result<_>>()?,
-        })
-    });
-    let failed = |error: std::io::Error| error::state_dir("preparing the sandbox", &error);
-    opened.await.map_err(|_panicked| error::internal("preparing the sandbox"))?.map_err(failed)
-}
-
-/// Has a launcher build the jail. The descriptors are closed on return: from then on the agent
-/// alone listens.
-pub(crate) async fn launch(
-    node: &Arc<Node>,
-    mut spec: JailSpec,
-    prepared: Prepared,
-) -> Result<Launched, LaunchError> {
-    let jail = spec.jail;
-    let Prepared { listener, config, layers, binds } = prepared;
-    spec.binds = binds.iter().map(|(_, target)| Bind { target: target.clone() }).collect();
-    let build = move |launcher: &mut jail::Launcher| {
-        let layers: Vec<BorrowedFd<'_>> = layers.iter().map(AsFd::as_fd).collect();
-        let binds: Vec<BorrowedFd<'_>> = binds.iter().map(|(source, _)| source.as_fd()).collect();
-        let files = JailFiles {
-            listener: listener.as_fd(),
-            config: config.as_fd(),
-            layers: &layers,
-            binds: &binds,
-        };
-        launcher.launch(&spec, &files)
-    };
-    let undo = move |launcher: &mut jail::Launcher, _: Launched| {
-        if let Err(error) = launcher.kill(jail) {
-            tracing::error!(%jail, error = &error as &dyn std::error::Error,
-                "a jail that came too late cannot be ended; the next start ends it");
-        }
-    };
-    node.launchers.call(build, undo).await
 }
 
 /// An id that nobody has: `prefix` and random digits.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! stop:    notice ─▶ kill ─▶ stopped ─▶ record it
-//! destroy: record the burial ─▶ kill ─▶ forget, reply ─▶ remove the files ─▶ record that it is done
+//! destroy: record the burial ─▶ kill ─▶ forget, reply ─▶ remove cgroups, rules, files ─▶ record that it
+//!          is done, give back ids and address
 //! ```
 //!
 //! Needs no help of the agent. As in `create.rs`, the work is a task of the node: a caller that
@@ -12,12 +13,12 @@ use std::{sync::Arc, time::Duration};
 
 use api::id::SandboxId;
 use jail::JailId;
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     EngineError,
     error::{self, Publish},
-    launch::Chore,
+    launch::{Chore, LaunchError, Removal},
     node::Node,
     record::{Change, Phase},
     sandbox::Sandbox,
@@ -89,7 +90,8 @@ async fn carry_out(
 /// Ends the processes of a sandbox that is [`State::Stopping`].
 pub(crate) async fn carry_out_stop(node: &Node, sandbox: &Sandbox) -> Result<(), EngineError> {
     give_notice(node, sandbox.jail).await;
-    match kill(node, sandbox, "stopping the sandbox").await {
+    let ended = end_jail(node, sandbox.jail).await;
+    match ended.map_err(|error| failure(sandbox, &error, "stopping the sandbox")) {
         Ok(()) => {
             node.records.submit(Change::Phase(sandbox.jail, Phase::Stopped)).await;
             sandbox.set(State::Stopped);
@@ -127,7 +129,7 @@ async fn runs_something(node: &Node, jail: JailId) -> bool {
 
 /// Ends and forgets a sandbox that is [`State::Destroying`].
 pub(crate) async fn carry_out_destroy(
-    node: &Node,
+    node: &Arc<Node>,
     sandbox: &Sandbox,
     before: State,
 ) -> Result<(), EngineError> {
@@ -139,17 +141,28 @@ pub(crate) async fn carry_out_destroy(
         sandbox.set(before);
         return Err(error.publish("recording that the sandbox goes"));
     }
-    if let Err(failure) = kill(node, sandbox, "destroying the sandbox").await {
+    let killed = node.launchers.kill(sandbox.jail).await;
+    unlink(node, sandbox.jail);
+    let root = killed.map_err(|error| {
+        let failure = failure(sandbox, &error, "destroying the sandbox");
         sandbox.set(State::Doomed(failure.clone()));
-        return Err(failure.to_error());
-    }
-    // Before the reply: when files pile up faster than they go, destroying slows down.
-    let removal = node.remover.reserve().await;
+        failure.to_error()
+    })?;
+    // Before the reply: when remains pile up faster than they go, destroying slows down.
+    let room = node.remover.reserve().await;
     let volumes = sandbox.checkpoints.volumes().into_iter().chain([sandbox.files().volume]);
     node.forget(sandbox, None);
     tracing::info!(sandbox_id = %sandbox.id, jail = %sandbox.jail, "sandbox destroyed");
-    if let Some(removal) = removal {
-        removal.send(Chore::Remove(sandbox.jail));
+    if let Some(room) = room {
+        let (removed, all_gone) = oneshot::channel();
+        room.send(Chore::Remove(Removal { jail: sandbox.jail, root, removed: Some(removed) }));
+        let (owner, slot) = (Arc::clone(node), sandbox.slot);
+        node.watchers.spawn(async move {
+            // Where something is left, ids and address are not given out before the next start.
+            if let Some(Ok(())) = owner.ending.run_until_cancelled(all_gone).await {
+                owner.release(slot);
+            }
+        });
     }
     for volume in volumes.filter(|volume| *volume != sandbox.jail) {
         node.remover.remove(volume).await;
@@ -157,15 +170,21 @@ pub(crate) async fn carry_out_destroy(
     Ok(())
 }
 
-/// Leaves no process, no cgroup, no link and no socket of the sandbox.
-async fn kill(node: &Node, sandbox: &Sandbox, attempt: &str) -> Result<(), Failure> {
-    let killed = node.launchers.kill(sandbox.jail).await.map_err(|error| {
-        tracing::error!(sandbox_id = %sandbox.id, jail = %sandbox.jail,
-            error = &error as &dyn std::error::Error, "a sandbox cannot be ended");
-        Failure::of(&error.publish(attempt))
-    });
-    if let Err(error) = link::socket::unlink(node.links.run_dir(), sandbox.jail.0) {
-        tracing::warn!(jail = %sandbox.jail, %error, "a socket cannot be removed");
+/// Leaves no process, no cgroup, no link and no socket of a jail.
+pub(crate) async fn end_jail(node: &Node, jail: JailId) -> Result<(), LaunchError> {
+    let ended = node.launchers.clear(jail).await;
+    unlink(node, jail);
+    ended
+}
+
+fn unlink(node: &Node, jail: JailId) {
+    if let Err(error) = link::socket::unlink(node.links.run_dir(), jail.0) {
+        tracing::warn!(%jail, %error, "a socket cannot be removed");
     }
-    killed
+}
+
+fn failure(sandbox: &Sandbox, error: &LaunchError, attempt: &str) -> Failure {
+    tracing::error!(sandbox_id = %sandbox.id, jail = %sandbox.jail,
+        error = error as &dyn std::error::Error, "a sandbox cannot be ended");
+    Failure::of(&error.publish(attempt))
 }

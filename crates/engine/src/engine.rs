@@ -33,6 +33,7 @@ use crate::{
     launch::{Launchers, Remover},
     list::Page,
     node::{Node, Parts},
+    pool,
     port::{self, Exposure, Found, Secret, Visit},
     record::{Loaded, Records},
     recover, resolver,
@@ -104,6 +105,7 @@ impl Engine {
         }
         recover::recover(&node, loaded).await?;
         idle::sweep::spawn(&node);
+        pool::spawn(&node);
         Ok(Self { node, keys, records: Arc::new(Mutex::new(Some(records))) })
     }
 
@@ -173,6 +175,12 @@ impl Engine {
     ) -> Result<SandboxList, EngineError> {
         let page = Page::of(query, prefix)?;
         Ok(self.node.survey(|all| page.take(all)))
+    }
+
+    /// Sandboxes that were made ahead of the creations that will take them.
+    #[must_use]
+    pub fn sandboxes_ahead(&self) -> usize {
+        self.node.pool.len()
     }
 
     /// Finds, creates (with the node's defaults) or starts the sandbox, for one request to it. Whether

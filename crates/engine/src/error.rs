@@ -283,6 +283,10 @@ impl Publish for LaunchError {
                     .with("retryAfterSecs", RETRY_AFTER_SECS)
             }
             Self::Late(limit) => late(attempt, *limit),
+            Self::Claim(_) => {
+                let message = format!("{attempt} failed: its agent has ended");
+                ApiError::new(ErrorCode::SandboxFailed, message).with("step", "claim")
+            }
             Self::Closed => {
                 let message = format!(
                     "{attempt} failed: no launcher process is left; restart the server (running \

@@ -19,9 +19,11 @@ use api::{
 use image::Store;
 
 use crate::{
-    EngineError, checkpoint, create, destroy, error,
+    EngineError, checkpoint,
+    create::{self, New},
+    destroy, error,
     key::{By, Key, Place},
-    node::Node,
+    node::{Added, Node},
     record::Origin,
     sandbox::Sandbox,
     settings::{self, Settings},
@@ -103,11 +105,12 @@ async fn make_all(
     let mut failed = None;
     for (id, place) in ids.iter().zip(places) {
         match node.add(id, &settings, &source.image_digest, Some(origin)) {
-            Ok((fork, true)) => {
-                create::spawn_start(node, &fork, Some(rootfs.clone()), place);
+            Ok((fork, Added::New(blank))) => {
+                let new = New { rootfs: rootfs.clone(), blank };
+                create::spawn_start(node, &fork, Some(new), place);
                 forks.push(fork);
             }
-            Ok((_, false)) => failed = Some(error::exists(id, &["files"])),
+            Ok((_, Added::Known)) => failed = Some(error::exists(id, &["files"])),
             Err(error) => failed = Some(error),
         }
         if failed.is_some() {

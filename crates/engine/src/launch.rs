@@ -7,6 +7,7 @@
 //! Invariant: a launch whose caller has gone is undone by the thread that made it.
 
 use std::{
+    os::fd::OwnedFd,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -40,6 +41,9 @@ pub(crate) enum LaunchError {
     Busy,
     #[error("the launcher took longer than {} s", .0.as_secs())]
     Late(Duration),
+    /// A blank's agent has ended before it could be told whose it is.
+    #[error("the agent cannot be told whose it is")]
+    Claim(#[source] std::io::Error),
     /// The engine is closed.
     #[error("the launchers take no more work")]
     Closed,
@@ -106,12 +110,20 @@ impl Launchers {
         }
     }
 
-    /// Ends every process of a jail and removes what the kernel holds of it.
+    /// Ends every process of a jail and removes what the kernel has for it.
     ///
     /// # Errors
     /// See [`LaunchError`].
-    pub(crate) async fn kill(&self, jail: JailId) -> Result<(), LaunchError> {
-        self.call(move |launcher| launcher.kill(jail), |_, ()| {}).await
+    pub(crate) async fn clear(&self, jail: JailId) -> Result<(), LaunchError> {
+        self.call(move |launcher| launcher.clear(jail), |_, ()| {}).await
+    }
+
+    /// Ends every process of a jail. What is returned goes with the jail's [`Removal`].
+    ///
+    /// # Errors
+    /// See [`LaunchError`].
+    pub(crate) async fn kill(&self, jail: JailId) -> Result<Option<OwnedFd>, LaunchError> {
+        self.call(move |launcher| launcher.kill(jail), |_, root| drop(root)).await
     }
 
     /// Stops every process of a jail where it is. After an error it is not frozen, unless the error
@@ -185,12 +197,22 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// What takes long and hurries nobody.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Chore {
-    /// Remove the files of a jail, which has a burial on record.
-    Remove(JailId),
+    /// Leave nothing of a jail.
+    Remove(Removal),
     /// Push out the memory of a jail.
     Reclaim(JailId),
+}
+
+/// A jail of which nothing is to be left: it has a burial on record, and no process.
+#[derive(Debug)]
+pub(crate) struct Removal {
+    pub(crate) jail: JailId,
+    /// See [`Launcher::kill`].
+    pub(crate) root: Option<OwnedFd>,
+    /// Told when nothing is left, and dropped when something is.
+    pub(crate) removed: Option<oneshot::Sender<()>>,
 }
 
 /// The launcher that removes files, and the jails that wait for it.
@@ -224,10 +246,10 @@ impl Remover {
         queue.reserve_owned().await.ok()
     }
 
-    /// Leaves the files of a jail, which has a burial on record, to be removed.
+    /// Leaves what there is of a jail, which has a burial on record, to be removed.
     pub(crate) async fn remove(&self, jail: JailId) {
         if let Some(room) = self.reserve().await {
-            room.send(Chore::Remove(jail));
+            room.send(Chore::Remove(Removal { jail, root: None, removed: None }));
         }
     }
 
@@ -258,14 +280,7 @@ fn do_all(
             return;
         }
         match chore {
-            Chore::Remove(jail) => match launcher.remove_files(jail) {
-                Ok(()) => records.submit_blocking(Change::Buried(jail)),
-                Err(error) => tracing::error!(
-                    %jail,
-                    error = &error as &dyn std::error::Error,
-                    "the files of a destroyed sandbox cannot be removed; the next start tries again"
-                ),
-            },
+            Chore::Remove(removal) => remove(&mut launcher, removal, records),
             Chore::Reclaim(jail) => {
                 if let Err(error) = launcher.reclaim(jail) {
                     tracing::warn!(%jail, error = &error as &dyn std::error::Error,
@@ -273,5 +288,20 @@ fn do_all(
                 }
             }
         }
+    }
+}
+
+fn remove(launcher: &mut Launcher, removal: Removal, records: &Records) {
+    let Removal { jail, root, removed } = removal;
+    match launcher.remove(jail, root) {
+        Ok(()) => {
+            records.submit_blocking(Change::Buried(jail));
+            if let Some(removed) = removed {
+                // Nobody need wait for it.
+                removed.send(()).unwrap_or_default();
+            }
+        }
+        Err(error) => tracing::error!(%jail, error = &error as &dyn std::error::Error,
+            "what is left of a destroyed sandbox cannot be removed; the next start tries again"),
     }
 }

@@ -19,6 +19,7 @@
 
 mod engine;
 
+mod blank;
 mod build;
 mod capacity;
 mod checkpoint;
@@ -28,6 +29,7 @@ mod fork;
 mod freeze;
 mod idle;
 mod list;
+mod pool;
 mod port;
 mod recover;
 mod shutdown;

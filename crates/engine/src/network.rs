@@ -3,12 +3,12 @@
 use api::network::{NetworkRule, Protocol, Target};
 use jail::{AddressRange, JailNetwork};
 
-use crate::{node::Node, sandbox::Sandbox};
+use crate::{node::Node, resolver::Asker};
 
-/// The sandbox's place on the node's network. None: the node has no network.
-pub(crate) fn place(node: &Node, sandbox: &Sandbox) -> Option<JailNetwork> {
-    let address = node.config.node.network?.address(sandbox.slot)?;
-    Some(JailNetwork { address, reach: sandbox.asker.reach() })
+/// The place on the node's network of whoever has this slot. None: the node has no network.
+pub(crate) fn place(node: &Node, slot: u32, asker: &Asker) -> Option<JailNetwork> {
+    let address = node.config.node.network?.address(slot)?;
+    Some(JailNetwork { address, reach: asker.reach() })
 }
 
 /// The addresses that a rule allows by themselves; none for a rule about names.

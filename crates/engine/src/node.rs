@@ -20,12 +20,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     EngineError,
+    blank::Blank,
     capacity::Capacity,
     config::EngineConfig,
     error,
     idle::Alarm,
     key::{Places, Visitors},
     launch::{Launchers, Remover},
+    pool::{Kind, Pool},
     port::Secret,
     record::{Files, Origin, Phase, Records, SandboxRecord},
     resolver::Asker,
@@ -48,9 +50,11 @@ pub(crate) struct Node {
     /// What the tokens of ports are made from.
     pub(crate) secret: Secret,
     pub(crate) launchers: Launchers,
-    /// One launcher for what names and policies ask of the firewall: nobody's question for a name
-    /// waits behind somebody's creation.
+    /// One launcher for what is quick, what names and policies ask of the firewall above all: nobody's
+    /// question for a name waits behind somebody's creation.
     pub(crate) network: Launchers,
+    /// Blanks that were made ahead.
+    pub(crate) pool: Pool,
     pub(crate) remover: Remover,
     /// For sandboxes that are being made or started; a waiter in the launchers' queue has one.
     pub(crate) creates: Places,
@@ -101,11 +105,20 @@ struct Residents {
     next_jail: u64,
 }
 
-/// A jail number and a slot without a sandbox, for one RUN of a recipe.
-#[derive(Debug)]
+/// A jail number and a slot without a sandbox: for a blank, or one RUN of a recipe.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Guest {
     pub(crate) jail: JailId,
     pub(crate) slot: u32,
+}
+
+/// What came of adding a sandbox.
+#[derive(Debug)]
+pub(crate) enum Added {
+    /// It is new, and has this blank if there was one.
+    New(Option<Blank>),
+    /// It was there.
+    Known,
 }
 
 impl Node {
@@ -124,6 +137,7 @@ impl Node {
             lock,
         } = parts;
         let capacity = Capacity::new(config.kept_memory);
+        let pool = Pool::new(config.pool);
         let slots = Slots::new(&config.node, config.uid_base);
         let residents =
             Residents { by_id: BTreeMap::new(), askers: BTreeMap::new(), slots, next_jail: 1 };
@@ -135,6 +149,7 @@ impl Node {
             secret,
             launchers,
             network,
+            pool,
             remover,
             creates: Places::new(CREATES_AT_ONCE, KEPT_CREATES),
             visitors: Visitors::default(),
@@ -169,7 +184,7 @@ impl Node {
     }
 
     /// Adds a sandbox in the state [`State::Creating`], which is the caller's to settle, or returns
-    /// the one that has the id. `true`: it is new. A fork has an `origin`.
+    /// the one that has the id. A fork has an `origin`, and no blank.
     ///
     /// # Errors
     /// `CAPACITY_EXCEEDED`, `SHUTTING_DOWN`.
@@ -179,16 +194,24 @@ impl Node {
         settings: &Settings,
         image_digest: &str,
         origin: Option<Origin>,
-    ) -> Result<(Arc<Sandbox>, bool), EngineError> {
+    ) -> Result<(Arc<Sandbox>, Added), EngineError> {
         let mut residents = self.write();
         if let Some(sandbox) = residents.by_id.get(id) {
-            return Ok((Arc::clone(sandbox), false));
+            return Ok((Arc::clone(sandbox), Added::Known));
         }
         self.check_open()?;
         if residents.by_id.len() >= self.config.max_sandboxes {
             return Err(error::capacity(self.config.max_sandboxes));
         }
-        let Guest { jail, slot } = residents.admit(self.config.max_sandboxes)?;
+        let ahead = match origin {
+            None => self.pool.take(Kind::of(settings, image_digest)),
+            Some(_) => None,
+        };
+        let (guest, blank) = match ahead {
+            Some((guest, blank)) => (guest, Some(blank)),
+            None => (residents.admit(self.config.max_sandboxes)?, None),
+        };
+        let Guest { jail, slot } = guest;
         let record = SandboxRecord {
             id: id.clone(),
             jail,
@@ -203,7 +226,14 @@ impl Node {
         let sandbox = Arc::new(Sandbox::new(record, State::Creating, &self.alarm));
         residents.askers.insert(slot, Arc::clone(&sandbox.asker));
         residents.by_id.insert(id.clone(), Arc::clone(&sandbox));
-        Ok((sandbox, true))
+        Ok((sandbox, Added::New(blank)))
+    }
+
+    /// Sandboxes that may still be created.
+    pub(crate) fn room(&self) -> usize {
+        let residents = self.read();
+        let allowed = self.config.max_sandboxes.saturating_sub(residents.by_id.len());
+        allowed.min(residents.slots.free())
     }
 
     /// Puts a recorded sandbox back. None: its id or slot is taken, or its slot is out of range.
@@ -233,31 +263,32 @@ impl Node {
         residents.next_jail = residents.next_jail.max(number);
     }
 
-    /// Forgets a sandbox of which nothing runs. Those who wait for it look its id up again, or fail
-    /// with `error`.
+    /// Forgets a sandbox of which nothing runs. Its slot is to be given back when nothing is left that
+    /// has its ids or its address. Those who wait for it look its id up again, or fail with `error`.
     pub(crate) fn forget(&self, sandbox: &Sandbox, error: Option<EngineError>) {
-        let mut residents = self.write();
-        residents.by_id.remove(&sandbox.id);
-        residents.release(sandbox.slot);
-        drop(residents);
+        self.write().by_id.remove(&sandbox.id);
         sandbox.set(State::Gone(error.map(Box::new)));
     }
 
-    /// Takes a jail number and a slot that no sandbox owns.
+    /// Takes a jail number and a slot that no sandbox owns, for whoever asks the resolver like this.
     ///
     /// # Errors
     /// `CAPACITY_EXCEEDED`, `SHUTTING_DOWN`.
-    pub(crate) fn acquire_guest(&self) -> Result<Guest, EngineError> {
+    pub(crate) fn acquire_guest(
+        &self,
+        asker: impl FnOnce(JailId) -> Asker,
+    ) -> Result<(Guest, Arc<Asker>), EngineError> {
         self.check_open()?;
         let mut residents = self.write();
         let guest = residents.admit(self.config.max_sandboxes)?;
-        residents.askers.insert(guest.slot, Arc::new(Asker::of_build(guest.jail)));
-        Ok(guest)
+        let asker = Arc::new(asker(guest.jail));
+        residents.askers.insert(guest.slot, Arc::clone(&asker));
+        Ok((guest, asker))
     }
 
     /// Gives the slot back.
-    pub(crate) fn release_guest(&self, guest: &Guest) {
-        self.write().release(guest.slot);
+    pub(crate) fn release(&self, slot: u32) {
+        self.write().release(slot);
     }
 
     /// Who asks the resolver from this address.

@@ -144,7 +144,7 @@ async fn restore(node: &Arc<Node>, record: SandboxRecord, its: Belongings, jails
         // stays, so that changing them back brings it back; nothing of it runs meanwhile.
         tracing::error!(%jail, "a sandbox has no place in the node's address or user id range");
         if found.is_some()
-            && let Err(error) = node.launchers.kill(jail).await
+            && let Err(error) = node.launchers.clear(jail).await
         {
             tracing::error!(%jail, error = &error as &dyn std::error::Error, "it cannot be ended");
         }
@@ -199,7 +199,7 @@ async fn answers(node: &Node, jail: JailId) -> bool {
 
 /// Puts what is on record of the sandbox's network in force again. Nothing happens where it is.
 async fn is_confined(node: &Node, sandbox: &Sandbox) -> bool {
-    let Some(place) = network::place(node, sandbox) else { return true };
+    let Some(place) = network::place(node, sandbox.slot, &sandbox.asker) else { return true };
     let jail = sandbox.jail;
     let admitted = node.network.call(move |launcher| launcher.admit(jail, &place), |_, ()| {});
     let Err(error) = admitted.await else { return true };
@@ -226,7 +226,7 @@ async fn adopt(
 /// Removes what is left in the kernel and gives a sandbox that does not run its state.
 async fn settle(node: &Node, sandbox: &Sandbox, phase: Phase, has_remains: bool) {
     let mut settled = rest(&phase);
-    if has_remains && let Err(error) = node.launchers.kill(sandbox.jail).await {
+    if has_remains && let Err(error) = node.launchers.clear(sandbox.jail).await {
         tracing::error!(sandbox_id = %sandbox.id, jail = %sandbox.jail,
             error = &error as &dyn std::error::Error, "a sandbox cannot be ended");
         settled = Phase::Failed(Failure::of(&error.publish("ending the sandbox")));
@@ -266,7 +266,7 @@ async fn bury(node: &Arc<Node>, buried: BTreeSet<JailId>, jails: &Jails) {
                     "remains are not recorded; the next start finds them again");
             }
             if jails.contains_key(&jail)
-                && let Err(error) = node.launchers.kill(jail).await
+                && let Err(error) = node.launchers.clear(jail).await
             {
                 tracing::error!(%jail, error = &error as &dyn std::error::Error,
                     "remains of a sandbox cannot be ended; the next start tries again");

@@ -304,6 +304,7 @@ pub(crate) mod tests {
             default_limits: limits,
             max_limits: Limits { pids: 200, ..limits },
             max_sandboxes: 10,
+            pool: 0,
             kept_memory: 0,
             uid_base: 1 << 20,
             name_servers: Vec::new(),

@@ -54,6 +54,12 @@ impl Slots {
         self.taken.insert(slot)
     }
 
+    /// How many are free.
+    pub(crate) fn free(&self) -> usize {
+        let count = usize::try_from(self.count).unwrap_or(usize::MAX);
+        count.saturating_sub(self.taken.len())
+    }
+
     /// Gives a slot back.
     pub(crate) fn release(&mut self, slot: u32) {
         self.taken.remove(&slot);
@@ -74,7 +80,9 @@ mod tests {
         assert_eq!(slots.acquire(), Some(2));
         assert_eq!(slots.acquire(), Some(0));
         assert_eq!(slots.acquire(), None);
+        assert_eq!(slots.free(), 0);
         slots.release(1);
+        assert_eq!(slots.free(), 1);
         assert_eq!(slots.acquire(), Some(1));
     }
 

@@ -278,14 +278,20 @@ impl NodeCgroups {
         })
     }
 
-    /// Ends every process of the jail and removes its groups. Safe to repeat.
-    pub(crate) fn destroy(&self, jail: JailId) -> Result<(), JailError> {
+    /// Ends every process of the jail. Safe to repeat.
+    pub(crate) fn kill(&self, jail: JailId) -> Result<(), JailError> {
         let deadline = Instant::now() + KILL_DEADLINE;
         self.thaw_to_kill(jail)?;
         match &self.layout.unified {
-            Some(unified) => kill_group(&jail_dir(unified, &self.name, jail), deadline)?,
-            None => self.kill_members(jail, deadline)?,
+            Some(unified) => kill_group(&jail_dir(unified, &self.name, jail), deadline),
+            None => self.kill_members(jail, deadline),
         }
+    }
+
+    /// Ends every process of the jail and removes its groups. Safe to repeat.
+    pub(crate) fn destroy(&self, jail: JailId) -> Result<(), JailError> {
+        self.kill(jail)?;
+        let deadline = Instant::now() + KILL_DEADLINE;
         self.dirs(jail).try_for_each(|dir| remove_group(&dir, deadline))
     }
 
@@ -415,6 +421,10 @@ fn kill_group(dir: &Path, deadline: Instant) -> Result<(), JailError> {
     let Some(events) = if_present(dir, fs::File::open(dir.join("cgroup.events")))? else {
         return Ok(());
     };
+    // Nobody can come into an empty group: only who is in it could put somebody there.
+    if !is_populated(&events)? {
+        return Ok(());
+    }
     set(&dir.join("cgroup.kill"), "1")?;
     // Read through the descriptor that is waited on: what has been read through it is no news.
     while is_populated(&events)? {
@@ -473,6 +483,16 @@ fn wait(
 
 /// Removes a group and those below it, which hold no live process.
 fn remove_group(dir: &Path, deadline: Instant) -> Result<(), JailError> {
+    // The two that a jail has, first: mostly there are no others, and nothing need be listed.
+    for known in ["agent", "user"] {
+        drop(fs::remove_dir(dir.join(known)));
+    }
+    match fs::remove_dir(dir) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        // Whatever it is: it is told when it is still so below.
+        Err(_in_use) => {}
+    }
     let Some(entries) = if_present(dir, fs::read_dir(dir))? else { return Ok(()) };
     for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
     {

@@ -10,7 +10,7 @@ use std::{fmt, os::fd::RawFd, str::FromStr};
 pub struct Handoff {
     /// A listening unix stream socket: the agent's HTTP server.
     pub listen: RawFd,
-    /// A read-only memfd with the agent's configuration (`link::AgentConfig` as JSON).
+    /// A socket on which the agent gets its configuration, see `link::AgentConfig::receive`.
     pub config: RawFd,
     /// Directory of the sandbox's user cgroup in a v2 tree, delegated to the sandbox's root: a
     /// directory made below it is the cgroup of one process tree, with `cgroup.kill`.

@@ -12,7 +12,9 @@ use sys::{
     SysError,
     clock::{self, Clock},
     cpu::Cpus,
-    fd, pidfd, poll,
+    fd,
+    file::{self, How},
+    pidfd, poll,
     process::{self, Fork, Strings},
     socket,
 };
@@ -67,7 +69,7 @@ pub(crate) fn launch(
         .and_then(|cgroups| build(server, spec, &cgroups, &fds, (&layers, &binds)));
     if built.is_err() {
         // The first error is the one to tell; what cannot be undone now is found at recovery.
-        drop(server.end(spec.jail));
+        drop(server.clear(spec.jail));
     }
     built
 }
@@ -202,9 +204,7 @@ fn write_maps(pid: i32, uid_base: u32) -> Result<OwnedFd, JailError> {
         fs::write(format!("/proc/{pid}/{name}"), &map)
             .map_err(|error| JailError::io(STEP, format!("write {name}"), &error))?;
     }
-    fs::File::open(format!("/proc/{pid}/ns/user"))
-        .map(Into::into)
-        .map_err(|error| JailError::io(STEP, "open the user namespace", &error))
+    namespace(pid, "user")
 }
 
 /// Whether the network namespace of process `pid` has a link to the host. Not asked by the names of
@@ -217,9 +217,20 @@ pub(crate) fn has_link(pid: i32) -> Result<bool, JailError> {
 
 /// The network namespace of process `pid`.
 pub(crate) fn network_namespace(pid: i32) -> Result<OwnedFd, JailError> {
-    fs::File::open(format!("/proc/{pid}/ns/net"))
+    namespace(pid, "net")
+}
+
+/// The root of process `pid`, as a place and nothing to read or enter.
+pub(crate) fn root(pid: i32) -> Result<OwnedFd, JailError> {
+    let path = CString::new(format!("/proc/{pid}/root")).unwrap_or_default();
+    file::open(file::cwd(), &path, How::new(file::O_PATH)).in_step("agent")
+}
+
+/// The namespace of process `pid` that `/proc/PID/ns` has under this name.
+pub(crate) fn namespace(pid: i32, name: &str) -> Result<OwnedFd, JailError> {
+    fs::File::open(format!("/proc/{pid}/ns/{name}"))
         .map(Into::into)
-        .map_err(|error| JailError::io("network", "open the network namespace", &error))
+        .map_err(|error| JailError::io("agent", format!("open its namespace {name}"), &error))
 }
 
 /// The launcher's end of the channel to a jail's first processes.

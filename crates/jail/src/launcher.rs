@@ -11,7 +11,7 @@ use sys::{memfd, poll, socket};
 
 use crate::{
     error::{InStep, JailError},
-    spec::{JailId, JailNetwork, JailSpec, Learned, NodeSpec},
+    spec::{Hostname, JailId, JailNetwork, JailSpec, Learned, NodeSpec},
     volume::Volumes,
     wire::{JAILS_PER_REPLY, MESSAGE_BYTES, Reply, Request},
 };
@@ -21,7 +21,7 @@ use crate::{
 pub struct JailFiles<'a> {
     /// The agent's listening unix socket.
     pub listener: BorrowedFd<'a>,
-    /// The agent's configuration, a sealed memfd.
+    /// The socket on which the agent gets its configuration.
     pub config: BorrowedFd<'a>,
     /// Directories of the image's layers, topmost first; at least one.
     pub layers: &'a [BorrowedFd<'a>],
@@ -110,7 +110,7 @@ impl Launcher {
 
     /// Builds a jail and execs the agent in it. The agent's socket accepts connections at return.
     ///
-    /// The jail's volume is made when missing; an existing one is used with the files it has, so launching again after a [`Launcher::kill`] continues with the same files.
+    /// The jail's volume is made when missing; an existing one is used with the files it has, so launching again after a [`Launcher::clear`] continues with the same files.
     ///
     /// # Errors
     /// [`JailError::Step`]; nothing is left behind but the jail's volume.
@@ -132,14 +132,29 @@ impl Launcher {
         }
     }
 
-    /// Kills every process of the jail, waits until none is left, removes its cgroups, its rules and
-    /// its tracked connections. Its link vanishes with its last process; its files stay. Safe to repeat, also for a jail that never
-    /// was.
+    /// Kills every process of the jail and waits until none is left. What the kernel has for it stays
+    /// until [`Launcher::clear`]. Safe to repeat, also for a jail that never was.
+    ///
+    /// Returns what keeps the jail's root file system mounted, unseen by anybody: taking it down writes
+    /// everything to disk that the volumes have in memory, which nobody who ends a jail should wait
+    /// for. Dropping it takes the file system down; see [`Launcher::remove`].
     ///
     /// # Errors
     /// [`JailError::Step`] when processes are left after 10 s.
-    pub fn kill(&mut self, jail: JailId) -> Result<(), JailError> {
-        self.ask_done(&Request::Kill(jail))
+    pub fn kill(&mut self, jail: JailId) -> Result<Option<OwnedFd>, JailError> {
+        match self.ask(&Request::Kill(jail), &[])? {
+            (Reply::Done, root) => Ok(root),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    /// As [`Launcher::kill`], and removes its cgroups, its rules and its tracked connections. Its link
+    /// vanishes with its last process; its files stay.
+    ///
+    /// # Errors
+    /// As [`Launcher::kill`].
+    pub fn clear(&mut self, jail: JailId) -> Result<(), JailError> {
+        self.ask_done(&Request::Clear(jail))
     }
 
     /// Stops every process of the jail where it is, and waits until none runs. Repeating it does
@@ -179,13 +194,21 @@ impl Launcher {
         self.ask_done(&Request::Reclaim(jail))
     }
 
-    /// Removes the volume with the jail's number, whatever is in it. Slow for large trees: call it on
-    /// a launcher that no creation waits for. Safe to repeat.
+    /// As [`Launcher::clear`], and removes the volume with the jail's number, whatever is in it. Slow
+    /// for large trees: call it on a launcher that no creation waits for. `root` is what
+    /// [`Launcher::kill`] gave; it is dropped when nobody waits.
     ///
     /// # Errors
     /// [`JailError::Step`] when something cannot be removed.
-    pub fn remove_files(&mut self, jail: JailId) -> Result<(), JailError> {
-        self.ask_done(&Request::RemoveFiles(jail))
+    pub fn remove(&mut self, jail: JailId, root: Option<OwnedFd>) -> Result<(), JailError> {
+        let fds: Vec<_> = root.iter().map(AsFd::as_fd).collect();
+        self.say(&Request::Remove(jail), &fds)?;
+        // Before theirs: whoever drops the last one waits.
+        drop(root);
+        match self.answer()?.0 {
+            Reply::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Changes, in one step, what a running jail may reach, and ends connections that it may not
@@ -213,6 +236,14 @@ impl Launcher {
             Reply::Learned { in_force } => Ok(in_force),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Gives a running jail another host name, which its programs see from then on.
+    ///
+    /// # Errors
+    /// [`JailError::Refused`] for a jail that does not run.
+    pub fn name(&mut self, jail: JailId, hostname: &Hostname) -> Result<(), JailError> {
+        self.ask_done(&Request::Name(jail, hostname.clone()))
     }
 
     /// Packets that were refused to a jail since it was started.
@@ -305,13 +336,18 @@ impl Launcher {
         request: &Request,
         fds: &[BorrowedFd<'_>],
     ) -> Result<(Reply, Option<OwnedFd>), JailError> {
-        let message = request.encode();
-        if socket::send(self.socket.as_fd(), &message, fds).is_err() {
-            // It was gone before it could hear: nothing was begun, so another one may do it.
-            self.replace()?;
-            socket::send(self.socket.as_fd(), &message, fds).in_step("ask a launcher")?;
-        }
+        self.say(request, fds)?;
         self.answer()
+    }
+
+    fn say(&mut self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(), JailError> {
+        let message = request.encode();
+        if socket::send(self.socket.as_fd(), &message, fds).is_ok() {
+            return Ok(());
+        }
+        // It was gone before it could hear: nothing was begun, so another one may do it.
+        self.replace()?;
+        socket::send(self.socket.as_fd(), &message, fds).in_step("ask a launcher")
     }
 
     /// Ends the process and closes its socket, so that the next request starts another one.

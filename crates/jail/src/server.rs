@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::OsString,
+    ffi::{CString, OsString},
     fs,
     net::Ipv4Addr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -16,7 +16,7 @@ use std::{
 use sys::{
     fd,
     file::{self, How},
-    pidfd, poll, process, signal, socket,
+    namespace, pidfd, poll, process, signal, socket,
 };
 
 use crate::{
@@ -29,9 +29,12 @@ use crate::{
     network::HostNetwork,
     policy,
     rootfs::NodeFiles,
-    spec::{JailId, JailNetwork, NodeNetwork, NodeSpec, Reach},
+    spec::{Hostname, JailId, JailNetwork, NodeNetwork, NodeSpec, Reach},
     wire::{JAILS_PER_REPLY, MESSAGE_BYTES, Reply, Request},
 };
+
+/// Descriptors that wait to be closed at most, while there is always another request.
+const MOST_SPENT: usize = 64;
 
 /// Everything a launcher holds between requests.
 #[derive(Debug)]
@@ -52,14 +55,14 @@ pub(crate) struct Server {
 struct Done {
     reply: Reply,
     /// Goes with the reply.
-    pidfd: Option<OwnedFd>,
-    /// Closed when the reply is out, because that takes time.
+    fd: Option<OwnedFd>,
+    /// Closed when nobody waits, because that takes time.
     spent: Vec<OwnedFd>,
 }
 
 impl From<Reply> for Done {
     fn from(reply: Reply) -> Self {
-        Self { reply, pidfd: None, spent: Vec::new() }
+        Self { reply, fd: None, spent: Vec::new() }
     }
 }
 
@@ -118,7 +121,12 @@ impl Server {
     fn serve(&self, socket: &OwnedFd) -> ExitCode {
         answer(socket, &Reply::Done, None);
         let mut buffer = vec![0; MESSAGE_BYTES];
+        let mut spent = Vec::new();
         loop {
+            // An error is the next call's to tell.
+            if spent.len() > MOST_SPENT || !poll::wait_readable(socket.as_fd(), 0).unwrap_or(true) {
+                spent.clear();
+            }
             let Ok((length, fds)) = socket::receive(socket.as_fd(), &mut buffer) else {
                 return ExitCode::FAILURE;
             };
@@ -134,8 +142,8 @@ impl Server {
             let fds = fds.into_iter().flatten().collect();
             match self.carry_out(request, fds) {
                 Ok(done) => {
-                    answer(socket, &done.reply, done.pidfd.as_ref().map(AsFd::as_fd));
-                    drop(done.spent);
+                    answer(socket, &done.reply, done.fd.as_ref().map(AsFd::as_fd));
+                    spent.extend(done.spent);
                 }
                 Err(error) => answer(socket, &Reply::Failed(error), None),
             }
@@ -149,14 +157,22 @@ impl Server {
                 let (launched, spent) = launch::launch(self, &spec, fds)?;
                 let Launched { pid, start_time, pidfd } = launched;
                 let reply = Reply::Launched { pid, start_time };
-                return Ok(Done { reply, pidfd: Some(pidfd), spent });
+                return Ok(Done { reply, fd: Some(pidfd), spent });
             }
-            Request::Kill(jail) => self.end(jail)?,
+            Request::Kill(jail) => {
+                let root = self.of_agent(jail, launch::root).ok();
+                self.cgroups.kill(jail)?;
+                return Ok(Done { reply: Reply::Done, fd: root, spent: Vec::new() });
+            }
+            Request::Clear(jail) => self.clear(jail)?,
             Request::Freeze(jail) => self.cgroups.freeze(jail)?,
             Request::Thaw(jail) => self.cgroups.thaw(jail)?,
             Request::Reclaim(jail) => self.cgroups.reclaim(jail)?,
             Request::Notify(jail) => self.cgroups.notify(jail)?,
-            Request::RemoveFiles(jail) => self.remove_files(jail)?,
+            Request::Remove(jail) => {
+                self.remove(jail)?;
+                return Ok(Done { reply: Reply::Done, fd: None, spent: fds });
+            }
             Request::Jails(from) => return Ok(Reply::Jails(self.jails(from)?).into()),
             Request::Admit(jail, network) => self.admit(jail, &network)?,
             Request::Learn { jail, revision, learned } => {
@@ -164,6 +180,7 @@ impl Server {
                 let in_force = self.network()?.learn(jail, revision, &learned)?;
                 return Ok(Reply::Learned { in_force }.into());
             }
+            Request::Name(jail, hostname) => self.name(jail, &hostname)?,
             Request::Refused(jail) => {
                 return Ok(Reply::Count(self.network()?.refused(jail)?).into());
             }
@@ -184,7 +201,7 @@ impl Server {
     }
 
     /// Ends every process of a jail, and leaves nothing of it in the kernel.
-    pub(crate) fn end(&self, jail: JailId) -> Result<(), JailError> {
+    pub(crate) fn clear(&self, jail: JailId) -> Result<(), JailError> {
         self.cgroups.destroy(jail)?;
         self.network.as_ref().map_or(Ok(()), |network| network.release(jail))
     }
@@ -199,20 +216,48 @@ impl Server {
         Ok(all.into_iter().take(JAILS_PER_REPLY).collect())
     }
 
+    /// Gives a jail that runs another host name.
+    fn name(&self, jail: JailId, hostname: &Hostname) -> Result<(), JailError> {
+        const STEP: &str = "hostname";
+        let name = CString::new(hostname.as_str())
+            .map_err(|_nul| JailError::Refused("a host name holds a NUL".to_owned()))?;
+        let theirs = self.of_agent(jail, |pid| launch::namespace(pid, "uts"))?;
+        let own = file::open(file::cwd(), c"/proc/self/ns/uts", How::new(file::O_RDONLY));
+        let own = own.in_step(STEP)?;
+        namespace::join_uts(theirs.as_fd()).in_step(STEP)?;
+        let named = namespace::set_hostname(&name);
+        if namespace::join_uts(own.as_fd()).is_err() {
+            // The jails to come would begin with this one's name. Another launcher takes its place.
+            process::exit(1);
+        }
+        named.in_step(STEP)
+    }
+
+    /// What `look` finds of the agent of a jail, by its process id.
+    fn of_agent<T>(
+        &self,
+        jail: JailId,
+        look: impl FnOnce(i32) -> Result<T, JailError>,
+    ) -> Result<T, JailError> {
+        const STEP: &str = "agent";
+        let gone = || JailError::Refused(format!("jail {jail} does not run"));
+        let pid = self.cgroups.agent_pid(jail).ok_or_else(gone)?;
+        let pidfd = pidfd::open(pid).in_step(STEP)?;
+        let found = look(pid)?;
+        // If the process lives now, what was found was its own and not that of a later one.
+        let has_ended = poll::wait_readable(pidfd.as_fd(), 0).in_step(STEP)?;
+        if has_ended || self.cgroups.agent_pid(jail) != Some(pid) {
+            return Err(gone());
+        }
+        Ok(found)
+    }
+
     /// Puts what a jail that runs may reach in force. One that has had no network gets its link.
     fn admit(&self, jail: JailId, network: &JailNetwork) -> Result<(), JailError> {
         check_network(network, &self.node)?;
         let host = self.network()?;
-        let gone = || JailError::Refused(format!("jail {jail} does not run"));
-        let pid = self.cgroups.agent_pid(jail).ok_or_else(gone)?;
-        let pidfd = pidfd::open(pid).in_step("network")?;
-        let namespace = launch::network_namespace(pid)?;
-        let has_link = launch::has_link(pid)?;
-        // If the process lives now, the namespace was its own and not that of a later one.
-        let has_ended = poll::wait_readable(pidfd.as_fd(), 0).in_step("network")?;
-        if has_ended || self.cgroups.agent_pid(jail) != Some(pid) {
-            return Err(gone());
-        }
+        let look = |pid| Ok((launch::network_namespace(pid)?, launch::has_link(pid)?));
+        let (namespace, has_link) = self.of_agent(jail, look)?;
         if has_link {
             return host.admit(jail, network);
         }
@@ -226,9 +271,9 @@ impl Server {
         self.network.as_ref().ok_or_else(|| JailError::Refused("the node has no network".into()))
     }
 
-    fn remove_files(&self, jail: JailId) -> Result<(), JailError> {
+    fn remove(&self, jail: JailId) -> Result<(), JailError> {
         // The tree is taken apart by name: nobody may be there to change names meanwhile.
-        self.cgroups.destroy(jail)?;
+        self.clear(jail)?;
         self.files.volumes.remove(jail)
     }
 }

@@ -34,10 +34,12 @@ pub(crate) struct Malformed;
 pub(crate) enum Request {
     /// Build a jail. Descriptors: listener, config, layers, binds.
     Launch(JailSpec),
-    /// End its processes and remove its cgroups.
+    /// End its processes.
     Kill(JailId),
-    /// Remove its directory.
-    RemoveFiles(JailId),
+    /// Leave nothing of it but its files.
+    Clear(JailId),
+    /// Leave nothing of it, nor of the volume with its number.
+    Remove(JailId),
     /// Which jails of the node, from this number on, have cgroups?
     Jails(JailId),
     /// Make the node's network exist.
@@ -76,6 +78,8 @@ pub(crate) enum Request {
     },
     /// How many packets of a jail were refused?
     Refused(JailId),
+    /// Give a running jail another host name.
+    Name(JailId, Hostname),
 }
 
 /// What it answers.
@@ -126,7 +130,8 @@ impl Request {
                 spec.binds.iter().for_each(|bind| w.text(&bind.target));
             }
             Self::Kill(jail) => w.kind_and_jail(1, *jail),
-            Self::RemoveFiles(jail) => w.kind_and_jail(2, *jail),
+            Self::Clear(jail) => w.kind_and_jail(15, *jail),
+            Self::Remove(jail) => w.kind_and_jail(2, *jail),
             Self::Jails(from) => w.kind_and_jail(3, *from),
             Self::SetUpNetwork => w.u8(4),
             Self::TearDown => w.u8(5),
@@ -145,6 +150,10 @@ impl Request {
                 w.learned(learned);
             }
             Self::Refused(jail) => w.kind_and_jail(11, *jail),
+            Self::Name(jail, hostname) => {
+                w.kind_and_jail(14, *jail);
+                w.text(hostname.as_str());
+            }
             Self::CopyVolume { from, to, is_read_only } => {
                 w.kind_and_jail(13, *from);
                 w.u64(to.0);
@@ -160,7 +169,8 @@ impl Request {
         let request = match r.u8()? {
             0 => Self::Launch(r.spec()?),
             1 => Self::Kill(JailId(r.u64()?)),
-            2 => Self::RemoveFiles(JailId(r.u64()?)),
+            2 => Self::Remove(JailId(r.u64()?)),
+            15 => Self::Clear(JailId(r.u64()?)),
             3 => Self::Jails(JailId(r.u64()?)),
             4 => Self::SetUpNetwork,
             5 => Self::TearDown,
@@ -172,6 +182,7 @@ impl Request {
             9 => Self::Admit(JailId(r.u64()?), r.network()?),
             10 => Self::Learn { jail: JailId(r.u64()?), revision: r.u64()?, learned: r.learned()? },
             11 => Self::Refused(JailId(r.u64()?)),
+            14 => Self::Name(JailId(r.u64()?), r.hostname()?),
             13 => Self::CopyVolume {
                 from: JailId(r.u64()?),
                 to: JailId(r.u64()?),
@@ -422,6 +433,10 @@ impl Reader<'_> {
         (0..self.u16()?).map(|_| one(self)).collect()
     }
 
+    fn hostname(&mut self) -> Result<Hostname, Malformed> {
+        Hostname::parse(&self.text()?).ok_or(Malformed)
+    }
+
     fn spec(&mut self) -> Result<JailSpec, Malformed> {
         Ok(JailSpec {
             jail: JailId(self.u64()?),
@@ -434,7 +449,7 @@ impl Reader<'_> {
                 cpu_millis: self.u32()?,
                 disk_bytes: Some(self.u64()?).filter(|bytes| *bytes != 0),
             },
-            hostname: Hostname::parse(&self.text()?).ok_or(Malformed)?,
+            hostname: self.hostname()?,
             binds: (0..self.u8()?)
                 .map(|_| self.text().map(|target| Bind { target }))
                 .collect::<Result<_, _>>()?,

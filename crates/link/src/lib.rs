@@ -20,7 +20,7 @@ pub mod socket;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 
-pub use config::AgentConfig;
+pub use config::{AgentConfig, ConfigSender, config_channel};
 pub use hyper::body::Incoming;
 pub use links::Links;
 pub use relay::relay;

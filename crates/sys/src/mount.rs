@@ -103,6 +103,19 @@ pub fn clone_mount(dir: BorrowedFd<'_>, path: &CStr, recursive: bool) -> Result<
     check_small("open_tree", ret).map(own)
 }
 
+/// Shows what is at `source` at `target` too, with the flags of its mount and without what is mounted
+/// below it: [`clone_mount`] and [`attach`] in one call. Both paths lead through links. *After fork.*
+///
+/// # Errors
+/// `ENOENT` when one of them is not there; else as mount(2).
+pub fn bind(source: &CStr, target: &CStr) -> Result<(), SysError> {
+    let none = std::ptr::null();
+    // SAFETY: both paths are valid C strings; MS_BIND ignores type and data.
+    let ret =
+        unsafe { libc::mount(source.as_ptr(), target.as_ptr(), none, libc::MS_BIND, none.cast()) };
+    check("mount", ret).map(drop)
+}
+
 /// Attaches a detached mount at `path` below `dir`. *After fork.*
 ///
 /// # Errors

@@ -49,6 +49,16 @@ pub fn join_network(namespace: BorrowedFd<'_>) -> Result<(), SysError> {
     check("setns", ret).map(drop)
 }
 
+/// Moves the calling thread into the uts namespace, which has a host name, that `namespace` refers to.
+///
+/// # Errors
+/// As [`join_network`].
+pub fn join_uts(namespace: BorrowedFd<'_>) -> Result<(), SysError> {
+    // SAFETY: setns takes a descriptor, which is open, and a number.
+    let ret = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWUTS) };
+    check("setns", ret).map(drop)
+}
+
 /// Sets the host name of the calling process's uts namespace. *After fork.*
 ///
 /// # Errors

@@ -183,6 +183,8 @@ impl Server {
             .env("SANDBAR_UID_BASE", self.slot.uid_base().to_string())
             .env("SANDBAR_MAX_SANDBOXES", SANDBOXES.to_string())
             .env("SANDBAR_DEFAULT_IMAGE", "host")
+            // Tests compare what there is before and after; a pool changes it behind their backs.
+            .env("SANDBAR_POOL", "0")
             .envs(self.settings.iter().map(|(name, value)| (format!("SANDBAR_{name}"), value)));
         command
     }

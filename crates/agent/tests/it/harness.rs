@@ -26,6 +26,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use hyper_util::rt::TokioIo;
 use jail::handoff::Handoff;
+use link::AgentConfig;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -68,11 +69,10 @@ impl Agent {
     pub(crate) fn with(cgroup: Option<Cgroup>, limits: &Limits) -> Self {
         let dir = TempDir::new().unwrap();
         let listener = UnixListener::bind(dir.path().join("agent.sock")).unwrap();
-        let config = dir.path().join("config");
-        let workdir = dir.path().join("work");
-        fs::write(&config, json!({"env": {"FROM": "config"}, "workdir": workdir}).to_string())
-            .unwrap();
-        let config = File::open(config).unwrap();
+        let (sender, channel) = link::config_channel().unwrap();
+        let env = [("FROM".to_owned(), "config".to_owned())].into();
+        let workdir = dir.path().join("work").to_str().unwrap().to_owned();
+        sender.send(&AgentConfig { env, workdir }).unwrap();
         let cgroup_dir = cgroup.as_ref().map(|cgroup| File::open(&cgroup.0).unwrap());
         let inheriting = INHERITING.lock().unwrap_or_else(PoisonError::into_inner);
         let mut copies = Vec::new();
@@ -84,7 +84,7 @@ impl Agent {
         };
         let handoff = Handoff {
             listen: number(listener.as_fd()),
-            config: number(config.as_fd()),
+            config: number(channel.as_fd()),
             cgroup: cgroup_dir.as_ref().map(|dir| number(dir.as_fd())),
             tasks: limits.tasks.iter().map(|tasks| number(tasks.as_fd())).collect(),
             memory_events: limits.memory_events.as_ref().map(|events| number(events.as_fd())),

@@ -120,6 +120,7 @@ async fn measure(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Report>
     let mut report = Report::new(machine::Machine::read());
     let mut once = bench.create_exec_destroy().await;
     report.measures.append(&mut once);
+    report.measures.extend(bench.unhurried().await);
     report.measures.push(bench.exec().await?);
     report.measures.push(bench.session().await?);
     report.measures.push(bench.start().await?);

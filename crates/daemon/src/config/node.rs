@@ -41,6 +41,9 @@ const DEFAULT_UID_BASE: u32 = 1 << 30;
 /// (cgroups, mounts) are the limit.
 const DEFAULT_LAUNCHERS_MAX: usize = 8;
 
+/// For what people and agents begin at a time; each takes what an idle sandbox does, under a MiB.
+const DEFAULT_POOL: usize = 4;
+
 /// What the node is: its place, its name, how much of everything it hands out.
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
@@ -58,6 +61,8 @@ pub struct NodeConfig {
     pub uid_base: u32,
     /// Launcher processes for creating sandboxes.
     pub launchers: usize,
+    /// Sandboxes that are made ahead; 0 for none.
+    pub pool: usize,
     /// Address range of the sandboxes; none means that no sandbox has a network.
     pub network: Option<NodeNetwork>,
     /// DNS servers asked for sandboxes; none means the machine's own.
@@ -86,6 +91,12 @@ impl NodeConfig {
             |raw| value::number(raw, &(1..=64)),
             usize::to_string,
         );
+        let pool = reader.read(
+            "pool",
+            DEFAULT_POOL,
+            |raw| value::number(raw, &(0..=64)),
+            usize::to_string,
+        );
         let network = network::read(reader);
         let name_servers = network::read_name_servers(reader);
         let max_sandboxes = max_sandboxes(reader, uid_base, network.as_ref());
@@ -104,6 +115,7 @@ impl NodeConfig {
             kept_memory,
             uid_base,
             launchers,
+            pool,
             network,
             name_servers,
             proxies,

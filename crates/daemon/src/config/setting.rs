@@ -36,6 +36,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("kept_memory", "memory of the machine that new sandboxes leave alone"),
     setting("uid_base", "first host user id of the sandboxes' ranges"),
     setting("launchers", "processes that create sandboxes, so many at a time"),
+    setting("pool", "sandboxes that are made ahead"),
     setting("network.subnet", "address range of the sandboxes, or none"),
     setting(
         "network.name_servers",

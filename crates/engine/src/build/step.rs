@@ -19,10 +19,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::lines::Events;
 use crate::{
-    EngineError, create,
+    EngineError, blank, destroy,
     error::{self, Publish},
     node::{Guest, Node},
     record::Change,
+    resolver::Asker,
     slot::UIDS_PER_SLOT,
 };
 
@@ -31,6 +32,9 @@ const RUN_TIMEOUT: Duration = Duration::from_secs(4 * 60 * 60);
 
 /// How long the agent may say nothing; it sends a heartbeat four times as often.
 const SILENCE: Duration = Duration::from_secs(4 * api::limit::HEARTBEAT_SECS);
+
+/// The host name that commands of a build see.
+const HOSTNAME: &str = "build";
 
 /// Bytes of an answer that is no stream.
 const ANSWER_BYTES: usize = 64 * 1024;
@@ -69,12 +73,12 @@ pub(super) async fn run(
     output: mpsc::Sender<Output>,
     used: &mut Vec<JailId>,
 ) -> Result<PathBuf, ImageError> {
-    let ended = match node.acquire_guest() {
-        Ok(guest) => {
-            let ended = in_guest(node, run, stop, output, (&guest, used)).await;
+    let ended = match node.acquire_guest(Asker::of_build) {
+        Ok((guest, _asker)) => {
+            let ended = in_guest(node, run, stop, output, (guest, used)).await;
             // Otherwise its ids and address are lost until the next start, which ends the jail.
             if !matches!(ended, Err(NoLayer::NotEnded(_))) {
-                node.release_guest(&guest);
+                node.release(guest.slot);
             }
             ended.map(|()| {
                 let jail =
@@ -102,7 +106,7 @@ async fn in_guest(
     run: &RunStep<'_>,
     stop: &CancellationToken,
     output: mpsc::Sender<Output>,
-    (guest, used): (&Guest, &mut Vec<JailId>),
+    (guest, used): (Guest, &mut Vec<JailId>),
 ) -> Result<(), NoLayer> {
     let attempt = "making a sandbox for the step";
     let recorded = node.records.write(Change::Bury(guest.jail)).await;
@@ -110,9 +114,12 @@ async fn in_guest(
     used.push(guest.jail);
     let rootfs = Rootfs { binds: run.binds.clone(), ..run.rootfs.clone() };
     let config = AgentConfig { env: run.env.clone(), workdir: run.workdir.to_owned() };
-    let prepared = create::prepare(node, guest.jail, rootfs, config).await?;
-    let launched = create::launch(node, spec(node, guest), prepared).await;
-    let ended = match launched {
+    let prepared = blank::prepare(node, guest.jail, rootfs).await?;
+    let claimed = async {
+        let blank = blank::launch(node, spec(node, guest), prepared).await?;
+        blank.claim(node, Hostname::of(HOSTNAME), &config).await
+    };
+    let ended = match claimed.await {
         Ok(_) => {
             tokio::select! {
                 () = stop.cancelled() => Err(NoLayer::Cancelled),
@@ -121,16 +128,13 @@ async fn in_guest(
         }
         Err(error) => Err(error.publish(attempt).into()),
     };
-    let killed = node.launchers.kill(guest.jail).await;
-    if let Err(error) = link::socket::unlink(node.links.run_dir(), guest.jail.0) {
-        tracing::warn!(jail = %guest.jail, %error, "a socket cannot be removed");
-    }
+    let killed = destroy::end_jail(node, guest.jail).await;
     killed.map_err(|error| NoLayer::NotEnded(error.publish("ending the step's sandbox")))?;
     ended
 }
 
 /// Everything the node gives to one sandbox, and a network: a build is the operator's.
-fn spec(node: &Node, guest: &Guest) -> JailSpec {
+fn spec(node: &Node, guest: Guest) -> JailSpec {
     JailSpec {
         jail: guest.jail,
         // Its upper layer is renamed into the store.
@@ -143,7 +147,7 @@ fn spec(node: &Node, guest: &Guest) -> JailSpec {
             .and_then(|network| network.address(guest.slot))
             .map(|address| JailNetwork { address, reach: Reach::Internet }),
         limits: node.config.max_limits,
-        hostname: Hostname::of("build"),
+        hostname: Hostname::of(HOSTNAME),
         binds: Vec::new(),
     }
 }

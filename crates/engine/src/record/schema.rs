@@ -297,7 +297,8 @@ pub(super) fn apply(database: &Connection, change: &Change) -> Result<(), Record
                 record.origin.map_or(0, |origin| origin.size_bytes),
             ])?;
             set_phase(database, record.jail, &record.phase)?;
-            note_jail(database, record.jail)
+            // Its jail was a blank, if it has one by now.
+            end_burial(database, record.jail)
         }
         Change::Phase(jail, phase) => set_phase(database, *jail, phase),
         Change::Settings(jail, settings) => {

@@ -76,7 +76,8 @@ impl Asker {
         Self::with(jail, NetworkPolicy::Internet, 0)
     }
 
-    fn with(jail: JailId, policy: NetworkPolicy, revision: u64) -> Self {
+    /// Whoever has this policy.
+    pub(crate) fn with(jail: JailId, policy: NetworkPolicy, revision: u64) -> Self {
         let state = State {
             policy,
             revision,

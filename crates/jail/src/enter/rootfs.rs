@@ -136,11 +136,15 @@ fn mask(figures: &OwnedFd) -> Result<(), SysError> {
         *slot = Some(mount::clone_mount(file::cwd(), source, false)?);
     }
     mount::attach(empty.as_fd(), file::cwd(), c"/sys")?;
+    // They are there: what is absent below is then what was to be covered.
+    for cover in [c"/sys", c"/dev/null"] {
+        drop(file::open(file::cwd(), cover, How::new(file::O_PATH))?);
+    }
     for path in MASKED_DIRECTORIES {
-        cover(path, &|| mount::clone_mount(file::cwd(), c"/sys", false))?;
+        if_present(mount::bind(c"/sys", path))?;
     }
     for path in MASKED_FILES {
-        cover(path, &|| mount::clone_mount(file::cwd(), c"/dev/null", false))?;
+        if_present(mount::bind(c"/dev/null", path))?;
     }
     for path in READ_ONLY {
         let Some(part) = if_present(mount::clone_mount(file::cwd(), path, true))? else { continue };
@@ -150,15 +154,6 @@ fn mask(figures: &OwnedFd) -> Result<(), SysError> {
     for (figure, (_, _, path)) in covers.iter().flatten().zip(COVERS) {
         mount::add_flags(figure.as_fd(), QUIET.and(MountFlags::READ_ONLY), false)?;
         mount::attach(figure.as_fd(), file::cwd(), path)?;
-    }
-    Ok(())
-}
-
-/// Mounts what `make` makes over `path`, if there is something to cover. It looks first, because
-/// a mount made for nothing takes milliseconds to close.
-fn cover(path: &CStr, make: &dyn Fn() -> Result<OwnedFd, SysError>) -> Result<(), SysError> {
-    if if_present(file::open(file::cwd(), path, How::new(file::O_PATH)))?.is_some() {
-        mount::attach(make()?.as_fd(), file::cwd(), path)?;
     }
     Ok(())
 }

@@ -41,7 +41,8 @@ fn requests() -> Vec<Request> {
             binds: vec![Bind { target: "usr".into() }, Bind { target: "opt/a".into() }],
         }),
         Request::Kill(JailId(u64::MAX)),
-        Request::RemoveFiles(JailId(0)),
+        Request::Clear(JailId(1 << 40)),
+        Request::Remove(JailId(0)),
         Request::Jails(JailId(5)),
         Request::SetUpNetwork,
         Request::SetUpVolumes,
@@ -57,6 +58,7 @@ fn requests() -> Vec<Request> {
         Request::Admit(JailId(7), JailNetwork { reach: Reach::Nothing, ..listed() }),
         Request::Learn { jail: JailId(7), revision: 3, learned: learned() },
         Request::Refused(JailId(7)),
+        Request::Name(JailId(7), Hostname::of("x")),
     ]
 }
 

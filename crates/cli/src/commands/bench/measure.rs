@@ -27,6 +27,10 @@ use crate::{output::Output, random::random_name};
 /// Creations before anything is timed: the first pays for cold caches and lazy set-up.
 const WARM_UP: usize = 3;
 
+/// Between two rounds when there is time: that of a person, or an agent, who looks at a result, is
+/// longer.
+const PAUSE: Duration = Duration::from_millis(60);
+
 /// Sandboxes with a busy session each, and commands in them for every run of the other measures:
 /// they take a tenth of a millisecond's work each, and a rate needs seconds.
 const SESSION_SANDBOXES: usize = 50;
@@ -101,16 +105,33 @@ impl Bench {
         image.context("nothing was warmed up")
     }
 
-    /// Creation to the first result, the destruction after it, and the three together.
+    /// Creation to the first result, the destruction after it, and the three together: one after the
+    /// other, which leaves no time to make sandboxes ahead.
     pub(super) async fn create_exec_destroy(&self) -> Vec<Samples> {
-        let mut first = Samples::new("create to first exec result");
-        let mut destroy = Samples::new("destroy");
-        let mut all = Samples::new("create, exec true, destroy");
-        let bar = self.progress("create, exec, destroy", self.runs);
+        let names = ["create to first exec result", "destroy", "create, exec true, destroy"];
+        self.rounds("once", names, Duration::ZERO).await
+    }
+
+    /// The same at a pace that leaves time to make sandboxes ahead.
+    pub(super) async fn unhurried(&self) -> Vec<Samples> {
+        let names = [
+            "create to first exec result, unhurried",
+            "destroy, unhurried",
+            "create, exec true, destroy, unhurried",
+        ];
+        let mut measures = self.rounds("pace", names, PAUSE).await;
+        // Their sum tells nothing more.
+        measures.truncate(2);
+        measures
+    }
+
+    async fn rounds(&self, name: &str, names: [&str; 3], pause: Duration) -> Vec<Samples> {
+        let [mut first, mut destroy, mut all] = names.map(Samples::new);
+        let bar = self.progress(names[2], self.runs);
         for index in 0..self.runs {
             let begin = Instant::now();
             let result = async {
-                let id = self.id("once", index)?;
+                let id = self.id(name, index)?;
                 self.create(&id).await?;
                 self.run_true(&id).await?;
                 Ok::<_, anyhow::Error>(id)
@@ -123,6 +144,7 @@ impl Bench {
                 }
             }
             bar.inc(1);
+            tokio::time::sleep(pause).await;
         }
         bar.finish_and_clear();
         vec![first, destroy, all]
