@@ -489,6 +489,7 @@ async fn bench_measures_and_destroys_what_it_made() {
     let flows: Vec<_> = report["flows"].as_array().unwrap().iter().map(|f| &f["streams"]).collect();
     assert_eq!(flows, [1, 1, 100]);
     assert_eq!((&report["rate"]["count"], &report["idle"]["sandboxes"]), (&json!(2), &json!(2)));
+    assert_eq!(report["burst"]["count"], 2);
     assert_eq!(report["sessionRate"]["count"], 100);
     assert_eq!(fs::read_to_string(&samples).unwrap().lines().count(), 2 * names.len());
 

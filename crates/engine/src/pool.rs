@@ -98,6 +98,8 @@ struct State {
     kept: Vec<Kept>,
     /// The kinds of the last creations, the newest last.
     asked: VecDeque<Kind>,
+    /// No more are kept.
+    is_closed: bool,
 }
 
 /// What is to be done next.
@@ -140,8 +142,21 @@ impl Pool {
         self.state().kept.len()
     }
 
-    fn put(&self, kept: Kept) {
-        self.state().kept.push(kept);
+    /// Keeps one, or gives it back if no more are kept.
+    fn put(&self, kept: Kept) -> Option<Kept> {
+        let mut state = self.state();
+        if state.is_closed {
+            return Some(kept);
+        }
+        state.kept.push(kept);
+        None
+    }
+
+    /// Keeps no more, and gives up those there are.
+    fn close(&self) -> Vec<Kept> {
+        let mut state = self.state();
+        state.is_closed = true;
+        std::mem::take(&mut state.kept)
     }
 
     fn remove(&self, place: usize) -> Option<Kept> {
@@ -219,7 +234,7 @@ pub(crate) fn spawn(node: &Arc<Node>) {
     let owner = Arc::clone(node);
     node.work.spawn(async move {
         owner.closing.run_until_cancelled(keep(&owner)).await;
-        while let Some(kept) = owner.pool.remove(0) {
+        for kept in owner.pool.close() {
             end(&owner, kept.guest, Some(kept.blank)).await;
         }
     });
@@ -256,7 +271,10 @@ async fn make(node: &Arc<Node>, kind: Kind) -> Result<(), EngineError> {
     let (guest, asker) = node.acquire_guest(asker)?;
     match launch(node, guest, &asker, &kind).await {
         Ok(blank) => {
-            node.pool.put(Kept { kind, guest, blank });
+            if let Some(unwanted) = node.pool.put(Kept { kind, guest, blank }) {
+                end(node, unwanted.guest, Some(unwanted.blank)).await;
+                return Ok(());
+            }
             tracing::info!(jail = %guest.jail, ahead = node.pool.len(), "sandbox made ahead");
         }
         Err(error) => {

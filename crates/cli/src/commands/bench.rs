@@ -146,6 +146,7 @@ async fn measure(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Report>
         report.sockets = sockets;
     }
     report.rate = Some(bench.rate().await);
+    report.burst = Some(bench.burst().await);
     report.session_rate = Some(bench.session_rate().await?);
     report.idle = bench.idle_memory().await?;
     if arguments.compare {

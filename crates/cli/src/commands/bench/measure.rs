@@ -27,6 +27,9 @@ use crate::{output::Output, random::random_name};
 /// Creations before anything is timed: the first pays for cold caches and lazy set-up.
 const WARM_UP: usize = 3;
 
+/// Creations that begin at the same time, unless there are fewer runs.
+const BURST: usize = 200;
+
 /// Between two rounds when there is time: that of a person, or an agent, who looks at a result, is
 /// longer.
 const PAUSE: Duration = Duration::from_millis(60);
@@ -269,6 +272,27 @@ impl Bench {
         bar.finish_and_clear();
         let failures = results.iter().filter(|result| result.is_err()).count();
         Rate::new(self.runs - failures, failures, in_flight, elapsed)
+    }
+
+    /// Creations that begin at the same time, until the last is done.
+    pub(super) async fn burst(&self) -> Rate {
+        let count = BURST.min(self.runs);
+        let begin = Instant::now();
+        let made: Vec<Option<SandboxId>> = stream::iter(0..count)
+            .map(|index| async move {
+                let id = self.id("burst", index).ok()?;
+                self.create(&id).await.ok().map(|_sandbox| id)
+            })
+            .buffer_unordered(count)
+            .collect()
+            .await;
+        let elapsed = begin.elapsed();
+        let made: Vec<SandboxId> = made.into_iter().flatten().collect();
+        for id in &made {
+            // What is left is destroyed by its label at the end.
+            drop(self.client.destroy_sandbox(id).await);
+        }
+        Rate::new(made.len(), count - made.len(), count, elapsed)
     }
 
     /// Memory of a sandbox that does nothing: what all of them take away from the machine, divided

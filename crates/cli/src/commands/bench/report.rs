@@ -15,6 +15,8 @@ pub(super) struct Report {
     pub(super) measures: Vec<Samples>,
     pub(super) flows: Vec<Flow>,
     pub(super) rate: Option<Rate>,
+    /// Of creations that begin at the same time.
+    pub(super) burst: Option<Rate>,
     /// Of commands in sessions.
     pub(super) session_rate: Option<Rate>,
     pub(super) idle: Option<Idle>,
@@ -186,6 +188,7 @@ impl Report {
             measures: Vec::new(),
             flows: Vec::new(),
             rate: None,
+            burst: None,
             session_rate: None,
             idle: None,
             preview_rates: Vec::new(),
@@ -193,6 +196,15 @@ impl Report {
             contexts: None,
             comparison: None,
         }
+    }
+
+    fn own_rates(&self) -> impl Iterator<Item = (&'static str, &Rate)> {
+        let rates = [
+            ("create and destroy", &self.rate),
+            ("create at once", &self.burst),
+            ("exec in sessions", &self.session_rate),
+        ];
+        rates.into_iter().filter_map(|(name, rate)| Some((name, rate.as_ref()?)))
     }
 
     /// Those of other programs included.
@@ -204,7 +216,7 @@ impl Report {
     pub(super) fn has_failures(&self) -> bool {
         self.measures.iter().any(|samples| samples.failures() > 0)
             || self.flows.iter().any(|flow| flow.failures > 0)
-            || [&self.rate, &self.session_rate].into_iter().flatten().any(|rate| rate.failures > 0)
+            || self.own_rates().any(|(_, rate)| rate.failures > 0)
             || self.idle.as_ref().is_some_and(|idle| idle.failures > 0)
     }
 }
@@ -231,10 +243,8 @@ impl fmt::Display for Report {
         for flow in &self.flows {
             writeln!(f, "{flow}")?;
         }
-        let rates = [("create and destroy", &self.rate), ("exec in sessions", &self.session_rate)];
-        let rates = rates.into_iter().filter_map(|(name, rate)| Some((name, rate.as_ref()?)));
-        for (name, rate) in rates.chain(self.preview_rates.iter().map(|(name, rate)| (*name, rate)))
-        {
+        let previews = self.preview_rates.iter().map(|(name, rate)| (*name, rate));
+        for (name, rate) in self.own_rates().chain(previews) {
             let Rate { per_second, count, failures, in_flight } = rate;
             writeln!(
                 f,
@@ -316,6 +326,7 @@ mod tests {
         samples.record(std::time::Instant::now(), Err::<(), _>("no\u{1b}"));
         report.measures.push(samples);
         report.rate = Some(Rate::new(10, 0, 2, Duration::from_secs(2)));
+        report.burst = Some(Rate::new(4, 0, 4, Duration::from_secs(1)));
         report.session_rate = Some(Rate::new(900, 0, 50, Duration::from_secs(3)));
         report.idle = Some(Idle::new(4, 0, 8 << 20));
         let mut flow = Flow::new("2 streams", Duration::from_secs(2));
@@ -328,6 +339,7 @@ mod tests {
         for part in [
             "exec true: first failure: no\\u{1b}",
             "create and destroy  5 per second (10 with 2 in flight",
+            "create at once      4 per second (4 with 4 in flight",
             "exec in sessions    300 per second (900 with 50 in flight",
             "2.0 MiB (4 at once",
             "2 streams           10 MB/s (1 failed; all had begun after 500 ms",
