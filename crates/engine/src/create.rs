@@ -397,7 +397,6 @@ async fn fail(node: &Arc<Node>, sandbox: &Arc<Sandbox>, failed: NotStarted, is_n
         // Also when nothing was recorded: a write that came late is taken back by this one.
         let buried = node.records.write(Change::Bury(sandbox.jail)).await;
         node.forget(sandbox, Some(error));
-        node.release(sandbox.slot);
         if buried.is_ok() {
             node.remover.remove(sandbox.jail).await;
         }

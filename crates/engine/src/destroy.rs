@@ -2,8 +2,7 @@
 //!
 //! ```text
 //! stop:    notice ─▶ kill ─▶ stopped ─▶ record it
-//! destroy: record the burial ─▶ kill ─▶ forget, reply ─▶ remove cgroups, rules, files ─▶ record that it
-//!          is done, give back ids and address
+//! destroy: record the burial ─▶ kill ─▶ forget, reply ─▶ remove cgroups, files ─▶ record that it is done
 //! ```
 //!
 //! Needs no help of the agent. As in `create.rs`, the work is a task of the node: a caller that
@@ -13,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 
 use api::id::SandboxId;
 use jail::JailId;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::time::Instant;
 
 use crate::{
     EngineError,
@@ -129,7 +128,7 @@ async fn runs_something(node: &Node, jail: JailId) -> bool {
 
 /// Ends and forgets a sandbox that is [`State::Destroying`].
 pub(crate) async fn carry_out_destroy(
-    node: &Arc<Node>,
+    node: &Node,
     sandbox: &Sandbox,
     before: State,
 ) -> Result<(), EngineError> {
@@ -154,15 +153,7 @@ pub(crate) async fn carry_out_destroy(
     node.forget(sandbox, None);
     tracing::info!(sandbox_id = %sandbox.id, jail = %sandbox.jail, "sandbox destroyed");
     if let Some(room) = room {
-        let (removed, all_gone) = oneshot::channel();
-        room.send(Chore::Remove(Removal { jail: sandbox.jail, root, removed: Some(removed) }));
-        let (owner, slot) = (Arc::clone(node), sandbox.slot);
-        node.watchers.spawn(async move {
-            // Where something is left, ids and address are not given out before the next start.
-            if let Some(Ok(())) = owner.ending.run_until_cancelled(all_gone).await {
-                owner.release(slot);
-            }
-        });
+        room.send(Chore::Remove(Removal { jail: sandbox.jail, root }));
     }
     for volume in volumes.filter(|volume| *volume != sandbox.jail) {
         node.remover.remove(volume).await;

@@ -118,7 +118,7 @@ impl Launchers {
         self.call(move |launcher| launcher.clear(jail), |_, ()| {}).await
     }
 
-    /// Ends every process of a jail. What is returned goes with the jail's [`Removal`].
+    /// Ends every process and connection of a jail. What is returned goes with the jail's [`Removal`].
     ///
     /// # Errors
     /// See [`LaunchError`].
@@ -211,8 +211,6 @@ pub(crate) struct Removal {
     pub(crate) jail: JailId,
     /// See [`Launcher::kill`].
     pub(crate) root: Option<OwnedFd>,
-    /// Told when nothing is left, and dropped when something is.
-    pub(crate) removed: Option<oneshot::Sender<()>>,
 }
 
 /// The launcher that removes files, and the jails that wait for it.
@@ -249,7 +247,7 @@ impl Remover {
     /// Leaves what there is of a jail, which has a burial on record, to be removed.
     pub(crate) async fn remove(&self, jail: JailId) {
         if let Some(room) = self.reserve().await {
-            room.send(Chore::Remove(Removal { jail, root: None, removed: None }));
+            room.send(Chore::Remove(Removal { jail, root: None }));
         }
     }
 
@@ -292,15 +290,9 @@ fn do_all(
 }
 
 fn remove(launcher: &mut Launcher, removal: Removal, records: &Records) {
-    let Removal { jail, root, removed } = removal;
+    let Removal { jail, root } = removal;
     match launcher.remove(jail, root) {
-        Ok(()) => {
-            records.submit_blocking(Change::Buried(jail));
-            if let Some(removed) = removed {
-                // Nobody need wait for it.
-                removed.send(()).unwrap_or_default();
-            }
-        }
+        Ok(()) => records.submit_blocking(Change::Buried(jail)),
         Err(error) => tracing::error!(%jail, error = &error as &dyn std::error::Error,
             "what is left of a destroyed sandbox cannot be removed; the next start tries again"),
     }

@@ -263,10 +263,13 @@ impl Node {
         residents.next_jail = residents.next_jail.max(number);
     }
 
-    /// Forgets a sandbox of which nothing runs. Its slot is to be given back when nothing is left that
-    /// has its ids or its address. Those who wait for it look its id up again, or fail with `error`.
+    /// Forgets a sandbox of which nothing runs. Those who wait for it look its id up again, or fail
+    /// with `error`.
     pub(crate) fn forget(&self, sandbox: &Sandbox, error: Option<EngineError>) {
-        self.write().by_id.remove(&sandbox.id);
+        let mut residents = self.write();
+        residents.by_id.remove(&sandbox.id);
+        residents.release(sandbox.slot);
+        drop(residents);
         sandbox.set(State::Gone(error.map(Box::new)));
     }
 

@@ -132,8 +132,9 @@ impl Launcher {
         }
     }
 
-    /// Kills every process of the jail and waits until none is left. What the kernel has for it stays
-    /// until [`Launcher::clear`]. Safe to repeat, also for a jail that never was.
+    /// Kills every process of the jail, waits until none is left, and removes its rules and its tracked
+    /// connections. Its link vanishes with its last process; its cgroups stay until
+    /// [`Launcher::clear`]. Safe to repeat, also for a jail that never was.
     ///
     /// Returns what keeps the jail's root file system mounted, unseen by anybody: taking it down writes
     /// everything to disk that the volumes have in memory, which nobody who ends a jail should wait
@@ -148,8 +149,7 @@ impl Launcher {
         }
     }
 
-    /// As [`Launcher::kill`], and removes its cgroups, its rules and its tracked connections. Its link
-    /// vanishes with its last process; its files stay.
+    /// As [`Launcher::kill`], and removes its cgroups; its files stay.
     ///
     /// # Errors
     /// As [`Launcher::kill`].

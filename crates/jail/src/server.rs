@@ -162,6 +162,8 @@ impl Server {
             Request::Kill(jail) => {
                 let root = self.of_agent(jail, launch::root).ok();
                 self.cgroups.kill(jail)?;
+                // Behind it: only what is dead makes no connection any more.
+                self.release(jail)?;
                 return Ok(Done { reply: Reply::Done, fd: root, spent: Vec::new() });
             }
             Request::Clear(jail) => self.clear(jail)?,
@@ -203,6 +205,11 @@ impl Server {
     /// Ends every process of a jail, and leaves nothing of it in the kernel.
     pub(crate) fn clear(&self, jail: JailId) -> Result<(), JailError> {
         self.cgroups.destroy(jail)?;
+        self.release(jail)
+    }
+
+    /// Leaves nothing of the network of a jail whose processes have ended.
+    fn release(&self, jail: JailId) -> Result<(), JailError> {
         self.network.as_ref().map_or(Ok(()), |network| network.release(jail))
     }
 

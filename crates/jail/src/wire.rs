@@ -34,7 +34,7 @@ pub(crate) struct Malformed;
 pub(crate) enum Request {
     /// Build a jail. Descriptors: listener, config, layers, binds.
     Launch(JailSpec),
-    /// End its processes.
+    /// End its processes and connections.
     Kill(JailId),
     /// Leave nothing of it but its files.
     Clear(JailId),
