@@ -1,6 +1,9 @@
 //! Events: what happened in the lives of the sandboxes, and what happens.
 
-use api::event::{Event, EventList, ListEvents};
+use api::{
+    event::{Event, EventList, ListEvents},
+    id::SandboxId,
+};
 use reqwest::{Method, header::ACCEPT};
 
 use crate::{
@@ -47,7 +50,7 @@ fn path(query: &ListEvents) -> String {
     let ListEvents { after, sandbox, label, kind, limit } = query;
     let query = Query::default()
         .optional("after", after.map(|after| after.to_string()).as_deref())
-        .optional("sandbox", sandbox.as_ref().map(|id| id.as_str()))
+        .optional("sandbox", sandbox.as_ref().map(SandboxId::as_str))
         .optional("label", label.as_deref())
         .optional("kind", kind.as_deref())
         .optional("limit", limit.map(|limit| limit.to_string()).as_deref());

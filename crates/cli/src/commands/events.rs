@@ -69,23 +69,15 @@ fn show(event: &Event, out: Output) -> anyhow::Result<()> {
 fn line(event: &Event) -> String {
     let since = Duration::from_millis(u64::try_from(event.at_ms).unwrap_or_default());
     let at = humantime::format_rfc3339_millis(UNIX_EPOCH + since);
-    let mut line =
+    let what =
         format!("{at}  {:<17}  {}  {}", word(event.kind), event.sandbox_id, word(event.cause));
     let facts = [
-        ("by", event.key.as_ref().map(ToString::to_string)),
-        ("from", event.source.as_ref().map(ToString::to_string)),
-        ("checkpoint", event.checkpoint.as_ref().map(ToString::to_string)),
+        event.key.as_ref().map(|key| format!("by={key}")),
+        event.source.as_ref().map(|source| format!("from={source}")),
+        event.checkpoint.as_ref().map(|checkpoint| format!("checkpoint={checkpoint}")),
+        event.message.clone(),
     ];
-    for (name, fact) in facts {
-        if let Some(fact) = fact {
-            line.push_str(&format!("  {name}={fact}"));
-        }
-    }
-    if let Some(message) = &event.message {
-        line.push_str("  ");
-        line.push_str(message);
-    }
-    line
+    std::iter::once(what).chain(facts.into_iter().flatten()).collect::<Vec<_>>().join("  ")
 }
 
 /// A name of the wire.
