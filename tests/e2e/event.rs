@@ -10,7 +10,8 @@ async fn told(server: &Server, query: &str) -> Vec<(String, String)> {
     let answer = server.get(&format!("/v1/events{query}")).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     assert_eq!(answer.json["more"], false, "{}", answer.text);
-    answer.json["events"].as_array().unwrap().iter().map(pair).collect()
+    let events = answer.json["events"].as_array().expect("a list of events");
+    events.iter().map(pair).collect()
 }
 
 fn pair(event: &Value) -> (String, String) {

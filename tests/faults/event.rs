@@ -11,7 +11,7 @@ use crate::{
 async fn told_after(server: &Server, cursor: u64) -> Vec<Value> {
     let answer = server.get(&format!("/v1/events?after={cursor}")).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
-    let events = answer.json["events"].as_array().unwrap();
+    let events = answer.json["events"].as_array().expect("a list of events");
     events.iter().map(|event| json!([event["kind"], event["cause"]])).collect()
 }
 
