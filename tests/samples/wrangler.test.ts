@@ -35,7 +35,7 @@ async function wranglerDev(t: TestContext): Promise<string> {
   const args = ['dev', '--cwd', DIR, '--port', '0', '--ip', '127.0.0.1', '--enable-containers=false', '--show-interactive-dev-session=false', '--env', '', '--env-file', `${process.cwd()}/${DIR}/.dev.vars`, '--env-file', file];
   // It wants to know whose an image of a registry is, also where it leaves it out. Nobody is asked.
   const account = { CLOUDFLARE_ACCOUNT_ID: 'none', CLOUDFLARE_API_TOKEN: 'none' };
-  return started(t, /(?<=Ready on )http:\/\/\S+/, 'node_modules/.bin/wrangler', args, { ...account, WRANGLER_SEND_METRICS: 'false', WRANGLER_WRITE_LOGS: 'false', NO_COLOR: '1', CI: '1' });
+  return started(t, /(?<=Ready on )http:\/\/\S+/, 'node_modules/.bin/wrangler', args, { ...account, XDG_CONFIG_HOME: `${process.cwd()}/out/config`, WRANGLER_SEND_METRICS: 'false', WRANGLER_WRITE_LOGS: 'false', NO_COLOR: '1', CI: '1' });
 }
 
 /** `sandbar-worker` on a runtime: starts it, and resolves to its address. */
