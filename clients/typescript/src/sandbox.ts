@@ -4,6 +4,7 @@ import { type Binding } from './binding.js';
 import * as checkpoints from './checkpoint.js';
 import { CodeInterpreter } from './code-interpreter.js';
 import { SandboxError, SandboxSecurityError } from './error.js';
+import { type EventsOptions, type SandboxEvent, events } from './event.js';
 import { Http } from './http.js';
 import { idleOf, sleepAfterMs } from './idle.js';
 import { Operations } from './operations.js';
@@ -13,6 +14,7 @@ import { type ExecutionSession, type SessionDeleteResult, type SessionOptions, c
 import type { Env } from './exec.js';
 import type * as wire from './wire.js';
 
+/** Options of `getSandbox`. */
 export interface SandboxOptions {
   /**
    * It is frozen when nobody has used it for this long: `"30s"`, `"10m"` (the default), `"1h"`, or seconds.
@@ -49,11 +51,14 @@ export interface SandboxOptions {
   baseUrl?: string;
 }
 
+/** How the reference speaks with its containers. */
 export type SandboxTransport = 'http' | 'websocket' | 'rpc';
 
 /** What `startAndWaitForPorts` waits for. */
 export interface StartAndWaitOptions {
+  /** The ports; none unless given. */
   ports?: number | number[];
+  /** As the reference has it; `signal` behind the options is the same. */
   cancellationOptions?: { abort?: AbortSignal };
 }
 
@@ -236,6 +241,11 @@ export class Sandbox<_Env = unknown> extends Operations {
 
   // Life
 
+  /** What happened and happens to it; see `events`. */
+  events(options: Omit<EventsOptions, 'sandbox'> = {}): AsyncGenerator<SandboxEvent, void, undefined> {
+    return events(this.scope.http.binding, { ...options, sandbox: this.id });
+  }
+
   /** What the server says of it; `undefined` when it does not exist. */
   async info({ signal }: Abortable = {}): Promise<SandboxInfo | undefined> {
     try {
@@ -342,23 +352,23 @@ export class Sandbox<_Env = unknown> extends Operations {
   }
 
   /** Keeps its files as they are now, with an id of yours or a generated one. What runs in it goes on. */
-  createCheckpoint(id?: string): Promise<checkpoints.Checkpoint> {
-    return checkpoints.create(this.scope, id);
+  createCheckpoint(id?: string, options?: Abortable): Promise<checkpoints.Checkpoint> {
+    return checkpoints.create(this.scope, id, options);
   }
 
   /** Its checkpoints, oldest first. */
-  listCheckpoints(): Promise<checkpoints.Checkpoint[]> {
-    return checkpoints.list(this.scope);
+  listCheckpoints(options?: Abortable): Promise<checkpoints.Checkpoint[]> {
+    return checkpoints.list(this.scope, options);
   }
 
   /** Removes a checkpoint. Sandboxes that were forked from it stay. */
-  deleteCheckpoint(id: string): Promise<void> {
-    return checkpoints.remove(this.scope, id);
+  deleteCheckpoint(id: string, options?: Abortable): Promise<void> {
+    return checkpoints.remove(this.scope, id, options);
   }
 
   /** Ends what runs in it and gives it back the files of a checkpoint. The next use starts it. */
-  restoreCheckpoint(id: string): Promise<void> {
-    return checkpoints.restore(this.scope, id);
+  restoreCheckpoint(id: string, options?: Abortable): Promise<void> {
+    return checkpoints.restore(this.scope, id, options);
   }
 
   /**

@@ -18,6 +18,7 @@ use std::{os::fd::OwnedFd, str::FromStr, sync::Arc, time::Duration};
 
 use api::{
     error::ErrorCode,
+    event::EventKind,
     id::{IdPrefix, ImageRef, SandboxId},
     sandbox::CreateSandbox,
 };
@@ -33,10 +34,11 @@ use crate::{
     blank::{self, Blank, Prepared},
     checkpoint, destroy,
     error::{self, Publish},
+    event::Cause,
     freeze,
     key::{By, Key, Place},
     node::{Added, Guest, Node},
-    record::{Change, Files, Origin, Phase, SandboxRecord},
+    record::{Change, Entry, Files, Origin, Phase, SandboxRecord},
     sandbox::{InUse, Sandbox},
     settings::{Rest, Settings},
     state::{Admission, AgentIdentity, Failure, Operation, State},
@@ -76,8 +78,9 @@ pub(crate) async fn create(
     by.check(&id)?;
     let asked = Rest::asked(&request);
     let settings = Settings::of(request, &node.config)?;
+    let cause = Cause::request(by);
     for _ in 0..ATTEMPTS {
-        let (sandbox, is_new) = add(node, &id, &settings, By::Key(by)).await?;
+        let (sandbox, is_new) = add(node, (&id, &settings), By::Key(by), &cause).await?;
         if sandbox.state() == State::Destroying {
             sandbox.settled().await?;
             continue;
@@ -87,7 +90,7 @@ pub(crate) async fn create(
         if !differences.is_empty() {
             return Err(error::exists(&id, &differences));
         }
-        if bring_up(node, &sandbox, By::Key(by)).await?.is_some() {
+        if bring_up(node, &sandbox, By::Key(by), &cause).await?.is_some() {
             return Ok((sandbox, is_new));
         }
     }
@@ -100,15 +103,17 @@ pub(crate) async fn activate(
     id: &SandboxId,
     by: &Key,
 ) -> Result<InUse, EngineError> {
+    let by = By::Key(by);
+    let cause = Cause::usage(by);
     for _ in 0..ATTEMPTS {
         let sandbox = match node.find(id) {
             Some(sandbox) => sandbox,
             None => {
                 let settings = Settings::of(CreateSandbox::default(), &node.config)?;
-                add(node, id, &settings, By::Key(by)).await?.0
+                add(node, (id, &settings), by, &cause).await?.0
             }
         };
-        if let Some(user) = bring_up(node, &sandbox, By::Key(by)).await? {
+        if let Some(user) = bring_up(node, &sandbox, by, &cause).await? {
             return Ok(user);
         }
     }
@@ -124,9 +129,9 @@ fn admitted(node: &Node, by: By<'_>) -> Result<Place, EngineError> {
 /// Adds the sandbox and begins to make it, if the id is free.
 async fn add(
     node: &Arc<Node>,
-    id: &SandboxId,
-    settings: &Settings,
+    (id, settings): (&SandboxId, &Settings),
     by: By<'_>,
+    cause: &Cause,
 ) -> Result<(Arc<Sandbox>, bool), EngineError> {
     if let Some(sandbox) = node.find(id) {
         return Ok((sandbox, false));
@@ -139,7 +144,7 @@ async fn add(
     let (sandbox, added) = node.add(id, settings, &image.digest, None)?;
     match added {
         Added::New(blank) => {
-            spawn_start(node, &sandbox, Some(New { rootfs, blank }), place);
+            spawn_start(node, &sandbox, Some(New { rootfs, blank }), (place, cause.clone()));
             Ok((sandbox, true))
         }
         Added::Known => Ok((sandbox, false)),
@@ -152,6 +157,7 @@ pub(crate) async fn bring_up(
     node: &Arc<Node>,
     sandbox: &Arc<Sandbox>,
     by: By<'_>,
+    cause: &Cause,
 ) -> Result<Option<InUse>, EngineError> {
     for _ in 0..ATTEMPTS {
         if let Some(user) = sandbox.enter() {
@@ -167,11 +173,11 @@ pub(crate) async fn bring_up(
                     return Err(error);
                 }
                 (Ok(()), State::Frozen(agent)) => {
-                    freeze::spawn_thaw(node, sandbox, agent).await?;
+                    freeze::spawn_thaw(node, sandbox, agent, cause.clone()).await?;
                     continue;
                 }
                 (Ok(()), before) => match admitted(node, by) {
-                    Ok(place) => spawn_start(node, sandbox, None, place),
+                    Ok(place) => spawn_start(node, sandbox, None, (place, cause.clone())),
                     Err(error) => {
                         sandbox.set(before);
                         return Err(error);
@@ -202,24 +208,25 @@ pub(crate) fn spawn_start(
     node: &Arc<Node>,
     sandbox: &Arc<Sandbox>,
     new: Option<New>,
-    place: Place,
+    (place, cause): (Place, Cause),
 ) {
     let (owner, sandbox) = (Arc::clone(node), Arc::clone(sandbox));
     node.work.spawn(async move {
         let _place = place;
         let is_new = new.is_some();
         let was_ahead = new.as_ref().is_some_and(|new| new.blank.is_some());
-        match start(&owner, &sandbox, new).await {
+        match start(&owner, &sandbox, new, &cause).await {
             Ok((agent, pidfd)) => {
-                let running = Phase::Running(agent.clone());
-                owner.records.submit(Change::Phase(sandbox.jail, running)).await;
+                let running = Change::Phase(sandbox.jail, Phase::Running(agent.clone()));
+                let started = sandbox.tells(EventKind::Started, cause);
+                owner.records.submit(running.telling(started)).await;
                 run_on_start(&owner, &sandbox).await;
                 sandbox.set(State::Running(agent.clone()));
                 tracing::info!(sandbox_id = %sandbox.id, jail = %sandbox.jail, is_new, was_ahead,
                     "sandbox started");
                 watch::spawn(&owner, sandbox, agent, pidfd);
             }
-            Err(error) => fail(&owner, &sandbox, error, is_new).await,
+            Err(error) => fail(&owner, &sandbox, error, (is_new, cause)).await,
         }
     });
 }
@@ -262,9 +269,10 @@ async fn start(
     node: &Arc<Node>,
     sandbox: &Sandbox,
     new: Option<New>,
+    cause: &Cause,
 ) -> Result<(AgentIdentity, OwnedFd), NotStarted> {
     let is_new = new.is_some();
-    let intent = intent(sandbox, is_new);
+    let intent = intent(sandbox, is_new, cause);
     let (recorded, begun) = tokio::join!(node.records.write(intent), begin(node, sandbox, new));
     if let Err(error) = recorded {
         tracing::warn!(sandbox_id = %sandbox.id, error = &error as &dyn std::error::Error,
@@ -288,11 +296,11 @@ async fn start(
     started.map_err(|error| NotStarted { error, is_recorded: true })
 }
 
-fn intent(sandbox: &Sandbox, is_new: bool) -> Change {
+fn intent(sandbox: &Sandbox, is_new: bool, cause: &Cause) -> Entry {
     if !is_new {
-        return Change::Phase(sandbox.jail, Phase::Starting);
+        return Change::Phase(sandbox.jail, Phase::Starting).into();
     }
-    Change::Create(Box::new(SandboxRecord {
+    let create = Change::Create(Box::new(SandboxRecord {
         id: sandbox.id.clone(),
         jail: sandbox.jail,
         slot: sandbox.slot,
@@ -302,7 +310,8 @@ fn intent(sandbox: &Sandbox, is_new: bool) -> Change {
         files: sandbox.files(),
         origin: sandbox.origin,
         phase: Phase::Creating,
-    }))
+    }));
+    create.telling(sandbox.tells(EventKind::Created, cause.clone()))
 }
 
 async fn begin(
@@ -388,14 +397,25 @@ struct NotStarted {
 
 /// Undoes an attempt to start. A new sandbox for which there was no room, which could not be
 /// recorded, or which is a fork, has never been; any other stays, as failed, and the next request tries again.
-async fn fail(node: &Arc<Node>, sandbox: &Arc<Sandbox>, failed: NotStarted, is_new: bool) {
+async fn fail(
+    node: &Arc<Node>,
+    sandbox: &Arc<Sandbox>,
+    failed: NotStarted,
+    (is_new, cause): (bool, Cause),
+) {
     let NotStarted { error, is_recorded } = failed;
+    let cause = cause.failing(&error.message);
     // Best effort: a socket nobody listens on is removed by the next start at the latest.
     drop(link::socket::unlink(node.links.run_dir(), sandbox.jail.0));
     let is_fork = sandbox.origin.is_some();
     if is_new && (!is_recorded || is_fork || error.code == ErrorCode::NoSpace) {
         // Also when nothing was recorded: a write that came late is taken back by this one.
-        let buried = node.records.write(Change::Bury(sandbox.jail)).await;
+        let bury = Change::Bury(sandbox.jail);
+        let buried = match is_recorded {
+            true => node.records.write(bury.telling(sandbox.tells(EventKind::Destroyed, cause))),
+            false => node.records.write(bury.into()),
+        };
+        let buried = buried.await;
         node.forget(sandbox, Some(error));
         if buried.is_ok() {
             node.remover.remove(sandbox.jail).await;
@@ -403,7 +423,8 @@ async fn fail(node: &Arc<Node>, sandbox: &Arc<Sandbox>, failed: NotStarted, is_n
         return;
     }
     let failure = Failure::of(&error);
-    node.records.submit(Change::Phase(sandbox.jail, Phase::Failed(failure.clone()))).await;
+    let phase = Change::Phase(sandbox.jail, Phase::Failed(failure.clone()));
+    node.records.submit(phase.telling(sandbox.tells(EventKind::Failed, cause))).await;
     sandbox.set(State::Failed(failure));
 }
 
