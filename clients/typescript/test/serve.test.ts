@@ -52,17 +52,20 @@ test('who goes away aborts the request, and with it the command', async (t) => {
   const sandbox = sandboxOf(t);
   const worker = {
     async fetch(request: Request): Promise<Response> {
-      return new Response(await sandbox.execStream('echo begun; sleep 1000', { signal: request.signal }));
+      const isTold = new URL(request.url).pathname === '/told';
+      return new Response(await sandbox.execStream('echo begun; sleep 1000', isTold ? { signal: request.signal } : {}));
     },
   };
   await using server = await serve(worker, { port: 0, config: false });
-  const abort = new AbortController();
-  const response = await fetch(server.url, { signal: abort.signal });
-  const reader = response.body!.getReader();
-  let text = '';
-  while (!text.includes('begun\\n')) text += new TextDecoder().decode((await reader.read()).value);
-  abort.abort();
-  assert.equal((await sandbox.exec('pgrep -fx "sleep 1000" || echo none')).stdout, 'none\n');
+  for (const path of ['/told', '/not-told']) {
+    const abort = new AbortController();
+    const response = await fetch(`${server.url}${path}`, { signal: abort.signal });
+    const reader = response.body!.getReader();
+    let text = '';
+    while (!text.includes('begun\\n')) text += new TextDecoder().decode((await reader.read()).value);
+    abort.abort();
+    assert.equal((await sandbox.exec('pgrep -fx "sleep 1000" || echo none')).stdout, 'none\n', path);
+  }
 });
 
 test('what is waited for is over when the server is', async () => {
@@ -127,6 +130,27 @@ test('cron expressions', () => {
     assert.equal(at(expression, time), expected, `${expression} at ${time}`);
   }
   for (const bad of ['* * * *', '60 * * * *', '*/0 * * * *', '5-1 * * * *', 'x * * * *', '* * * 13 *']) assert.throws(() => cron(bad), SyntaxError, bad);
+});
+
+test('a cron trigger fires in its minute, once, also when the clock was late', async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), 'sandbar-worker-'));
+  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  writeFileSync(join(dir, 'wrangler.jsonc'), '{"triggers": {"crons": ["*/2 * * * *", "1 * * * *"]}}');
+  t.mock.timers.enable({ apis: ['setTimeout', 'Date'], now: Date.parse('2026-01-01T00:00:30Z') });
+  const fired: string[] = [];
+  const worker = { scheduled: (event: { cron: string }) => void fired.push(event.cron) };
+  const server = await serve(worker, { port: 0, config: dir });
+  t.mock.timers.tick(31_000);
+  assert.deepEqual(fired, ['1 * * * *']);
+  t.mock.timers.tick(60_000);
+  assert.deepEqual(fired.slice(1), ['*/2 * * * *']);
+  // The machine slept: a timer comes minutes after its time.
+  t.mock.timers.setTime(Date.parse('2026-01-01T00:06:10Z'));
+  t.mock.timers.tick(60_000);
+  assert.deepEqual(fired.slice(2), ['*/2 * * * *', '*/2 * * * *']);
+  await server.close();
+  t.mock.timers.tick(600_000);
+  assert.equal(fired.length, 4);
 });
 
 test('the command line serves the Worker that a configuration names', { timeout: 60_000 }, async (t) => {
