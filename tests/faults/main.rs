@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod crash;
+mod event;
 mod files;
 mod freeze;
 mod hostile;

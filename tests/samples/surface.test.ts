@@ -132,3 +132,25 @@ test('types of the reference have the same names here, but for those of what is 
   const absent = /Bucket|Tunnel/;
   assert.deepEqual(missing(reference('').types, (name) => isOurs(name) || inner.test(name) || absent.test(name)), []);
 });
+
+test('what an editor shows of each method, option and type says what it is', () => {
+  const main = '../../clients/typescript/dist/esm/index.d.ts';
+  const program = ts.createProgram([main], { target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.ESNext, moduleResolution: ts.ModuleResolutionKind.Bundler, skipLibCheck: true, types: [] });
+  const checker = program.getTypeChecker();
+  const isSilent = (symbol: any) => symbol.getDocumentationComment(checker).length === 0;
+  const silent: string[] = [];
+  // Errors say it by their names, and docs/sdk/errors.md.
+  for (const symbol of checker.getExportsOfModule(checker.getSymbolAtLocation(program.getSourceFile(main))).filter((each: any) => !isError(each.name))) {
+    const target = symbol.flags & ts.SymbolFlags.Alias ? checker.getAliasedSymbol(symbol) : symbol;
+    if (isSilent(target)) silent.push(symbol.name);
+    const isClass = (target.flags & ts.SymbolFlags.Class) !== 0;
+    if (!isClass && !symbol.name.endsWith('Options')) continue;
+    for (const member of checker.getDeclaredTypeOfSymbol(target).getProperties()) {
+      const isOurs = member.declarations?.[0].getSourceFile().fileName.includes('/dist/esm/');
+      const isMethod = (member.flags & (ts.SymbolFlags.Method | ts.SymbolFlags.Accessor)) !== 0;
+      const isInner = member.name.startsWith('__') || ['scope', 'toString', 'toJSON'].includes(member.name);
+      if (isOurs && !isInner && (isMethod || !isClass) && isSilent(member)) silent.push(`${symbol.name}.${member.name}`);
+    }
+  }
+  assert.deepEqual(silent, []);
+});

@@ -1,6 +1,6 @@
 /**
- * Workers in workerd by `wrangler dev`, with a configuration of the documents as it is: its containers
- * are left out by a flag. One Worker does what Workers do, through the address that wrangler gives.
+ * A Worker with a configuration of the documents as it is, by `wrangler dev` in workerd, where its
+ * containers are left out by a flag, and by `sandbar-worker` on Node. It does what Workers do.
  */
 
 import assert from 'node:assert/strict';
@@ -24,20 +24,28 @@ interface Socket {
 // A WebSocket that may name its host, as the ones of Node may not.
 const { platform }: { platform: { socket(url: string, headers: Record<string, string>): Promise<Socket> } } = await import(new URL('../../../clients/typescript/dist/esm/platform/node.js', import.meta.url).href);
 
-/** Starts `wrangler dev` in a directory, with these secrets; resolves to its address. */
-async function wranglerDev(t: TestContext, dir: string, secrets: Record<string, string>): Promise<string> {
+/** The directory of the Worker. */
+const DIR = 'wrangler';
+
+/** Starts `wrangler dev`; resolves to its address. */
+async function wranglerDev(t: TestContext): Promise<string> {
   await mkdir('out', { recursive: true });
-  const file = `out/wrangler-${process.pid}.vars`;
-  await writeFile(file, Object.entries(secrets).map(([name, value]) => `${name}="${value}"\n`).join(''), { mode: 0o600 });
-  const args = ['dev', '--cwd', dir, '--port', '0', '--ip', '127.0.0.1', '--enable-containers=false', '--show-interactive-dev-session=false', '--test-scheduled', '--env', '', '--env-file', `${process.cwd()}/${file}`];
+  const file = `${process.cwd()}/out/wrangler-${process.pid}.vars`;
+  await writeFile(file, `SANDBAR_URL="${url}"\nSANDBAR_KEY="${key}"\n`, { mode: 0o600 });
+  const args = ['dev', '--cwd', DIR, '--port', '0', '--ip', '127.0.0.1', '--enable-containers=false', '--show-interactive-dev-session=false', '--env', '', '--env-file', `${process.cwd()}/${DIR}/.dev.vars`, '--env-file', file];
   // It wants to know whose an image of a registry is, also where it leaves it out. Nobody is asked.
   const account = { CLOUDFLARE_ACCOUNT_ID: 'none', CLOUDFLARE_API_TOKEN: 'none' };
-  // In a group of its own, with the workerd that it starts.
-  const child: ChildProcess = spawn('node_modules/.bin/wrangler', args, {
-    env: { ...process.env, ...account, WRANGLER_SEND_METRICS: 'false', WRANGLER_WRITE_LOGS: 'false', NO_COLOR: '1', CI: '1' },
-    stdio: ['ignore', 'pipe', 'pipe'],
-    detached: true,
-  });
+  return started(t, /(?<=Ready on )http:\/\/\S+/, 'node_modules/.bin/wrangler', args, { ...account, WRANGLER_SEND_METRICS: 'false', WRANGLER_WRITE_LOGS: 'false', NO_COLOR: '1', CI: '1' });
+}
+
+/** Starts `sandbar-worker`; resolves to its address. */
+function sandbarWorker(t: TestContext): Promise<string> {
+  return started(t, /(?<= on )http:\/\/\S+/, 'node_modules/.bin/sandbar-worker', ['--dir', DIR, '--port', '0'], { SANDBAR_URL: url, SANDBAR_KEY: key });
+}
+
+async function started(t: TestContext, told: RegExp, program: string, args: string[], env: Record<string, string>): Promise<string> {
+  // In a group of its own, with what it starts.
+  const child: ChildProcess = spawn(program, args, { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'], detached: true });
   t.after(async () => {
     if (child.exitCode === null) {
       process.kill(-child.pid!, 'SIGTERM');
@@ -46,11 +54,11 @@ async function wranglerDev(t: TestContext, dir: string, secrets: Record<string, 
   });
   const lines: string[] = [];
   return new Promise((resolve, reject) => {
-    child.once('exit', (code) => reject(new Error(`wrangler ended with ${code}:\n${lines.join('\n')}`)));
+    child.once('exit', (code) => reject(new Error(`${program} ended with ${code}:\n${lines.join('\n')}`)));
     for (const stream of [child.stdout!, child.stderr!]) {
       createInterface({ input: stream }).on('line', (line) => {
         lines.push(line);
-        const [ready] = /(?<=Ready on )http:\/\/\S+/.exec(line) ?? [];
+        const [ready] = told.exec(line) ?? [];
         if (ready) resolve(ready);
       });
     }
@@ -87,9 +95,9 @@ async function echoServer(sandbox: Sandbox): Promise<void> {
   await server.waitForPort(3000, { mode: 'tcp', timeout: 20_000 });
 }
 
-test('wrangler dev runs a Worker of the documents', { timeout: 180_000 }, async (t) => {
-  const origin = await wranglerDev(t, 'wrangler', { SANDBAR_URL: url, SANDBAR_KEY: key, SECRET: 'told' });
-  const id = `wrangler-${process.pid}`;
+for (const start of [wranglerDev, sandbarWorker]) test(`${start.name} runs a Worker of the documents`, { timeout: 180_000 }, async (t) => {
+  const origin = await start(t);
+  const id = `${start.name.toLowerCase()}-${process.pid}`;
   const sandbox = getSandbox(undefined, id);
   t.after(() => sandbox.destroy());
   const get = async (path: string) => {

@@ -204,10 +204,12 @@ export abstract class Operations {
     return interpreter.runCodeStream(this.scope, code, options);
   }
 
+  /** The contexts there are. */
   listCodeContexts(options?: Abortable): Promise<interpreter.CodeContext[]> {
     return interpreter.listContexts(this.scope, options);
   }
 
+  /** Ends a context, with what it keeps. */
   deleteCodeContext(context: string | { id: string }, options?: Abortable): Promise<void> {
     return interpreter.deleteContext(this.scope, context, options);
   }
@@ -239,10 +241,12 @@ export abstract class Operations {
     return ports.unexpose(this.scope, port, options);
   }
 
+  /** The ports that are reachable from outside, with their URLs. */
   getExposedPorts(hostname?: string, options?: Abortable): Promise<ports.ExposedPorts> {
     return ports.list(this.scope, hostname, options);
   }
 
+  /** Whether a port is reachable from outside. */
   async isPortExposed(port: number, options?: Abortable): Promise<boolean> {
     return (await ports.list(this.scope, undefined, options)).some((each) => each.port === port);
   }
@@ -324,8 +328,8 @@ export abstract class Operations {
   }
 
   /** Gives the directory back what was in it, in place of what is. */
-  restoreBackup(backup: backups.DirectoryBackup): Promise<backups.RestoreBackupResult> {
-    return backups.restore(this.scope, backup);
+  restoreBackup(backup: backups.DirectoryBackup, options?: Abortable): Promise<backups.RestoreBackupResult> {
+    return backups.restore(this.scope, backup, options);
   }
 }
 

@@ -3,6 +3,7 @@
 import type { Abortable, Scope } from './scope.js';
 import type * as wire from './wire.js';
 
+/** Options of `exposePort`. */
 export interface ExposePortOptions extends Abortable {
   /**
    * Host that the URL shall have, where a Worker of yours answers with `proxyToSandbox`; the
@@ -67,7 +68,9 @@ function portOf(told: WirePort, hostname: string | undefined): ExposedPort {
 
 /** What `waitForPort` waits for. Without `retries` it waits as long as it takes. */
 export interface WaitOptions extends Abortable {
+  /** The port. */
   portToCheck: number;
+  /** How many tries to wait for; without an end unless given. */
   retries?: number;
   /** Milliseconds between two tries; 300 unless given. They only say how long it may take: the server tries by itself. */
   waitInterval?: number;

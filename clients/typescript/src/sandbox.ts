@@ -13,6 +13,7 @@ import { type ExecutionSession, type SessionDeleteResult, type SessionOptions, c
 import type { Env } from './exec.js';
 import type * as wire from './wire.js';
 
+/** Options of `getSandbox`. */
 export interface SandboxOptions {
   /**
    * It is frozen when nobody has used it for this long: `"30s"`, `"10m"` (the default), `"1h"`, or seconds.
@@ -49,11 +50,14 @@ export interface SandboxOptions {
   baseUrl?: string;
 }
 
+/** How the reference speaks with its containers. */
 export type SandboxTransport = 'http' | 'websocket' | 'rpc';
 
 /** What `startAndWaitForPorts` waits for. */
 export interface StartAndWaitOptions {
+  /** The ports; none unless given. */
   ports?: number | number[];
+  /** As the reference has it; `signal` behind the options is the same. */
   cancellationOptions?: { abort?: AbortSignal };
 }
 
@@ -342,23 +346,23 @@ export class Sandbox<_Env = unknown> extends Operations {
   }
 
   /** Keeps its files as they are now, with an id of yours or a generated one. What runs in it goes on. */
-  createCheckpoint(id?: string): Promise<checkpoints.Checkpoint> {
-    return checkpoints.create(this.scope, id);
+  createCheckpoint(id?: string, options?: Abortable): Promise<checkpoints.Checkpoint> {
+    return checkpoints.create(this.scope, id, options);
   }
 
   /** Its checkpoints, oldest first. */
-  listCheckpoints(): Promise<checkpoints.Checkpoint[]> {
-    return checkpoints.list(this.scope);
+  listCheckpoints(options?: Abortable): Promise<checkpoints.Checkpoint[]> {
+    return checkpoints.list(this.scope, options);
   }
 
   /** Removes a checkpoint. Sandboxes that were forked from it stay. */
-  deleteCheckpoint(id: string): Promise<void> {
-    return checkpoints.remove(this.scope, id);
+  deleteCheckpoint(id: string, options?: Abortable): Promise<void> {
+    return checkpoints.remove(this.scope, id, options);
   }
 
   /** Ends what runs in it and gives it back the files of a checkpoint. The next use starts it. */
-  restoreCheckpoint(id: string): Promise<void> {
-    return checkpoints.restore(this.scope, id);
+  restoreCheckpoint(id: string, options?: Abortable): Promise<void> {
+    return checkpoints.restore(this.scope, id, options);
   }
 
   /**

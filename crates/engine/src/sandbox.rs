@@ -8,7 +8,7 @@ use std::{
 
 use api::{
     id::SandboxId,
-    idle::{Activity, NextRung, Rung},
+    idle::{Activity, NextRung},
     sandbox::{Sandbox as Description, SandboxUsage},
 };
 use jail::JailId;
@@ -201,7 +201,7 @@ impl Sandbox {
 
     /// As [`Sandbox::begin`] of what is due at this time, if anything is. Returns it with the state
     /// before.
-    pub(crate) fn begin_rung(&self, now_ms: i64) -> Option<(Rung, State)> {
+    pub(crate) fn begin_rung(&self, now_ms: i64) -> Option<(NextRung, State)> {
         let idle = self.settings().idle;
         let mut due = None;
         self.life.send_if_modified(|life| {
@@ -209,13 +209,13 @@ impl Sandbox {
             let Some(next) = next.filter(|next| next.at_ms <= now_ms) else { return false };
             let Some(operation) = sweep::operation(next.rung) else {
                 life.resting.is_reclaimed = true;
-                due = Some((next.rung, life.state.clone()));
+                due = Some((next, life.state.clone()));
                 return false;
             };
             if admit(&life.state, life.resting.users, operation) != Admission::Begin {
                 return false;
             }
-            due = Some((next.rung, life.state.clone()));
+            due = Some((next, life.state.clone()));
             life.state = operation.passing(&life.state);
             true
         });
