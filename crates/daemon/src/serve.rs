@@ -32,7 +32,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    app::{App, KEPT, Parts, VISITS_PER_REQUEST, requests_at_once},
+    app::{App, CONNECTIONS_PER_TWO, KEPT, Parts, VISITS_PER_REQUEST, requests_at_once},
     claim::{self, Claim, ClaimError, Claimed},
     config::{Config, DEFAULT_DOMAIN, PreviewUrl},
     docs::Docs,
@@ -359,9 +359,6 @@ struct Doors {
     requests: usize,
 }
 
-/// Connections at once for each request or visit in work: as many idle ones in clients' pools.
-const CONNECTIONS_EACH: usize = 2;
-
 impl Doors {
     /// Where previews are, as their visitors see it.
     fn describe(&self, config: &Config) -> io::Result<Previews> {
@@ -385,11 +382,11 @@ impl Doors {
         let Self { api, previews, tls, requests } = self;
         let listener = tokio::net::TcpListener::from_std(api)?;
         let here = if previews.is_some() { requests } else { requests + visits };
-        let connections_at_once = CONNECTIONS_EACH * here;
+        let connections_at_once = CONNECTIONS_PER_TWO * here / 2;
         let door = Door { listener, is_previews: false, tls: None, connections_at_once };
         let previews = previews.map(|listener| {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            let connections_at_once = CONNECTIONS_EACH * visits;
+            let connections_at_once = CONNECTIONS_PER_TWO * visits / 2;
             io::Result::Ok(Door { listener, is_previews: true, tls, connections_at_once })
         });
         Ok((door, previews.transpose()?))

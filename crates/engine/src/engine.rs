@@ -60,19 +60,26 @@ pub struct Engine {
     records: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
-/// A running sandbox, as one request needs it. It is not frozen until this is dropped: hold it to
-/// the last byte of the answer.
+/// A running sandbox, as one request needs it. It is not frozen until this is dropped, unless its
+/// settings say that such a request is no use: hold it to the last byte of the answer.
 #[derive(Debug)]
 pub struct Active {
     /// Where its agent is reached, see [`Links::send`].
     pub jail: JailId,
     /// Counts this use.
-    _user: InUse,
+    _user: Option<InUse>,
+}
+
+impl Active {
+    /// Of a sandbox that may be frozen meanwhile.
+    pub(crate) fn unheld(jail: JailId) -> Self {
+        Self { jail, _user: None }
+    }
 }
 
 impl From<InUse> for Active {
     fn from(user: InUse) -> Self {
-        Self { jail: user.sandbox().jail, _user: user }
+        Self { jail: user.sandbox().jail, _user: Some(user) }
     }
 }
 
@@ -417,7 +424,7 @@ impl Engine {
     /// As [`Engine::activate`]; `SANDBOX_NOT_FOUND` when it was destroyed meanwhile.
     pub async fn visit(&self, visit: &Visit) -> Result<Active, EngineError> {
         self.node.check_open()?;
-        visit.activate(&self.node).await.map(Active::from)
+        visit.activate(&self.node).await
     }
 
     /// A page of the events of sandboxes whose ids begin with `prefix`, oldest first. Those of every
