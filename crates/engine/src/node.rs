@@ -21,6 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     EngineError,
     blank::Blank,
+    build::Builders,
     capacity::Capacity,
     config::EngineConfig,
     error,
@@ -56,6 +57,7 @@ pub(crate) struct Node {
     /// Blanks that were made ahead.
     pub(crate) pool: Pool,
     pub(crate) remover: Remover,
+    pub(crate) builders: Builders,
     /// For sandboxes that are being made or started; a waiter in the launchers' queue has one.
     pub(crate) creates: Places,
     /// Of the machine, for sandboxes that are to be made or started.
@@ -91,6 +93,7 @@ pub(crate) struct Parts {
     pub(crate) launchers: Launchers,
     pub(crate) network: Launchers,
     pub(crate) remover: Remover,
+    pub(crate) builders: Builders,
     pub(crate) boot_id: String,
     pub(crate) closing: CancellationToken,
     pub(crate) lock: File,
@@ -132,6 +135,7 @@ impl Node {
             launchers,
             network,
             remover,
+            builders,
             boot_id,
             closing,
             lock,
@@ -151,6 +155,7 @@ impl Node {
             network,
             pool,
             remover,
+            builders,
             creates: Places::new(CREATES_AT_ONCE, KEPT_CREATES),
             visitors: Visitors::default(),
             capacity,

@@ -28,6 +28,7 @@ use crate::{
     launcher::Launched,
     network::HostNetwork,
     policy,
+    process_dir::ProcessDir,
     rootfs::NodeFiles,
     spec::{Hostname, JailId, JailNetwork, NodeNetwork, NodeSpec, Reach},
     wire::{JAILS_PER_REPLY, MESSAGE_BYTES, Reply, Request},
@@ -160,7 +161,7 @@ impl Server {
                 return Ok(Done { reply, fd: Some(pidfd), spent });
             }
             Request::Kill(jail) => {
-                let root = self.of_agent(jail, launch::root).ok();
+                let root = self.agent("agent", jail).and_then(|agent| agent.place(c"root")).ok();
                 self.cgroups.kill(jail)?;
                 // Behind it: only what is dead makes no connection any more.
                 self.release(jail)?;
@@ -185,6 +186,10 @@ impl Server {
             Request::Name(jail, hostname) => self.name(jail, &hostname)?,
             Request::Refused(jail) => {
                 return Ok(Reply::Count(self.network()?.refused(jail)?).into());
+            }
+            Request::VolumeBytes(volume) => {
+                let bytes = self.files.volumes.bytes(volume)?;
+                return Ok(bytes.map_or(Reply::Done, Reply::Count).into());
             }
             Request::SetUpNetwork => self.network.as_ref().map_or(Ok(()), HostNetwork::set_up)?,
             Request::CopyVolume { from, to, is_read_only } => {
@@ -228,7 +233,7 @@ impl Server {
         const STEP: &str = "hostname";
         let name = CString::new(hostname.as_str())
             .map_err(|_nul| JailError::Refused("a host name holds a NUL".to_owned()))?;
-        let theirs = self.of_agent(jail, |pid| launch::namespace(pid, "uts"))?;
+        let theirs = self.agent(STEP, jail)?.file(c"ns/uts")?;
         let own = file::open(file::cwd(), c"/proc/self/ns/uts", How::new(file::O_RDONLY));
         let own = own.in_step(STEP)?;
         namespace::join_uts(theirs.as_fd()).in_step(STEP)?;
@@ -240,31 +245,26 @@ impl Server {
         named.in_step(STEP)
     }
 
-    /// What `look` finds of the agent of a jail, by its process id.
-    fn of_agent<T>(
-        &self,
-        jail: JailId,
-        look: impl FnOnce(i32) -> Result<T, JailError>,
-    ) -> Result<T, JailError> {
-        const STEP: &str = "agent";
+    /// The directory of the agent of a jail that runs, for `step`.
+    fn agent(&self, step: &'static str, jail: JailId) -> Result<ProcessDir, JailError> {
         let gone = || JailError::Refused(format!("jail {jail} does not run"));
         let pid = self.cgroups.agent_pid(jail).ok_or_else(gone)?;
-        let pidfd = pidfd::open(pid).in_step(STEP)?;
-        let found = look(pid)?;
-        // If the process lives now, what was found was its own and not that of a later one.
-        let has_ended = poll::wait_readable(pidfd.as_fd(), 0).in_step(STEP)?;
-        if has_ended || self.cgroups.agent_pid(jail) != Some(pid) {
+        let pidfd = pidfd::open(pid).in_step(step)?;
+        let process = ProcessDir::open(step, pid, pidfd.as_fd())?;
+        // If it is the agent now, the directory is the agent's and not that of a later process.
+        if self.cgroups.agent_pid(jail) != Some(pid) {
             return Err(gone());
         }
-        Ok(found)
+        Ok(process)
     }
 
     /// Puts what a jail that runs may reach in force. One that has had no network gets its link.
     fn admit(&self, jail: JailId, network: &JailNetwork) -> Result<(), JailError> {
         check_network(network, &self.node)?;
         let host = self.network()?;
-        let look = |pid| Ok((launch::network_namespace(pid)?, launch::has_link(pid)?));
-        let (namespace, has_link) = self.of_agent(jail, look)?;
+        let process = self.agent("network", jail)?;
+        let namespace = launch::network_namespace(&process)?;
+        let has_link = launch::has_link(&process)?;
         if has_link {
             return host.admit(jail, network);
         }

@@ -78,6 +78,8 @@ pub(crate) enum Request {
     },
     /// How many packets of a jail were refused?
     Refused(JailId),
+    /// How many bytes is a volume charged with?
+    VolumeBytes(JailId),
     /// Give a running jail another host name.
     Name(JailId, Hostname),
 }
@@ -150,8 +152,9 @@ impl Request {
                 w.learned(learned);
             }
             Self::Refused(jail) => w.kind_and_jail(11, *jail),
+            Self::VolumeBytes(volume) => w.kind_and_jail(14, *volume),
             Self::Name(jail, hostname) => {
-                w.kind_and_jail(14, *jail);
+                w.kind_and_jail(16, *jail);
                 w.text(hostname.as_str());
             }
             Self::CopyVolume { from, to, is_read_only } => {
@@ -182,7 +185,8 @@ impl Request {
             9 => Self::Admit(JailId(r.u64()?), r.network()?),
             10 => Self::Learn { jail: JailId(r.u64()?), revision: r.u64()?, learned: r.learned()? },
             11 => Self::Refused(JailId(r.u64()?)),
-            14 => Self::Name(JailId(r.u64()?), r.hostname()?),
+            14 => Self::VolumeBytes(JailId(r.u64()?)),
+            16 => Self::Name(JailId(r.u64()?), r.hostname()?),
             13 => Self::CopyVolume {
                 from: JailId(r.u64()?),
                 to: JailId(r.u64()?),
