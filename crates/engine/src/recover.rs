@@ -184,7 +184,7 @@ async fn restore(node: &Arc<Node>, record: SandboxRecord, its: Belongings, jails
 /// it has may be given to another.
 fn is_in_place(node: &Node, sandbox: &Sandbox, agent: &AgentIdentity, pidfd: &OwnedFd) -> bool {
     let uid = node.config.uid_base + sandbox.slot * UIDS_PER_SLOT;
-    let address = network::place(node, sandbox).map(|place| place.address);
+    let address = network::place(node, sandbox.slot, &sandbox.asker).map(|place| place.address);
     let is_in_place = place::is_in_place(agent.pid, uid, address).unwrap_or(false);
     if !is_in_place {
         tracing::warn!(jail = %sandbox.jail,
