@@ -28,6 +28,7 @@ mod shell;
 mod terminal;
 mod volume;
 mod watch;
+mod webhook;
 
 /// A server for one test.
 fn server() -> testkit::Server {

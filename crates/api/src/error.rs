@@ -69,6 +69,8 @@ pub enum ErrorCode {
     TerminalNotFound,
     /// The sandbox has no checkpoint with this id.
     CheckpointNotFound,
+    /// The node has no webhook with this name.
+    WebhookNotFound,
     /// The port is not exposed.
     PortNotExposed,
     /// No preview has this URL: its token is wrong, or the port is not exposed.
@@ -95,6 +97,8 @@ pub enum ErrorCode {
     TerminalExists,
     /// The sandbox has a checkpoint with this id already.
     CheckpointExists,
+    /// A webhook with this name is there already.
+    WebhookExists,
     /// The port is exposed already; `details.url` has its URL.
     PortAlreadyExposed,
     /// The idempotency key was used for another request.
@@ -217,6 +221,7 @@ impl ErrorCode {
             | Self::ContextNotFound
             | Self::TerminalNotFound
             | Self::CheckpointNotFound
+            | Self::WebhookNotFound
             | Self::PortNotExposed
             | Self::InvalidToken
             | Self::GitRepositoryNotFound
@@ -229,6 +234,7 @@ impl ErrorCode {
             | Self::SessionAlreadyExists
             | Self::TerminalExists
             | Self::CheckpointExists
+            | Self::WebhookExists
             | Self::PortAlreadyExposed
             | Self::ContextExists
             | Self::IdempotencyConflict

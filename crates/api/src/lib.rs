@@ -31,5 +31,6 @@ pub mod sandbox;
 pub mod session;
 pub mod terminal;
 pub mod watch;
+pub mod webhook;
 
 pub use error::require_object;

@@ -36,6 +36,7 @@ pub(crate) mod start;
 pub(crate) mod version;
 pub(crate) mod wait;
 pub(crate) mod watch;
+pub(crate) mod webhook;
 
 use std::process::ExitCode;
 
@@ -106,6 +107,7 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
         }
         Command::Image(arguments) => wait(|signals| until(signals, image::run(arguments, out))),
         Command::Key(arguments) => wait(|signals| until(signals, key::run(arguments, out))),
+        Command::Webhook(arguments) => wait(|signals| until(signals, webhook::run(arguments, out))),
         Command::Version => wait(|signals| until(signals, version::run(out))),
         Command::Bench(arguments) => wait(|signals| bench::run(arguments, out, signals)),
         Command::BenchInside(arguments) => {

@@ -49,6 +49,7 @@ mod stream;
 mod terminal;
 mod transfer;
 mod watch;
+mod webhook;
 
 pub use api;
 

@@ -34,6 +34,7 @@ mod recover;
 mod shutdown;
 mod update;
 mod watch;
+mod webhook;
 
 mod config;
 mod key;

@@ -33,6 +33,7 @@ use crate::{
     settings::Settings,
     slot::Slots,
     state::State,
+    webhook::Webhooks,
 };
 
 /// Creations of [`CREATES_AT_ONCE`] that only admin keys get: a second's work.
@@ -60,6 +61,7 @@ pub(crate) struct Node {
     pub(crate) visitors: Visitors,
     /// This boot of the machine: a process of another boot is not running.
     pub(crate) boot_id: String,
+    pub(crate) webhooks: Webhooks,
     /// The time, and who climbs the ladders of idle sandboxes.
     pub(crate) alarm: Arc<Alarm>,
     /// Work that must be finished: creations, stops, destroys, builds.
@@ -140,6 +142,7 @@ impl Node {
             visitors: Visitors::default(),
             capacity,
             boot_id,
+            webhooks: Webhooks::default(),
             alarm: Arc::new(Alarm::new()),
             work: TaskTracker::new(),
             watchers: TaskTracker::new(),

@@ -164,6 +164,8 @@ mod tests {
             ("/v1/keys", Some(ErrorCode::Forbidden)),
             ("/v1/keys/ci", Some(ErrorCode::Forbidden)),
             ("/v1/keys:rotate", Some(ErrorCode::Forbidden)),
+            ("/v1/webhooks", Some(ErrorCode::Forbidden)),
+            ("/v1/webhooks/a/test", Some(ErrorCode::Forbidden)),
             ("/v1/node:shutdown", Some(ErrorCode::Forbidden)),
             ("/metrics", Some(ErrorCode::Forbidden)),
             ("/v1/Sandboxes/ci-1", Some(ErrorCode::Forbidden)),
