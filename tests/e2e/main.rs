@@ -5,6 +5,7 @@ mod archive;
 mod browser;
 mod checkpoint;
 mod command_line;
+mod definition;
 mod disk;
 mod event;
 mod exec;

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod definitions;
 mod env;
 mod event;
 mod exec;

@@ -55,6 +55,10 @@ const ID_BYTES: usize = 10;
 /// What generated ids begin with, where the caller's key does not decide it.
 pub(crate) const OWN_PREFIX: &str = "sb-";
 
+/// Where, inside, the agent keeps what has to outlive a stop: among the sandbox's own files, so that it
+/// goes where they go.
+const DEFINITIONS: &str = "/var/lib/sandbox/definitions.json";
+
 /// The id of the process that a sandbox starts with.
 const ON_START_ID: &str = "on-start";
 
@@ -376,7 +380,7 @@ pub(crate) async fn read_image<T: Send + 'static>(
 fn agent_config(rootfs: &Rootfs, settings: &Settings) -> AgentConfig {
     let mut env = rootfs.env.clone();
     env.extend(settings.env.clone());
-    AgentConfig { env, workdir: rootfs.workdir.clone() }
+    AgentConfig { env, workdir: rootfs.workdir.clone(), definitions: Some(DEFINITIONS.to_owned()) }
 }
 
 fn spec(node: &Node, sandbox: &Sandbox) -> JailSpec {

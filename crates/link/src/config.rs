@@ -16,6 +16,10 @@ pub struct AgentConfig {
     pub env: BTreeMap<String, String>,
     /// Absolute path of the directory commands start in; made when missing.
     pub workdir: String,
+    /// Absolute path of the file that keeps what is defined in the sandbox (variables, sessions) for
+    /// its next start; none: nothing is kept.
+    #[serde(default)]
+    pub definitions: Option<String>,
 }
 
 impl AgentConfig {
@@ -43,6 +47,7 @@ mod tests {
         let config = AgentConfig {
             env: BTreeMap::from([("A".to_owned(), "ä\n".to_owned())]),
             workdir: "/workspace".to_owned(),
+            definitions: None,
         };
         let mut file = config.seal().unwrap();
         assert_eq!(serde_json::from_reader::<_, AgentConfig>(&file).unwrap(), config);
