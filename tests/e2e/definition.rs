@@ -25,7 +25,7 @@ async fn expect_defined(server: &Server, id: &str) {
     assert_eq!(seen, "1 [3] [none]\n", "in the default session");
     let listed = server.get(&format!("/v1/sandboxes/{id}/sessions")).await.json;
     let ids: Vec<&Value> =
-        listed["sessions"].as_array().unwrap().iter().map(|session| &session["id"]).collect();
+        listed["sessions"].as_array().into_iter().flatten().map(|session| &session["id"]).collect();
     assert_eq!(ids, ["build", "default"], "{listed}");
     let build = &listed["sessions"][0];
     assert_eq!((&build["name"], &build["commandTimeoutMs"]), (&json!("Build"), &json!(5000)));

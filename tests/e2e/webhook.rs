@@ -27,28 +27,34 @@ struct Sent {
 
 impl Receiver {
     async fn start() -> Self {
-        Self { listener: TcpListener::bind("127.0.0.1:0").await.unwrap() }
+        Self { listener: TcpListener::bind("127.0.0.1:0").await.expect("a port is free") }
     }
 
     fn url(&self) -> String {
-        format!("http://{}/hook?a=b", self.listener.local_addr().unwrap())
+        format!("http://{}/hook?a=b", self.listener.local_addr().expect("it is bound"))
     }
 
     async fn next(&self) -> Sent {
         let accepted = timeout(PATIENCE, self.listener.accept()).await;
-        let (mut stream, _) = accepted.expect("something is sent").unwrap();
+        let (mut stream, _) = accepted.expect("something is sent").expect("it is accepted");
         let mut bytes = Vec::new();
         let end = loop {
             if let Some(at) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
                 break at + 4;
             }
-            assert!(stream.read_buf(&mut bytes).await.unwrap() > 0, "the head is whole");
+            assert!(
+                stream.read_buf(&mut bytes).await.is_ok_and(|read| read > 0),
+                "the head is whole"
+            );
         };
-        let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
+        let head = String::from_utf8(bytes[..end].to_vec()).expect("a head is text");
         let mut body = bytes.split_off(end);
-        let length: usize = field(&head, "content-length").parse().unwrap();
+        let length: usize = field(&head, "content-length").parse().expect("a length");
         while body.len() < length {
-            assert!(stream.read_buf(&mut body).await.unwrap() > 0, "the body is whole");
+            assert!(
+                stream.read_buf(&mut body).await.is_ok_and(|read| read > 0),
+                "the body is whole"
+            );
         }
         Sent { stream, head, body }
     }
@@ -65,18 +71,19 @@ impl Receiver {
 
 impl Sent {
     fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap()
+        serde_json::from_slice(&self.body).expect("a body is JSON")
     }
 
     async fn answer(mut self, status: &str) {
         let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
-        self.stream.write_all(answer.as_bytes()).await.unwrap();
+        self.stream.write_all(answer.as_bytes()).await.expect("it is listened to");
     }
 
     /// As a receiver checks it.
     fn is_signed_with(&self, secret: &str) -> bool {
-        let key = BASE64_STANDARD.decode(secret.strip_prefix("whsec_").unwrap()).unwrap();
-        let mut mac = Hmac::<Sha256>::new_from_slice(&key).unwrap();
+        let key = secret.strip_prefix("whsec_").and_then(|key| BASE64_STANDARD.decode(key).ok());
+        let key = key.expect("a secret");
+        let mut mac = Hmac::<Sha256>::new_from_slice(&key).expect("any length is right");
         let [id, at] = ["webhook-id", "webhook-timestamp"].map(|name| field(&self.head, name));
         mac.update(format!("{id}.{at}.").as_bytes());
         mac.update(&self.body);
@@ -92,10 +99,12 @@ fn field<'a>(head: &'a str, name: &str) -> &'a str {
 
 async fn create(server: &Server, name: &str, url: &str, more: Value) -> String {
     let mut body = json!({"name": name, "url": url});
-    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    for (name, value) in more.as_object().into_iter().flatten() {
+        body[name] = value.clone();
+    }
     let made = server.post("/v1/webhooks", &body).await;
     assert_eq!(made.status, 201, "{}", made.text);
-    made.json["secret"].as_str().unwrap().to_owned()
+    made.json["secret"].as_str().expect("a secret").to_owned()
 }
 
 fn pair(kind: &str, id: &str) -> (String, String) {

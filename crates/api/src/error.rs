@@ -39,6 +39,8 @@ pub enum ErrorCode {
     Unauthorized,
     /// The key is good, and its scope does not allow this.
     Forbidden,
+    /// The key has as many sandboxes as it may have; `details.limit` says how many.
+    QuotaExceeded,
     /// The `Host` or `Origin` header names a site that may not call this API.
     HostNotAllowed,
     /// The user inside the sandbox may not do this.
@@ -206,6 +208,7 @@ impl ErrorCode {
             Self::Unauthorized => 401,
             // 401 would speak of the API's own key.
             Self::Forbidden
+            | Self::QuotaExceeded
             | Self::HostNotAllowed
             | Self::PermissionDenied
             | Self::ReadOnly

@@ -146,7 +146,7 @@ async fn add(
     let name = settings.image.clone();
     let (image, rootfs) =
         read_image(node, &settings.image, move |images| images.get(&name)).await?;
-    let (sandbox, is_new) = node.add(id, settings, &image.digest, None)?;
+    let (sandbox, is_new) = node.add(id, settings, &image.digest, (None, by.quota().as_ref()))?;
     if is_new {
         spawn_start(node, &sandbox, Some(rootfs), (place, cause.clone()));
     }

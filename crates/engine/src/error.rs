@@ -133,6 +133,12 @@ pub(crate) fn out_of_scope(key: &KeyName, prefix: &IdPrefix) -> EngineError {
     ApiError::new(ErrorCode::Forbidden, message).with("prefix", prefix.as_str())
 }
 
+pub(crate) fn quota(key: &KeyName, limit: usize) -> EngineError {
+    let message =
+        format!("the key {key} is for {limit} sandboxes at once, and they are there; destroy one");
+    ApiError::new(ErrorCode::QuotaExceeded, message).with("limit", limit)
+}
+
 pub(crate) fn key_exists(name: &KeyName) -> EngineError {
     let message =
         format!("there is a key called {name}; use another name, or remove that one first");

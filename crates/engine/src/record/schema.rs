@@ -29,8 +29,8 @@ const FIRST_VERSION: i64 = 1;
 
 /// Each later version, in order, with what leads to it from the one before. Never changed, only
 /// continued: a file may be of any of them.
-const MIGRATIONS: [(i64, &str); 5] =
-    [(2, PORTS), (3, KEYS), (4, CHECKPOINTS), (5, EVENTS), (6, WEBHOOKS)];
+const MIGRATIONS: [(i64, &str); 6] =
+    [(2, PORTS), (3, KEYS), (4, CHECKPOINTS), (5, EVENTS), (6, WEBHOOKS), (7, QUOTAS)];
 
 /// Marks the file as ours, in `application_id`: "SBAR".
 const APPLICATION_ID: i64 = 0x5342_4152;
@@ -118,6 +118,10 @@ const WEBHOOKS: &str = "
         created_at_ms INTEGER NOT NULL,
         cursor        INTEGER NOT NULL
     ) STRICT;
+";
+
+const QUOTAS: &str = "
+    ALTER TABLE key ADD COLUMN max_sandboxes INTEGER;      -- null: no limit of its own
 ";
 
 /// Opens the file, or makes it.
@@ -245,9 +249,10 @@ fn key(row: &Row<'_>) -> Result<KeyRecord, RecordError> {
     let prefix: Option<String> = row.get("prefix")?;
     let scope = match (scope.as_str(), prefix) {
         ("admin", None) => KeyScope::Admin {},
-        ("sandboxes", Some(prefix)) => {
-            KeyScope::Sandboxes { prefix: prefix.parse().map_err(|error| bad(&error))? }
-        }
+        ("sandboxes", Some(prefix)) => KeyScope::Sandboxes {
+            prefix: prefix.parse().map_err(|error| bad(&error))?,
+            max_sandboxes: row.get("max_sandboxes")?,
+        },
         (other, _) => return Err(bad(&format!("unknown scope {other}"))),
     };
     Ok(KeyRecord {
@@ -436,14 +441,15 @@ fn end_burial(database: &Connection, volume: JailId) -> Result<(), RecordError> 
 }
 
 fn create_key(database: &Connection, record: &KeyRecord) -> Result<(), RecordError> {
-    let scope = match record.scope {
-        KeyScope::Admin {} => "admin",
-        KeyScope::Sandboxes { .. } => "sandboxes",
+    let (scope, max_sandboxes) = match record.scope {
+        KeyScope::Admin {} => ("admin", None),
+        KeyScope::Sandboxes { max_sandboxes, .. } => ("sandboxes", max_sandboxes),
     };
     database
         .prepare_cached(
-            "INSERT INTO key (name, scope, prefix, digest, created_at_ms, expires_at_ms, used_at_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO key (name, scope, prefix, digest, created_at_ms, expires_at_ms, used_at_ms,
+                max_sandboxes)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
         .execute(params![
             record.name.as_str(),
@@ -453,6 +459,7 @@ fn create_key(database: &Connection, record: &KeyRecord) -> Result<(), RecordErr
             record.created_at_ms,
             record.expires_at_ms,
             record.used_at_ms,
+            max_sandboxes,
         ])?;
     Ok(())
 }
