@@ -24,6 +24,7 @@ mod port;
 mod preview;
 mod process;
 mod sandbox;
+mod service;
 mod session;
 mod shell;
 mod terminal;

@@ -41,6 +41,7 @@ use crate::{
     },
     reaper::Reaper,
     routes, serve,
+    service::Services,
     session::Sessions,
     terminal::Terminals,
 };
@@ -68,6 +69,8 @@ pub(crate) struct Agent {
     pub(crate) env: Environment,
     /// What of it outlives a stop.
     pub(crate) definitions: Definitions,
+    /// What it keeps running.
+    pub(crate) services: Services,
     /// Where commands start and relative paths begin; absolute.
     pub(crate) workdir: String,
     /// `/dev/null`, stdin of a command without one.
@@ -205,6 +208,7 @@ fn prepare(handoff: &Handoff, config: AgentConfig) -> Result<Agent, InitError> {
     Ok(Agent {
         env,
         definitions,
+        services: Services::new(config.services),
         workdir: config.workdir,
         null: File::open("/dev/null").map_err(InitError::Null)?.into(),
         forest: Forest::new(optional(handoff.cgroup)?),
@@ -245,6 +249,7 @@ async fn live(
     // The handler must be there before the first child is.
     let mut child_ended = signal(SignalKind::child()).map_err(InitError::Reap)?;
     let router = routes::router(Arc::clone(&agent));
+    agent.services.start(&agent);
     let mut serving = std::pin::pin!(serve::serve(listener, router));
     let mut keeping = std::pin::pin!(agent.figures.keep());
     let mut defining = std::pin::pin!(definitions::keep_all(&agent));

@@ -27,6 +27,7 @@ mod reaper;
 mod refusal;
 mod routes;
 mod serve;
+mod service;
 mod session;
 mod terminal;
 mod text;

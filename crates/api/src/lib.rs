@@ -28,6 +28,7 @@ pub mod pattern;
 pub mod port;
 pub mod process;
 pub mod sandbox;
+pub mod service;
 pub mod session;
 pub mod terminal;
 pub mod watch;

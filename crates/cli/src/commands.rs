@@ -29,6 +29,7 @@ pub(crate) mod repl;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod serve;
+pub(crate) mod service;
 pub(crate) mod session;
 pub(crate) mod set;
 pub(crate) mod shell;
@@ -99,6 +100,7 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
         Command::Ls(arguments) => wait(|signals| until(signals, ls::run(arguments, out))),
         Command::Watch(arguments) => wait(|signals| until(signals, watch::run(arguments, out))),
         Command::Git(arguments) => wait(|signals| until(signals, git::run(arguments, out))),
+        Command::Service(arguments) => wait(|signals| until(signals, service::run(arguments, out))),
         Command::Session(arguments) => wait(|signals| until(signals, session::run(arguments, out))),
         Command::Env(arguments) => wait(|signals| until(signals, env::run(arguments, out))),
         Command::Port(arguments) => wait(|signals| until(signals, port::run(arguments, out))),

@@ -42,6 +42,7 @@ mod node;
 mod port;
 mod process;
 mod sandbox;
+mod service;
 mod session;
 mod socket;
 mod sse;

@@ -380,7 +380,12 @@ pub(crate) async fn read_image<T: Send + 'static>(
 fn agent_config(rootfs: &Rootfs, settings: &Settings) -> AgentConfig {
     let mut env = rootfs.env.clone();
     env.extend(settings.env.clone());
-    AgentConfig { env, workdir: rootfs.workdir.clone(), definitions: Some(DEFINITIONS.to_owned()) }
+    AgentConfig {
+        env,
+        workdir: rootfs.workdir.clone(),
+        definitions: Some(DEFINITIONS.to_owned()),
+        services: settings.services.clone(),
+    }
 }
 
 fn spec(node: &Node, sandbox: &Sandbox) -> JailSpec {

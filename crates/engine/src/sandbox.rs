@@ -324,6 +324,7 @@ impl Sandbox {
             env,
             labels,
             on_start,
+            services,
             idle,
             ttl_ms,
         } = (*self.settings()).clone();
@@ -339,6 +340,7 @@ impl Sandbox {
             labels,
             created_at_ms,
             on_start,
+            services,
             idle,
             ttl_ms,
             activity,

@@ -7,6 +7,7 @@ use std::{
     os::fd::AsFd,
 };
 
+use api::service::Service;
 use serde::{Deserialize, Serialize};
 
 /// What the agent is told at its start.
@@ -20,6 +21,9 @@ pub struct AgentConfig {
     /// its next start; none: nothing is kept.
     #[serde(default)]
     pub definitions: Option<String>,
+    /// What it keeps running.
+    #[serde(default)]
+    pub services: Vec<Service>,
 }
 
 impl AgentConfig {
@@ -48,6 +52,7 @@ mod tests {
             env: BTreeMap::from([("A".to_owned(), "ä\n".to_owned())]),
             workdir: "/workspace".to_owned(),
             definitions: None,
+            services: Vec::new(),
         };
         let mut file = config.seal().unwrap();
         assert_eq!(serde_json::from_reader::<_, AgentConfig>(&file).unwrap(), config);

@@ -19,10 +19,11 @@ use crate::forward::table::documented;
 const SANDBOX: &str = "/v1/sandboxes/{id}";
 
 /// Operations by noun, in reading order.
-const TAGS: [(&str, &str); 16] = [
+const TAGS: [(&str, &str); 17] = [
     ("sandbox", "An isolated environment with its own files, processes, limits and network."),
     ("exec", "Run a command and follow it to its end."),
     ("process", "Commands that run on by themselves: start, read, feed, wait for, end."),
+    ("service", "Programs that a sandbox runs whenever it runs."),
     ("session", "Shells that keep directory, variables and functions between commands."),
     ("env", "Variables of a sandbox and of its sessions."),
     ("terminal", "Programs on a pseudoterminal, seen and typed into over WebSocket."),
