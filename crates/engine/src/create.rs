@@ -213,6 +213,7 @@ pub(crate) fn spawn_start(
                 let running = Change::Phase(sandbox.jail, Phase::Running(agent.clone()));
                 let started = sandbox.tells(EventKind::Started, cause);
                 owner.records.submit(running.telling(started)).await;
+                sandbox.kills.begin();
                 run_on_start(&owner, &sandbox).await;
                 sandbox.set(State::Running(agent.clone()));
                 tracing::info!(sandbox_id = %sandbox.id, jail = %sandbox.jail, is_new, "sandbox started");

@@ -35,6 +35,7 @@ use crate::{
     key::{By, Key, Keys, Store},
     launch::{Launchers, Remover},
     list::Page,
+    memory,
     node::{Node, Parts},
     port::{self, Exposure, Found, Secret, Visit},
     record::{Loaded, Records},
@@ -109,6 +110,7 @@ impl Engine {
         recover::recover(&node, loaded).await?;
         webhook::restore(&node, webhooks);
         idle::sweep::spawn(&node);
+        memory::spawn(&node);
         Ok(Self { node, keys, records: Arc::new(Mutex::new(Some(records))) })
     }
 

@@ -72,6 +72,11 @@ impl Cause {
         Self { why: EventCause::Failure, message, ..self.clone() }
     }
 
+    /// With this said for people.
+    pub(crate) fn saying(self, message: &str) -> Self {
+        Self { message: Some(message.to_owned()), ..self }
+    }
+
     /// It begins with the files of this sandbox.
     pub(crate) fn forking(self, source: &SandboxId) -> Self {
         Self { source: Some(source.clone()), ..self }

@@ -29,6 +29,7 @@ mod fork;
 mod freeze;
 mod idle;
 mod list;
+mod memory;
 mod port;
 mod recover;
 mod shutdown;

@@ -44,13 +44,14 @@ async fn deliver_all(node: &Node, webhook: &Webhook) {
     let mut missed = false;
     loop {
         let cursor = webhook.progress().cursor;
-        let mut follower = match event::follow_from(node, webhook.filter.clone(), cursor).await {
-            Ok(follower) => follower,
-            Err(error) => {
-                missed |= skip_missed(webhook, &error).await;
-                continue;
-            }
-        };
+        let mut follower =
+            match event::follow_from(node, webhook.filter.clone(), Some(cursor)).await {
+                Ok(follower) => follower,
+                Err(error) => {
+                    missed |= skip_missed(webhook, &error).await;
+                    continue;
+                }
+            };
         loop {
             let event = match follower.next().await {
                 Some(Ok(event)) => event,
