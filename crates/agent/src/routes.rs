@@ -129,7 +129,7 @@ async fn no_method(method: http::Method, uri: Uri) -> Refusal {
 mod tests {
     use super::*;
 
-    const ROUTES: [&str; 54] = [
+    const ROUTES: [&str; 55] = [
         "delete /contexts/{cid}",
         "delete /files/{path}",
         "delete /processes/{pid}",

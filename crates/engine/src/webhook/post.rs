@@ -2,7 +2,6 @@
 //! answer only its status.
 
 use std::{
-    fmt,
     sync::{Arc, OnceLock},
     time::Duration,
 };
