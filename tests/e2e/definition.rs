@@ -21,8 +21,10 @@ async fn define(server: &Server) {
 }
 
 async fn expect_defined(server: &Server, id: &str) {
-    let seen = server.shell(id, "echo $A $B [$C] [${HOME-none}]").await;
-    assert_eq!(seen, "1 [3] [none]\n", "in the default session");
+    assert_eq!(server.shell(id, "echo $A [$C] [${HOME-none}]").await, "1 [] [none]\n");
+    let own = json!({"command": "echo $A $C", "session": "default"});
+    let own = server.post(&format!("/v1/sandboxes/{id}/exec"), &own).await;
+    assert_eq!(own.json["stdout"], "1 3\n", "{}", own.text);
     let listed = server.get(&format!("/v1/sandboxes/{id}/sessions")).await.json;
     let ids: Vec<&Value> =
         listed["sessions"].as_array().into_iter().flatten().map(|session| &session["id"]).collect();

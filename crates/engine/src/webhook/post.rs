@@ -2,6 +2,7 @@
 //! answer only its status.
 
 use std::{
+    pin::pin,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -79,6 +80,9 @@ impl Target {
         if authority.as_str().contains('@') {
             return Err(invalid("has a user in it; its deliveries are known by their signature"));
         }
+        if authority.port_u16().is_none() && authority.as_str() != authority.host() {
+            return Err(invalid("has a port that is none"));
+        }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         if host.is_empty() || (is_secure && ServerName::try_from(host.clone()).is_err()) {
             return Err(invalid("names no host"));
@@ -133,14 +137,15 @@ where
 {
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(PostError::Send)?;
-    // The connection ends with this function: nobody reads more of the answer.
+    let (mut answer, mut connection) = (pin!(sender.send_request(request)), pin!(connection));
+    // The connection ends with this function: nobody reads more of the answer. One that the receiver
+    // ends behind its answer has still brought it.
     let answer = tokio::select! {
-        answer = sender.send_request(request) => answer.map_err(PostError::Send)?,
-        ended = connection => return Err(match ended {
-            Err(error) => PostError::Send(error),
-            Ok(()) => PostError::Connect(std::io::ErrorKind::ConnectionReset.into()),
-        }),
+        biased;
+        answer = &mut answer => answer,
+        _ended = &mut connection => answer.await,
     };
+    let answer = answer.map_err(PostError::Send)?;
     if answer.status().is_success() { Ok(()) } else { Err(PostError::Status(answer.status())) }
 }
 
@@ -187,6 +192,7 @@ mod tests {
             "https://a b/",
             "http://u:p@h/",
             "http://h:99999/",
+            "http://h:/",
             "file:///etc/passwd",
             &format!("http://h/{}", "x".repeat(2048)),
         ] {
