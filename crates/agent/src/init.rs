@@ -33,6 +33,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    definitions::{self, Definitions},
     env::Environment,
     figures::Figures,
     file::watch::Watches,
@@ -44,6 +45,7 @@ use crate::{
     },
     reaper::Reaper,
     routes, serve,
+    service::Services,
     session::Sessions,
     terminal::Terminals,
 };
@@ -79,6 +81,10 @@ const UMASK: u32 = 0o022;
 pub(crate) struct Agent {
     /// Environment of every command: defaults under the sandbox's own.
     pub(crate) env: Environment,
+    /// What of it outlives a stop.
+    pub(crate) definitions: Definitions,
+    /// What it keeps running.
+    pub(crate) services: Services,
     /// Where commands start and relative paths begin; absolute.
     pub(crate) workdir: String,
     /// `/dev/null`, stdin of a command without one.
@@ -248,10 +254,13 @@ fn prepare(inherited: Inherited, config: AgentConfig) -> Result<Agent, InitError
     crate::file::make_directories(&config.workdir).map_err(InitError::Workdir)?;
     let mut env = default_env();
     env.extend(config.env);
-    let sessions = Sessions::new(&config.workdir);
+    let (env, sessions) = (Environment::new(env), Sessions::new(&config.workdir));
+    let definitions = Definitions::restore(config.definitions, &env, &sessions);
     let Inherited { null, forest, v1_tasks, counters, figures } = inherited;
     Ok(Agent {
-        env: Environment::new(env),
+        env,
+        definitions,
+        services: Services::new(config.services),
         workdir: config.workdir,
         null,
         forest,
@@ -284,8 +293,10 @@ async fn live(
     // The handler must be there before the first child is.
     let mut child_ended = signal(SignalKind::child()).map_err(InitError::Reap)?;
     let router = routes::router(Arc::clone(&agent));
+    agent.services.start(&agent);
     let mut serving = std::pin::pin!(serve::serve(listener, router));
     let mut keeping = std::pin::pin!(agent.figures.keep());
+    let mut defining = std::pin::pin!(definitions::keep_all(&agent));
     let mut tidying = std::pin::pin!(agent.processes.tidy());
     loop {
         tokio::select! {
@@ -297,6 +308,7 @@ async fn live(
             }
             Err(error) = &mut serving => return Err(InitError::Listen(error)),
             never = &mut tidying => match never {},
+            never = &mut defining => match never {},
             never = &mut keeping => match never {},
         }
     }

@@ -30,12 +30,14 @@ mod fork;
 mod freeze;
 mod idle;
 mod list;
+mod memory;
 mod pool;
 mod port;
 mod recover;
 mod shutdown;
 mod update;
 mod watch;
+mod webhook;
 
 mod config;
 mod key;

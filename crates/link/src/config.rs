@@ -10,6 +10,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
+use api::service::Service;
 use serde::{Deserialize, Serialize};
 
 /// Bytes of the configuration at most: the environment's limits leave it far below.
@@ -22,6 +23,13 @@ pub struct AgentConfig {
     pub env: BTreeMap<String, String>,
     /// Absolute path of the directory commands start in; made when missing.
     pub workdir: String,
+    /// Absolute path of the file that keeps what is defined in the sandbox (variables, sessions) for
+    /// its next start; none: nothing is kept.
+    #[serde(default)]
+    pub definitions: Option<String>,
+    /// What it keeps running.
+    #[serde(default)]
+    pub services: Vec<Service>,
 }
 
 /// The end of the way to one agent that its configuration goes into.
@@ -82,6 +90,8 @@ mod tests {
         AgentConfig {
             env: BTreeMap::from([("A".to_owned(), value.to_owned())]),
             workdir: "/workspace".to_owned(),
+            definitions: None,
+            services: Vec::new(),
         }
     }
 

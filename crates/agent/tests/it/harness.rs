@@ -72,7 +72,9 @@ impl Agent {
         let (sender, channel) = link::config_channel().unwrap();
         let env = [("FROM".to_owned(), "config".to_owned())].into();
         let workdir = dir.path().join("work").to_str().unwrap().to_owned();
-        sender.send(&AgentConfig { env, workdir }).unwrap();
+        sender
+            .send(&AgentConfig { env, workdir, definitions: None, services: Vec::new() })
+            .unwrap();
         let cgroup_dir = cgroup.as_ref().map(|cgroup| File::open(&cgroup.0).unwrap());
         let inheriting = INHERITING.lock().unwrap_or_else(PoisonError::into_inner);
         let mut copies = Vec::new();

@@ -113,7 +113,12 @@ async fn in_guest(
     recorded.map_err(|error| error.publish(attempt))?;
     used.push(guest.jail);
     let rootfs = Rootfs { binds: run.binds.clone(), ..run.rootfs.clone() };
-    let config = AgentConfig { env: run.env.clone(), workdir: run.workdir.to_owned() };
+    let config = AgentConfig {
+        env: run.env.clone(),
+        workdir: run.workdir.to_owned(),
+        definitions: None,
+        services: Vec::new(),
+    };
     let prepared = blank::prepare(node, guest.jail, rootfs).await?;
     let claimed = async {
         let blank = blank::launch(node, spec(node, guest), prepared).await?;
