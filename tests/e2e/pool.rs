@@ -23,7 +23,7 @@ fn was_ahead(server: &Server, id: &str) -> bool {
 
 const WHAT_IT_IS: &str = "hostname; echo $A; pwd; id -u; ls -A /workspace /tmp /root /run; \
     grep -c : /proc/net/dev; cat /proc/self/uid_map | tr -s ' ' | cut -d' ' -f2,4; \
-    ls /proc | grep -c '^[0-9]'; cat /sys/fs/cgroup/* 2>/dev/null; ulimit -n; nproc";
+    cat /sys/fs/cgroup/* 2>/dev/null; ulimit -n; nproc";
 
 #[tokio::test]
 async fn a_sandbox_that_was_made_ahead_is_like_any_other() {
