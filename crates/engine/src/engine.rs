@@ -12,7 +12,7 @@ use std::{
 use api::{
     checkpoint::{Checkpoint, CheckpointCreated, CreateCheckpoint, ForkSandbox, RestoreCheckpoint},
     event::{EventList, ListEvents},
-    id::{CheckpointId, IdPrefix, SandboxId},
+    id::{CheckpointId, IdPrefix, SandboxId, WebhookName},
     image::{BuildEvent, BuildImage, Image},
     node::ShutdownSandboxes,
     port::{ExposePort, PortNumber, PreviewLabel, RotatePort},
@@ -20,26 +20,30 @@ use api::{
         CreateSandbox, ListSandboxes, NetworkUsage, Sandbox, SandboxList, SandboxUsage,
         UpdateSandbox,
     },
+    webhook::{CreateWebhook, NewWebhook, Webhook, WebhookTested},
 };
 use jail::{JailId, Launcher};
 use link::Links;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    EngineConfig, EngineError, build, checkpoint, create, destroy,
+    EngineConfig, EngineError,
+    build::{self, Builders},
+    checkpoint, create, destroy,
     error::{self, Publish},
     event::{self, Cause, EventFollower},
     fork, freeze, idle,
     key::{By, Key, Keys, Store},
     launch::{Launchers, Remover},
     list::Page,
+    memory,
     node::{Node, Parts},
     port::{self, Exposure, Found, Secret, Visit},
     record::{Loaded, Records},
     recover, resolver,
     sandbox::{InUse, Sandbox as Resident},
-    shutdown, update,
+    shutdown, update, webhook,
 };
 
 /// Launchers that an engine needs: one that builds jails, one for the network, one that removes
@@ -58,19 +62,26 @@ pub struct Engine {
     records: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
-/// A running sandbox, as one request needs it. It is not frozen until this is dropped: hold it to
-/// the last byte of the answer.
+/// A running sandbox, as one request needs it. It is not frozen until this is dropped, unless its
+/// settings say that such a request is no use: hold it to the last byte of the answer.
 #[derive(Debug)]
 pub struct Active {
     /// Where its agent is reached, see [`Links::send`].
     pub jail: JailId,
     /// Counts this use.
-    _user: InUse,
+    _user: Option<InUse>,
+}
+
+impl Active {
+    /// Of a sandbox that may be frozen meanwhile.
+    pub(crate) fn unheld(jail: JailId) -> Self {
+        Self { jail, _user: None }
+    }
 }
 
 impl From<InUse> for Active {
     fn from(user: InUse) -> Self {
-        Self { jail: user.sandbox().jail, _user: user }
+        Self { jail: user.sandbox().jail, _user: Some(user) }
     }
 }
 
@@ -84,16 +95,16 @@ impl Engine {
     /// `INTERNAL_ERROR` when it is damaged, `SANDBOX_FAILED` when the kernel or the network could not
     /// be brought into order. Nothing was changed that another start would miss.
     ///
-    /// `keys` get those on record, and open nothing but `local` before.
+    /// `keys` get those on record, and open nothing but `local` before. The caller's thread decides
+    /// what those may do that start launchers and build images; the runtime's own may be confined.
     pub async fn open(
         config: EngineConfig,
         launchers: Vec<Launcher>,
         links: Links,
         keys: Keys,
     ) -> Result<Self, EngineError> {
-        let opened = tokio::task::spawn_blocking(move || assemble(config, launchers, links)).await;
         let (node, mut loaded, records) =
-            opened.map_err(|_panicked| error::internal("opening the node"))??;
+            on_own_thread(move || assemble(config, launchers, links)).await??;
         let node = Arc::new(node);
         let store = Store {
             records: node.records.clone(),
@@ -101,11 +112,14 @@ impl Engine {
             closing: node.closing.clone(),
         };
         keys.open(std::mem::take(&mut loaded.keys), store);
+        let webhooks = std::mem::take(&mut loaded.webhooks);
         if let Some(network) = node.config.node.network {
             resolver::spawn(&node, network.gateway()).await;
         }
         recover::recover(&node, loaded).await?;
+        webhook::restore(&node, webhooks);
         idle::sweep::spawn(&node);
+        memory::spawn(&node);
         Ok(Self { node, keys, records: Arc::new(Mutex::new(Some(records))) })
     }
 
@@ -415,7 +429,7 @@ impl Engine {
     /// As [`Engine::activate`]; `SANDBOX_NOT_FOUND` when it was destroyed meanwhile.
     pub async fn visit(&self, visit: &Visit) -> Result<Active, EngineError> {
         self.node.check_open()?;
-        visit.activate(&self.node).await.map(Active::from)
+        visit.activate(&self.node).await
     }
 
     /// A page of the events of sandboxes whose ids begin with `prefix`, oldest first. Those of every
@@ -441,6 +455,48 @@ impl Engine {
         prefix: Option<&IdPrefix>,
     ) -> Result<EventFollower, EngineError> {
         event::follow(&self.node, query, prefix).await
+    }
+
+    /// Makes a webhook, for the events from now on. It is on record when its secret is returned.
+    ///
+    /// # Cancel safety
+    /// A change that has begun goes on without its caller; so for the removal.
+    ///
+    /// # Errors
+    /// `VALIDATION_FAILED` naming the field, `WEBHOOK_EXISTS`, `RESOURCE_BUSY`, `CAPACITY_EXCEEDED`,
+    /// `NO_SPACE`, `SHUTTING_DOWN`.
+    pub async fn create_webhook(&self, request: CreateWebhook) -> Result<NewWebhook, EngineError> {
+        webhook::create(&self.node, request).await
+    }
+
+    /// All webhooks, sorted by name.
+    #[must_use]
+    pub fn webhooks(&self) -> Vec<Webhook> {
+        webhook::list(&self.node)
+    }
+
+    /// One webhook.
+    ///
+    /// # Errors
+    /// `WEBHOOK_NOT_FOUND`.
+    pub fn webhook(&self, name: &WebhookName) -> Result<Webhook, EngineError> {
+        webhook::get(&self.node, name)
+    }
+
+    /// Removes a webhook. At return nothing more is sent to it.
+    ///
+    /// # Errors
+    /// `WEBHOOK_NOT_FOUND`, `RESOURCE_BUSY`, `SHUTTING_DOWN`.
+    pub async fn remove_webhook(&self, name: &WebhookName) -> Result<(), EngineError> {
+        webhook::remove(&self.node, name).await
+    }
+
+    /// Sends a webhook's receiver a delivery without an event, once.
+    ///
+    /// # Errors
+    /// `WEBHOOK_NOT_FOUND`; that it is not taken is an answer.
+    pub async fn test_webhook(&self, name: &WebhookName) -> Result<WebhookTested, EngineError> {
+        webhook::test(&self.node, name).await
     }
 
     /// Images in the store.
@@ -478,6 +534,20 @@ impl Engine {
 }
 
 /// Takes hold of the state directory and starts the engine's threads.
+/// Does `work` on a new thread that may do what the caller's may: the threads that it starts in turn
+/// have to start launchers and build images, which those of a runtime's pool may not.
+async fn on_own_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, EngineError> {
+    let failed = || error::internal("opening the node");
+    let (reply, answer) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("opening".to_owned());
+    // It ends with its answer; nobody else has to wait for it.
+    let started = thread.spawn(move || drop(reply.send(work())));
+    started.map_err(|_no_thread| failed())?;
+    answer.await.map_err(|_panicked| failed())
+}
+
 fn assemble(
     config: EngineConfig,
     mut launchers: Vec<Launcher>,
@@ -508,6 +578,7 @@ fn assemble(
     let network = launchers.pop().ok_or_else(|| error::internal("starting the launchers"))?;
     let network = Launchers::start(vec![network]).map_err(threads)?;
     let launchers = Launchers::start(launchers).map_err(threads)?;
+    let builders = Builders::start().map_err(threads)?;
     let closing = CancellationToken::new();
     let parts = Parts {
         config,
@@ -518,6 +589,7 @@ fn assemble(
         launchers,
         network,
         remover,
+        builders,
         boot_id,
         closing,
         lock,
@@ -551,22 +623,20 @@ fn lock(path: &Path) -> Result<File, EngineError> {
 async fn usage(node: &Node, sandbox: &Resident) -> Option<SandboxUsage> {
     let spec = node.config.node.clone();
     let (jail, files) = (sandbox.jail, sandbox.files());
-    let read = tokio::task::spawn_blocking(move || {
-        let own = jail::volume_bytes(&spec.state_dir, files.volume).unwrap_or_default();
-        let disk_bytes = own.map(|own| own + files.inherited_bytes);
-        jail::usage(&spec.name, jail).map(|usage| (usage, disk_bytes))
-    });
-    let refused = async {
-        node.config.node.network?;
-        node.network.call(move |launcher| launcher.refused(jail), |_, _| {}).await.ok()
-    };
-    let (read, refused) = tokio::join!(read, refused);
-    let (usage, disk_bytes) = read.ok()?.ok()?;
-    let jail::Usage { memory_bytes, pids, cpu_ms, oom_kills } = usage;
-    let network = NetworkUsage {
-        refused_packets: refused.unwrap_or(0),
-        refused_names: sandbox.asker.refused_names(),
-    };
+    let has_network = spec.network.is_some();
+    let read = tokio::task::spawn_blocking(move || jail::usage(&spec.name, jail));
+    let asked = node.network.call(
+        move |launcher| {
+            let own = launcher.volume_bytes(files.volume).ok().flatten();
+            let refused = if has_network { launcher.refused(jail).unwrap_or(0) } else { 0 };
+            Ok((own.map(|own| own + files.inherited_bytes), refused))
+        },
+        |_, _| {},
+    );
+    let (read, asked) = tokio::join!(read, asked);
+    let jail::Usage { memory_bytes, pids, cpu_ms, oom_kills } = read.ok()?.ok()?;
+    let (disk_bytes, refused_packets) = asked.unwrap_or_default();
+    let network = NetworkUsage { refused_packets, refused_names: sandbox.asker.refused_names() };
     Some(SandboxUsage { memory_bytes, pids, cpu_ms, oom_kills, disk_bytes, network })
 }
 

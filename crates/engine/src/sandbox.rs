@@ -19,6 +19,7 @@ use crate::{
     checkpoint::Checkpoints,
     error,
     idle::{self, Alarm, Resting, sweep},
+    memory::Kills,
     port::Ports,
     record::{Files, Origin, SandboxRecord},
     resolver::Asker,
@@ -44,6 +45,8 @@ pub(crate) struct Sandbox {
     pub(crate) created_at_ms: i64,
     pub(crate) ports: Ports,
     pub(crate) checkpoints: Checkpoints,
+    /// What the kernel has killed of it.
+    pub(crate) kills: Kills,
     /// Whose files it begins with, when it is new and a fork.
     pub(crate) origin: Option<Origin>,
     /// Changed by whoever was admitted.
@@ -120,6 +123,7 @@ impl Sandbox {
             created_at_ms,
             ports,
             checkpoints,
+            kills: Kills::default(),
             origin,
             files,
             life,
@@ -324,6 +328,7 @@ impl Sandbox {
             env,
             labels,
             on_start,
+            services,
             idle,
             ttl_ms,
         } = (*self.settings()).clone();
@@ -339,6 +344,7 @@ impl Sandbox {
             labels,
             created_at_ms,
             on_start,
+            services,
             idle,
             ttl_ms,
             activity,

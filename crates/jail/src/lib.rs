@@ -15,6 +15,7 @@
 
 mod cgroup;
 mod check;
+mod confine;
 mod enter;
 mod error;
 pub mod features;
@@ -24,6 +25,7 @@ mod launch;
 pub mod launcher;
 mod network;
 pub mod policy;
+mod process_dir;
 mod remove;
 mod rootfs;
 mod server;
@@ -34,6 +36,7 @@ mod volume;
 mod wire;
 
 pub use cgroup::{Usage, is_frozen, usage};
+pub use confine::Confinement;
 pub use error::JailError;
 pub use launcher::{JailFiles, Launched, Launcher, sealed_program};
 pub use network::rules::why_out_of_reach;
@@ -43,4 +46,4 @@ pub use spec::{
     Learned, Limits, NodeNetwork, NodeSpec, Protocol, RANGES_PER_LIST, Reach,
 };
 pub use start_time::start_time;
-pub use volume::{Volumes, own_mounts, sync_volumes, volume_bytes};
+pub use volume::{Volumes, own_mounts, sync_volumes};
