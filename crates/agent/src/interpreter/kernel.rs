@@ -18,7 +18,6 @@ use api::{
     interpreter::Language,
     process::OutputStream,
 };
-use serde_json::json;
 use sys::{
     errno,
     signal::SIGINT,
