@@ -36,6 +36,7 @@ mod watch;
 
 mod config;
 mod key;
+mod life;
 mod network;
 mod node;
 mod resolver;
