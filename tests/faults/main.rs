@@ -2,10 +2,13 @@
 
 mod checkpoint;
 mod crash;
+mod failpoints;
 mod files;
 mod freeze;
 mod hostile;
+mod kills;
 mod leak;
+mod power;
 mod resume;
 mod soak;
 mod terminal;

@@ -18,7 +18,7 @@ use std::{
 
 use api::{error::ApiError, limit::PAGE_ENTRIES, node::ShutdownSandboxes, sandbox::ListSandboxes};
 use engine::{Engine, EngineConfig, Keys, Places, Secret};
-use jail::{JailError, Launcher, NodeSpec, Volumes};
+use jail::{JailError, Launcher, NodeSpec, Presence, Volumes};
 use link::Links;
 use tokio::{
     runtime::Runtime,
@@ -111,6 +111,7 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
         source: error.into(),
     })?;
     preflight::state_dir(&config.node.state_dir)?;
+    failpoint::watch(&config.node.state_dir);
     let claims = claim(&config)?;
     let listener = preflight::listen(config.api.listen)?;
     let previews = config.preview.listen.map(preflight::listen).transpose()?;
@@ -152,6 +153,7 @@ impl Node {
     fn start(config: Config, claims: Vec<Claim>) -> Result<Self, ServeError> {
         let spec = node_spec(&config);
         let failed = |source| ServeError::Jail { attempt: "starting a launcher", source };
+        Presence::outlast(&spec).map_err(failed)?;
         // Before the launchers, which mount the volumes in it.
         jail::own_mounts().map_err(failed)?;
         let program = jail::sealed_program().map_err(failed)?;

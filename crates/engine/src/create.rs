@@ -24,6 +24,7 @@ use api::{
     id::{IdPrefix, ImageRef, SandboxId},
     sandbox::CreateSandbox,
 };
+use failpoint::failpoint;
 use http::{Request, header};
 use http_body_util::{BodyExt, Full};
 use image::{ImageError, Rootfs, Store};
@@ -32,7 +33,7 @@ use link::AgentConfig;
 use serde_json::json;
 
 use crate::{
-    EngineError, checkpoint,
+    EngineError, checkpoint, destroy,
     error::{self, Publish},
     freeze,
     key::{By, Key, Place},
@@ -321,12 +322,16 @@ struct NotStarted {
 /// recorded, or which is a fork, has never been; any other stays, as failed, and the next request tries again.
 async fn fail(node: &Arc<Node>, sandbox: &Arc<Sandbox>, failed: NotStarted, is_new: bool) {
     let NotStarted { error, is_recorded } = failed;
-    // Best effort: a socket nobody listens on is removed by the next start at the latest.
-    drop(link::socket::unlink(node.links.run_dir(), sandbox.jail.0));
+    // Of a launch that failed without an answer nobody knows how far it came.
+    let ended = destroy::kill(node, sandbox, "undoing a start").await;
     let is_fork = sandbox.origin.is_some();
     if is_new && (!is_recorded || is_fork || error.code == ErrorCode::NoSpace) {
         // Also when nothing was recorded: a write that came late is taken back by this one.
         let buried = node.records.write(Change::Bury(sandbox.jail)).await;
+        if let Err(failure) = ended {
+            sandbox.set(State::Doomed(failure));
+            return;
+        }
         node.forget(sandbox, Some(error));
         if buried.is_ok() {
             node.remover.remove(sandbox.jail).await;
@@ -397,8 +402,11 @@ pub(crate) async fn prepare(
     let run_dir = node.links.run_dir().to_owned();
     let opened = tokio::task::spawn_blocking(move || {
         let open = |path: PathBuf| File::open(path);
+        failpoint!("socket.listen")?;
+        let listener = link::socket::listen(&run_dir, jail.0)?;
+        failpoint!("socket.listen.done")?;
         Ok(Prepared {
-            listener: link::socket::listen(&run_dir, jail.0)?,
+            listener,
             config: config.seal()?,
             layers: rootfs.layers.into_iter().map(open).collect::<Result<_, _>>()?,
             binds: rootfs

@@ -158,7 +158,7 @@ pub(crate) async fn carry_out_destroy(
 }
 
 /// Leaves no process, no cgroup, no link and no socket of the sandbox.
-async fn kill(node: &Node, sandbox: &Sandbox, attempt: &str) -> Result<(), Failure> {
+pub(crate) async fn kill(node: &Node, sandbox: &Sandbox, attempt: &str) -> Result<(), Failure> {
     let killed = node.launchers.kill(sandbox.jail).await.map_err(|error| {
         tracing::error!(sandbox_id = %sandbox.id, jail = %sandbox.jail,
             error = &error as &dyn std::error::Error, "a sandbox cannot be ended");

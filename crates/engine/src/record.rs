@@ -170,6 +170,29 @@ pub(crate) enum Change {
     KeyUsed(KeyName, i64),
 }
 
+impl Change {
+    /// What changes, in the names of failpoints.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Create(_) => "create",
+            Self::Phase(_, Phase::Creating) => "phase-creating",
+            Self::Phase(_, Phase::Starting) => "phase-starting",
+            Self::Phase(_, Phase::Running(_)) => "phase-running",
+            Self::Phase(_, Phase::Stopped) => "phase-stopped",
+            Self::Phase(_, Phase::Failed(_)) => "phase-failed",
+            Self::Settings(..) => "settings",
+            Self::Port(..) => "port",
+            Self::Checkpoint(..) => "checkpoint",
+            Self::Files(..) => "files",
+            Self::Bury(_) => "bury",
+            Self::Buried(_) => "buried",
+            Self::CreateKey(_) => "create-key",
+            Self::RemoveKey(_) => "remove-key",
+            Self::KeyUsed(..) => "key-used",
+        }
+    }
+}
+
 /// Why a change is not on disk, or the database cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum RecordError {

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use failpoint::failpoint;
 use sys::{
     SysError,
     clock::{self, Clock},
@@ -79,6 +80,8 @@ fn build(
     fixed: &[OwnedFd],
     trees: (&[OwnedFd], &[OwnedFd]),
 ) -> Result<Built, JailError> {
+    failpoint!("launch.cgroups").in_step("cgroup")?;
+    failpoint::arm_steps();
     let (ours, theirs) = socket::message_pair().in_step("channel")?;
     let jail_end = Channel(fd::duplicate_above(theirs.as_fd(), CHANNEL_ABOVE).in_step("channel")?);
     drop(theirs);
@@ -103,7 +106,9 @@ fn build(
     entry.tell(channel::MOUNTS, &fds)?;
     // Made while the second process builds its root.
     if let (Some(host), Some(network)) = (&server.network, &spec.network) {
-        host.attach(spec.jail, network_namespace(pid)?.as_fd(), network)?;
+        let attached = network_namespace(pid)
+            .and_then(|namespace| host.attach(spec.jail, namespace.as_fd(), network));
+        attached.map_err(|error| entry.blame(error))?;
     }
     entry.tell(channel::LINK, &[])?;
 
@@ -230,11 +235,13 @@ struct Entry {
 
 impl Entry {
     fn tell(&self, kind: u8, fds: &[BorrowedFd<'_>]) -> Result<(), JailError> {
+        failpoint!("launch.tell-{}", char::from(kind)).in_step("channel")?;
         socket::send(self.channel.as_fd(), &[kind], fds).in_step("channel")
     }
 
     /// Waits for a packet of the given kind and returns the number in it, 0 if it has none.
     fn hear(&self, kind: u8) -> Result<i32, JailError> {
+        failpoint!("launch.hear-{}", char::from(kind)).in_step("channel")?;
         match self.packet()? {
             Some(packet) if packet.first() == Some(&kind) => {
                 let number = packet.get(1..).and_then(|rest| rest.first_chunk::<4>());
@@ -247,10 +254,18 @@ impl Entry {
 
     /// Waits for the exec of the agent, which closes the channel.
     fn hear_exec(&self) -> Result<(), JailError> {
+        failpoint!("launch.hear-exec").in_step("channel")?;
         match self.packet()? {
             None => Ok(()),
             Some(_) => Err(JailError::Entry("a jail's process spoke out of turn".to_owned())),
         }
+    }
+
+    /// Why a step on the host's side failed: what the jail's processes reported, if they did. One that
+    /// is gone takes what others need of it along.
+    fn blame(&self, error: JailError) -> JailError {
+        let has_spoken = poll::wait_readable(self.channel.as_fd(), 0).unwrap_or(false);
+        if has_spoken { self.packet().err().unwrap_or(error) } else { error }
     }
 
     /// The next packet; none at the end. A reported failure is an error.

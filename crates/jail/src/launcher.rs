@@ -7,6 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use failpoint::failpoint;
 use sys::{memfd, poll, socket};
 
 use crate::{
@@ -139,7 +140,7 @@ impl Launcher {
     /// # Errors
     /// [`JailError::Step`] when processes are left after 10 s.
     pub fn kill(&mut self, jail: JailId) -> Result<(), JailError> {
-        self.ask_done(&Request::Kill(jail))
+        self.repeat(&Request::Kill(jail))
     }
 
     /// Stops every process of the jail where it is, and waits until none runs. Repeating it does
@@ -149,7 +150,7 @@ impl Launcher {
     /// [`JailError::Step`] when processes still run after 2 s, or the jail does not run;
     /// [`JailError::Refused`] when this host cannot freeze. The jail is then not frozen.
     pub fn freeze(&mut self, jail: JailId) -> Result<(), JailError> {
-        self.ask_done(&Request::Freeze(jail))
+        self.repeat(&Request::Freeze(jail))
     }
 
     /// Lets the processes of a frozen jail go on. Safe to repeat, also for a jail that is gone.
@@ -157,7 +158,7 @@ impl Launcher {
     /// # Errors
     /// [`JailError::Step`] when the kernel refuses.
     pub fn thaw(&mut self, jail: JailId) -> Result<(), JailError> {
-        self.ask_done(&Request::Thaw(jail))
+        self.repeat(&Request::Thaw(jail))
     }
 
     /// Tells every process of the jail but its agent that it is to end, and waits for none. Nothing
@@ -166,7 +167,7 @@ impl Launcher {
     /// # Errors
     /// [`JailError::Step`] when its processes cannot be listed.
     pub fn notify(&mut self, jail: JailId) -> Result<(), JailError> {
-        self.ask_done(&Request::Notify(jail))
+        self.repeat(&Request::Notify(jail))
     }
 
     /// Pushes out what the jail's processes have in memory, page cache first, as far as the kernel
@@ -176,16 +177,16 @@ impl Launcher {
     /// # Errors
     /// [`JailError::Step`] when the kernel refuses.
     pub fn reclaim(&mut self, jail: JailId) -> Result<(), JailError> {
-        self.ask_done(&Request::Reclaim(jail))
+        self.repeat(&Request::Reclaim(jail))
     }
 
-    /// Removes the volume with the jail's number, whatever is in it. Slow for large trees: call it on
+    /// Removes the volume of this number, whatever is in it; nothing that can reach it may run. Slow for large trees: call it on
     /// a launcher that no creation waits for. Safe to repeat.
     ///
     /// # Errors
     /// [`JailError::Step`] when something cannot be removed.
-    pub fn remove_files(&mut self, jail: JailId) -> Result<(), JailError> {
-        self.ask_done(&Request::RemoveFiles(jail))
+    pub fn remove_files(&mut self, volume: JailId) -> Result<(), JailError> {
+        self.repeat(&Request::RemoveFiles(volume))
     }
 
     /// Changes, in one step, what a running jail may reach, and ends connections that it may not
@@ -195,7 +196,7 @@ impl Launcher {
     /// [`JailError::Step`] when the kernel refuses: what was in force may still be.
     /// [`JailError::Refused`] for a jail that does not run and has no link.
     pub fn admit(&mut self, jail: JailId, network: &JailNetwork) -> Result<(), JailError> {
-        self.ask_done(&Request::Admit(jail, network.clone()))
+        self.repeat(&Request::Admit(jail, network.clone()))
     }
 
     /// Lets a jail open connections to addresses that an allowed name led to, if the allow-list of
@@ -300,18 +301,31 @@ impl Launcher {
         }
     }
 
+    /// As [`Launcher::ask_done`], for what is the same done twice: once more when the process is lost,
+    /// because nobody knows how far it came.
+    fn repeat(&mut self, request: &Request) -> Result<(), JailError> {
+        match self.ask_done(request) {
+            Err(JailError::Lost(_)) => self.ask_done(request),
+            other => other,
+        }
+    }
+
     fn ask(
         &mut self,
         request: &Request,
         fds: &[BorrowedFd<'_>],
     ) -> Result<(Reply, Option<OwnedFd>), JailError> {
         let message = request.encode();
+        failpoint!("ask.{}", request.name()).in_step("ask a launcher")?;
         if socket::send(self.socket.as_fd(), &message, fds).is_err() {
             // It was gone before it could hear: nothing was begun, so another one may do it.
             self.replace()?;
             socket::send(self.socket.as_fd(), &message, fds).in_step("ask a launcher")?;
         }
-        self.answer()
+        let answer = self.answer()?;
+        failpoint!("heard.{}", request.name())
+            .map_err(|_injected| JailError::Lost("its answer was lost".to_owned()))?;
+        Ok(answer)
     }
 
     /// Ends the process and closes its socket, so that the next request starts another one.

@@ -24,6 +24,7 @@ mod launch;
 pub mod launcher;
 mod network;
 pub mod policy;
+mod presence;
 mod remove;
 mod rootfs;
 mod server;
@@ -37,6 +38,7 @@ pub use cgroup::{Usage, is_frozen, usage};
 pub use error::JailError;
 pub use launcher::{JailFiles, Launched, Launcher, sealed_program};
 pub use network::rules::why_out_of_reach;
+pub use presence::Presence;
 pub use server::launcher_main;
 pub use spec::{
     AddressRange, AllowList, Bind, Hostname, JailId, JailNetwork, JailSpec, LEARNED_AT_ONCE,

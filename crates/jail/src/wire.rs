@@ -106,6 +106,27 @@ pub(crate) enum Reply {
 }
 
 impl Request {
+    /// What is asked for, in the names of failpoints.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Launch(_) => "launch",
+            Self::Kill(_) => "kill",
+            Self::RemoveFiles(_) => "remove-files",
+            Self::Jails(_) => "jails",
+            Self::SetUpNetwork => "set-up-network",
+            Self::SetUpVolumes => "set-up-volumes",
+            Self::CopyVolume { .. } => "copy-volume",
+            Self::TearDown => "tear-down",
+            Self::Freeze(_) => "freeze",
+            Self::Thaw(_) => "thaw",
+            Self::Reclaim(_) => "reclaim",
+            Self::Notify(_) => "notify",
+            Self::Admit(..) => "admit",
+            Self::Learn { .. } => "learn",
+            Self::Refused(_) => "refused",
+        }
+    }
+
     /// The message.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut w = Writer::default();

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use failpoint::failpoint;
 use rusqlite::Connection;
 use tokio::sync::mpsc;
 
@@ -23,6 +24,9 @@ pub(super) fn write_all(
     while queue.blocking_recv_many(&mut group, GROUP) > 0 {
         let results = write(&mut database, reserve, &group);
         for (write, result) in group.drain(..).zip(results) {
+            // Told late, as if the answer had not come in time.
+            let late = failpoint!("record.{}.done", write.change.name());
+            let result = result.and(late.map_err(|_injected| RecordError::Late));
             match (write.reply, result) {
                 // Who no longer waits learns the truth at the next start.
                 (Some(reply), result) => drop(reply.send(result)),
@@ -87,6 +91,7 @@ fn transact<'a>(
     let mut results = Vec::with_capacity(count);
     for change in changes {
         let result = (|| {
+            failpoint!("record.{}", change.name()).map_err(|_injected| injected())?;
             let savepoint = transaction.savepoint()?;
             schema::apply(&savepoint, change)?;
             Ok::<_, RecordError>(savepoint.commit()?)
@@ -101,4 +106,10 @@ fn transact<'a>(
         Ok(()) => results,
         Err(error) => all_fail(error.into()),
     }
+}
+
+/// What a failpoint has the database say.
+fn injected() -> rusqlite::Error {
+    let error = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR);
+    rusqlite::Error::SqliteFailure(error, None)
 }
