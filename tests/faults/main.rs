@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod crash;
+mod event;
 mod failpoints;
 mod files;
 mod freeze;

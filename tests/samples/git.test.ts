@@ -1,8 +1,8 @@
 /** Page "Work with Git", gitCheckout() of "Files", and what the skill's documents do with repositories. */
 
 import assert from 'node:assert/strict';
-import { GitRepositoryNotFoundError, getSandbox } from '@cloudflare/sandbox';
-import { Store, env, program, repository, sample } from './bench.js';
+import { GitRepositoryNotFoundError, type Sandbox, getSandbox } from '@cloudflare/sandbox';
+import { type Env, Store, env, program, repository, sample } from './bench.js';
 
 const branchOf = async (sandbox: ReturnType<typeof getSandbox>, dir: string) => (await sandbox.exec(`git -C ${dir} branch --show-current`)).stdout.trim();
 
@@ -128,9 +128,9 @@ sample('Skill, git', async ({ sandbox }) => {
 });
 
 sample('Skill pattern, build pipeline', async () => {
-  async function runBuild(repoUrl: string, commit: string, worker: { Sandbox: typeof env.Sandbox; R2: Store }) {
+  async function runBuild(repoUrl: string, commit: string, env: { Sandbox: DurableObjectNamespace<Sandbox>; R2: Store }) {
     const sandboxId = `build-${repoUrl.split('/').pop()}-${commit}`;
-    const sandbox = getSandbox(worker.Sandbox, sandboxId);
+    const sandbox = getSandbox(env.Sandbox, sandboxId);
     try {
       await sandbox.gitCheckout(repoUrl, '/workspace/repo');
       await sandbox.exec(`git checkout ${commit}`, {
@@ -154,7 +154,7 @@ sample('Skill pattern, build pipeline', async () => {
         cwd: '/workspace/repo',
       });
       const artifact = await sandbox.readFile('/workspace/repo/dist.tar.gz');
-      await worker.R2.put(`builds/${commit}.tar.gz`, artifact);
+      await env.R2.put(`builds/${commit}.tar.gz`, artifact);
       return { success: true, artifactKey: `builds/${commit}.tar.gz` };
     } finally {
       // Kept.
@@ -169,14 +169,14 @@ sample('Skill pattern, build pipeline', async () => {
 });
 
 sample('Skill pattern, an agent in a repository', async () => {
-  async function runClaudeCodeOnRepo(repoUrl: string, task: string, worker: typeof env): Promise<{ diff: string; logs: string }> {
+  async function runClaudeCodeOnRepo(repoUrl: string, task: string, env: Env): Promise<{ diff: string; logs: string }> {
     const sandboxId = `claude-${Date.now()}`;
-    const sandbox = getSandbox(worker.Sandbox, sandboxId);
+    const sandbox = getSandbox(env.Sandbox, sandboxId);
     await repository(sandbox);
     await program(sandbox, 'claude', '[ "$ANTHROPIC_API_KEY" = sk-ant ] && echo "task: $2" && echo changed >> README.md');
     try {
       await sandbox.gitCheckout(repoUrl, '/workspace/repo');
-      await sandbox.exec(`export ANTHROPIC_API_KEY="${worker.ANTHROPIC_API_KEY}"`);
+      await sandbox.exec(`export ANTHROPIC_API_KEY="${env.ANTHROPIC_API_KEY}"`);
       const result = await sandbox.exec(
         `claude -p "${task}" --permission-mode acceptEdits`,
         {

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { type Sandbox, getSandbox } from '@cloudflare/sandbox';
+import { type ExecutionResult, type Sandbox, getSandbox } from '@cloudflare/sandbox';
 import { serve } from '@cloudflare/sandbox/serve';
 import { env, sample } from './bench.js';
 
@@ -152,8 +152,7 @@ print(f"Mean: {mean}")
 
 sample('Use code interpreter, rich outputs', async ({ sandbox, console }) => {
   const context = await sandbox.createCodeContext();
-  const answer = async (code: string) => {
-    const result = await sandbox.runCode(context.id, code);
+  const answer = async (result: ExecutionResult) => {
     console.log('Formats:', result.formats);
     if (result.outputs.png) {
       return new Response(atob(result.outputs.png), {
@@ -170,16 +169,18 @@ sample('Use code interpreter, rich outputs', async ({ sandbox, console }) => {
     }
     return new Response(null, { status: 500 });
   };
-  const chart = await answer(`
+  const result = await sandbox.runCode(context.id, `
 import matplotlib.pyplot as plt
+
 plt.plot([1, 2, 3], [1, 4, 9])
 plt.title('Simple Chart')
 plt.show()
 `);
+  const chart = await answer(result);
   assert.equal(chart.headers.get('content-type'), 'image/png');
   console.has(/Formats: text,png/);
-  assert.match(await (await answer('import pandas as pd; pd.DataFrame({"a": [1]})')).text(), /<table/);
-  assert.deepEqual(await (await answer('{"a": 1}')).json(), { a: 1 });
+  assert.match(await (await answer(await sandbox.runCode(context.id, 'import pandas as pd; pd.DataFrame({"a": [1]})'))).text(), /<table/);
+  assert.deepEqual(await (await answer(await sandbox.runCode(context.id, '{"a": 1}'))).json(), { a: 1 });
 });
 
 sample('Use code interpreter, output as it comes', async ({ sandbox, console }) => {
@@ -192,7 +193,7 @@ sample('Use code interpreter, output as it comes', async ({ sandbox, console }) 
 import time
 for i in range(10):
     print(f"Processing item {i+1}/10...")
-    time.sleep(0.05)
+    time.sleep(0.5)
 print("Done!")
 `,
     {

@@ -1,42 +1,57 @@
-/** The package on each runtime that it is for. */
+/** The package on each runtime that it is for, in a fresh folder, from the file that is published. */
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { copyFile, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
-import test from 'node:test';
-import { getSandbox } from '@cloudflare/sandbox';
+import test, { before, after } from 'node:test';
+import { EXPECTED, key, url } from './runtimes/expected.js';
 
 const run = promisify(execFile);
+const env = { ...process.env, SANDBAR_URL: url, SANDBAR_KEY: key };
 
-const EXPECTED = {
-  exec: '42\n',
-  lines: ['stderr two', 'stdout one'],
-  bytes: true,
-  collected: 100_000,
-  line: 'ad',
-  status: 'killed',
-  session: 'it\n',
-  error: 'FileNotFoundError FILE_NOT_FOUND 404',
-  aborted: 'yes',
-  left: 'none\n',
-  terminal: [true, 3],
-};
+/** The package as a file, which `npm pack` makes of it. */
+let tarball: string;
+/** A folder outside of the repository. */
+let fresh: string;
 
-const state = process.env.SANDBAR_STATE_DIR ?? '/var/lib/sandbar';
-const url = process.env.SANDBAR_URL ?? readFileSync(`${state}/endpoint`, 'utf8').trim();
-const key = process.env.SANDBAR_KEY ?? readFileSync(`${state}/key`, 'utf8').trim();
+before(async () => {
+  fresh = await mkdtemp(join(tmpdir(), 'sandbar-fresh-'));
+  const { stdout } = await run('npm', ['pack', '--json', '--ignore-scripts', '--pack-destination', fresh], { cwd: '../../clients/typescript' });
+  const packed = JSON.parse(stdout);
+  const [{ filename }] = Array.isArray(packed) ? packed : (Object.values(packed) as [{ filename: string }]);
+  tarball = join(fresh, filename.replace('@', '').replace('/', '-'));
+});
 
-for (const [name, command] of [
-  ['Node', [process.execPath, 'runtimes/program.mjs']],
-  ['Node, by require', [process.execPath, 'runtimes/program.cjs']],
-  ['Bun', ['node_modules/.bin/bun', 'runtimes/program.mjs']],
-  ['Deno', ['node_modules/@deno/linux-x64-glibc/deno', 'run', '--node-modules-dir=manual', '--no-lock', '--allow-net', '--allow-env', '--allow-read', 'runtimes/program.mjs']],
+after(() => rm(fresh, { recursive: true, force: true }));
+
+/** A program's folder, in which an installer has put the package under the name of the reference. */
+async function folder(install: [string, ...string[]]): Promise<string> {
+  const dir = await mkdtemp(join(fresh, 'program-'));
+  await writeFile(join(dir, 'package.json'), JSON.stringify({ private: true, type: 'module', dependencies: { '@cloudflare/sandbox': `file:${tarball}` } }));
+  for (const file of ['program.mjs', 'program.cjs', 'steps.mjs']) await copyFile(`runtimes/${file}`, join(dir, file));
+  const [program, ...args] = install;
+  await run(program, args, { cwd: dir });
+  return dir;
+}
+
+const bun = resolve('node_modules/.bin/bun');
+const deno = resolve('node_modules/@deno/linux-x64-glibc/deno');
+const npm: [string, ...string[]] = ['npm', 'install', '--offline', '--no-audit', '--no-fund'];
+
+for (const [name, install, command] of [
+  ['Node, installed by npm', npm, [process.execPath, 'program.mjs']],
+  ['Node by require, installed by npm', npm, [process.execPath, 'program.cjs']],
+  ['Bun, installed by Bun', [bun, 'install', '--no-progress', '--cache-dir=.cache'], [bun, 'program.mjs']],
+  ['Deno, installed by npm', npm, [deno, 'run', '--node-modules-dir=manual', '--no-lock', '--allow-net', '--allow-env', '--allow-read', 'program.mjs']],
 ] as const) {
   test(name, { timeout: 120_000 }, async () => {
+    const dir = await folder(install as [string, ...string[]]);
     const [program, ...args] = command;
-    const { stdout } = await run(program, [...args, `runtime-${process.pid}`], { env: { ...process.env, SANDBAR_URL: url, SANDBAR_KEY: key } });
+    const { stdout } = await run(program, [...args, `runtime-${process.pid}`], { cwd: dir, env });
     assert.deepEqual(JSON.parse(stdout), EXPECTED);
   });
 }
@@ -44,7 +59,7 @@ for (const [name, command] of [
 test('workerd, with the Durable Object that configurations name', { timeout: 120_000 }, async (t) => {
   const { Miniflare } = createRequire(import.meta.url)('miniflare');
   const { build } = createRequire(new URL('../../../clients/typescript/', import.meta.url).href)('esbuild');
-  const bundle = await build({ entryPoints: ['runtimes/worker.mjs'], bundle: true, write: false, format: 'esm', target: 'es2022', conditions: ['workerd', 'worker', 'browser'], external: ['cloudflare:*'] });
+  const bundle = await build({ entryPoints: ['wrangler/src/index.ts'], bundle: true, write: false, format: 'esm', target: 'es2022', conditions: ['workerd', 'worker', 'browser'], external: ['cloudflare:*'] });
   const worker = new Miniflare({
     modules: true,
     script: bundle.outputFiles[0].text,
@@ -54,41 +69,8 @@ test('workerd, with the Durable Object that configurations name', { timeout: 120
     bindings: { SANDBAR_URL: url, SANDBAR_KEY: key },
   });
   t.after(() => worker.dispose());
-  const id = `workerd-${process.pid}`;
-  const response = await worker.dispatchFetch(`http://worker/?id=${id}`);
+  const response = await worker.dispatchFetch(`http://worker/?id=workerd-${process.pid}`);
   const text = await response.text();
   assert.equal(response.status, 200, text);
   assert.deepEqual(JSON.parse(text), EXPECTED);
-
-  const upgraded = await worker.dispatchFetch(`http://worker/terminal?id=${id}`, { headers: { upgrade: 'websocket' } });
-  t.after(() => getSandbox(undefined, id).destroy());
-  assert.equal(upgraded.status, 101);
-  const socket = upgraded.webSocket;
-  const shown = await new Promise<string>((resolve, reject) => {
-    let shown = '';
-    socket.addEventListener('message', ({ data }: { data: string | ArrayBuffer }) => {
-      if (typeof data !== 'string') shown += Buffer.from(data).toString();
-      if (shown.includes('is 42')) resolve(shown);
-    });
-    socket.addEventListener('close', () => reject(new Error(shown)));
-    socket.accept();
-    socket.send(new TextEncoder().encode('echo it is $((6 * 7))\n'));
-  });
-  assert.match(shown, /it is 42/);
-  socket.close();
-
-  const sandbox = getSandbox(undefined, id);
-  await sandbox.writeFile('/tmp/echo.py', readFileSync('../../clients/typescript/test/echo.py', 'utf8'));
-  const server = await sandbox.startProcess('python3 /tmp/echo.py');
-  await server.waitForPort(3000, { mode: 'tcp', timeout: 20_000 });
-  assert.deepEqual((await (await worker.dispatchFetch(`http://worker/fetch?id=${id}`)).json())[1], '/there');
-  const passed = await worker.dispatchFetch(`http://worker/ws?id=${id}`, { headers: { upgrade: 'websocket' } });
-  assert.equal(passed.status, 101);
-  const echoed = await new Promise((resolve) => {
-    passed.webSocket.addEventListener('message', ({ data }: { data: unknown }) => resolve(data));
-    passed.webSocket.accept();
-    passed.webSocket.send('hello');
-  });
-  assert.equal(echoed, 'hello');
-  passed.webSocket.close();
 });

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { type Sandbox, getSandbox, proxyToSandbox } from '@cloudflare/sandbox';
 import { serve } from '@cloudflare/sandbox/serve';
-import { project, sample } from './bench.js';
+import { env, project, sample } from './bench.js';
 
 type Env = { Sandbox: DurableObjectNamespace<Sandbox> };
 
@@ -38,7 +38,7 @@ sample('Getting started, the template', async () => {
 });
 
 sample('API, getting a sandbox', async () => {
-  const sandbox = getSandbox(undefined, 'user-123');
+  const sandbox = getSandbox(env.Sandbox, 'user-123');
   assert.ok((await sandbox.exec('true')).success);
 });
 

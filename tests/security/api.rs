@@ -205,6 +205,50 @@ async fn a_web_page_can_neither_act_nor_read() {
     assert!(ids(&server).await.is_empty(), "nothing was made");
 }
 
+/// A28, A29
+#[tokio::test]
+async fn a_trusted_page_may_call_with_a_key_and_no_other_page_may() {
+    let app = "https://app.example.org";
+    let server = Server::start_with(env!("CARGO_BIN_EXE_sandbar"), &[("ALLOWED_ORIGINS", app)]);
+    let web = Client::new();
+    let preflight = |path: &str, origin: &str| {
+        web.request(Method::OPTIONS, format!("{}{path}", server.url()))
+            .header("origin", origin)
+            .header("access-control-request-method", "DELETE")
+            .header("access-control-request-headers", "authorization,if-match")
+            .send()
+    };
+    let told = |response: &Response, name: &str| {
+        response.headers().get(name).map(|value| value.to_str().unwrap().to_owned())
+    };
+    for path in ["/v1/sandboxes", "/v1/sandboxes/a/files/x", "/v1/keys"] {
+        let asked = preflight(path, app).await.unwrap();
+        assert!(asked.status().is_success(), "{path}");
+        assert_eq!(told(&asked, "access-control-allow-origin").as_deref(), Some(app));
+        let headers = told(&asked, "access-control-allow-headers").unwrap();
+        assert_eq!(headers, "authorization,if-match");
+        assert!(told(&asked, "access-control-allow-methods").unwrap().contains("DELETE"));
+        // No cookie is ever taken for a key.
+        assert_eq!(told(&asked, "access-control-allow-credentials"), None);
+        for other in ["https://app.example.org.evil.example", "http://app.example.org", "null"] {
+            let refused = preflight(path, other).await.unwrap();
+            assert_eq!(refused.status(), 403, "{other}");
+            assert_eq!(told(&refused, "access-control-allow-origin"), None);
+        }
+    }
+    let list = || web.get(format!("{}/v1/sandboxes", server.url()));
+    let keyless = list().header("origin", app).send().await.unwrap();
+    assert_eq!(keyless.status(), 401);
+    // The page's script can read why.
+    assert_eq!(told(&keyless, "access-control-allow-origin").as_deref(), Some(app));
+    let keyed = list().header("origin", app).bearer_auth(server.key()).send().await.unwrap();
+    assert_eq!(keyed.status(), 200);
+    assert!(told(&keyed, "vary").unwrap().to_lowercase().contains("origin"));
+    let evil = list().header("origin", "https://evil.example").bearer_auth(server.key());
+    let evil = evil.send().await.unwrap();
+    assert_eq!((evil.status().as_u16(), told(&evil, "access-control-allow-origin")), (403, None));
+}
+
 /// A37
 #[tokio::test]
 async fn nothing_a_caller_sends_makes_a_line_in_the_log() {

@@ -1,6 +1,6 @@
 // Builds dist: modules for `import` (esm) and `require` (cjs), and the types of both.
 import { execFileSync } from 'node:child_process';
-import { cp, rm, writeFile } from 'node:fs/promises';
+import { chmod, cp, rm, writeFile } from 'node:fs/promises';
 import { readdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -21,6 +21,8 @@ await writeFile('dist/cjs/package.json', JSON.stringify({
     '#platform': { workerd: './platform/workerd.js', browser: './platform/web.js', default: './platform/node.js' },
   },
 }));
+// The command line is started as a program.
+await chmod('dist/esm/cli.js', 0o755);
 for (const name of readdirSync('dist/esm', { recursive: true })) {
   if (name.endsWith('.d.ts')) await cp(`dist/esm/${name}`, `dist/cjs/${name}`);
 }

@@ -6,10 +6,11 @@
 import * as checkpoints from './checkpoint.js';
 import { errorOf, SandboxError } from './error.js';
 import * as files from './file.js';
-import { Scope } from './scope.js';
+import { type Abortable, Scope } from './scope.js';
 import type * as wire from './wire.js';
 
-export interface BackupOptions {
+/** Options of `createBackup`. */
+export interface BackupOptions extends Abortable {
   /** The directory: absolute, below /workspace, /home, /tmp, /var/tmp or /app. */
   dir: string;
   /** A name for people, up to 256 characters. */
@@ -35,6 +36,7 @@ export interface DirectoryBackup {
   localBucket?: boolean;
 }
 
+/** Which directory has the files of which backup. */
 export interface RestoreBackupResult {
   success: boolean;
   dir: string;
@@ -89,30 +91,31 @@ const holder = (scope: Scope, id: string): Scope => new Scope(scope.http, id, un
 
 export async function create(scope: Scope, options: BackupOptions): Promise<DirectoryBackup> {
   check(options);
+  const { signal } = options;
   const dir = options.dir.replace(/(.)\/+$/, '$1');
   const exclude = [...(options.excludes ?? [])];
   if (options.gitignore) {
     try {
-      exclude.push(...ignored(String((await files.read(scope, `${dir}/.gitignore`, { encoding: 'utf-8' })).content)));
+      exclude.push(...ignored(String((await files.read(scope, `${dir}/.gitignore`, { encoding: 'utf-8', signal })).content)));
     } catch (error) {
       if (!isCode(error, 'FILE_NOT_FOUND')) throw error;
     }
   }
   try {
     // Refused unless it is a directory that is there.
-    await scope.done('GET', '/files:list', { attempt: `look at ${dir}`, query: { path: dir, limit: 1 }, repeatable: true });
+    await scope.done('GET', '/files:list', { attempt: `look at ${dir}`, query: { path: dir, limit: 1 }, signal, repeatable: true });
     const ttl = Math.ceil(options.ttl ?? TTL_SECS);
-    const [id] = await checkpoints.fork(scope, { labels: { 'sandbar.backup': (options.name ?? dir).slice(0, 60) } });
+    const [id] = await checkpoints.fork(scope, { labels: { 'sandbar.backup': (options.name ?? dir).slice(0, 60) }, signal });
     const backup = holder(scope, id!);
     try {
       const notes: Notes = { dir, ttl, createdAt: new Date().toISOString(), exclude };
       if (options.name !== undefined) notes.name = options.name;
-      await files.write(backup, NOTES, JSON.stringify(notes));
+      await files.write(backup, NOTES, JSON.stringify(notes), { signal });
       // Whatever becomes of the sandbox in time, its backup is kept, at rest, until it expires.
       const idle: wire.IdleSettings = { keepAlive: false, onIdle: 'stop', sleepAfterMs: 60_000, destroyAfterMs: 0 };
       const json: wire.UpdateSandbox = { idle, ttlMs: ttl * 1000 };
-      await scope.http.done('PATCH', backup.path(), { attempt: 'keep the backup', json, repeatable: true });
-      await backup.done('POST', '/stop', { attempt: 'put the backup to rest', repeatable: true });
+      await scope.http.done('PATCH', backup.path(), { attempt: 'keep the backup', json, signal, repeatable: true });
+      await backup.done('POST', '/stop', { attempt: 'put the backup to rest', signal, repeatable: true });
     } catch (error) {
       await scope.http.done('DELETE', backup.path(), { attempt: 'remove a failed backup' }).catch(() => undefined);
       throw error;
@@ -123,14 +126,14 @@ export async function create(scope: Scope, options: BackupOptions): Promise<Dire
   }
 }
 
-export async function restore(scope: Scope, given: DirectoryBackup): Promise<RestoreBackupResult> {
+export async function restore(scope: Scope, given: DirectoryBackup, { signal }: Abortable = {}): Promise<RestoreBackupResult> {
   const { id } = given;
   const backup = holder(scope, id);
   let notes: Notes;
   try {
     // Asked for first: a request to a sandbox that is not there would make one.
-    await scope.http.json('GET', backup.path(), { attempt: 'look for the backup', repeatable: true });
-    notes = JSON.parse(String((await files.read(backup, NOTES, { encoding: 'utf-8' })).content)) as Notes;
+    await scope.http.json('GET', backup.path(), { attempt: 'look for the backup', signal, repeatable: true });
+    notes = JSON.parse(String((await files.read(backup, NOTES, { encoding: 'utf-8', signal })).content)) as Notes;
   } catch (error) {
     if (!isCode(error, 'SANDBOX_NOT_FOUND') && !isCode(error, 'FILE_NOT_FOUND') && !isCode(error, 'INVALID_SANDBOX_ID')) throw error;
     const message = `there is no backup ${id}; it was never made, or its time is over`;
@@ -142,17 +145,20 @@ export async function restore(scope: Scope, given: DirectoryBackup): Promise<Res
   const dir = given.dir ?? notes.dir;
   const made = `${dir}.restored-${crypto.randomUUID().slice(0, 8)}`;
   try {
-    const archive = await backup.send('GET', '/archive', { attempt: 'read the backup', query: { path: notes.dir, exclude: notes.exclude } });
+    const archive = await backup.send('GET', '/archive', { attempt: 'read the backup', query: { path: notes.dir, exclude: notes.exclude }, signal });
     // Beside the directory, which is exchanged when all of it is there.
     await scope.done('PUT', '/archive', {
       attempt: 'write the backup',
       query: { path: made, keepOwner: true },
       body: archive.body!,
       headers: { 'content-type': 'application/x-tar' },
+      signal,
     });
+    // From here on nobody can give up: between the two there is no directory.
     await files.remove(scope, dir, { recursive: true, force: true });
     await files.move(scope, made, dir, undefined);
   } catch (error) {
+    await files.remove(scope, made, { recursive: true, force: true }).catch(() => undefined);
     throw failed('BACKUP_RESTORE_FAILED', 'restore a backup', error);
   } finally {
     await backup.done('POST', '/stop', { attempt: 'put the backup to rest', repeatable: true }).catch(() => undefined);

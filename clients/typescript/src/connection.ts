@@ -1,4 +1,4 @@
-/** Connections to ports of a sandbox, and HTTP over them. The port need not be exposed. */
+/** Connections to ports of a sandbox, which need not be exposed, and HTTP over them. */
 
 import { platform } from '#platform';
 import { errorOf } from './error.js';
@@ -16,7 +16,7 @@ const PIECE_BYTES = 64 * 1024;
 const HEAD_BYTES = 64 * 1024;
 
 /** Headers that are about one connection; and what the sandbox's program is told by us. */
-const OF_CONNECTION = ['connection', 'keep-alive', 'proxy-connection', 'te', 'trailer', 'transfer-encoding', 'upgrade', 'host', 'content-length', 'expect'];
+const OF_CONNECTION = ['connection', 'keep-alive', 'proxy-connection', 'te', 'trailer', 'transfer-encoding', 'upgrade', 'host', 'content-length', 'expect', 'cf-container-target-port'];
 
 const encoder = new TextEncoder();
 
@@ -193,9 +193,9 @@ async function dial(scope: Scope, port: number, attempt: string, signal: AbortSi
   }
 }
 
-const lineOf = (request: Request, port: number, extra: string[]): string => {
+const linesOf = (request: Request, host: string, extra: string[]): string => {
   const { pathname, search } = new URL(request.url);
-  const lines = [`${request.method} ${pathname}${search} HTTP/1.1`, `host: localhost:${port}`, ...extra];
+  const lines = [`${request.method} ${pathname}${search} HTTP/1.1`, `host: ${host}`, ...extra];
   request.headers.forEach((value, name) => {
     if (!OF_CONNECTION.includes(name)) lines.push(`${name}: ${value}`);
   });
@@ -204,12 +204,8 @@ const lineOf = (request: Request, port: number, extra: string[]): string => {
 
 const isUpgrade = (request: Request) => request.headers.get('upgrade')?.toLowerCase() === 'websocket';
 
-/** Sends a request to what listens on a port of the sandbox, and answers with its answer. */
-export async function fetchPort(scope: Scope, request: Request, port: number, { signal = request.signal }: Abortable = {}): Promise<Response> {
-  if (isUpgrade(request)) return connect(scope, request, port);
-  const attempt = `send a request to port ${port}`;
-  const body = new Uint8Array(await request.arrayBuffer());
-  const bytes = await dial(scope, port, attempt, signal);
+/** A request and its answer, and nothing behind it. */
+async function exchange(bytes: Bytes, request: Request, host: string, attempt: string, signal: AbortSignal | undefined): Promise<Response> {
   const abort = () => bytes.close(new Error('aborted'));
   signal?.addEventListener('abort', abort, { once: true });
   const finish = () => {
@@ -218,8 +214,9 @@ export async function fetchPort(scope: Scope, request: Request, port: number, { 
   };
   const told = (error: unknown) => (signal?.aborted ? signal.reason : broken(attempt, 'the sandbox', error));
   try {
+    const body = new Uint8Array(await request.arrayBuffer());
     const length = body.length > 0 || !['GET', 'HEAD'].includes(request.method) ? [`content-length: ${body.length}`] : [];
-    bytes.write(encoder.encode(lineOf(request, port, ['connection: close', ...length])));
+    bytes.write(encoder.encode(linesOf(request, host, ['connection: close', ...length])));
     bytes.write(body);
     let head = await headOf(bytes);
     while (head.status < 200) head = await headOf(bytes);
@@ -235,16 +232,11 @@ export async function fetchPort(scope: Scope, request: Request, port: number, { 
   }
 }
 
-/** Answers a request for a WebSocket with one to what listens on a port of the sandbox. */
-export async function connect(scope: Scope, request: Request, port: number): Promise<Response> {
-  const attempt = `open a WebSocket to port ${port}`;
-  if (!isUpgrade(request)) {
-    throw errorOf('VALIDATION_FAILED', 'wsConnect() answers requests for a WebSocket, and this one asks for none', { httpStatus: 400 });
-  }
+/** A request for a WebSocket, and the WebSocket. */
+async function upgrade(bytes: Bytes, request: Request, host: string, attempt: string): Promise<Response> {
   const { asked, answer } = platform.bridge(request);
-  const bytes = await dial(scope, port, attempt, undefined);
   try {
-    bytes.write(encoder.encode(lineOf(asked, port, ['connection: Upgrade', 'upgrade: websocket'])));
+    bytes.write(encoder.encode(linesOf(asked, host, ['connection: Upgrade', 'upgrade: websocket'])));
     const head = await headOf(bytes);
     if (head.status === 101) return answer(head.headers, bytes);
     // What it said instead is its answer.
@@ -254,4 +246,26 @@ export async function connect(scope: Scope, request: Request, port: number): Pro
     bytes.close();
     throw broken(attempt, 'the sandbox', error);
   }
+}
+
+/** Sends a request to what listens on a port of the sandbox, and answers with its answer. */
+export async function fetchPort(scope: Scope, request: Request, port: number, { signal = request.signal }: Abortable = {}): Promise<Response> {
+  if (isUpgrade(request)) return connect(scope, request, port);
+  const attempt = `send a request to port ${port}`;
+  return exchange(await dial(scope, port, attempt, signal), request, `localhost:${port}`, attempt, signal);
+}
+
+/** Answers a request for a WebSocket with one to what listens on a port of the sandbox. */
+export async function connect(scope: Scope, request: Request, port: number): Promise<Response> {
+  const attempt = `open a WebSocket to port ${port}`;
+  if (!isUpgrade(request)) {
+    throw errorOf('VALIDATION_FAILED', 'wsConnect() answers requests for a WebSocket, and this one asks for none', { httpStatus: 400 });
+  }
+  return upgrade(await dial(scope, port, attempt, undefined), request, `localhost:${port}`, attempt);
+}
+
+/** Sends a request, or one for a WebSocket, over a connection that is there, in the name of a host. */
+export function passOver(socket: Socket, request: Request, host: string): Promise<Response> {
+  const [bytes, attempt] = [new Bytes(socket), 'reach a preview'];
+  return isUpgrade(request) ? upgrade(bytes, request, host, attempt) : exchange(bytes, request, host, attempt, request.signal);
 }

@@ -25,6 +25,7 @@ export interface BaseExecOptions extends InSession, Abortable {
   encoding?: string;
 }
 
+/** Options of `exec`. */
 export interface ExecOptions extends BaseExecOptions {
   /** Tell output as it comes; so does `onOutput` alone. */
   stream?: boolean;
@@ -46,6 +47,7 @@ export interface ExecOptions extends BaseExecOptions {
   idempotencyKey?: string;
 }
 
+/** Options of `execStream`. */
 export interface StreamOptions extends BaseExecOptions {
   /** What the command reads; nothing unless given. */
   stdin?: string;
@@ -108,6 +110,7 @@ export interface ExecEvent {
 
 const ATTEMPT = 'run a command';
 
+/** A text for the shell, or a program and its arguments, which no shell sees. */
 export type Command = string | string[];
 
 interface Run {
@@ -297,8 +300,10 @@ export function newKey(): string {
   return Array.from(words, (word) => word.toString(36)).join('-');
 }
 
-export async function execStream(scope: Scope, command: Command, options: StreamOptions = {}): Promise<ReadableStream<Uint8Array>> {
+export function execStream(scope: Scope, command: Command, options: StreamOptions = {}): Promise<ReadableStream<Uint8Array>> {
   const key = options.idempotencyKey ?? newKey();
-  const run: Run = { command, options, session: scope.sessionOf(options), key };
-  return eventStream(translate(run, await begin(scope, run)));
+  return eventStream(async (signal) => {
+    const run: Run = { command, options: { ...options, signal }, session: scope.sessionOf(options), key };
+    return translate(run, await begin(scope, run));
+  }, options.signal);
 }

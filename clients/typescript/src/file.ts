@@ -7,6 +7,7 @@ import { type Abortable, type InSession, type Scope, now } from './scope.js';
 import { encodeEvent, parseSSEStream } from './sse.js';
 import type * as wire from './wire.js';
 
+/** Options of `readFile`. */
 export interface ReadFileOptions extends InSession, Abortable {
   /**
    * `utf-8` for text, `base64` for bytes, `none` for a stream of bytes. Unless given, text comes as
@@ -50,6 +51,7 @@ export interface ReadFileStreamResult {
   size: number;
 }
 
+/** Options of `writeFile`. */
 export interface WriteFileOptions extends InSession, Abortable {
   /** `base64` when the content is bytes written so; text unless given. */
   encoding?: 'utf-8' | 'utf8' | 'base64' | (string & {});
@@ -60,22 +62,28 @@ export interface WriteFileOptions extends InSession, Abortable {
 /** What can be written to a file. */
 export type FileInput = string | Uint8Array | ArrayBuffer | Blob | ReadableStream<Uint8Array> | { toString(): string };
 
+/** What was done, to which file. */
 export interface FileResult {
   success: true;
   path: string;
   timestamp: string;
 }
+/** What was moved, and where to. */
 export interface MoveFileResult extends FileResult {
   newPath: string;
 }
+/** Which directory was made. */
 export interface MkdirResult extends FileResult {
   recursive: boolean;
 }
+/** Whether it is there. */
 export interface FileExistsResult extends FileResult {
   exists: boolean;
 }
 
+/** Options of `listFiles`. */
 export interface ListFilesOptions extends InSession, Abortable {
+  /** What is in its directories, too. */
   recursive?: boolean;
   /** Names that begin with a dot too. */
   includeHidden?: boolean;
@@ -97,6 +105,7 @@ export interface FileEntry {
   permissions: { readable: boolean; writable: boolean; executable: boolean };
 }
 
+/** What is in a directory. */
 export interface ListFilesResult extends FileResult {
   files: FileEntry[];
   count: number;

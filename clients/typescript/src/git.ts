@@ -2,6 +2,7 @@
 
 import { type Abortable, type InSession, type Scope, milliseconds, now } from './scope.js';
 
+/** Options of `gitCheckout`. */
 export interface GitCheckoutOptions extends InSession, Abortable {
   /** The branch or tag; the remote's own default unless given. */
   branch?: string;
@@ -19,6 +20,7 @@ export interface GitCheckoutOptions extends InSession, Abortable {
   auth?: { username?: string; password?: string; header?: { name: string; value: string } };
 }
 
+/** What was cloned, and where to. */
 export interface GitCheckoutResult {
   success: true;
   /** Without user and password. */

@@ -6,7 +6,7 @@
  */
 
 export { Sandbox, getSandbox, listSandboxes } from './sandbox.js';
-export type { ListSandboxesOptions, SandboxInfo, SandboxOptions, SandboxState, SandboxTransport } from './sandbox.js';
+export type { ListSandboxesOptions, SandboxInfo, SandboxOptions, SandboxState, SandboxTransport, StartAndWaitOptions } from './sandbox.js';
 export { createKey, listKeys, removeKey } from './key.js';
 export type { ApiKey, CreateKeyOptions, NewApiKey } from './key.js';
 export type { NetworkPolicy } from './network.js';
@@ -20,7 +20,59 @@ export { asyncIterableToSSEStream, parseSSEStream, responseToAsyncIterable } fro
 export { collectFile, streamFile } from './file.js';
 export { Process } from './process.js';
 export { Terminal } from './terminal.js';
-export * from './error.js';
+export {
+  BackupCreateError,
+  BackupExpiredError,
+  BackupNotFoundError,
+  BackupRestoreError,
+  BucketMountError,
+  BucketUnmountError,
+  CodeExecutionError,
+  CommandError,
+  CommandNotFoundError,
+  ContainerUnavailableError,
+  ContextNotFoundError,
+  FileExistsError,
+  FileNotFoundError,
+  FileSystemError,
+  FileTooLargeError,
+  GitAuthenticationError,
+  GitBranchNotFoundError,
+  GitCheckoutError,
+  GitCloneError,
+  GitError,
+  GitNetworkError,
+  GitRepositoryNotFoundError,
+  InterpreterNotReadyError,
+  InvalidBackupConfigError,
+  InvalidGitUrlError,
+  InvalidMountConfigError,
+  InvalidPortError,
+  MissingCredentialsError,
+  OperationInterruptedError,
+  PermissionDeniedError,
+  PortAlreadyExposedError,
+  PortError,
+  PortInUseError,
+  PortNotExposedError,
+  ProcessError,
+  ProcessExitedBeforeReadyError,
+  ProcessNotFoundError,
+  ProcessReadyTimeoutError,
+  RPCTransportError,
+  S3FSMountError,
+  SandboxError,
+  SandboxSecurityError,
+  ServiceNotRespondingError,
+  SessionAlreadyExistsError,
+  SessionDestroyedError,
+  SessionNotFoundError,
+  SessionTerminatedError,
+  ValidationFailedError,
+  isDurableObjectCodeUpdateReset,
+  isPlatformTransientError,
+} from './error.js';
+export type { ErrorFacts } from './error.js';
 export { isExecResult, isProcess, isProcessStatus } from './guard.js';
 export type {
   BaseExecOptions,
@@ -75,7 +127,7 @@ export type {
   WarmOptions,
   WarmStart,
 } from './interpreter.js';
-export type { ExposePortOptions, ExposedPort, ExposedPorts } from './port.js';
+export type { ExposePortOptions, ExposedPort, ExposedPorts, WaitOptions } from './port.js';
 export type { PtyOptions, TerminalExit, TerminalInfo, TerminalOptions } from './terminal.js';
 export type { BackupOptions, DirectoryBackup, RestoreBackupResult } from './backup.js';
 export type { Checkpoint, ForkOptions } from './checkpoint.js';

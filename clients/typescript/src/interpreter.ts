@@ -7,13 +7,16 @@ import { type Abortable, type Scope, milliseconds, now, variables } from './scop
 import { eventStream, ownEvents } from './sse.js';
 import type * as wire from './wire.js';
 
+/** What a context understands. */
 export type Language = 'python' | 'javascript' | 'typescript' | 'bash';
 
+/** Options of `createCodeContext`. */
 export interface CreateContextOptions extends Abortable {
   /** Python unless given. Also `python3`, `js`, `node`, `ts`, `sh`. */
   language?: Language | (string & {});
   /** Where it starts; `/workspace` unless given. */
   cwd?: string;
+  /** Variables of its interpreter, over those of the sandbox. */
   envVars?: Env;
   /** The same as `envVars`. */
   env?: Env;
@@ -37,17 +40,25 @@ export interface OutputMessage {
   timestamp: number;
 }
 
+/** Options of `runCode`. */
 export interface RunCodeOptions extends Abortable {
   /** Where to run: a context or its id; that of `language` which everybody shares unless given. */
   context?: CodeContext | { id: string } | string;
+  /** That of the context to run in, where none is named; Python unless given. */
   language?: Language | (string & {});
+  /** Variables of this run alone. */
   envVars?: Env;
+  /** The same as `envVars`. */
   env?: Env;
   /** Milliseconds until it is interrupted; the context's unless given. */
   timeout?: number;
+  /** Called with each piece of what it writes. */
   onStdout?: (output: OutputMessage) => void | Promise<void>;
+  /** Called with each piece of what it complains. */
   onStderr?: (output: OutputMessage) => void | Promise<void>;
+    /** Called with each result. */
   onResult?: (result: Result) => void | Promise<void>;
+    /** Called with the error that ended it. */
   onError?: (error: ExecutionError) => void | Promise<void>;
   /** Accepted: callbacks are called as things happen in any case. */
   stream?: boolean;
@@ -185,6 +196,7 @@ export async function restartContext(scope: Scope, context: string | { id: strin
   return contextOf(await scope.json<wire.Context>('POST', `/contexts/${idOf(context)}/restart`, call));
 }
 
+/** Options of `warmCodeContexts`. */
 export interface WarmOptions extends Abortable {
   /** Modules of Python to import beside NumPy, pandas and Matplotlib. */
   imports?: string[];
@@ -225,7 +237,7 @@ function open(scope: Scope, { code, options, key }: Run, after: string | undefin
 }
 
 /** As the events of a command, but giving up interrupts: what the context keeps is not to be lost. */
-async function* follow(scope: Scope, run: Run): AsyncGenerator<wire.RunEvent, void, undefined> {
+async function* follow(scope: Scope, run: Run, first?: Response): AsyncGenerator<wire.RunEvent, void, undefined> {
   let processId: string | undefined;
   let over = false;
   const stream = {
@@ -236,7 +248,7 @@ async function* follow(scope: Scope, run: Run): AsyncGenerator<wire.RunEvent, vo
     resumes: run.key !== undefined,
   };
   try {
-    for await (const event of resumed(stream)) {
+    for await (const event of resumed(stream, first)) {
       if (event.type === 'start') {
         if (processId) continue;
         processId = event.processId;
@@ -368,8 +380,15 @@ async function* translate(events: AsyncGenerator<wire.RunEvent, void, undefined>
   }
 }
 
-export async function runCodeStream(scope: Scope, code: string, options: RunCodeOptions = {}): Promise<ReadableStream<Uint8Array>> {
-  const run: Run = { code, options, key: options.idempotencyKey ?? newKey() };
-  return eventStream(translate(follow(scope, run), options.signal));
+export function runCodeStream(scope: Scope, code: string, options: RunCodeOptions = {}): Promise<ReadableStream<Uint8Array>> {
+  const key = options.idempotencyKey ?? newKey();
+  return eventStream(async (signal) => {
+    const run: Run = { code, options: { ...options, signal }, key };
+    const first = await open(scope, run, undefined).catch((error: unknown) => {
+      if (signal.aborted) interrupt(scope, run, undefined);
+      throw error;
+    });
+    return translate(follow(scope, run, first), signal);
+  }, options.signal);
 }
 

@@ -11,6 +11,7 @@ export type ApiKey = wire.Key;
 /** A key that was just made, with its secret, which is told this once. */
 export type NewApiKey = wire.NewKey;
 
+/** Options of `createKey`. */
 export interface CreateKeyOptions extends Abortable {
   /** What the ids of its sandboxes begin with; no other exists for its holder. Without it, it may do everything. */
   prefix?: string;

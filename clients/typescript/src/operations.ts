@@ -14,6 +14,9 @@ import * as terminals from './terminal.js';
 import * as watches from './watch.js';
 import type * as wire from './wire.js';
 
+/** Header in which a request says which port it is for. */
+const TARGET_PORT = 'cf-container-target-port';
+
 /** A trailing argument that is a session, or options that may name one. */
 type SessionOrOptions<Options> = SessionRef | (Options & InSession);
 
@@ -63,8 +66,8 @@ export abstract class Operations {
   }
 
   /** A process by its id, or by its process id in the sandbox. */
-  getProcess(id: string | number, options?: Abortable): Promise<processes.Process | null> {
-    return processes.get(this.scope, id, options);
+  getProcess(id: string | number, options?: SessionOrOptions<Abortable>): Promise<processes.Process | null> {
+    return processes.get(this.scope, id, named<Abortable>(options));
   }
 
   /** Whether a process runs. */
@@ -201,10 +204,12 @@ export abstract class Operations {
     return interpreter.runCodeStream(this.scope, code, options);
   }
 
+  /** The contexts there are. */
   listCodeContexts(options?: Abortable): Promise<interpreter.CodeContext[]> {
     return interpreter.listContexts(this.scope, options);
   }
 
+  /** Ends a context, with what it keeps. */
   deleteCodeContext(context: string | { id: string }, options?: Abortable): Promise<void> {
     return interpreter.deleteContext(this.scope, context, options);
   }
@@ -236,12 +241,19 @@ export abstract class Operations {
     return ports.unexpose(this.scope, port, options);
   }
 
+  /** The ports that are reachable from outside, with their URLs. */
   getExposedPorts(hostname?: string, options?: Abortable): Promise<ports.ExposedPorts> {
     return ports.list(this.scope, hostname, options);
   }
 
+  /** Whether a port is reachable from outside. */
   async isPortExposed(port: number, options?: Abortable): Promise<boolean> {
     return (await ports.list(this.scope, undefined, options)).some((each) => each.port === port);
+  }
+
+  /** Waits until something listens on a port, started by whomever. */
+  waitForPort(options: ports.WaitOptions): Promise<number> {
+    return ports.wait(this.scope, options);
   }
 
   /** Whether `token` is the secret part of the URL of a port. */
@@ -262,6 +274,15 @@ export abstract class Operations {
     // The host says nothing, so paths will do.
     const url = request instanceof Request ? request : new URL(String(request), 'http://localhost');
     return connections.fetchPort(this.scope, new Request(url as Request, init), port, options);
+  }
+
+  /**
+   * As `containerFetch`, to the port that `switchPort` of `@cloudflare/containers` has put into the
+   * request, else to the one in a path `/proxy/PORT/...`, else to 3000.
+   */
+  fetch(request: Request): Promise<Response> {
+    const port = request.headers.get(TARGET_PORT) ?? /^\/proxy\/(\d+)/.exec(new URL(request.url).pathname)?.[1] ?? 3000;
+    return connections.fetchPort(this.scope, request, Number(port));
   }
 
   // Terminals
@@ -307,8 +328,8 @@ export abstract class Operations {
   }
 
   /** Gives the directory back what was in it, in place of what is. */
-  restoreBackup(backup: backups.DirectoryBackup): Promise<backups.RestoreBackupResult> {
-    return backups.restore(this.scope, backup);
+  restoreBackup(backup: backups.DirectoryBackup, options?: Abortable): Promise<backups.RestoreBackupResult> {
+    return backups.restore(this.scope, backup, options);
   }
 }
 

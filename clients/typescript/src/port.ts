@@ -1,7 +1,9 @@
 /** Ports of a sandbox, and the URLs under which others reach them. */
 
 import type { Abortable, Scope } from './scope.js';
+import type * as wire from './wire.js';
 
+/** Options of `exposePort`. */
 export interface ExposePortOptions extends Abortable {
   /**
    * Host that the URL shall have, where a Worker of yours answers with `proxyToSandbox`; the
@@ -62,6 +64,23 @@ function portOf(told: WirePort, hostname: string | undefined): ExposedPort {
   };
   if (told.name) port.name = told.name;
   return port;
+}
+
+/** What `waitForPort` waits for. Without `retries` it waits as long as it takes. */
+export interface WaitOptions extends Abortable {
+  /** The port. */
+  portToCheck: number;
+  /** How many tries to wait for; without an end unless given. */
+  retries?: number;
+  /** Milliseconds between two tries; 300 unless given. They only say how long it may take: the server tries by itself. */
+  waitInterval?: number;
+}
+
+/** Resolves to the number of tries that are needed of its caller: one. */
+export async function wait(scope: Scope, { portToCheck, retries, waitInterval = 300, signal }: WaitOptions): Promise<number> {
+  const json: wire.WaitPort = retries === undefined ? {} : { timeoutMs: Math.max(1, retries * waitInterval) };
+  await scope.done('POST', `/ports/${portToCheck}/wait`, { attempt: `wait for port ${portToCheck}`, json, signal, repeatable: true });
+  return 1;
 }
 
 export async function expose(scope: Scope, port: number, options: ExposePortOptions = {}): Promise<ExposedPort> {

@@ -7,8 +7,10 @@ import { type Abortable, type Scope, isoOf, milliseconds, now, variables } from 
 import { eventStream } from './sse.js';
 import type * as wire from './wire.js';
 
+/** Where a process is in its life. `failed` has an exit code that is not 0; `error` did not start or was lost. */
 export type ProcessStatus = 'starting' | 'running' | 'completed' | 'failed' | 'killed' | 'error';
 
+/** Options of `startProcess`. */
 export interface ProcessOptions extends BaseExecOptions {
   /** The id to give it; generated unless given. */
   processId?: string;
@@ -42,6 +44,7 @@ export interface WaitForLogResult {
   match?: RegExpMatchArray;
 }
 
+/** Options of `waitForPort` of a process. */
 export interface WaitForPortOptions extends Abortable {
   /** `http` waits for an answer, `tcp` for a connection to be accepted. `http` unless given. */
   mode?: 'http' | 'tcp';
@@ -55,6 +58,7 @@ export interface WaitForPortOptions extends Abortable {
   interval?: number;
 }
 
+/** How a process ended. */
 export interface WaitForExitResult {
   exitCode: number;
 }
@@ -126,10 +130,12 @@ export class Process {
     return kill(this.#scope, this.id, signal, options);
   }
 
+    /** Where it is in its life now. */
   async getStatus(options?: Abortable): Promise<ProcessStatus> {
     return statusOf(await about(this.#scope, this.id, options));
   }
 
+    /** What it wrote so far. */
   getLogs(options?: Abortable): Promise<ProcessLogs> {
     return logs(this.#scope, this.id, options);
   }
@@ -292,7 +298,7 @@ export async function stream(scope: Scope, given: string | number, options: Abor
   const id = await idOf(scope, given, options);
   // Fails now, not in the stream, if it is not there.
   await about(scope, id, options);
-  return eventStream(follow(scope, id, options.signal));
+  return eventStream((signal) => follow(scope, id, signal), options.signal);
 }
 
 interface Awaited {

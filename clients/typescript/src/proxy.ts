@@ -2,6 +2,7 @@
 
 import { platform } from '#platform';
 import { type Binding, serverOf } from './binding.js';
+import { passOver } from './connection.js';
 import { broken } from './http.js';
 import { Sandbox } from './sandbox.js';
 
@@ -34,11 +35,21 @@ export async function proxyToSandbox(request: Request, env?: unknown, _sandboxId
   headers['x-forwarded-host'] ??= host;
   if (!preview) headers.host = `${label}.localhost${portOf(server.url)}`;
   try {
+    if (!preview && platform.connect) {
+      const { host: name, ...named } = headers;
+      return await passOver(await platform.connect(base), withHeaders(request, named), name!);
+    }
     if (request.headers.get('upgrade')?.toLowerCase() === 'websocket') return await platform.tunnel(request, url, headers);
     return await platform.send(url, { method: request.method, headers, body: request.body ?? undefined, signal: request.signal });
   } catch (error) {
     throw broken('reach a preview', base, error);
   }
+}
+
+/** As the request, with these headers; what asks for a WebSocket goes on asking. */
+function withHeaders(request: Request, headers: Record<string, string>): Request {
+  const upgrade = request.headers.get('upgrade');
+  return new Request(request, { headers: upgrade ? { ...headers, upgrade } : headers });
 }
 
 function portOf(url: string): string {

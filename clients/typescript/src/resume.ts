@@ -25,7 +25,7 @@ export interface Resumable<Event> {
 }
 
 /** The events of a stream, to its end. An error that the server tells in it is thrown. */
-export async function* resumed<Event extends { type: string }>(
+export async function* resumed<Event extends object>(
   { attempt, signal, open, isEnd, resumes }: Resumable<Event>,
   first?: Response,
 ): AsyncGenerator<Event, void, undefined> {
@@ -36,12 +36,14 @@ export async function* resumed<Event extends { type: string }>(
     let told: Error | undefined;
     try {
       for await (const { data, id } of ownEvents(response.body!, signal)) {
-        const event = JSON.parse(data) as Event | wire.ErrorBody;
-        if (!('type' in event)) throw (told = errorOfWire(event, 410, attempt));
+        const event = data === '' ? undefined : (JSON.parse(data) as Event | wire.ErrorBody);
+        // An event that tells an error of its own has a type.
+        if (event && 'error' in event && !('type' in event)) throw (told = errorOfWire(event, 410, attempt));
         brokenAt = undefined;
         if (id !== undefined) after = id;
-        yield event;
-        if (isEnd(event)) return;
+        if (!event) continue;
+        yield event as Event;
+        if (isEnd(event as Event)) return;
       }
       throw new Error('it ended early');
     } catch (error) {

@@ -5,6 +5,7 @@ import * as checkpoints from './checkpoint.js';
 import { CodeInterpreter } from './code-interpreter.js';
 import { SandboxError, SandboxSecurityError } from './error.js';
 import { Http } from './http.js';
+import { idleOf, sleepAfterMs } from './idle.js';
 import { Operations } from './operations.js';
 import type { NetworkPolicy } from './network.js';
 import { type Abortable, Scope, type SessionRef, now, variables } from './scope.js';
@@ -12,6 +13,7 @@ import { type ExecutionSession, type SessionDeleteResult, type SessionOptions, c
 import type { Env } from './exec.js';
 import type * as wire from './wire.js';
 
+/** Options of `getSandbox`. */
 export interface SandboxOptions {
   /**
    * It is frozen when nobody has used it for this long: `"30s"`, `"10m"` (the default), `"1h"`, or seconds.
@@ -48,7 +50,16 @@ export interface SandboxOptions {
   baseUrl?: string;
 }
 
+/** How the reference speaks with its containers. */
 export type SandboxTransport = 'http' | 'websocket' | 'rpc';
+
+/** What `startAndWaitForPorts` waits for. */
+export interface StartAndWaitOptions {
+  /** The ports; none unless given. */
+  ports?: number | number[];
+  /** As the reference has it; `signal` behind the options is the same. */
+  cancellationOptions?: { abort?: AbortSignal };
+}
 
 /** A sandbox as the server sees it. */
 export type SandboxInfo = wire.Sandbox;
@@ -57,26 +68,6 @@ export type SandboxInfo = wire.Sandbox;
 export interface SandboxState {
   status: 'running' | 'healthy' | 'stopping' | 'stopped' | 'stopped_with_code';
   lastChange: number;
-}
-
-const UNITS: Record<string, number> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
-
-/** A time in the reference's spelling, `"3m"` or seconds, in milliseconds. */
-function milliseconds(sleepAfter: string | number): number {
-  const [, digits, unit] = /^(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?$/.exec(String(sleepAfter).trim()) ?? [];
-  if (digits === undefined) {
-    throw new SandboxSecurityError(`sleepAfter is '${sleepAfter}'; write it as 30s, 3m, 1h, or as seconds`, 'INVALID_SLEEP_AFTER');
-  }
-  return Math.round(Number(digits) * (UNITS[unit ?? 's'] as number));
-}
-
-/** What the options ask about idle time; `undefined` when they ask nothing. */
-function idleOf({ idle, sleepAfter, keepAlive }: SandboxOptions): wire.IdleSettings | undefined {
-  if (!idle && sleepAfter === undefined && keepAlive === undefined) return undefined;
-  const asked: wire.IdleSettings = { ...idle };
-  if (sleepAfter !== undefined) asked.sleepAfterMs = milliseconds(sleepAfter);
-  if (keepAlive !== undefined) asked.keepAlive = keepAlive;
-  return asked;
 }
 
 const RESERVED = ['www', 'api', 'admin', 'root', 'system', 'cloudflare', 'workers'];
@@ -285,7 +276,7 @@ export class Sandbox<_Env = unknown> extends Operations {
 
   /** Freezes it from now on when nobody has used it for this long: `"3m"`, or seconds. */
   async setSleepAfter(sleepAfter: string | number, options?: Abortable): Promise<void> {
-    const idle = { sleepAfterMs: milliseconds(sleepAfter) };
+    const idle = { sleepAfterMs: sleepAfterMs(sleepAfter) };
     await this.#change({ idle }, options);
     // One that is not there yet is made so.
     this.#options.sleepAfter = sleepAfter;
@@ -295,6 +286,20 @@ export class Sandbox<_Env = unknown> extends Operations {
   async setKeepAlive(keepAlive: boolean, options?: Abortable): Promise<void> {
     await this.#change({ idle: { keepAlive } }, options);
     this.#options.keepAlive = keepAlive;
+  }
+
+  /** Has it run, whatever it did before: it is made, woken or started. Its first use does, too. */
+  async start(options?: Abortable): Promise<void> {
+    await this.scope.prepared();
+    if (!(await this.#steer('start', options))) await this.#make();
+  }
+
+  /** Has it run, and waits until something listens on its ports. */
+  async startAndWaitForPorts(ports?: number | number[] | StartAndWaitOptions, options: Abortable = {}): Promise<void> {
+    const asked = typeof ports === 'object' && !Array.isArray(ports) ? ports : { ports };
+    const signal = asked.cancellationOptions?.abort ?? options.signal;
+    await this.start({ signal });
+    await Promise.all([asked.ports ?? []].flat().map((portToCheck) => this.waitForPort({ portToCheck, signal })));
   }
 
   /** Its idle time begins anew. */
@@ -312,12 +317,14 @@ export class Sandbox<_Env = unknown> extends Operations {
     await this.#steer('thaw', options);
   }
 
-  /** One that does not exist has nothing to be steered. */
-  async #steer(verb: 'freeze' | 'thaw' | 'stop' | 'start', { signal }: Abortable = {}): Promise<void> {
+  /** Whether it is there: one that is not has nothing to be steered. */
+  async #steer(verb: 'freeze' | 'thaw' | 'stop' | 'start', { signal }: Abortable = {}): Promise<boolean> {
     try {
       await this.scope.http.done('POST', `${this.scope.path()}/${verb}`, { attempt: `${verb} a sandbox`, signal, repeatable: true });
+      return true;
     } catch (error) {
       if (!(error instanceof SandboxError) || error.code !== 'SANDBOX_NOT_FOUND') throw error;
+      return false;
     }
   }
 
@@ -339,23 +346,23 @@ export class Sandbox<_Env = unknown> extends Operations {
   }
 
   /** Keeps its files as they are now, with an id of yours or a generated one. What runs in it goes on. */
-  createCheckpoint(id?: string): Promise<checkpoints.Checkpoint> {
-    return checkpoints.create(this.scope, id);
+  createCheckpoint(id?: string, options?: Abortable): Promise<checkpoints.Checkpoint> {
+    return checkpoints.create(this.scope, id, options);
   }
 
   /** Its checkpoints, oldest first. */
-  listCheckpoints(): Promise<checkpoints.Checkpoint[]> {
-    return checkpoints.list(this.scope);
+  listCheckpoints(options?: Abortable): Promise<checkpoints.Checkpoint[]> {
+    return checkpoints.list(this.scope, options);
   }
 
   /** Removes a checkpoint. Sandboxes that were forked from it stay. */
-  deleteCheckpoint(id: string): Promise<void> {
-    return checkpoints.remove(this.scope, id);
+  deleteCheckpoint(id: string, options?: Abortable): Promise<void> {
+    return checkpoints.remove(this.scope, id, options);
   }
 
   /** Ends what runs in it and gives it back the files of a checkpoint. The next use starts it. */
-  restoreCheckpoint(id: string): Promise<void> {
-    return checkpoints.restore(this.scope, id);
+  restoreCheckpoint(id: string, options?: Abortable): Promise<void> {
+    return checkpoints.restore(this.scope, id, options);
   }
 
   /**

@@ -5,6 +5,7 @@ import { type Abortable, Scope, milliseconds, variables } from './scope.js';
 import type { Env } from './exec.js';
 import type * as wire from './wire.js';
 
+/** Options of `createSession`. */
 export interface SessionOptions extends Abortable {
   /** The id to give it; `name`, or a generated one, unless given. */
   id?: string;

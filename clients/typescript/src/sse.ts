@@ -4,6 +4,7 @@
 export interface ServerEvent {
   event?: string;
   id?: string;
+  /** Empty of one that only says from where to go on. */
   data: string;
 }
 
@@ -44,7 +45,7 @@ export async function* serverEvents(
         const line = rest.slice(from, end);
         from = rest[end] === '\r' && rest[end + 1] === '\n' ? end + 2 : end + 1;
         if (line === '') {
-          if (lines > 0) yield event;
+          if (lines > 0 || event.id !== undefined) yield event;
           event = { data: '' };
           lines = 0;
         } else if (line[0] !== ':') {
@@ -157,17 +158,31 @@ export function asyncIterableToSSEStream<T>(
   });
 }
 
-/** Events as a stream of the reference's form: no `[DONE]`, types on `event:` lines. */
-export function eventStream<T>(events: AsyncIterator<T>): ReadableStream<Uint8Array> {
+/**
+ * Events as a stream of the reference's form: no `[DONE]`, types on `event:` lines. What they begin with
+ * is told the signal that ends them: the caller's, or that nobody reads any more.
+ */
+export async function eventStream<T>(
+  begin: (signal: AbortSignal) => AsyncIterator<T> | Promise<AsyncIterator<T>>,
+  signal?: AbortSignal,
+): Promise<ReadableStream<Uint8Array>> {
+  const left = new AbortController();
+  const events = await begin(signal ? AbortSignal.any([signal, left.signal]) : left.signal);
+  let begun = false;
   return new ReadableStream<Uint8Array>(
     {
       async pull(controller) {
+        begun = true;
         const { done, value } = await events.next();
         if (done) controller.close();
         else controller.enqueue(encodeEvent(value));
       },
       async cancel() {
-        await events.return?.();
+        // Not only by ending the iteration: that would wait for the event that is waited for.
+        left.abort(new Error('nobody reads the stream any more'));
+        // What has not begun would end without what is done at its end.
+        if (!begun) void events.next().catch(() => {});
+        await events.return?.().catch(() => {});
       },
     },
     { highWaterMark: 0 },

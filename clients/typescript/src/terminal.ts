@@ -18,17 +18,21 @@ export interface PtyOptions {
   shell?: string;
 }
 
+/** Options of `openTerminal`. */
 export interface TerminalOptions extends PtyOptions, InSession, Abortable {
   /** The id of the terminal, which is made when it does not exist; generated unless given. */
   id?: string;
   /** What to run in a terminal that is made now. */
   command?: Command;
+  /** Where it starts; the directory of its session unless given. */
   cwd?: string;
+  /** Variables over those of its session. */
   env?: Env;
   /** Begin with the output after this position instead of all that is kept. */
   cursor?: number;
 }
 
+/** How the program of a terminal ended. */
 export interface TerminalExit {
   code: number;
   /** Name of the signal that ended it. */

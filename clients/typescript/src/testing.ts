@@ -18,6 +18,8 @@ export interface TestServerOptions {
   stateDir?: string;
   /** The image of sandboxes that name none: `host`, which is the machine's own programs, unless given. */
   image?: string;
+  /** Further settings of the server, as environment variables: `{ SANDBAR_ALLOWED_ORIGINS: '...' }`. */
+  settings?: Record<string, string>;
 }
 
 export interface TestSandboxOptions extends TestServerOptions, SandboxOptions {
@@ -70,6 +72,7 @@ async function start(options: TestServerOptions): Promise<TestServer> {
     SANDBAR_UID_BASE: String(0x2000_0000 + place * (64 << 16)),
     SANDBAR_MAX_SANDBOXES: '64',
     SANDBAR_DEFAULT_IMAGE: options.image ?? 'host',
+    ...options.settings,
   };
   const run = (args: string[]) => spawn(binary, args, { env, stdio: ['ignore', 'ignore', 'pipe'] });
   const clean = async () => {
@@ -135,12 +138,12 @@ let users = 0;
  * `await using sandbox = await createTestSandbox()`, or `destroy()` it.
  */
 export async function createTestSandbox(options: TestSandboxOptions = {}): Promise<Sandbox> {
-  const { id = `test-${randomUUID()}`, ownServer, binary, stateDir, ...settings } = options;
+  const { id = `test-${randomUUID()}`, ownServer, binary, stateDir, settings, ...rest } = options;
   const named = (await platform.variable('SANDBAR_URL')) ?? (await platform.localServer(undefined)).url;
-  if (named && !ownServer) return getSandbox(undefined, id, settings);
+  if (named && !ownServer) return getSandbox(undefined, id, rest);
 
   users++;
-  shared ??= startTestServer({ ...(binary ? { binary } : {}), ...(stateDir ? { stateDir } : {}) });
+  shared ??= startTestServer({ ...(binary ? { binary } : {}), ...(stateDir ? { stateDir } : {}), ...(settings ? { settings } : {}) });
   let server: TestServer;
   try {
     server = await shared;
@@ -149,7 +152,7 @@ export async function createTestSandbox(options: TestSandboxOptions = {}): Promi
     shared = undefined;
     throw error;
   }
-  const sandbox = getSandbox(server.binding, id, settings);
+  const sandbox = getSandbox(server.binding, id, rest);
   const destroy = sandbox.destroy.bind(sandbox);
   let gone = false;
   sandbox.destroy = async () => {

@@ -5,6 +5,7 @@ import { resumed } from './resume.js';
 import { eventStream } from './sse.js';
 import type * as wire from './wire.js';
 
+/** Options of `watch`. */
 export interface WatchOptions extends InSession, Abortable {
   /** Directories below it too; true unless given. */
   recursive?: boolean;
@@ -32,11 +33,13 @@ export type FileWatchSSEEvent =
   | { type: 'error'; error: string; timestamp: string }
   | { type: 'stopped'; reason: string; timestamp: string };
 
+/** Options of `checkChanges`. */
 export interface CheckChangesOptions extends WatchOptions {
   /** The `version` of an earlier answer for the same path and patterns. */
   since?: string;
 }
 
+/** Whether anything has changed, or that it cannot be told: `resync`. */
 export type CheckChangesResult =
   | { success: true; status: 'unchanged' | 'changed'; version: string; timestamp: string }
   | { success: true; status: 'resync'; reason: 'expired' | 'restarted'; version: string; timestamp: string };
@@ -78,7 +81,11 @@ function patterns(options: WatchOptions): { include?: string[]; exclude?: string
 }
 
 /** Resolves when the watch is armed: what happens from then on is in the stream. */
-export async function watch(scope: Scope, path: string, options: WatchOptions = {}): Promise<ReadableStream<Uint8Array>> {
+export function watch(scope: Scope, path: string, options: WatchOptions = {}): Promise<ReadableStream<Uint8Array>> {
+  return eventStream((signal) => armed(scope, path, { ...options, signal }), options.signal);
+}
+
+async function armed(scope: Scope, path: string, options: WatchOptions): Promise<AsyncGenerator<FileWatchSSEEvent>> {
   const { include, exclude } = patterns(options);
   const query = {
     path,
@@ -95,7 +102,7 @@ export async function watch(scope: Scope, path: string, options: WatchOptions = 
   const isEnd = ({ type }: wire.WatchEvent) => type === 'stopped' || type === 'error';
   const told = events(resumed({ attempt, signal, open, isEnd, resumes: true }, await open()));
   const first = await told.next();
-  const all = (async function* () {
+  return (async function* () {
     try {
       if (!first.done) yield first.value;
       yield* told;
@@ -103,7 +110,6 @@ export async function watch(scope: Scope, path: string, options: WatchOptions = 
       await told.return();
     }
   })();
-  return eventStream(all);
 }
 
 /** What a watch tells. Armed again after its connection broke, it says that something may be missing. */

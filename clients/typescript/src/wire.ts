@@ -547,7 +547,53 @@ export type ErrorBody = {
  *
  * Each code has one HTTP status, see [`ErrorCode::status`].
  */
-export type ErrorCode = "VALIDATION_FAILED" | "INVALID_SANDBOX_ID" | "INVALID_COMMAND" | "INVALID_PATH" | "IS_DIRECTORY" | "NOT_DIRECTORY" | "NAME_TOO_LONG" | "NOT_REGULAR_FILE" | "TOO_MANY_LINKS" | "INVALID_ARCHIVE" | "INVALID_GIT_URL" | "INVALID_PORT" | "UNAUTHORIZED" | "FORBIDDEN" | "HOST_NOT_ALLOWED" | "PERMISSION_DENIED" | "GIT_AUTH_FAILED" | "READ_ONLY" | "ROUTE_NOT_FOUND" | "SANDBOX_NOT_FOUND" | "KEY_NOT_FOUND" | "IMAGE_NOT_FOUND" | "FILE_NOT_FOUND" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "SESSION_NOT_FOUND" | "CONTEXT_NOT_FOUND" | "TERMINAL_NOT_FOUND" | "CHECKPOINT_NOT_FOUND" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "PROCESS_READY_TIMEOUT" | "SANDBOX_EXISTS" | "KEY_EXISTS" | "PROCESS_EXISTS" | "SESSION_ALREADY_EXISTS" | "CONTEXT_EXISTS" | "TERMINAL_EXISTS" | "CHECKPOINT_EXISTS" | "PORT_ALREADY_EXPOSED" | "IDEMPOTENCY_CONFLICT" | "FILE_EXISTS" | "DIRECTORY_NOT_EMPTY" | "RESOURCE_BUSY" | "PROCESS_ENDED" | "STDIN_CLOSED" | "SESSION_TERMINATED" | "SESSION_DESTROYED" | "STALE_PREVIEW_URL" | "CONTEXT_EXPIRED" | "CONTEXT_DELETED" | "PRECONDITION_FAILED" | "PAYLOAD_TOO_LARGE" | "FILE_TOO_LARGE" | "TREE_TOO_LARGE" | "MISDIRECTED_REQUEST" | "CHECKSUM_MISMATCH" | "RANGE_NOT_SATISFIABLE" | "UNSUPPORTED_MEDIA_TYPE" | "TOO_MANY_REQUESTS" | "INTERNAL_ERROR" | "SANDBOX_FAILED" | "IMAGE_BUILD_FAILED" | "COMMAND_EXECUTION_ERROR" | "PROCESS_EXITED_BEFORE_READY" | "GIT_CLONE_FAILED" | "SHELL_NOT_AVAILABLE" | "INTERPRETER_NOT_AVAILABLE" | "CHECKPOINTS_NOT_AVAILABLE" | "FILESYSTEM_ERROR" | "AGENT_UNREACHABLE" | "SERVICE_NOT_RESPONDING" | "GIT_NETWORK_ERROR" | "CAPACITY_EXCEEDED" | "SHUTTING_DOWN" | "STARTING" | "TIMEOUT" | "NO_SPACE" | "LOOP_DETECTED";
+export type ErrorCode = "VALIDATION_FAILED" | "INVALID_SANDBOX_ID" | "INVALID_COMMAND" | "INVALID_PATH" | "IS_DIRECTORY" | "NOT_DIRECTORY" | "NAME_TOO_LONG" | "NOT_REGULAR_FILE" | "TOO_MANY_LINKS" | "INVALID_ARCHIVE" | "INVALID_GIT_URL" | "INVALID_PORT" | "UNAUTHORIZED" | "FORBIDDEN" | "HOST_NOT_ALLOWED" | "PERMISSION_DENIED" | "GIT_AUTH_FAILED" | "READ_ONLY" | "ROUTE_NOT_FOUND" | "SANDBOX_NOT_FOUND" | "KEY_NOT_FOUND" | "IMAGE_NOT_FOUND" | "FILE_NOT_FOUND" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "SESSION_NOT_FOUND" | "CONTEXT_NOT_FOUND" | "TERMINAL_NOT_FOUND" | "CHECKPOINT_NOT_FOUND" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "PROCESS_READY_TIMEOUT" | "SANDBOX_EXISTS" | "KEY_EXISTS" | "PROCESS_EXISTS" | "SESSION_ALREADY_EXISTS" | "CONTEXT_EXISTS" | "TERMINAL_EXISTS" | "CHECKPOINT_EXISTS" | "PORT_ALREADY_EXPOSED" | "IDEMPOTENCY_CONFLICT" | "FILE_EXISTS" | "DIRECTORY_NOT_EMPTY" | "RESOURCE_BUSY" | "PROCESS_ENDED" | "STDIN_CLOSED" | "SESSION_TERMINATED" | "SESSION_DESTROYED" | "STALE_PREVIEW_URL" | "EVENTS_MISSED" | "CONTEXT_EXPIRED" | "CONTEXT_DELETED" | "PRECONDITION_FAILED" | "PAYLOAD_TOO_LARGE" | "FILE_TOO_LARGE" | "TREE_TOO_LARGE" | "MISDIRECTED_REQUEST" | "CHECKSUM_MISMATCH" | "RANGE_NOT_SATISFIABLE" | "UNSUPPORTED_MEDIA_TYPE" | "TOO_MANY_REQUESTS" | "INTERNAL_ERROR" | "SANDBOX_FAILED" | "IMAGE_BUILD_FAILED" | "COMMAND_EXECUTION_ERROR" | "PROCESS_EXITED_BEFORE_READY" | "GIT_CLONE_FAILED" | "SHELL_NOT_AVAILABLE" | "INTERPRETER_NOT_AVAILABLE" | "CHECKPOINTS_NOT_AVAILABLE" | "FILESYSTEM_ERROR" | "AGENT_UNREACHABLE" | "SERVICE_NOT_RESPONDING" | "GIT_NETWORK_ERROR" | "CAPACITY_EXCEEDED" | "SHUTTING_DOWN" | "STARTING" | "TIMEOUT" | "NO_SPACE" | "LOOP_DETECTED";
+
+/** One change in the life of a sandbox. */
+export type Event = {
+  /** Milliseconds since 1970-01-01 UTC. */
+  atMs: number;
+  /** Why. */
+  cause: EventCause;
+  checkpoint?: 
+  | null
+  | /** The checkpoint that was made, removed or restored, or that the new sandbox began with. */ CheckpointId;
+  /**
+   * Its place among the events of the node, from 1 on: a later one has a higher. No other event
+   * ever has it.
+   */
+  cursor: number;
+  key?: 
+  | null
+  | /** In whose name, where it was somebody's with a key. */ KeyName;
+  /** What happened. */
+  kind: EventKind;
+  /** Its labels at that time. */
+  labels?: Record<string, string>;
+  /** For people: why it failed. */
+  message?: string | null;
+  /** To which sandbox. */
+  sandboxId: SandboxId;
+  source?: 
+  | null
+  | /** The sandbox whose files the new one began with. */ SandboxId;
+};
+
+/** Why it happened. */
+export type EventCause = "request" | "use" | "preview" | "idle" | "ttl" | "agentEnded" | "failure" | "shutdown" | "recovery" | "reboot";
+
+/** What happened. */
+export type EventKind = "created" | "started" | "frozen" | "thawed" | "stopped" | "failed" | "changed" | "checkpointCreated" | "checkpointRemoved" | "restored" | "destroyed";
+
+/** Some of the events, oldest first. */
+export type EventList = {
+  /** Where to go on: `after` of the next request, now or later. */
+  cursor: number;
+  /** The events; also none, when none of those that were looked at was asked for. */
+  events: Event[];
+  /** There are more now. */
+  more: boolean;
+};
 
 /**
  * One event of a streamed exec or of a followed log (`text/event-stream`).

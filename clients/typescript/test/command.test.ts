@@ -116,6 +116,33 @@ test('a stream has its types on event lines, for EventSource', async (t) => {
   assert.match(text, /\nevent: complete\ndata: .*"exitCode":0/);
 });
 
+test('leaving a stream while nothing comes ends its command', async (t) => {
+  const sandbox = sandboxOf(t);
+  for (const stream of [
+    await sandbox.execStream('sleep 1002'),
+    await sandbox.runCodeStream('import subprocess; subprocess.run(["sleep", "1002"])'),
+  ]) {
+    const reader = stream.getReader();
+    // The second is waited for in vain.
+    const read = reader.read().then(() => reader.read());
+    // Besides, because the default session has no turn.
+    await sandbox.exec('until pgrep -fx "sleep 1002"; do sleep 0.02; done', { session: 'besides', timeout: 20_000 });
+    await reader.cancel();
+    await read;
+  }
+  await sandbox.runCode('1');
+  assert.equal((await sandbox.exec('pgrep -fx "sleep 1002" || echo none')).stdout, 'none\n');
+});
+
+test('leaving a stream that was never read ends its command', async (t) => {
+  const sandbox = sandboxOf(t);
+  await (await sandbox.execStream('sleep 1001')).cancel();
+  await (await sandbox.runCodeStream('import subprocess; subprocess.run(["sleep", "1001"])')).cancel();
+  // The session's turn comes when its command has ended, the context's when its code has.
+  await sandbox.runCode('1');
+  assert.equal((await sandbox.exec('pgrep -fx "sleep 1001" || echo none')).stdout, 'none\n');
+});
+
 test('leaving a stream ends its command', async (t) => {
   const sandbox = sandboxOf(t);
   for await (const event of parseSSEStream<ExecEvent>(await sandbox.execStream('echo begun; sleep 1000'))) {

@@ -42,8 +42,9 @@ const USE = `
 import { getSandbox, type Sandbox, type ExecResult, SandboxError } from '@cloudflare/sandbox';
 import { serve } from '@cloudflare/sandbox/serve';
 import { createTestSandbox } from '@cloudflare/sandbox/testing';
+import { SandboxAddon } from '@cloudflare/sandbox/xterm';
 export const run = async (sandbox: Sandbox): Promise<ExecResult> => sandbox.exec('true');
-export const all = [getSandbox, serve, createTestSandbox, SandboxError];
+export const all = [getSandbox, serve, createTestSandbox, SandboxAddon, SandboxError];
 `;
 
 /** What a Worker's types have to say to it. */
@@ -100,6 +101,8 @@ test('it is installed in a fresh folder, under the name of the reference, by imp
   const node = ['--types', 'node', '--lib', 'es2023,esnext.disposable'];
   check('use.mts', USE, '--module', 'node16', '--moduleResolution', 'node16', '--skipLibCheck', ...node);
   check('use.cts', USE, '--module', 'node16', '--moduleResolution', 'node16', '--skipLibCheck', ...node);
+  // What TypeScript did before it knew `exports`.
+  check('old.ts', USE, '--module', 'commonjs', '--moduleResolution', 'node10', '--ignoreDeprecations', '5.0', '--skipLibCheck', ...node);
   check('bundled.ts', USE, '--module', 'esnext', '--moduleResolution', 'bundler', '--skipLibCheck', ...node);
   const worker = ['--types', '@cloudflare/workers-types', '--lib', 'es2023,esnext.disposable', '--module', 'esnext', '--moduleResolution', 'bundler'];
   check('worker.ts', WORKER, '--skipLibCheck', ...worker);

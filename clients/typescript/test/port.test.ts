@@ -66,3 +66,30 @@ test('a WebSocket is passed on to what listens', { timeout: 60_000 }, async (t) 
   assert.equal((await errorFrom(told('/other', 'hello'))).message, 'refused');
   assert.equal((await errorFrom(sandbox.wsConnect(new Request('http://x/'), 3000))).code, 'VALIDATION_FAILED');
 });
+
+test('a sandbox is started and its ports are waited for, whoever listens there', { timeout: 60_000 }, async (t) => {
+  const sandbox = sandboxOf(t);
+  await sandbox.start();
+  assert.equal((await sandbox.getState()).status, 'healthy');
+  const late = (await errorFrom(sandbox.waitForPort({ portToCheck: 8123, retries: 2, waitInterval: 50 }))).code;
+  assert.equal(late, 'PROCESS_READY_TIMEOUT');
+  const waiting = sandbox.waitForPort({ portToCheck: 8123 });
+  await sandbox.startProcess('python3 -m http.server 8123 --directory /etc');
+  assert.equal(await waiting, 1);
+  await sandbox.startAndWaitForPorts([8123]);
+  await sandbox.startAndWaitForPorts({ ports: 8123 });
+  await sandbox.stop();
+  await sandbox.start();
+  assert.equal((await sandbox.info())?.state, 'running');
+});
+
+test('`fetch` finds the port in the request', { timeout: 60_000 }, async (t) => {
+  const sandbox = sandboxOf(t);
+  await sandbox.writeFile('/tmp/site/proxy/8123/named', 'by its path');
+  await sandbox.startProcess('python3 -m http.server 8123 --directory /tmp/site');
+  await sandbox.waitForPort({ portToCheck: 8123 });
+  const switched = new Request('http://sandbox/proxy/8123/named', { headers: { 'cf-container-target-port': '8123' } });
+  assert.equal(await (await sandbox.fetch(switched)).text(), 'by its path');
+  assert.equal(await (await sandbox.fetch(new Request('http://sandbox/proxy/8123/named'))).text(), 'by its path');
+  assert.equal((await errorFrom(sandbox.fetch(new Request('http://sandbox/')))).code, 'SERVICE_NOT_RESPONDING');
+});

@@ -129,6 +129,27 @@ test('cron expressions', () => {
   for (const bad of ['* * * *', '60 * * * *', '*/0 * * * *', '5-1 * * * *', 'x * * * *', '* * * 13 *']) assert.throws(() => cron(bad), SyntaxError, bad);
 });
 
+test('a cron trigger fires in its minute, once, also when the clock was late', async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), 'sandbar-worker-'));
+  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  writeFileSync(join(dir, 'wrangler.jsonc'), '{"triggers": {"crons": ["*/2 * * * *", "1 * * * *"]}}');
+  t.mock.timers.enable({ apis: ['setTimeout', 'Date'], now: Date.parse('2026-01-01T00:00:30Z') });
+  const fired: string[] = [];
+  const worker = { scheduled: (event: { cron: string }) => void fired.push(event.cron) };
+  const server = await serve(worker, { port: 0, config: dir });
+  t.mock.timers.tick(31_000);
+  assert.deepEqual(fired, ['1 * * * *']);
+  t.mock.timers.tick(60_000);
+  assert.deepEqual(fired.slice(1), ['*/2 * * * *']);
+  // The machine slept: a timer comes minutes after its time.
+  t.mock.timers.setTime(Date.parse('2026-01-01T00:06:10Z'));
+  t.mock.timers.tick(60_000);
+  assert.deepEqual(fired.slice(2), ['*/2 * * * *', '*/2 * * * *']);
+  await server.close();
+  t.mock.timers.tick(600_000);
+  assert.equal(fired.length, 4);
+});
+
 test('the command line serves the Worker that a configuration names', { timeout: 60_000 }, async (t) => {
   const dir = mkdtempSync(join(tmpdir(), 'sandbar-worker-'));
   t.after(() => rmSync(dir, { recursive: true, force: true }));

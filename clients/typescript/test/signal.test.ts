@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { createKey, listKeys, listSandboxes, removeKey } from '@sandbar/sandbox';
+import { Sandbox, createKey, listKeys, listSandboxes, removeKey } from '@sandbar/sandbox';
 import { errorFrom, sandboxOf } from './bench.js';
 
 test('every method takes a signal', async (t) => {
@@ -73,6 +73,19 @@ test('every method takes a signal', async (t) => {
     removeAllowedHost: () => sandbox.removeAllowedHost('a.example', o),
     setSleepAfter: () => sandbox.setSleepAfter('1m', o),
     setKeepAlive: () => sandbox.setKeepAlive(true, o),
+    createCheckpoint: () => sandbox.createCheckpoint(undefined, o),
+    listCheckpoints: () => sandbox.listCheckpoints(o),
+    deleteCheckpoint: () => sandbox.deleteCheckpoint('a', o),
+    restoreCheckpoint: () => sandbox.restoreCheckpoint('a', o),
+    fork: () => sandbox.fork(o),
+    createBackup: () => sandbox.createBackup({ dir: '/workspace', ...o }),
+    restoreBackup: () => sandbox.restoreBackup({ id: 'a', dir: '/workspace' }, o),
+    spawn: () => sandbox.spawn('true', o),
+    runCodeStream: () => sandbox.runCodeStream('1', o),
+    waitForPort: () => sandbox.waitForPort({ portToCheck: 8080, ...o }),
+    start: () => sandbox.start(o),
+    startAndWaitForPorts: () => sandbox.startAndWaitForPorts(8080, o),
+    fetch: () => sandbox.fetch(new Request('http://sandbox/', o)),
     renewActivityTimeout: () => sandbox.renewActivityTimeout(o),
     setLabels: () => sandbox.setLabels({ a: 'b' }, o),
     freeze: () => sandbox.freeze(o),
@@ -86,6 +99,10 @@ test('every method takes a signal', async (t) => {
     listKeys: () => listKeys(undefined, o),
     removeKey: () => removeKey(undefined, 'never', o),
   };
+  // They ask nothing, or take a request that has one, or say that they cannot.
+  const without = ['getSession', 'cleanupCompletedProcesses', 'setContainerTimeouts', 'setTransport', 'getContainerPlacementId', 'interpreter', 'terminal', 'wsConnect', 'mountBucket', 'unmountBucket'];
+  const methods = [Sandbox.prototype, Object.getPrototypeOf(Sandbox.prototype)].flatMap(Object.getOwnPropertyNames);
+  assert.deepEqual(methods.filter((name) => !(name in calls) && ![...without, 'constructor'].includes(name)), []);
   for (const [name, call] of Object.entries(calls)) assert.equal(await errorFrom(call()), given, name);
   // Nothing of it was done.
   assert.equal(await process.getStatus(), 'running');

@@ -65,7 +65,7 @@ pub(crate) use exit::Exit;
 pub(crate) use launch::{launch, not_started, refused};
 pub(crate) use pump::{Output, discard, read_report};
 pub(crate) use run::{Attachment, Run};
-pub(crate) use spawn::output;
+pub(crate) use spawn::{Child, output};
 pub(crate) use table::{Following, IdTaken, Keep, Table};
 pub(crate) use tree::{Cgroup, Forest, Tree, end_rest, family_of, kill_family};
 

@@ -116,6 +116,9 @@ pub enum ErrorCode {
     SessionDestroyed,
     /// The preview's URL was right until its port was hidden.
     StalePreviewUrl,
+    /// The events after this cursor are gone, or were never there: the node keeps a number of them,
+    /// and its records may have been replaced. `details.oldest` is the first that is kept.
+    EventsMissed,
     /// The context was not used for its `idleTimeoutMs` and deleted for that.
     ContextExpired,
     /// The context was deleted while the run waited.
@@ -238,7 +241,8 @@ impl ErrorCode {
             | Self::SessionDestroyed
             | Self::ContextExpired
             | Self::ContextDeleted
-            | Self::StalePreviewUrl => 410,
+            | Self::StalePreviewUrl
+            | Self::EventsMissed => 410,
             Self::PreconditionFailed => 412,
             Self::PayloadTooLarge | Self::FileTooLarge | Self::TreeTooLarge => 413,
             Self::UnsupportedMediaType => 415,

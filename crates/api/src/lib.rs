@@ -12,6 +12,7 @@ pub mod archive;
 pub mod checkpoint;
 pub mod env;
 pub mod error;
+pub mod event;
 pub mod exec;
 pub mod file;
 pub mod git;

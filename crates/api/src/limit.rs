@@ -193,6 +193,16 @@ pub const LABELS: usize = 64;
 /// Bytes of a label's name or value.
 pub const LABEL_BYTES: usize = 256;
 
+/// Events that a node keeps; the oldest goes first. Some hundred sandboxes that freeze and thaw all
+/// day make so many.
+pub const EVENTS: u64 = 100_000;
+
+/// Bytes that they may take in the node's records: labels are up to 32 KiB of an event.
+pub const EVENTS_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Days for which an event is kept: whoever looks once a month misses none.
+pub const EVENT_DAYS: u32 = 31;
+
 /// Rules of one sandbox's allow-list: enough to name every host that a build needs, few enough for
 /// a first packet to pass all of them.
 pub const NETWORK_RULES: usize = 256;

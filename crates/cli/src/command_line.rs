@@ -3,9 +3,9 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, cat, checkpoint, completions, config, cp, doctor, down, env, exec, git, image, inspect,
-    key, kill, lifecycle, logs, ls, network, port, port_forward, prune, ps, repl, rm, run, serve,
-    session, set, shell, start, wait, watch,
+    bench, cat, checkpoint, completions, config, cp, doctor, down, env, events, exec, git, image,
+    inspect, key, kill, lifecycle, logs, ls, network, port, port_forward, prune, ps, repl, rm, run,
+    serve, session, set, shell, start, wait, watch,
 };
 
 /// Run untrusted code in isolated sandboxes on this machine.
@@ -83,6 +83,8 @@ pub(crate) enum Command {
     Restore(checkpoint::RestoreArguments),
     /// Make sandboxes with the files of another, at once whatever their size.
     Fork(checkpoint::ForkArguments),
+    /// Show what happened to sandboxes and why, and what happens.
+    Events(events::Arguments),
     /// Show or change what a sandbox may reach.
     Network(network::Arguments),
     /// Destroy sandboxes with their processes and files.

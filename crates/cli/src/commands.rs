@@ -10,6 +10,7 @@ pub(crate) mod cp;
 pub(crate) mod doctor;
 pub(crate) mod down;
 pub(crate) mod env;
+pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod git;
 pub(crate) mod image;
@@ -89,6 +90,7 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
         Command::Fork(arguments) => {
             wait(|signals| until(signals, checkpoint::fork(arguments, out)))
         }
+        Command::Events(arguments) => wait(|signals| until(signals, events::run(arguments, out))),
         Command::Network(arguments) => wait(|signals| until(signals, network::run(arguments, out))),
         Command::Rm(arguments) => wait(|signals| until(signals, rm::run(arguments, out))),
         Command::Cp(arguments) => wait(|signals| until(signals, cp::run(arguments, out))),

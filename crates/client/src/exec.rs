@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     Client, ClientError, EventStream,
     call::{ANSWER_LIMIT, TURN_LIMIT, protocol},
-    event::{COME_BACK_LIMIT, COME_BACK_PAUSE, LAST_EVENT, WayBack, is_passing},
+    stream::{COME_BACK_LIMIT, COME_BACK_PAUSE, LAST_EVENT, WayBack, is_passing},
 };
 
 /// The events of a command; the last is [`ExecEvent::Exit`]. Dropping it ends the command.

@@ -2,7 +2,7 @@
 //!
 //! Owns: finding the server of this machine, authentication, the limits on what is waited for and
 //! kept in memory, and the reading of event streams. Does not: keep state between calls, start
-//! servers, or retry anything but what has a way back: a followed log, and an exec with a key. The types are those of [`api`], the same that the server is compiled against.
+//! servers, or retry anything but what has a way back: a followed log, followed events, and an exec with a key. The types are those of [`api`], the same that the server is compiled against.
 //!
 //! ```no_run
 //! use client::{Client, api::{exec::{Command, ExecRequest}, sandbox::CreateSandbox}};
@@ -45,6 +45,7 @@ mod sandbox;
 mod session;
 mod socket;
 mod sse;
+mod stream;
 mod terminal;
 mod transfer;
 mod watch;
@@ -54,7 +55,7 @@ pub use api;
 pub use call::{Client, MAX_ANSWER_BYTES};
 pub use environment::{DEFAULT_STATE_DIR, state_dir};
 pub use error::{ClientError, EnvironmentError};
-pub use event::EventStream;
+pub use event::LifeStream;
 pub use exec::{ExecStream, decode_output, encode_stdin};
 pub use file::{FileStream, entry_path};
 pub use git::GitStream;
@@ -62,6 +63,7 @@ pub use image::BuildStream;
 pub use interpreter::RunStream;
 pub use port::PortConnection;
 pub use process::LogStream;
+pub use stream::EventStream;
 pub use terminal::{TerminalConnection, TerminalInput, TerminalMessage, TerminalOutput};
 pub use transfer::ByteStream;
 pub use watch::WatchStream;

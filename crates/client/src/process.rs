@@ -19,8 +19,8 @@ use crate::{
     Client, ClientError, EventStream,
     call::ANSWER_LIMIT,
     encode::{Query, segment},
-    event::{LAST_EVENT, WayBack},
     exec::is_exit,
+    stream::{LAST_EVENT, WayBack},
 };
 
 /// A process's log as it grows; the last event is [`ExecEvent::Exit`]. Dropping it leaves the process

@@ -47,6 +47,8 @@ pub(crate) struct Parser {
     data: String,
     has_data: bool,
     id: Option<u64>,
+    /// Of an id without data: where the stream is, before its next event.
+    position: Option<u64>,
     events: VecDeque<Event>,
 }
 
@@ -77,6 +79,11 @@ impl Parser {
     /// Takes out the oldest event read so far.
     pub(crate) fn next_event(&mut self) -> Option<Event> {
         self.events.pop_front()
+    }
+
+    /// Takes out where the stream says that it is, without an event that happened there.
+    pub(crate) fn take_position(&mut self) -> Option<u64> {
+        self.position.take()
     }
 
     fn extend_line(&mut self, bytes: &[u8]) -> Result<(), SseError> {
@@ -117,12 +124,14 @@ impl Parser {
         Ok(())
     }
 
-    /// An event without data is dropped, as the standard says.
+    /// An event without data is dropped, as the standard says, but for its id.
     fn dispatch(&mut self) {
         let (name, data) = (mem::take(&mut self.name), mem::take(&mut self.data));
         let id = mem::take(&mut self.id);
         if mem::take(&mut self.has_data) {
             self.events.push_back(Event { name, data, id });
+        } else if id.is_some() {
+            self.position = id;
         }
     }
 }
@@ -176,6 +185,16 @@ mod tests {
         }
         let single: Vec<&[u8]> = bytes.chunks(1).collect();
         assert_eq!(parse(&single).unwrap(), expected());
+    }
+
+    #[test]
+    fn an_id_without_data_is_a_position() {
+        let mut parser = Parser::default();
+        parser.feed(b"id: 7\n\n").unwrap();
+        assert_eq!((parser.next_event(), parser.take_position()), (None, Some(7)));
+        parser.feed(b":\n\nid: 8\ndata: x\n\n").unwrap();
+        assert_eq!(parser.next_event().unwrap().id, Some(8));
+        assert_eq!(parser.take_position(), None);
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub use self::{
     source::Origin,
 };
 
+pub(crate) use self::preview::DEFAULT_DOMAIN;
+
 /// Everything an operator decides, checked.
 #[derive(Debug, Clone)]
 pub struct Config {

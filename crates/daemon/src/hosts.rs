@@ -14,15 +14,23 @@ pub(crate) struct Hosts {
     listen: SocketAddr,
     /// Lower case, without port.
     configured: Vec<String>,
+    /// Of web pages that the operator trusts, as browsers send them.
+    origins: Vec<String>,
 }
 
 impl Hosts {
-    pub(crate) fn new(listen: SocketAddr, configured: Vec<String>) -> Self {
-        Self { listen, configured }
+    pub(crate) fn new(listen: SocketAddr, configured: Vec<String>, origins: Vec<String>) -> Self {
+        Self { listen, configured, origins }
+    }
+
+    /// The pages of other sites whose scripts may call and read the answers.
+    pub(crate) fn origins(&self) -> &[String] {
+        &self.origins
     }
 
     /// Whether a request with this target and these headers may be answered: exactly one Host, ours;
-    /// the target's authority, if it has one, as well; and no Origin but ours.
+    /// the target's authority, if it has one, as well; and no Origin but ours
+    /// and those that the operator trusts.
     pub(crate) fn allow(&self, target: &Uri, headers: &HeaderMap) -> Result<(), &'static str> {
         let mut hosts = headers.get_all(header::HOST).iter();
         let (Some(host), None) = (hosts.next(), hosts.next()) else {
@@ -42,6 +50,9 @@ impl Hosts {
     }
 
     fn is_our_origin(&self, origin: &str) -> bool {
+        if self.origins.iter().any(|trusted| trusted == origin) {
+            return true;
+        }
         let rest = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
         rest.is_some_and(|host| self.is_ours(host))
     }
@@ -82,7 +93,9 @@ mod tests {
     use super::*;
 
     fn allows(listen: &str, host: &str, origin: Option<&str>) -> bool {
-        let hosts = Hosts::new(listen.parse().unwrap(), vec!["sandbar.example.com".to_owned()]);
+        let configured = vec!["sandbar.example.com".to_owned()];
+        let origins = vec!["https://app.example.org".to_owned()];
+        let hosts = Hosts::new(listen.parse().unwrap(), configured, origins);
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, HeaderValue::from_str(host).unwrap());
         if let Some(origin) = origin {
@@ -126,6 +139,11 @@ mod tests {
             ("http://localhost:8787", true),
             ("http://127.0.0.1:8787", true),
             ("https://sandbar.example.com", true),
+            ("https://app.example.org", true),
+            ("http://app.example.org", false),
+            ("https://app.example.org:444", false),
+            ("https://app.example.org.evil.example", false),
+            ("https://x.app.example.org", false),
             ("http://localhost:3000", false),
             ("http://3000-box-token.localhost:8787", false),
             ("https://evil.example", false),
@@ -143,7 +161,7 @@ mod tests {
 
     #[test]
     fn ambiguous_requests_are_refused() {
-        let hosts = Hosts::new("127.0.0.1:8787".parse().unwrap(), Vec::new());
+        let hosts = Hosts::new("127.0.0.1:8787".parse().unwrap(), Vec::new(), Vec::new());
         let ours = HeaderValue::from_static("localhost:8787");
         let mut headers = HeaderMap::new();
         assert!(hosts.allow(&Uri::from_static("/"), &headers).is_err(), "no Host");

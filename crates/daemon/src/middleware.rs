@@ -1,6 +1,7 @@
 //! What happens to every request before its route, in this order.
 
 mod authenticate;
+mod cors;
 mod host;
 mod limit;
 mod observe;
@@ -26,6 +27,7 @@ pub(crate) fn around(table: Router<App>, app: &App) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(app.clone(), preview::divert))
         .layer(from_fn_with_state(app.clone(), host::allow))
+        .option_layer(cors::layer(app.hosts.origins()))
         .layer(from_fn_with_state(app.clone(), authenticate::authenticate))
         .layer(from_fn_with_state(app.clone(), limit::limit));
     table.layer(layers).with_state(app.clone())

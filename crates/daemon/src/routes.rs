@@ -5,6 +5,7 @@
 
 mod checkpoint;
 pub(crate) mod docs;
+mod event;
 mod image;
 mod key;
 mod metrics;
@@ -45,6 +46,7 @@ pub(crate) fn table() -> (Router<App>, OpenApi) {
         .routes(routes!(port::get, port::hide))
         .routes(routes!(port::rotate))
         .routes(routes!(port::validate_token))
+        .routes(routes!(event::list))
         .routes(routes!(image::list))
         .routes(routes!(image::build))
         .routes(routes!(key::create, key::list))

@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     app::{App, KEPT, Parts, VISITS_PER_REQUEST, requests_at_once},
     claim::{self, Claim, ClaimError, Claimed},
-    config::{Config, PreviewUrl},
+    config::{Config, DEFAULT_DOMAIN, PreviewUrl},
     docs::Docs,
     endpoint,
     hosts::Hosts,
@@ -288,7 +288,11 @@ async fn running(
         links: links(config),
         keys: keys.clone(),
         key_file: Arc::new(file),
-        hosts: Hosts::new(address, config.api.allowed_hosts.clone()),
+        hosts: Hosts::new(
+            address,
+            config.api.allowed_hosts.clone(),
+            config.api.allowed_origins.clone(),
+        ),
         metrics: Metrics::new(),
         previews,
         docs: Docs::new(&document, &endpoint::url(address)),
@@ -345,7 +349,7 @@ impl Doors {
         let own = self.previews.as_ref().unwrap_or(&self.api).local_addr()?;
         let domain = match &config.preview.url {
             Some(PreviewUrl { is_https, name, port }) => Domain::new(*is_https, name, *port),
-            None => Domain::new(self.tls.is_some(), "localhost", own.port()),
+            None => Domain::new(self.tls.is_some(), DEFAULT_DOMAIN, own.port()),
         };
         tracing::info!(%domain, address = %own, "previews");
         let trusted = config.preview.trusted_proxies.clone();

@@ -19,6 +19,7 @@ use std::{
 
 use api::{
     checkpoint::{Checkpoint, CheckpointCreated, CreateCheckpoint, RestoreCheckpoint},
+    event::EventKind,
     id::{CheckpointId, SandboxId},
     limit::CHECKPOINTS,
 };
@@ -27,7 +28,9 @@ use jail::{JailError, JailId, Volumes};
 use crate::{
     EngineError, create, destroy,
     error::{self, Publish},
+    event::Cause,
     freeze,
+    key::Key,
     launch::LaunchError,
     node::{Node, now_ms},
     record::{Change, CheckpointRecord, Files},
@@ -107,6 +110,7 @@ pub(crate) async fn create(
     node: &Arc<Node>,
     id: &SandboxId,
     request: CreateCheckpoint,
+    by: &Key,
 ) -> Result<CheckpointCreated, EngineError> {
     let sandbox = node.find(id).ok_or_else(|| error::not_found(id))?;
     check_available(node)?;
@@ -116,9 +120,9 @@ pub(crate) async fn create(
         None => create::random_id(OWN_PREFIX)?,
     };
     sandbox.checkpoints.begin(&checkpoint)?;
-    let owner = Arc::clone(node);
+    let (owner, cause) = (Arc::clone(node), Cause::request(by).about(&checkpoint));
     let work = async move {
-        let made = make(&owner, &sandbox, &checkpoint).await;
+        let made = make(&owner, &sandbox, &checkpoint, cause).await;
         sandbox.checkpoints.end(&checkpoint, made.as_ref().ok().map(|made| made.0.clone()));
         let (record, pause) = made?;
         if !sandbox.is_there() {
@@ -140,10 +144,12 @@ async fn make(
     node: &Arc<Node>,
     sandbox: &Arc<Sandbox>,
     id: &CheckpointId,
+    cause: Cause,
 ) -> Result<(CheckpointRecord, Duration), EngineError> {
     let (volume, size_bytes, pause) = seal(node, sandbox).await?;
     let record = CheckpointRecord { id: id.clone(), volume, created_at_ms: now_ms(), size_bytes };
     let change = Change::Checkpoint(sandbox.jail, Box::new(record.clone()));
+    let change = change.telling(sandbox.tells(EventKind::CheckpointCreated, cause));
     if let Err(error) = node.records.write(change).await {
         // Also a write that comes late is taken back by this one.
         node.records.submit(Change::Bury(volume)).await;
@@ -205,15 +211,19 @@ pub(crate) async fn remove(
     node: &Arc<Node>,
     id: &SandboxId,
     checkpoint: &CheckpointId,
+    by: &Key,
 ) -> Result<(), EngineError> {
     let sandbox = find_sandbox(node, id)?;
+    let cause = Cause::request(by).about(checkpoint);
     let record = sandbox
         .checkpoints
         .take(checkpoint)
         .ok_or_else(|| error::checkpoint_not_found(checkpoint))?;
     let owner = Arc::clone(node);
     let work = async move {
-        if let Err(error) = owner.records.write(Change::Bury(record.volume)).await {
+        let told = sandbox.tells(EventKind::CheckpointRemoved, cause);
+        let bury = Change::Bury(record.volume).telling(told);
+        if let Err(error) = owner.records.write(bury).await {
             sandbox.checkpoints.table().made.push(record);
             return Err(error.publish("recording that the checkpoint goes"));
         }
@@ -228,16 +238,17 @@ pub(crate) async fn restore(
     node: &Arc<Node>,
     id: &SandboxId,
     request: RestoreCheckpoint,
+    by: &Key,
 ) -> Result<Arc<Sandbox>, EngineError> {
     let sandbox = find_sandbox(node, id)?;
     check_available(node)?;
     find(&sandbox, &request.checkpoint)?;
-    let owner = Arc::clone(node);
+    let (owner, cause) = (Arc::clone(node), Cause::request(by).about(&request.checkpoint));
     let work = async move {
         for _ in 0..ATTEMPTS {
-            destroy::end(&owner, &sandbox, Operation::Stop).await?;
-            let exchange =
-                exchange(Arc::clone(&owner), Arc::clone(&sandbox), request.checkpoint.clone());
+            destroy::end(&owner, &sandbox, Operation::Stop, &cause).await?;
+            let checkpoint = (request.checkpoint.clone(), cause.clone());
+            let exchange = exchange(Arc::clone(&owner), Arc::clone(&sandbox), checkpoint);
             if let (true, _) = freeze::hold(&owner, &sandbox, exchange).await? {
                 tracing::info!(sandbox_id = %sandbox.id, checkpoint = %request.checkpoint,
                     "checkpoint restored");
@@ -253,7 +264,7 @@ pub(crate) async fn restore(
 async fn exchange(
     node: Arc<Node>,
     sandbox: Arc<Sandbox>,
-    checkpoint: CheckpointId,
+    (checkpoint, cause): (CheckpointId, Cause),
 ) -> Result<bool, EngineError> {
     if matches!(sandbox.state(), State::Held(before) if before.agent().is_some()) {
         return Ok(false);
@@ -266,6 +277,7 @@ async fn exchange(
         let inherited_bytes = inherit(&node, record.volume, record.size_bytes, new).await?;
         let files = Files { volume: new, inherited_bytes };
         let change = Change::Files(sandbox.jail, files);
+        let change = change.telling(sandbox.tells(EventKind::Restored, cause));
         node.records.write(change).await.map_err(|error| error.publish(failed))?;
         Ok(files)
     };

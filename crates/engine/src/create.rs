@@ -21,6 +21,7 @@ use std::{
 
 use api::{
     error::ErrorCode,
+    event::EventKind,
     id::{IdPrefix, ImageRef, SandboxId},
     sandbox::CreateSandbox,
 };
@@ -35,6 +36,7 @@ use serde_json::json;
 use crate::{
     EngineError, checkpoint, destroy,
     error::{self, Publish},
+    event::Cause,
     freeze,
     key::{By, Key, Place},
     launch::LaunchError,
@@ -78,8 +80,9 @@ pub(crate) async fn create(
     by.check(&id)?;
     let asked = Rest::asked(&request);
     let settings = Settings::of(request, &node.config)?;
+    let cause = Cause::request(by);
     for _ in 0..ATTEMPTS {
-        let (sandbox, is_new) = add(node, &id, &settings, By::Key(by)).await?;
+        let (sandbox, is_new) = add(node, (&id, &settings), By::Key(by), &cause).await?;
         if sandbox.state() == State::Destroying {
             sandbox.settled().await?;
             continue;
@@ -89,7 +92,7 @@ pub(crate) async fn create(
         if !differences.is_empty() {
             return Err(error::exists(&id, &differences));
         }
-        if bring_up(node, &sandbox, By::Key(by)).await?.is_some() {
+        if bring_up(node, &sandbox, By::Key(by), &cause).await?.is_some() {
             return Ok((sandbox, is_new));
         }
     }
@@ -102,15 +105,17 @@ pub(crate) async fn activate(
     id: &SandboxId,
     by: &Key,
 ) -> Result<InUse, EngineError> {
+    let by = By::Key(by);
+    let cause = Cause::usage(by);
     for _ in 0..ATTEMPTS {
         let sandbox = match node.find(id) {
             Some(sandbox) => sandbox,
             None => {
                 let settings = Settings::of(CreateSandbox::default(), &node.config)?;
-                add(node, id, &settings, By::Key(by)).await?.0
+                add(node, (id, &settings), by, &cause).await?.0
             }
         };
-        if let Some(user) = bring_up(node, &sandbox, By::Key(by)).await? {
+        if let Some(user) = bring_up(node, &sandbox, by, &cause).await? {
             return Ok(user);
         }
     }
@@ -126,9 +131,9 @@ fn admitted(node: &Node, by: By<'_>) -> Result<Place, EngineError> {
 /// Adds the sandbox and begins to make it, if the id is free.
 async fn add(
     node: &Arc<Node>,
-    id: &SandboxId,
-    settings: &Settings,
+    (id, settings): (&SandboxId, &Settings),
     by: By<'_>,
+    cause: &Cause,
 ) -> Result<(Arc<Sandbox>, bool), EngineError> {
     if let Some(sandbox) = node.find(id) {
         return Ok((sandbox, false));
@@ -140,7 +145,7 @@ async fn add(
         read_image(node, &settings.image, move |images| images.get(&name)).await?;
     let (sandbox, is_new) = node.add(id, settings, &image.digest, None)?;
     if is_new {
-        spawn_start(node, &sandbox, Some(rootfs), place);
+        spawn_start(node, &sandbox, Some(rootfs), (place, cause.clone()));
     }
     Ok((sandbox, is_new))
 }
@@ -151,6 +156,7 @@ pub(crate) async fn bring_up(
     node: &Arc<Node>,
     sandbox: &Arc<Sandbox>,
     by: By<'_>,
+    cause: &Cause,
 ) -> Result<Option<InUse>, EngineError> {
     for _ in 0..ATTEMPTS {
         if let Some(user) = sandbox.enter() {
@@ -166,11 +172,11 @@ pub(crate) async fn bring_up(
                     return Err(error);
                 }
                 (Ok(()), State::Frozen(agent)) => {
-                    freeze::spawn_thaw(node, sandbox, agent).await?;
+                    freeze::spawn_thaw(node, sandbox, agent, cause.clone()).await?;
                     continue;
                 }
                 (Ok(()), before) => match admitted(node, by) {
-                    Ok(place) => spawn_start(node, sandbox, None, place),
+                    Ok(place) => spawn_start(node, sandbox, None, (place, cause.clone())),
                     Err(error) => {
                         sandbox.set(before);
                         return Err(error);
@@ -193,22 +199,23 @@ pub(crate) fn spawn_start(
     node: &Arc<Node>,
     sandbox: &Arc<Sandbox>,
     rootfs: Option<Rootfs>,
-    place: Place,
+    (place, cause): (Place, Cause),
 ) {
     let (owner, sandbox) = (Arc::clone(node), Arc::clone(sandbox));
     node.work.spawn(async move {
         let _place = place;
         let is_new = rootfs.is_some();
-        match start(&owner, &sandbox, rootfs).await {
+        match start(&owner, &sandbox, rootfs, &cause).await {
             Ok((agent, pidfd)) => {
-                let running = Phase::Running(agent.clone());
-                owner.records.submit(Change::Phase(sandbox.jail, running)).await;
+                let running = Change::Phase(sandbox.jail, Phase::Running(agent.clone()));
+                let started = sandbox.tells(EventKind::Started, cause);
+                owner.records.submit(running.telling(started)).await;
                 run_on_start(&owner, &sandbox).await;
                 sandbox.set(State::Running(agent.clone()));
                 tracing::info!(sandbox_id = %sandbox.id, jail = %sandbox.jail, is_new, "sandbox started");
                 watch::spawn(&owner, sandbox, agent, pidfd);
             }
-            Err(error) => fail(&owner, &sandbox, error, is_new).await,
+            Err(error) => fail(&owner, &sandbox, error, (is_new, cause)).await,
         }
     });
 }
@@ -243,10 +250,12 @@ async fn start(
     node: &Arc<Node>,
     sandbox: &Sandbox,
     rootfs: Option<Rootfs>,
+    cause: &Cause,
 ) -> Result<(AgentIdentity, OwnedFd), NotStarted> {
     let is_new = rootfs.is_some();
     let intent = if is_new {
-        Change::Create(Box::new(SandboxRecord {
+        let created = sandbox.tells(EventKind::Created, cause.clone());
+        let create = Change::Create(Box::new(SandboxRecord {
             id: sandbox.id.clone(),
             jail: sandbox.jail,
             slot: sandbox.slot,
@@ -256,9 +265,10 @@ async fn start(
             files: sandbox.files(),
             origin: sandbox.origin,
             phase: Phase::Creating,
-        }))
+        }));
+        create.telling(created)
     } else {
-        Change::Phase(sandbox.jail, Phase::Starting)
+        Change::Phase(sandbox.jail, Phase::Starting).into()
     };
     let prepared = async {
         let rootfs = match rootfs {
@@ -320,14 +330,25 @@ struct NotStarted {
 
 /// Undoes an attempt to start. A new sandbox for which there was no room, which could not be
 /// recorded, or which is a fork, has never been; any other stays, as failed, and the next request tries again.
-async fn fail(node: &Arc<Node>, sandbox: &Arc<Sandbox>, failed: NotStarted, is_new: bool) {
+async fn fail(
+    node: &Arc<Node>,
+    sandbox: &Arc<Sandbox>,
+    failed: NotStarted,
+    (is_new, cause): (bool, Cause),
+) {
     let NotStarted { error, is_recorded } = failed;
+    let cause = cause.failing(&error.message);
     // Of a launch that failed without an answer nobody knows how far it came.
     let ended = destroy::kill(node, sandbox, "undoing a start").await;
     let is_fork = sandbox.origin.is_some();
     if is_new && (!is_recorded || is_fork || error.code == ErrorCode::NoSpace) {
         // Also when nothing was recorded: a write that came late is taken back by this one.
-        let buried = node.records.write(Change::Bury(sandbox.jail)).await;
+        let bury = Change::Bury(sandbox.jail);
+        let buried = match is_recorded {
+            true => node.records.write(bury.telling(sandbox.tells(EventKind::Destroyed, cause))),
+            false => node.records.write(bury.into()),
+        };
+        let buried = buried.await;
         if let Err(failure) = ended {
             sandbox.set(State::Doomed(failure));
             return;
@@ -339,7 +360,8 @@ async fn fail(node: &Arc<Node>, sandbox: &Arc<Sandbox>, failed: NotStarted, is_n
         return;
     }
     let failure = Failure::of(&error);
-    node.records.submit(Change::Phase(sandbox.jail, Phase::Failed(failure.clone()))).await;
+    let phase = Change::Phase(sandbox.jail, Phase::Failed(failure.clone()));
+    node.records.submit(phase.telling(sandbox.tells(EventKind::Failed, cause))).await;
     sandbox.set(State::Failed(failure));
 }
 

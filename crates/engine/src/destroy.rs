@@ -10,13 +10,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use api::id::SandboxId;
+use api::{event::EventKind, id::SandboxId};
 use jail::JailId;
 use tokio::time::Instant;
 
 use crate::{
     EngineError,
     error::{self, Publish},
+    event::Cause,
     launch::Chore,
     node::Node,
     record::{Change, Phase},
@@ -36,15 +37,23 @@ const STOP_LOOK: Duration = Duration::from_millis(5);
 const ATTEMPTS: usize = 8;
 
 /// Destroys the sandbox with this id. Of several at once, all return when it is gone.
-pub(crate) async fn destroy(node: &Arc<Node>, id: &SandboxId) -> Result<(), EngineError> {
+pub(crate) async fn destroy(
+    node: &Arc<Node>,
+    id: &SandboxId,
+    cause: &Cause,
+) -> Result<(), EngineError> {
     let sandbox = node.find(id).ok_or_else(|| error::not_found(id))?;
-    end(node, &sandbox, Operation::Destroy).await
+    end(node, &sandbox, Operation::Destroy, cause).await
 }
 
 /// Ends the processes of the sandbox with this id; its files and settings stay.
-pub(crate) async fn stop(node: &Arc<Node>, id: &SandboxId) -> Result<(), EngineError> {
+pub(crate) async fn stop(
+    node: &Arc<Node>,
+    id: &SandboxId,
+    cause: &Cause,
+) -> Result<(), EngineError> {
     let sandbox = node.find(id).ok_or_else(|| error::not_found(id))?;
-    end(node, &sandbox, Operation::Stop).await
+    end(node, &sandbox, Operation::Stop, cause).await
 }
 
 /// Carries out [`Operation::Stop`] or [`Operation::Destroy`], or waits for whoever does.
@@ -52,6 +61,7 @@ pub(crate) async fn end(
     node: &Arc<Node>,
     sandbox: &Arc<Sandbox>,
     operation: Operation,
+    cause: &Cause,
 ) -> Result<(), EngineError> {
     for _ in 0..ATTEMPTS {
         let (admission, before) = sandbox.begin(operation);
@@ -59,8 +69,17 @@ pub(crate) async fn end(
             // Users keep nobody from ending it.
             Admission::Done | Admission::Refuse | Admission::InUse => return Ok(()),
             Admission::Begin => {
-                let work = carry_out(Arc::clone(node), Arc::clone(sandbox), operation, before);
-                let ended = node.work.spawn(work).await;
+                let (owner, sandbox, cause) =
+                    (Arc::clone(node), Arc::clone(sandbox), cause.clone());
+                let ended = node.work.spawn(async move {
+                    match operation {
+                        Operation::Destroy => {
+                            carry_out_destroy(&owner, &sandbox, before, cause).await
+                        }
+                        _ => carry_out_stop(&owner, &sandbox, cause).await,
+                    }
+                });
+                let ended = ended.await;
                 return ended.map_err(|_panicked| error::internal("ending the sandbox"))?;
             }
             Admission::Wait => match (sandbox.settled().await?, operation) {
@@ -74,30 +93,24 @@ pub(crate) async fn end(
     Err(error::ended_at_once(&sandbox.id))
 }
 
-async fn carry_out(
-    node: Arc<Node>,
-    sandbox: Arc<Sandbox>,
-    operation: Operation,
-    before: State,
-) -> Result<(), EngineError> {
-    match operation {
-        Operation::Destroy => carry_out_destroy(&node, &sandbox, before).await,
-        _ => carry_out_stop(&node, &sandbox).await,
-    }
-}
-
 /// Ends the processes of a sandbox that is [`State::Stopping`].
-pub(crate) async fn carry_out_stop(node: &Node, sandbox: &Sandbox) -> Result<(), EngineError> {
+pub(crate) async fn carry_out_stop(
+    node: &Node,
+    sandbox: &Sandbox,
+    cause: Cause,
+) -> Result<(), EngineError> {
     give_notice(node, sandbox.jail).await;
     match kill(node, sandbox, "stopping the sandbox").await {
         Ok(()) => {
-            node.records.submit(Change::Phase(sandbox.jail, Phase::Stopped)).await;
+            let stopped = Change::Phase(sandbox.jail, Phase::Stopped);
+            node.records.submit(stopped.telling(sandbox.tells(EventKind::Stopped, cause))).await;
             sandbox.set(State::Stopped);
             Ok(())
         }
         Err(failure) => {
-            let failed = Phase::Failed(failure.clone());
-            node.records.submit(Change::Phase(sandbox.jail, failed)).await;
+            let failed = Change::Phase(sandbox.jail, Phase::Failed(failure.clone()));
+            let told = sandbox.tells(EventKind::Failed, cause.failing(&failure.reason));
+            node.records.submit(failed.telling(told)).await;
             sandbox.set(State::Failed(failure.clone()));
             Err(failure.to_error())
         }
@@ -130,8 +143,15 @@ pub(crate) async fn carry_out_destroy(
     node: &Node,
     sandbox: &Sandbox,
     before: State,
+    cause: Cause,
 ) -> Result<(), EngineError> {
-    if let Err(error) = node.records.write(Change::Bury(sandbox.jail)).await {
+    let bury = Change::Bury(sandbox.jail);
+    // That a doomed one is gone was told when it became one.
+    let bury = match before {
+        State::Doomed(_) => bury.into(),
+        _ => bury.telling(sandbox.tells(EventKind::Destroyed, cause)),
+    };
+    if let Err(error) = node.records.write(bury).await {
         tracing::warn!(sandbox_id = %sandbox.id, error = &error as &dyn std::error::Error,
             "a sandbox is not destroyed because that could not be recorded");
         // A write that comes late makes this a doomed sandbox in the records alone: the next start

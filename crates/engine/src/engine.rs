@@ -11,6 +11,7 @@ use std::{
 
 use api::{
     checkpoint::{Checkpoint, CheckpointCreated, CreateCheckpoint, ForkSandbox, RestoreCheckpoint},
+    event::{EventList, ListEvents},
     id::{CheckpointId, IdPrefix, SandboxId},
     image::{BuildEvent, BuildImage, Image},
     node::ShutdownSandboxes,
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     EngineConfig, EngineError, build, checkpoint, create, destroy,
     error::{self, Publish},
+    event::{self, Cause, EventFollower},
     fork, freeze, idle,
     key::{By, Key, Keys, Store},
     launch::{Launchers, Remover},
@@ -155,9 +157,10 @@ impl Engine {
         &self,
         id: &SandboxId,
         request: UpdateSandbox,
+        by: &Key,
     ) -> Result<Sandbox, EngineError> {
         self.node.check_open()?;
-        let sandbox = update::update(&self.node, id, request).await?;
+        let sandbox = update::update(&self.node, id, request, by).await?;
         sandbox.describe(None).ok_or_else(|| error::not_found(id))
     }
 
@@ -200,9 +203,9 @@ impl Engine {
     /// # Errors
     /// `SANDBOX_NOT_FOUND`; `RESOURCE_BUSY` when it is used all the time; `SANDBOX_FAILED` when
     /// processes do not come to rest.
-    pub async fn freeze(&self, id: &SandboxId) -> Result<Sandbox, EngineError> {
+    pub async fn freeze(&self, id: &SandboxId, by: &Key) -> Result<Sandbox, EngineError> {
         self.node.check_open()?;
-        freeze::freeze(&self.node, id).await?;
+        freeze::freeze(&self.node, id, Cause::request(by)).await?;
         self.get(id).await
     }
 
@@ -210,9 +213,9 @@ impl Engine {
     ///
     /// # Errors
     /// `SANDBOX_NOT_FOUND`, `SANDBOX_FAILED`.
-    pub async fn thaw(&self, id: &SandboxId) -> Result<Sandbox, EngineError> {
+    pub async fn thaw(&self, id: &SandboxId, by: &Key) -> Result<Sandbox, EngineError> {
         self.node.check_open()?;
-        freeze::thaw(&self.node, id).await?;
+        freeze::thaw(&self.node, id, Cause::request(by)).await?;
         self.get(id).await
     }
 
@@ -221,9 +224,9 @@ impl Engine {
     ///
     /// # Errors
     /// `SANDBOX_NOT_FOUND`; `SANDBOX_FAILED` when processes cannot be ended.
-    pub async fn stop(&self, id: &SandboxId) -> Result<Sandbox, EngineError> {
+    pub async fn stop(&self, id: &SandboxId, by: &Key) -> Result<Sandbox, EngineError> {
         self.node.check_open()?;
-        destroy::stop(&self.node, id).await?;
+        destroy::stop(&self.node, id, &Cause::request(by)).await?;
         self.get(id).await
     }
 
@@ -234,7 +237,8 @@ impl Engine {
     pub async fn start(&self, id: &SandboxId, by: &Key) -> Result<Sandbox, EngineError> {
         self.node.check_open()?;
         let sandbox = self.node.find(id).ok_or_else(|| error::not_found(id))?;
-        let user = create::bring_up(&self.node, &sandbox, By::Key(by)).await?;
+        let cause = Cause::request(by);
+        let user = create::bring_up(&self.node, &sandbox, By::Key(by), &cause).await?;
         let user = user.ok_or_else(|| error::not_found(id))?;
         let described = self.get(id).await;
         drop(user);
@@ -250,8 +254,8 @@ impl Engine {
     /// # Errors
     /// `SANDBOX_NOT_FOUND`; `SANDBOX_FAILED` when processes cannot be ended: it can then only be
     /// destroyed again.
-    pub async fn destroy(&self, id: &SandboxId) -> Result<(), EngineError> {
-        destroy::destroy(&self.node, id).await
+    pub async fn destroy(&self, id: &SandboxId, by: &Key) -> Result<(), EngineError> {
+        destroy::destroy(&self.node, id, &Cause::request(by)).await
     }
 
     /// Makes a checkpoint of a sandbox, which need not run. Its processes stand still for a moment.
@@ -266,8 +270,9 @@ impl Engine {
         &self,
         id: &SandboxId,
         request: CreateCheckpoint,
+        by: &Key,
     ) -> Result<CheckpointCreated, EngineError> {
-        checkpoint::create(&self.node, id, request).await
+        checkpoint::create(&self.node, id, request, by).await
     }
 
     /// The checkpoints of a sandbox, oldest first.
@@ -298,8 +303,9 @@ impl Engine {
         &self,
         id: &SandboxId,
         checkpoint: &CheckpointId,
+        by: &Key,
     ) -> Result<(), EngineError> {
-        checkpoint::remove(&self.node, id, checkpoint).await
+        checkpoint::remove(&self.node, id, checkpoint, by).await
     }
 
     /// Ends the processes of a sandbox and gives it the files of one of its checkpoints. It is
@@ -311,8 +317,9 @@ impl Engine {
         &self,
         id: &SandboxId,
         request: RestoreCheckpoint,
+        by: &Key,
     ) -> Result<Sandbox, EngineError> {
-        let sandbox = checkpoint::restore(&self.node, id, request).await?;
+        let sandbox = checkpoint::restore(&self.node, id, request, by).await?;
         sandbox.describe(None).ok_or_else(|| error::not_found(id))
     }
 
@@ -409,6 +416,31 @@ impl Engine {
     pub async fn visit(&self, visit: &Visit) -> Result<Active, EngineError> {
         self.node.check_open()?;
         visit.activate(&self.node).await.map(Active::from)
+    }
+
+    /// A page of the events of sandboxes whose ids begin with `prefix`, oldest first. Those of every
+    /// change that was acknowledged before are there.
+    ///
+    /// # Errors
+    /// `VALIDATION_FAILED` naming the field, `EVENTS_MISSED`.
+    pub async fn events(
+        &self,
+        query: &ListEvents,
+        prefix: Option<&IdPrefix>,
+    ) -> Result<EventList, EngineError> {
+        event::list(&self.node, query, prefix).await
+    }
+
+    /// The same events, as they happen.
+    ///
+    /// # Errors
+    /// As [`Engine::events`], `SHUTTING_DOWN`.
+    pub async fn follow_events(
+        &self,
+        query: &ListEvents,
+        prefix: Option<&IdPrefix>,
+    ) -> Result<EventFollower, EngineError> {
+        event::follow(&self.node, query, prefix).await
     }
 
     /// Images in the store.

@@ -62,6 +62,15 @@ pub(crate) fn checkpoint_exists(id: &CheckpointId) -> EngineError {
     ApiError::new(ErrorCode::CheckpointExists, message).with("checkpoint", id.as_str())
 }
 
+pub(crate) fn events_missed(after: u64, oldest: u64) -> EngineError {
+    let message = format!(
+        "the events after {after} are not kept any more, or are of other records of this node; look \
+         what the sandboxes are, and go on after {}",
+        oldest - 1
+    );
+    ApiError::new(ErrorCode::EventsMissed, message).with("oldest", oldest)
+}
+
 pub(crate) fn too_many_checkpoints() -> EngineError {
     let message = format!("the sandbox has its {CHECKPOINTS} checkpoints; delete one first");
     ApiError::new(ErrorCode::TooManyRequests, message).with("limit", CHECKPOINTS)

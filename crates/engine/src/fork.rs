@@ -20,6 +20,7 @@ use image::Store;
 
 use crate::{
     EngineError, checkpoint, create, destroy, error,
+    event::Cause,
     key::{By, Key, Place},
     node::Node,
     record::Origin,
@@ -47,17 +48,19 @@ pub(crate) async fn fork(
         settings.labels = labels;
     }
     let known = request.checkpoint.map(|id| checkpoint::find(&source, &id)).transpose()?;
+    let cause = Cause::request(by).forking(&source.id);
+    let cause = known.iter().fold(cause, |cause, known| cause.about(&known.id));
     let places = ids.iter().map(|_| By::Key(by).creation(&node.creates));
     let places = places.collect::<Result<Vec<_>, _>>()?;
     let owner = Arc::clone(node);
     let work = async move {
         if let Some(known) = known {
             let origin = Origin { volume: known.volume, size_bytes: known.size_bytes };
-            return make_all(&owner, (&source, settings, origin), ids, places).await;
+            return make_all(&owner, Common { source, settings, origin, cause }, ids, places).await;
         }
         let (volume, size_bytes, _pause) = checkpoint::seal(&owner, &source).await?;
         let origin = Origin { volume, size_bytes };
-        let forks = make_all(&owner, (&source, settings, origin), ids, places).await;
+        let forks = make_all(&owner, Common { source, settings, origin, cause }, ids, places).await;
         owner.remover.remove(volume).await;
         forks
     };
@@ -88,11 +91,16 @@ fn ids(request: &ForkSandbox, by: &Key) -> Result<Vec<SandboxId>, EngineError> {
 }
 
 /// What all forks have in common: whose they are, what they are, and where their files come from.
-type Common<'a> = (&'a Sandbox, Settings, Origin);
+struct Common {
+    source: Arc<Sandbox>,
+    settings: Settings,
+    origin: Origin,
+    cause: Cause,
+}
 
 async fn make_all(
     node: &Arc<Node>,
-    (source, settings, origin): Common<'_>,
+    Common { source, settings, origin, cause }: Common,
     ids: Vec<SandboxId>,
     places: Vec<Place>,
 ) -> Result<Vec<Arc<Sandbox>>, EngineError> {
@@ -104,7 +112,7 @@ async fn make_all(
     for (id, place) in ids.iter().zip(places) {
         match node.add(id, &settings, &source.image_digest, Some(origin)) {
             Ok((fork, true)) => {
-                create::spawn_start(node, &fork, Some(rootfs.clone()), place);
+                create::spawn_start(node, &fork, Some(rootfs.clone()), (place, cause.clone()));
                 forks.push(fork);
             }
             Ok((_, false)) => failed = Some(error::exists(id, &["files"])),
@@ -124,8 +132,9 @@ async fn make_all(
         }
     }
     let Some(error) = failed else { return Ok(forks) };
+    let cause = cause.failing(&error.message);
     for fork in &forks {
-        match destroy::end(node, fork, Operation::Destroy).await {
+        match destroy::end(node, fork, Operation::Destroy, &cause).await {
             Ok(()) => {}
             Err(error) if error.code == ErrorCode::SandboxNotFound => {}
             Err(error) => {

@@ -11,13 +11,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use api::id::SandboxId;
+use api::{
+    event::{EventCause, EventKind},
+    id::SandboxId,
+};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
     EngineError,
     error::{self, Publish},
+    event::Cause,
     node::Node,
+    record::Change,
     sandbox::Sandbox,
     state::{Admission, AgentIdentity, Operation, State},
 };
@@ -30,7 +35,11 @@ const IDLE_DEADLINE: Duration = Duration::from_secs(10);
 const ATTEMPTS: usize = 8;
 
 /// Freezes the sandbox with this id as soon as nobody uses it.
-pub(crate) async fn freeze(node: &Arc<Node>, id: &SandboxId) -> Result<(), EngineError> {
+pub(crate) async fn freeze(
+    node: &Arc<Node>,
+    id: &SandboxId,
+    cause: Cause,
+) -> Result<(), EngineError> {
     let sandbox = node.find(id).ok_or_else(|| error::not_found(id))?;
     let deadline = Instant::now() + IDLE_DEADLINE;
     loop {
@@ -38,7 +47,7 @@ pub(crate) async fn freeze(node: &Arc<Node>, id: &SandboxId) -> Result<(), Engin
         match (admission, before) {
             (Admission::Begin, before) => {
                 let owner = Arc::clone(node);
-                let work = async move { carry_out_freeze(&owner, &sandbox, before).await };
+                let work = async move { carry_out_freeze(&owner, &sandbox, before, cause).await };
                 let frozen = node.work.spawn(work).await;
                 return frozen.map_err(|_panicked| error::internal("freezing the sandbox"))?;
             }
@@ -53,13 +62,17 @@ pub(crate) async fn freeze(node: &Arc<Node>, id: &SandboxId) -> Result<(), Engin
 }
 
 /// Lets the sandbox with this id go on, if it is frozen.
-pub(crate) async fn thaw(node: &Arc<Node>, id: &SandboxId) -> Result<(), EngineError> {
+pub(crate) async fn thaw(
+    node: &Arc<Node>,
+    id: &SandboxId,
+    cause: Cause,
+) -> Result<(), EngineError> {
     let sandbox = node.find(id).ok_or_else(|| error::not_found(id))?;
     loop {
         let (admission, before) = sandbox.begin(Operation::Thaw);
         match (admission, before) {
             (Admission::Begin, State::Frozen(agent)) => {
-                return spawn_thaw(node, &sandbox, agent).await;
+                return spawn_thaw(node, &sandbox, agent, cause).await;
             }
             (Admission::Wait, _) => drop(sandbox.settled().await?),
             _ => return Ok(()),
@@ -72,8 +85,12 @@ pub(crate) async fn carry_out_freeze(
     node: &Node,
     sandbox: &Sandbox,
     before: State,
+    cause: Cause,
 ) -> Result<(), EngineError> {
     let frozen = stop_processes(node, sandbox).await;
+    if frozen.is_ok() {
+        tell(node, sandbox, EventKind::Frozen, cause).await;
+    }
     sandbox.set(match (&frozen, before) {
         (Ok(()), State::Running(agent)) => State::Frozen(agent),
         (_, before) => before,
@@ -86,11 +103,15 @@ pub(crate) async fn spawn_thaw(
     node: &Arc<Node>,
     sandbox: &Arc<Sandbox>,
     agent: AgentIdentity,
+    cause: Cause,
 ) -> Result<(), EngineError> {
     let (owner, sandbox) = (Arc::clone(node), Arc::clone(sandbox));
     let work = async move {
         let thawed = let_go_on(&owner, &sandbox).await;
         let is_thawed = thawed.is_ok();
+        if is_thawed {
+            tell(&owner, &sandbox, EventKind::Thawed, cause).await;
+        }
         sandbox.set(if is_thawed { State::Running(agent) } else { State::Frozen(agent) });
         thawed
     };
@@ -147,10 +168,19 @@ async fn carry_out_hold<T>(
     }
     let done = work.await;
     // A sandbox that cannot go on is frozen: the next request tries again.
-    let is_thawed = let_go_on(&node, &sandbox).await.is_ok();
-    let pause = begun.elapsed();
+    let thawed = let_go_on(&node, &sandbox).await;
+    let (is_thawed, pause) = (thawed.is_ok(), begun.elapsed());
+    if let Err(error) = thawed {
+        let cause = Cause::of(EventCause::Failure).failing(&error.message);
+        tell(&node, &sandbox, EventKind::Frozen, cause).await;
+    }
     sandbox.set(if is_thawed { State::Running(agent) } else { State::Frozen(agent) });
     done.map(|done| (done, pause))
+}
+
+/// Nothing is on record of what only the kernel knows, so there is an event alone.
+async fn tell(node: &Node, sandbox: &Sandbox, kind: EventKind, cause: Cause) {
+    node.records.submit(Change::Nothing.telling(sandbox.tells(kind, cause))).await;
 }
 
 async fn stop_processes(node: &Node, sandbox: &Sandbox) -> Result<(), EngineError> {

@@ -24,6 +24,7 @@ mod capacity;
 mod checkpoint;
 mod create;
 mod destroy;
+mod event;
 mod fork;
 mod freeze;
 mod idle;
@@ -52,6 +53,7 @@ mod error;
 
 pub use config::EngineConfig;
 pub use engine::{Active, Engine};
+pub use event::EventFollower;
 pub use key::{Full, InvalidSecret, Key, Keys, Place, Places, Presented, Secret};
 pub use port::{Exposure, Found, Visit};
 

@@ -4,7 +4,7 @@
 //! `sandbox.rs` keeps one under a lock; the files of the operations carry out what a step has begun, and
 //! tell it how that ended.
 
-use api::idle::{EffectiveIdle, Rung};
+use api::idle::{EffectiveIdle, NextRung};
 
 use crate::{
     idle::{self, Resting, sweep},
@@ -81,16 +81,16 @@ impl Life {
     }
 
     /// What is due at this time begins, if anything is. Returns it with the state before.
-    pub(crate) fn begin_rung(&mut self, rest: &Rest, now_ms: i64) -> Option<(Rung, State)> {
+    pub(crate) fn begin_rung(&mut self, rest: &Rest, now_ms: i64) -> Option<(NextRung, State)> {
         let next = idle::next(&self.state, self.resting, &rest.idle, rest.dies_at_ms);
-        let rung = next.filter(|next| next.at_ms <= now_ms)?.rung;
+        let next = next.filter(|next| next.at_ms <= now_ms)?;
         let before = self.state.clone();
-        match sweep::operation(rung) {
+        match sweep::operation(next.rung) {
             None => self.resting.is_reclaimed = true,
             Some(operation) if self.begin(operation).0 == Admission::Begin => {}
             Some(_) => return None,
         }
-        Some((rung, before))
+        Some((next, before))
     }
 
     /// What had begun has ended, and it is in this state.

@@ -13,8 +13,7 @@ use crate::{EngineError, error, sandbox::Sandbox};
 /// A checked query.
 #[derive(Debug)]
 pub(crate) struct Page {
-    /// A name, and the value it must have; any value will do without one.
-    label: Option<(String, Option<String>)>,
+    label: Option<LabelFilter>,
     after: Option<SandboxId>,
     /// What ids begin with; any id without one.
     prefix: Option<IdPrefix>,
@@ -43,13 +42,7 @@ impl Page {
             Some(Ok(id)) => Some(id),
             None => None,
         };
-        let label = query.label.as_deref().map(|text| match text.split_once('=') {
-            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
-            None => (text.to_owned(), None),
-        });
-        if label.as_ref().is_some_and(|(name, _)| name.is_empty()) {
-            return Err(error::invalid("label", "a label filter is `name` or `name=value`"));
-        }
+        let label = query.label.as_deref().map(LabelFilter::of).transpose()?;
         Ok(Self { label, after, prefix: prefix.cloned(), limit })
     }
 
@@ -65,18 +58,44 @@ impl Page {
             .range::<str, _>((start, Bound::Unbounded))
             .map(|(_, sandbox)| sandbox)
             .take_while(|sandbox| sandbox.id.as_str().starts_with(prefix))
-            .filter(|sandbox| self.matches(&sandbox.settings().labels))
+            .filter(|sandbox| {
+                self.label.as_ref().is_none_or(|it| it.matches(&sandbox.settings().labels))
+            })
             .filter_map(|sandbox| sandbox.describe(None));
         let sandboxes: Vec<_> = matching.by_ref().take(self.limit).collect();
         let next_cursor =
             matching.next().and_then(|_| sandboxes.last()).map(|last| last.id.to_string());
         SandboxList { sandboxes, next_cursor }
     }
+}
 
-    fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.label.as_ref().is_none_or(|(name, wanted)| {
-            labels.get(name).is_some_and(|value| wanted.as_ref().is_none_or(|it| it == value))
-        })
+/// What labels must have.
+#[derive(Debug, Clone)]
+pub(crate) struct LabelFilter {
+    name: String,
+    /// Any will do without one.
+    value: Option<String>,
+}
+
+impl LabelFilter {
+    /// Reads `name` or `name=value`.
+    ///
+    /// # Errors
+    /// `VALIDATION_FAILED`.
+    pub(crate) fn of(text: &str) -> Result<Self, EngineError> {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (text, None),
+        };
+        if name.is_empty() {
+            return Err(error::invalid("label", "a label filter is `name` or `name=value`"));
+        }
+        Ok(Self { name: name.to_owned(), value })
+    }
+
+    pub(crate) fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        let found = labels.get(&self.name);
+        found.is_some_and(|value| self.value.as_ref().is_none_or(|wanted| wanted == value))
     }
 }
 

@@ -32,6 +32,7 @@ pub(crate) use self::{secret::Secret, table::Ports};
 use crate::{
     EngineError, create,
     error::{self, Publish},
+    event::Cause,
     key::{By, Key},
     node::{Node, now_ms},
     record::{Change, PortRecord},
@@ -79,7 +80,7 @@ impl Visit {
     /// As [`crate::Engine::activate`]; `SANDBOX_NOT_FOUND` when it was destroyed meanwhile.
     pub(crate) async fn activate(&self, node: &Arc<Node>) -> Result<InUse, EngineError> {
         let by = By::Visitors(&node.visitors);
-        let user = create::bring_up(node, &self.sandbox, by).await?;
+        let user = create::bring_up(node, &self.sandbox, by, &Cause::usage(by)).await?;
         user.ok_or_else(|| error::not_found(&self.sandbox.id))
     }
 }

@@ -8,6 +8,7 @@
 //! checkpoint: one row per checkpoint
 //! port: one row per port of a sandbox that was ever exposed
 //! key: one row per key but `local`, with the digest of its secret
+//! event: one row per event that is kept
 //! ```
 //!
 //! Invariants:
@@ -16,9 +17,11 @@
 //!   either a sandbox's, or to be buried.
 //! - Destroying a sandbox is one transaction that turns its row into a burial.
 //! - A jail's number is never given out twice: the highest is kept with each of them.
+//! - An event is written in the transaction of the change it tells of, and told when that is on disk.
 //!
 //! Does not: know which process really runs (see `recover.rs`).
 
+mod event;
 mod reserve;
 mod schema;
 mod writer;
@@ -31,15 +34,18 @@ use std::{
 };
 
 use api::{
+    event::Event,
     id::{CheckpointId, KeyName, SandboxId},
     key::KeyScope,
     port::{PortNumber, PortToken},
 };
 use jail::JailId;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
-use self::reserve::Reserve;
+pub(crate) use self::event::Chapter;
+use self::{event::Kept, reserve::Reserve};
 use crate::{
+    event::Draft,
     key::Digest,
     settings::Settings,
     state::{AgentIdentity, Failure},
@@ -51,6 +57,9 @@ const QUEUED_CHANGES: usize = 1024;
 
 /// How long a change may take to reach the disk before the caller is told that it did not.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Events that a follower may be behind before it has to read them from the disk again.
+const FOLLOWED_EVENTS: usize = 1024;
 
 /// What is known of a sandbox across restarts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,6 +177,28 @@ pub(crate) enum Change {
     RemoveKey(KeyName),
     /// When a key was last used, in milliseconds since 1970. Nothing happens when it is gone.
     KeyUsed(KeyName, i64),
+    /// Nothing of what is on record: for an event about what only the kernel knows.
+    Nothing,
+}
+
+impl Change {
+    /// The change, and what is told of it.
+    pub(crate) fn telling(self, event: Draft) -> Entry {
+        Entry { change: self, event: Some(Box::new(event)) }
+    }
+}
+
+/// A change, and what is told of it when it is on disk.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    change: Change,
+    event: Option<Box<Draft>>,
+}
+
+impl From<Change> for Entry {
+    fn from(change: Change) -> Self {
+        Self { change, event: None }
+    }
 }
 
 impl Change {
@@ -189,6 +220,7 @@ impl Change {
             Self::CreateKey(_) => "create-key",
             Self::RemoveKey(_) => "remove-key",
             Self::KeyUsed(..) => "key-used",
+            Self::Nothing => "nothing",
         }
     }
 }
@@ -230,13 +262,23 @@ pub(crate) struct Loaded {
 #[derive(Debug, Clone)]
 pub(crate) struct Records {
     /// None once closed.
-    queue: Arc<Mutex<Option<mpsc::Sender<Write>>>>,
+    queue: Arc<Mutex<Option<mpsc::Sender<Asked>>>>,
+    /// Where the writer tells of what is on disk.
+    told: broadcast::Sender<Arc<Event>>,
+}
+
+/// What the writer is asked for.
+#[derive(Debug)]
+enum Asked {
+    Write(Write),
+    /// The events after a cursor, or from the oldest on; of all changes that were left before, too.
+    Read(Option<u64>, oneshot::Sender<Result<Chapter, RecordError>>),
 }
 
 /// A change on its way, and who waits for it. Without anybody, the writer logs a failure.
 #[derive(Debug)]
 struct Write {
-    change: Change,
+    entry: Entry,
     reply: Option<oneshot::Sender<Result<(), RecordError>>>,
 }
 
@@ -251,51 +293,76 @@ impl Records {
     ) -> Result<(Self, Loaded, std::thread::JoinHandle<()>), RecordError> {
         let database = schema::open(path)?;
         let loaded = schema::load(&database)?;
+        let kept = Kept::count(&database)?;
         let reserve = Reserve::beside(path);
-        let (queue, changes) = mpsc::channel(QUEUED_CHANGES);
+        let (queue, asked) = mpsc::channel(QUEUED_CHANGES);
+        let (told, _) = broadcast::channel(FOLLOWED_EVENTS);
+        let writer = writer::Writer { database, reserve, kept, told: told.clone() };
         let thread = std::thread::Builder::new()
             .name("records".to_owned())
-            .spawn(move || writer::write_all(database, &reserve, changes))
+            .spawn(move || writer.work(asked))
             .map_err(|error| RecordError::BadRow(error.to_string()))?;
-        Ok((Self { queue: Arc::new(Mutex::new(Some(queue))) }, loaded, thread))
+        Ok((Self { queue: Arc::new(Mutex::new(Some(queue))), told }, loaded, thread))
     }
 
     /// Writes a change. At return it has survived a power cut.
     ///
     /// # Errors
     /// When it did not reach the disk; after [`RecordError::Late`] it still may.
-    pub(crate) async fn write(&self, change: Change) -> Result<(), RecordError> {
+    pub(crate) async fn write(&self, entry: impl Into<Entry>) -> Result<(), RecordError> {
+        let entry = entry.into();
+        self.ask(|reply| Asked::Write(Write { entry, reply: Some(reply) })).await
+    }
+
+    /// The events after a cursor, or from the oldest on.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub(crate) async fn events(&self, after: Option<u64>) -> Result<Chapter, RecordError> {
+        self.ask(|reply| Asked::Read(after, reply)).await
+    }
+
+    /// The events that reach the disk from now on.
+    pub(crate) fn follow(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.told.subscribe()
+    }
+
+    async fn ask<T>(
+        &self,
+        asked: impl FnOnce(oneshot::Sender<Result<T, RecordError>>) -> Asked,
+    ) -> Result<T, RecordError> {
         let (reply, answer) = oneshot::channel();
-        let written = async {
-            let write = Write { change, reply: Some(reply) };
+        let answered = async {
             let queue = self.queue().ok_or(RecordError::Closed)?;
-            queue.send(write).await.map_err(|_closed| RecordError::Closed)?;
+            queue.send(asked(reply)).await.map_err(|_closed| RecordError::Closed)?;
             drop(queue);
             answer.await.map_err(|_closed| RecordError::Closed)?
         };
-        tokio::time::timeout(WRITE_TIMEOUT, written).await.unwrap_or(Err(RecordError::Late))
+        tokio::time::timeout(WRITE_TIMEOUT, answered).await.unwrap_or(Err(RecordError::Late))
     }
 
     /// Leaves a change that recovery could make up for with the writer. Changes are written in the
     /// order in which they were left.
-    pub(crate) async fn submit(&self, change: Change) {
+    pub(crate) async fn submit(&self, entry: impl Into<Entry>) {
         // Without a writer, the next start finds out what is true.
         if let Some(queue) = self.queue() {
-            drop(queue.send(Write { change, reply: None }).await);
+            drop(queue.send(Asked::Write(Write { entry: entry.into(), reply: None })).await);
         }
     }
 
     /// Leaves a change that may be lost: it is when the writer is busy.
     pub(crate) fn note(&self, change: Change) {
         if let Some(queue) = self.queue() {
-            queue.try_send(Write { change, reply: None }).unwrap_or_default();
+            let write = Write { entry: change.into(), reply: None };
+            queue.try_send(Asked::Write(write)).unwrap_or_default();
         }
     }
 
     /// As [`Records::submit`], from a thread.
     pub(crate) fn submit_blocking(&self, change: Change) {
         if let Some(queue) = self.queue() {
-            drop(queue.blocking_send(Write { change, reply: None }));
+            let write = Write { entry: change.into(), reply: None };
+            drop(queue.blocking_send(Asked::Write(write)));
         }
     }
 
@@ -304,7 +371,7 @@ impl Records {
         drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    fn queue(&self) -> Option<mpsc::Sender<Write>> {
+    fn queue(&self) -> Option<mpsc::Sender<Asked>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -27,6 +27,7 @@ use std::{
     sync::Arc,
 };
 
+use api::event::{EventCause, EventKind};
 use futures_util::{StreamExt, stream};
 use jail::JailId;
 use link::LinkError;
@@ -34,6 +35,7 @@ use link::LinkError;
 use crate::{
     EngineError, error,
     error::Publish,
+    event::{Cause, Draft},
     network,
     node::Node,
     record::{Change, CheckpointRecord, Loaded, Phase, PortRecord, SandboxRecord},
@@ -95,6 +97,11 @@ pub(crate) async fn recover(node: &Arc<Node>, loaded: Loaded) -> Result<(), Engi
         .for_each_concurrent(AT_ONCE, |(record, its)| restore(node, record, its, &jails))
         .await;
 
+    for record in &unborn {
+        let cause = Cause::of(EventCause::Recovery);
+        let told = Draft::of(&record.id, &record.settings, EventKind::Destroyed, cause);
+        node.records.submit(Change::Bury(record.jail).telling(told)).await;
+    }
     let found: BTreeSet<JailId> = (jails.keys().copied())
         .chain(directories.into_iter().map(JailId))
         .chain(unborn.iter().map(|record| record.jail))
@@ -220,7 +227,8 @@ async fn adopt(
 ) {
     let running = Phase::Running(agent.clone());
     if *phase != running {
-        node.records.submit(Change::Phase(sandbox.jail, running)).await;
+        let started = sandbox.tells(EventKind::Started, Cause::of(EventCause::Recovery));
+        node.records.submit(Change::Phase(sandbox.jail, running).telling(started)).await;
     }
     sandbox.set(state);
     watch::spawn(node, sandbox, agent, pidfd);
@@ -238,12 +246,36 @@ async fn settle(node: &Node, sandbox: &Sandbox, phase: Phase, has_remains: bool)
         tracing::warn!(jail = %sandbox.jail, %error, "a socket cannot be removed");
     }
     if settled != phase {
-        node.records.submit(Change::Phase(sandbox.jail, settled.clone())).await;
+        let change = Change::Phase(sandbox.jail, settled.clone());
+        let change = match told(node, sandbox, &phase, &settled) {
+            Some(told) => change.telling(told),
+            None => change.into(),
+        };
+        node.records.submit(change).await;
     }
     sandbox.set(match settled {
         Phase::Failed(failure) => State::Failed(failure),
         Phase::Creating | Phase::Starting | Phase::Running(_) | Phase::Stopped => State::Stopped,
     });
+}
+
+/// What is told of a sandbox that was found to be no more what it was. A start that was cut short was
+/// not told either.
+fn told(node: &Node, sandbox: &Sandbox, before: &Phase, settled: &Phase) -> Option<Draft> {
+    let why = match before {
+        Phase::Running(agent) if agent.boot_id != node.boot_id => EventCause::Reboot,
+        _ => EventCause::Recovery,
+    };
+    match settled {
+        Phase::Failed(failure) => {
+            let cause = Cause::of(why).failing(&failure.reason);
+            Some(sandbox.tells(EventKind::Failed, cause))
+        }
+        _ if matches!(before, Phase::Running(_)) => {
+            Some(sandbox.tells(EventKind::Stopped, Cause::of(why)))
+        }
+        _ => None,
+    }
 }
 
 /// What a sandbox of this phase is once nothing of it runs.

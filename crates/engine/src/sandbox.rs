@@ -8,7 +8,7 @@ use std::{
 
 use api::{
     id::SandboxId,
-    idle::{Activity, NextRung, Rung},
+    idle::{Activity, NextRung},
     sandbox::{Sandbox as Description, SandboxUsage},
 };
 use jail::JailId;
@@ -181,7 +181,7 @@ impl Sandbox {
 
     /// As [`Sandbox::begin`] of what is due at this time, if anything is. Returns it with the state
     /// before.
-    pub(crate) fn begin_rung(&self, now_ms: i64) -> Option<(Rung, State)> {
+    pub(crate) fn begin_rung(&self, now_ms: i64) -> Option<(NextRung, State)> {
         let rest = self.rest();
         let mut due = None;
         self.life.send_if_modified(|life| {

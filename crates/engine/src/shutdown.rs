@@ -3,10 +3,10 @@
 
 use std::{sync::Arc, thread::JoinHandle, time::Duration};
 
-use api::node::ShutdownSandboxes;
+use api::{event::EventCause, node::ShutdownSandboxes};
 use futures_util::{StreamExt, stream};
 
-use crate::{EngineError, destroy, error, node::Node, state::Operation};
+use crate::{EngineError, destroy, error, event::Cause, node::Node, state::Operation};
 
 /// How long work under way may take to end: longer than any launch or kill.
 const WORK_TIMEOUT: Duration = Duration::from_secs(90);
@@ -55,7 +55,8 @@ async fn drain(node: &Node) -> Result<(), EngineError> {
 async fn end_all(node: &Arc<Node>, operation: Operation) -> Result<(), EngineError> {
     let failures: Vec<String> = stream::iter(node.all())
         .map(|sandbox| async move {
-            let ended = destroy::end(node, &sandbox, operation).await;
+            let cause = Cause::of(EventCause::Shutdown);
+            let ended = destroy::end(node, &sandbox, operation, &cause).await;
             ended.err().map(|error| format!("{}: {error}", sandbox.id))
         })
         .buffer_unordered(AT_ONCE)

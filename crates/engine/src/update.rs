@@ -9,12 +9,14 @@
 
 use std::sync::Arc;
 
-use api::{id::SandboxId, sandbox::UpdateSandbox};
+use api::{event::EventKind, id::SandboxId, sandbox::UpdateSandbox};
 use jail::JailNetwork;
 
 use crate::{
     EngineError,
     error::{self, Publish},
+    event::{Cause, Draft},
+    key::Key,
     node::Node,
     record::Change,
     sandbox::Sandbox,
@@ -30,6 +32,7 @@ pub(crate) async fn update(
     node: &Arc<Node>,
     id: &SandboxId,
     request: UpdateSandbox,
+    by: &Key,
 ) -> Result<Arc<Sandbox>, EngineError> {
     let sandbox = node.find(id).ok_or_else(|| error::not_found(id))?;
     if request == UpdateSandbox::default() {
@@ -42,7 +45,8 @@ pub(crate) async fn update(
         match admission {
             Admission::Refuse => return Err(error::not_found(id)),
             Admission::Begin => {
-                let work = carry_out(Arc::clone(node), Arc::clone(&sandbox), request, before);
+                let asked = (request, Cause::request(by));
+                let work = carry_out(Arc::clone(node), Arc::clone(&sandbox), asked, before);
                 let changed = node.work.spawn(work).await;
                 changed.map_err(|_panicked| error::internal("changing the sandbox"))??;
                 return Ok(sandbox);
@@ -86,7 +90,7 @@ fn changed(settings: &Settings, request: &UpdateSandbox) -> Result<Settings, Eng
 async fn carry_out(
     node: Arc<Node>,
     sandbox: Arc<Sandbox>,
-    request: UpdateSandbox,
+    (request, cause): (UpdateSandbox, Cause),
     before: State,
 ) -> Result<(), EngineError> {
     // Frozen ones too: they go on under the new settings.
@@ -94,7 +98,7 @@ async fn carry_out(
     let changed = match changed(&sandbox.settings(), &request) {
         Ok(settings) => {
             let admits = request.network.is_some() && has_processes;
-            change(&node, &sandbox, settings, admits).await
+            change(&node, &sandbox, settings, (admits, cause)).await
         }
         Err(error) => Err(error),
     };
@@ -106,9 +110,12 @@ async fn change(
     node: &Node,
     sandbox: &Sandbox,
     settings: Settings,
-    admits: bool,
+    (admits, cause): (bool, Cause),
 ) -> Result<(), EngineError> {
     let recorded = Change::Settings(sandbox.jail, Box::new(settings.clone()));
+    // With the labels that it has from now on.
+    let told = Draft::of(&sandbox.id, &settings, EventKind::Changed, cause);
+    let recorded = recorded.telling(told);
     node.records.write(recorded).await.map_err(|error| {
         tracing::warn!(sandbox_id = %sandbox.id, error = &error as &dyn std::error::Error,
             "a sandbox is not changed because that could not be recorded");

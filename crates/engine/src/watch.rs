@@ -3,9 +3,10 @@
 
 use std::{os::fd::OwnedFd, sync::Arc};
 
+use api::event::EventCause;
 use tokio::io::{Interest, unix::AsyncFd};
 
-use crate::{destroy, node::Node, sandbox::Sandbox, state::AgentIdentity};
+use crate::{destroy, event::Cause, node::Node, sandbox::Sandbox, state::AgentIdentity};
 
 /// Watches an agent until it ends, is ended, or the engine stops watching.
 pub(crate) fn spawn(node: &Arc<Node>, sandbox: Arc<Sandbox>, agent: AgentIdentity, pidfd: OwnedFd) {
@@ -40,7 +41,10 @@ pub(crate) fn spawn(node: &Arc<Node>, sandbox: Arc<Sandbox>, agent: AgentIdentit
             tracing::warn!(sandbox_id = %sandbox.id, jail = %sandbox.jail, "agent ended; sandbox stopped");
             let work = Arc::clone(&owner);
             // A failure is logged and becomes the sandbox's state.
-            owner.work.spawn(async move { drop(destroy::carry_out_stop(&work, &sandbox).await) });
+            let cause = Cause::of(EventCause::AgentEnded);
+            owner.work.spawn(async move {
+                drop(destroy::carry_out_stop(&work, &sandbox, cause).await);
+            });
         }
     });
 }

@@ -272,7 +272,7 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
 
 /// Effects beside the operations: of what looks at sandboxes, of a start and an end of the server, of
 /// what is about no sandbox, and of what others test.
-pub(super) const ELSEWHERE: [Effect; 14] = [
+pub(super) const ELSEWHERE: [Effect; 15] = [
     Request("jails"),
     Request("set-up-network"),
     Request("set-up-volumes"),
@@ -284,6 +284,8 @@ pub(super) const ELSEWHERE: [Effect; 14] = [
     Record("remove-key"),
     Record("key-used"),
     Record("port"),
+    // An event alone: frozen, thawed, out of memory.
+    Record("nothing"),
     // Recorded with the row itself.
     Record("phase-creating"),
     // Of an adopted sandbox the policy is put in force again.

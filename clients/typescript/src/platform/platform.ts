@@ -57,6 +57,8 @@ export interface Platform {
   send(url: string, request: Outgoing): Promise<Response>;
   /** Opens a WebSocket. Rejects with a `Refused` when the server answers otherwise. */
   socket(url: string, headers: Record<string, string>, signal?: AbortSignal): Promise<Socket>;
+  /** A connection to a server, where `send` cannot name another host than its URL does. */
+  connect?(url: string): Promise<Socket>;
   /** Passes an incoming request for a WebSocket on over a connection. */
   bridge(request: Request): Bridge;
   /** Answers an incoming upgrade request with what `url` answers to one. */

@@ -9,10 +9,10 @@ export const platform: Platform = {
   async localServer() {
     return {};
   },
-  send(url, { method, headers, body, signal }: Outgoing) {
-    const init: RequestInit & { duplex?: 'half' } = { method, headers };
-    if (body !== undefined) init.body = body as BodyInit;
-    if (body instanceof ReadableStream) init.duplex = 'half';
+  async send(url, { method, headers, body, signal }: Outgoing) {
+    const init: RequestInit = { method, headers };
+    // Browsers stream bodies over HTTP/2 alone, if at all; a blob may be on their disk.
+    if (body !== undefined) init.body = body instanceof ReadableStream ? await new Response(body).blob() : (body as BodyInit);
     if (signal) init.signal = signal;
     return fetch(url, init);
   },

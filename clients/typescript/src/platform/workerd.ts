@@ -1,5 +1,6 @@
 /** Workers: `fetch` does everything, also WebSockets with headers. */
 
+import { connect } from 'cloudflare:sockets';
 import * as workers from 'cloudflare:workers';
 import { Frames, encodeFrame } from './frames.js';
 import { type Connection, Refused, type Outgoing, type Platform, type Socket } from './platform.js';
@@ -83,6 +84,28 @@ export const platform: Platform = {
     });
     accepted.addEventListener('close', () => handle.onclose());
     accepted.addEventListener('error', () => handle.onclose(new Error('the connection broke')));
+    return handle;
+  },
+  // The runtime writes the host of the URL whatever a request says.
+  async connect(url) {
+    const { protocol, hostname, port } = new URL(url);
+    const secure = protocol === 'https:';
+    const raw = connect({ hostname: hostname.replace(/^\[|\]$/g, ''), port: Number(port || (secure ? 443 : 80)) }, { secureTransport: secure ? 'on' : 'off' });
+    await raw.opened;
+    const writer = raw.writable.getWriter();
+    const close = () => void raw.close().catch(() => {});
+    const handle: Socket = {
+      onmessage: () => {},
+      onclose: () => {},
+      send: (data) => void writer.write(typeof data === 'string' ? new TextEncoder().encode(data) : data).catch(close),
+      close,
+    };
+    const read = async () => {
+      const reader = raw.readable.getReader();
+      for (let next = await reader.read(); !next.done; next = await reader.read()) handle.onmessage(next.value);
+    };
+    // The caller sets its handlers before the first bytes come: those take a turn of the runtime.
+    read().then(() => handle.onclose(), (error: Error) => handle.onclose(error));
     return handle;
   },
   // The runtime has shaken hands with who asks, so this is a client of its own.

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Bytes of output turned into JSON at once; a multiple of 3, so that base64 has no padding inside.
-const PIECE_BYTES: usize = 48 * 1024;
+pub(crate) const PIECE_BYTES: usize = 48 * 1024;
 
 /// Waits for a command's end and answers with all that its log has.
 ///
@@ -36,8 +36,13 @@ pub(super) async fn buffered(attachment: Attachment, encoding: Encoding) -> Resp
     if let Some(loss) = session::loss(process, end) {
         return Refusal(with_tails(loss, &process.log, encoding)).into_response();
     }
-    let kept = process.log.describe();
     let pieces = pieces(process.about.id.clone(), Arc::clone(&process.log), end, encoding);
+    whole(&process.log, pieces)
+}
+
+/// A JSON document in pieces, as one answer: at once when the log that it is made of is small.
+pub(crate) fn whole(log: &Log, pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Response {
+    let kept = log.describe();
     let body = if kept.next_cursor - kept.first_cursor <= PIECE_BYTES as u64 {
         Body::from(pieces.collect::<Vec<_>>().concat())
     } else {

@@ -38,8 +38,8 @@ use super::{
 use crate::{
     init::Agent,
     process::{
-        Exit, Output, StartError, Tree, c_string, not_started, output, programs, read_report,
-        refused,
+        Child, Exit, Output, StartError, Tree, c_string, not_started, output, programs,
+        read_report, refused,
     },
 };
 
@@ -110,7 +110,11 @@ impl Kernel {
         let (mut kernel, said) = Self::begin(agent, &asked, env, &cwd).await?;
         match said {
             Said::Ready => Ok(kernel),
-            _ => Err(kernel.complaint(language).await),
+            _ => {
+                let error = kernel.complaint(language).await;
+                kernel.kill().await;
+                Err(error)
+            }
         }
     }
 
@@ -211,14 +215,13 @@ impl Kernel {
         }
     }
 
-    /// Makes the child. There is no await in here: the reaper must not run between the child's
-    /// birth and its entry in the reaper's list.
+    /// Makes the child and what it speaks through.
     fn spawn(
         agent: &Arc<Agent>,
         program: &Program,
         env: &BTreeMap<String, String>,
         cwd: &OwnedFd,
-    ) -> Result<(Self, OwnedFd), ApiError> {
+    ) -> Result<(Self, pipe::Receiver), ApiError> {
         let envp = c_strings(env.iter().map(|(name, value)| format!("{name}={value}")))?;
         let pipes = |error| not_started(&StartError::Pipes(error));
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(pipes)?;
@@ -226,10 +229,7 @@ impl Kernel {
         let wire = Wire::new(UnixStream::from_std(ours).map_err(pipes)?);
         let (stdout, stdout_end) = output(OutputStream::Stdout).map_err(pipes)?;
         let (stderr, stderr_end) = output(OutputStream::Stderr).map_err(pipes)?;
-        let tasks: Vec<_> = agent.v1_tasks.iter().map(AsFd::as_fd).collect();
-        let cgroup =
-            agent.forest.plant().map_err(|error| not_started(&StartError::Cgroup(error)))?;
-        let spawned = sys::spawn::spawn(&Spawn {
+        let spawn = Spawn {
             programs: &program.paths,
             argv: &program.argv,
             envp: &envp,
@@ -237,37 +237,32 @@ impl Kernel {
             stdio: [agent.null.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()],
             private: Some(theirs.as_fd()),
             has_terminal: false,
-            cgroup: cgroup.as_ref().map(|cgroup| cgroup.dir.as_fd()),
-            tasks: &tasks,
-        });
-        let spawned = match spawned {
-            Ok(spawned) => spawned,
-            Err(error) => {
-                cgroup.iter().for_each(|cgroup| drop(agent.forest.fell(cgroup)));
-                return Err(not_started(&StartError::Clone(error)));
-            }
+            cgroup: None,
+            tasks: &[],
         };
+        let Child { tree, report, exit } =
+            Child::spawn(agent, &spawn).map_err(|error| not_started(&error))?;
         let kernel = Self {
             agent: Arc::clone(agent),
-            pid: spawned.pid,
-            exit: Exit::new(agent.reaper.expect(spawned.pid)),
-            tree: Tree { cgroup, leader: spawned.pid, pidfd: spawned.pidfd },
+            pid: tree.leader,
+            exit: Exit::new(exit),
+            tree,
             wire,
             stdout,
             stderr,
             id: 0,
         };
-        Ok((kernel, spawned.report))
+        Ok((kernel, report))
     }
 
     /// Gives it its program and hears what it says first.
-    async fn hear_first(&mut self, asked: &Asked<'_>, report: OwnedFd) -> Result<Said, ApiError> {
+    async fn hear_first(
+        &mut self,
+        asked: &Asked<'_>,
+        report: pipe::Receiver,
+    ) -> Result<Said, ApiError> {
         let Asked { language, recipe, more } = *asked;
-        let mut report = Some(
-            pipe::Receiver::from_owned_fd(report)
-                .map_err(|error| not_started(&StartError::Pipes(error)))?,
-        );
-        if let Some(failure) = read_report(&mut report).await {
+        if let Some(failure) = read_report(&mut Some(report)).await {
             if failure.step == Step::Exec && failure.errno == errno::ENOENT {
                 let why = format!("there is no {}", recipe.program);
                 return Err(recipe.unavailable(language, recipe.program, &why));

@@ -1,29 +1,21 @@
 //! A run's log as one JSON document.
 
-use std::{convert::Infallible, sync::Arc};
+use std::sync::Arc;
 
 use api::{
     id::{ContextId, ProcessId},
     interpreter::RunEvent,
     process::OutputStream,
 };
-use axum::{
-    body::Body,
-    http::{HeaderValue, header},
-    response::Response,
-};
+use axum::response::Response;
 use bytes::Bytes;
-use futures_util::stream;
 
 use crate::{
-    exec::reply::json_inside,
+    exec::reply::{PIECE_BYTES, json_inside, whole},
     follow::name_of,
     process::{Attachment, log::Log},
     text::Encoder,
 };
-
-/// Bytes of output turned into JSON at once.
-const PIECE_BYTES: usize = 48 * 1024;
 
 /// What is known at the end of a run.
 #[derive(Debug, Default)]
@@ -42,16 +34,7 @@ pub(super) async fn buffered(attachment: Attachment, context_id: ContextId) -> R
     let process = attachment.process();
     process.ended().await;
     let pieces = pieces((context_id, process.about.id.clone()), Arc::clone(&process.log));
-    let kept = process.log.describe();
-    let body = if kept.next_cursor - kept.first_cursor <= PIECE_BYTES as u64 {
-        Body::from(pieces.collect::<Vec<_>>().concat())
-    } else {
-        Body::from_stream(stream::iter(pieces.map(Ok::<_, Infallible>)))
-    };
-    let mut response = Response::new(body);
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, json);
-    response
+    whole(&process.log, pieces)
 }
 
 /// The events of a log.

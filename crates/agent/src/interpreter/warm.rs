@@ -30,7 +30,7 @@ pub const ARGUMENT: &str = "__resume";
 /// The module that `warm.py` is asked by.
 pub(super) const REQUEST: &str = "_sandbar.keep";
 
-/// Bytes before the first page of memory, as in `warm.py`.
+/// Bytes before the first page of memory.
 const HEADER_BYTES: usize = 64 * 1024;
 
 /// What the file begins with.
@@ -74,11 +74,14 @@ pub(super) fn request(recipe: &Recipe, imports: &[String]) -> Option<String> {
     // Texts and lists of texts are the same in JSON and in Python.
     let json = |value: &[String]| serde_json::to_string(value).expect("texts are JSON");
     let optional = json(&COMMON.map(str::to_owned));
+    let added = json(&VARIABLES.map(|(name, _)| name.to_owned()));
+    let magic = hex(MAGIC);
     let imports = json(&[&COMMON.map(str::to_owned)[..], imports].concat());
     Some(format!(
         "PATH = \"{PATH}\"\nCODE = bytes.fromhex(\"{code}\")\n\
          FINGERPRINT = bytes.fromhex(\"{fingerprint}\")\nIMPORTS = {imports}\n\
-         OPTIONAL = {optional}\nUNFIT_CODE = {UNFIT_CODE}\n"
+         OPTIONAL = {optional}\nUNFIT_CODE = {UNFIT_CODE}\nADDED = {added}\n\
+         MAGIC = bytes.fromhex(\"{magic}\")\nHEADER_BYTES = {HEADER_BYTES}\n"
     ))
 }
 

@@ -13,6 +13,7 @@
 
 use std::{
     collections::VecDeque,
+    mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -41,6 +42,10 @@ const AHEAD_BYTES: u64 = 128 * 1024;
 /// Bytes kept behind a reader that may come back: more than the sockets between here and the caller
 /// can hold (4 MiB and 6 MiB, the kernel's largest `tcp_wmem` and `tcp_rmem` by default).
 pub(crate) const RESUME_BYTES: usize = 16 * 1024 * 1024;
+
+/// Bytes of a log whose memory is given back when the log goes: so many would be felt in the size of an
+/// idle agent, where one small allocation behind them keeps them in the heap.
+const LARGE_BYTES: usize = 1024 * 1024;
 
 /// What a segment costs beside its bytes.
 const SEGMENT_OVERHEAD: usize = 96;
@@ -332,8 +337,12 @@ impl Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        let taken = self.state().taken;
-        self.budget.give(taken);
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.budget.give(state.taken);
+        if state.weight > LARGE_BYTES {
+            drop(mem::take(&mut state.segments));
+            sys::malloc::give_back();
+        }
     }
 }
 

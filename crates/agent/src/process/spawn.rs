@@ -9,7 +9,7 @@ use std::{
 
 use api::process::OutputStream;
 use bytes::Bytes;
-use sys::wait::Ended;
+use sys::{spawn::Spawn, wait::Ended};
 use tokio::{
     net::unix::pipe,
     sync::{OwnedSemaphorePermit, oneshot},
@@ -42,8 +42,44 @@ pub(super) struct Running {
     pub(super) place: OwnedSemaphorePermit,
 }
 
-/// Makes the child. There is no await in here: the reaper must not run between the child's birth
-/// and its entry in the reaper's list.
+/// A child in a cgroup of its own, on its way to its program.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pub(crate) tree: Tree,
+    /// Ends without a byte when the program runs, see [`sys::spawn::Spawned::report`].
+    pub(crate) report: pipe::Receiver,
+    pub(crate) exit: oneshot::Receiver<Ended>,
+}
+
+impl Child {
+    /// Makes the child that `spawn` describes, whose cgroups are for this to say. There is no await
+    /// in here: the reaper must not run between the child's birth and its entry in the reaper's list.
+    pub(crate) fn spawn(agent: &Agent, spawn: &Spawn<'_>) -> Result<Self, StartError> {
+        let tasks: Vec<_> = agent.v1_tasks.iter().map(AsFd::as_fd).collect();
+        let cgroup = agent.forest.plant().map_err(StartError::Cgroup)?;
+        let dir = cgroup.as_ref().map(|cgroup| cgroup.dir.as_fd());
+        let spawned = sys::spawn::spawn(&Spawn { cgroup: dir, tasks: &tasks, ..*spawn });
+        let spawned = match spawned {
+            Ok(spawned) => spawned,
+            Err(error) => {
+                cgroup.iter().for_each(|cgroup| drop(agent.forest.fell(cgroup)));
+                return Err(StartError::Clone(error));
+            }
+        };
+        let exit = agent.reaper.expect(spawned.pid);
+        let tree = Tree { cgroup, leader: spawned.pid, pidfd: spawned.pidfd };
+        match pipe::Receiver::from_owned_fd(spawned.report) {
+            Ok(report) => Ok(Self { tree, report, exit }),
+            Err(error) => {
+                tree.kill();
+                tree.cgroup.iter().for_each(|cgroup| drop(agent.forest.fell(cgroup)));
+                Err(StartError::Pipes(error))
+            }
+        }
+    }
+}
+
+/// Makes the child of a process, and everything that belongs to it.
 pub(super) fn spawn(
     agent: &Agent,
     invocation: Invocation,
@@ -53,43 +89,27 @@ pub(super) fn spawn(
     let (stdin_end, writer, content) = input(stdin).map_err(StartError::Pipes)?;
     let (stdout, stdout_end) = output(OutputStream::Stdout).map_err(StartError::Pipes)?;
     let (stderr, stderr_end) = output(OutputStream::Stderr).map_err(StartError::Pipes)?;
-    let tasks: Vec<_> = agent.v1_tasks.iter().map(AsFd::as_fd).collect();
-    let cgroup = agent.forest.plant().map_err(StartError::Cgroup)?;
-
     let before = agent.counters.read();
     let started = Instant::now();
-    let spawned = sys::spawn::spawn(&sys::spawn::Spawn {
-        programs: &programs,
-        argv: &argv,
-        envp: &envp,
-        cwd: cwd.as_fd(),
-        stdio: [
-            stdin_end.as_ref().unwrap_or(&agent.null).as_fd(),
-            stdout_end.as_fd(),
-            stderr_end.as_fd(),
-        ],
-        private: None,
-        has_terminal: false,
-        cgroup: cgroup.as_ref().map(|cgroup| cgroup.dir.as_fd()),
-        tasks: &tasks,
-    });
-    let spawned = match spawned {
-        Ok(spawned) => spawned,
-        Err(error) => {
-            cgroup.iter().for_each(|cgroup| drop(agent.forest.fell(cgroup)));
-            return Err(StartError::Clone(error));
-        }
-    };
-    let exit = agent.reaper.expect(spawned.pid);
-    let tree = Arc::new(Tree { cgroup, leader: spawned.pid, pidfd: spawned.pidfd });
-    let report = match pipe::Receiver::from_owned_fd(spawned.report) {
-        Ok(report) => Some(report),
-        Err(error) => {
-            tree.kill();
-            tree.cgroup.iter().for_each(|cgroup| drop(agent.forest.fell(cgroup)));
-            return Err(StartError::Pipes(error));
-        }
-    };
+    let Child { tree, report, exit } = Child::spawn(
+        agent,
+        &Spawn {
+            programs: &programs,
+            argv: &argv,
+            envp: &envp,
+            cwd: cwd.as_fd(),
+            stdio: [
+                stdin_end.as_ref().unwrap_or(&agent.null).as_fd(),
+                stdout_end.as_fd(),
+                stderr_end.as_fd(),
+            ],
+            private: None,
+            has_terminal: false,
+            cgroup: None,
+            tasks: &[],
+        },
+    )?;
+    let (pid, tree) = (tree.leader, Arc::new(tree));
     *process.tree() = Some(Arc::clone(&tree));
     let stdin = match content {
         Some(content) => writer.map(|writer| Input::new(writer, content)),
@@ -99,9 +119,9 @@ pub(super) fn spawn(
         }
     };
     Ok(Running {
-        pid: spawned.pid,
+        pid,
         tree,
-        report,
+        report: Some(report),
         exit,
         stdin,
         stdout,

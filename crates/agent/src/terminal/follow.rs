@@ -9,24 +9,20 @@ use api::{
 use bytes::Bytes;
 use sys::{
     signal::{self, SIGCONT, SIGHUP, SIGKILL},
-    spawn::{Failure, REPORT_BYTES},
     wait::{Ended, Status},
 };
 use tokio::{
-    io::AsyncReadExt,
-    net::unix::pipe,
     sync::oneshot,
     time::{Instant, sleep, sleep_until},
 };
 
 use super::{
     pty::Pty,
-    start::Child,
     state::{End, Terminal},
 };
 use crate::{
     init::Agent,
-    process::{Tree, log::now_ms},
+    process::{Child, Tree, log::now_ms, read_report},
 };
 
 /// How long a program may take to end after it was told that its terminal is going: shells pass it
@@ -45,16 +41,15 @@ const REMEMBERED: Duration = Duration::from_secs(ENDED_TERMINAL_SECS);
 
 /// Follows a terminal from its child's birth until it is forgotten.
 pub(super) async fn follow(agent: Arc<Agent>, terminal: Arc<Terminal>, child: Child) {
-    let Child { tree, mut report, mut exit } = child;
+    let Child { tree, report, mut exit } = child;
     let Some(pty) = terminal.pty() else { return };
-    if let Some(failure) = read_report(&mut report).await {
+    if let Some(failure) = read_report(&mut Some(report)).await {
         drop(exit.await);
         tree.cgroup.iter().for_each(|cgroup| drop(agent.forest.fell(cgroup)));
         agent.terminals.remove(&terminal);
         terminal.fail(failure);
         return;
     }
-    drop(report);
     terminal.run();
     let (is_killed, ended) = pump(&terminal, &pty, &tree, &mut exit).await;
     // What others that still have the terminal write from now on is refused by the kernel, which hung
@@ -72,12 +67,6 @@ pub(super) async fn follow(agent: Arc<Agent>, terminal: Arc<Terminal>, child: Ch
             () = terminal.asked_to_go() => {}
         }
     }
-}
-
-async fn read_report(report: &mut pipe::Receiver) -> Option<Failure> {
-    let mut bytes = [0; REPORT_BYTES];
-    report.read_exact(&mut bytes).await.ok()?;
-    Failure::from_bytes(bytes)
 }
 
 /// What was done to end the program.

@@ -13,8 +13,7 @@ use api::{
     limit::TERMINAL_SIDE,
     terminal::CreateTerminal,
 };
-use sys::wait::Ended;
-use tokio::{net::unix::pipe, sync::oneshot};
+use sys::spawn::Spawn;
 
 use super::{
     follow,
@@ -24,7 +23,7 @@ use super::{
 use crate::{
     file,
     init::Agent,
-    process::{self, StartError, Surroundings, Tree},
+    process::{self, Child, StartError, Surroundings},
 };
 
 /// The size of a terminal that nobody gave one: that of the first screens, as everywhere.
@@ -32,15 +31,6 @@ const DEFAULT_SIZE: Size = Size { cols: 80, rows: 24 };
 
 /// What every terminal here is taken for: what browsers' terminals and people's own understand.
 const TERM: &str = "xterm-256color";
-
-/// A child on a terminal, on its way to its program.
-#[derive(Debug)]
-pub(super) struct Child {
-    pub(super) tree: Tree,
-    /// Ends without a byte when the program runs, see [`sys::spawn::Spawned::report`].
-    pub(super) report: pipe::Receiver,
-    pub(super) exit: oneshot::Receiver<Ended>,
-}
 
 /// A checked request.
 struct Plan {
@@ -120,12 +110,8 @@ fn no_terminal(fault: &std::io::Error) -> ApiError {
     error.with("errno", fault.raw_os_error())
 }
 
-/// Makes the child. There is no await in here: the reaper must not run between the child's birth
-/// and its entry in the reaper's list.
 fn spawn(agent: &Agent, plan: &Plan, pty: &Pty) -> Result<(i32, Child), StartError> {
-    let tasks: Vec<_> = agent.v1_tasks.iter().map(AsFd::as_fd).collect();
-    let cgroup = agent.forest.plant().map_err(StartError::Cgroup)?;
-    let spawned = sys::spawn::spawn(&sys::spawn::Spawn {
+    let spawn = Spawn {
         programs: &plan.programs,
         argv: &plan.argv,
         envp: &plan.envp,
@@ -133,26 +119,10 @@ fn spawn(agent: &Agent, plan: &Plan, pty: &Pty) -> Result<(i32, Child), StartErr
         stdio: [pty.terminal().as_fd(); 3],
         private: None,
         has_terminal: true,
-        cgroup: cgroup.as_ref().map(|cgroup| cgroup.dir.as_fd()),
-        tasks: &tasks,
-    });
-    let spawned = match spawned {
-        Ok(spawned) => spawned,
-        Err(error) => {
-            cgroup.iter().for_each(|cgroup| drop(agent.forest.fell(cgroup)));
-            return Err(StartError::Clone(error));
-        }
+        cgroup: None,
+        tasks: &[],
     };
-    let exit = agent.reaper.expect(spawned.pid);
-    let tree = Tree { cgroup, leader: spawned.pid, pidfd: spawned.pidfd };
-    match pipe::Receiver::from_owned_fd(spawned.report) {
-        Ok(report) => Ok((spawned.pid, Child { tree, report, exit })),
-        Err(error) => {
-            tree.kill();
-            tree.cgroup.iter().for_each(|cgroup| drop(agent.forest.fell(cgroup)));
-            Err(StartError::Pipes(error))
-        }
-    }
+    Child::spawn(agent, &spawn).map(|child| (child.tree.leader, child))
 }
 
 #[cfg(test)]

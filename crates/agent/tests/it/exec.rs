@@ -220,9 +220,8 @@ async fn a_buffered_result_keeps_its_limit_and_counts_the_rest() {
     assert_eq!(result.stdout.len(), EXEC_OUTPUT_BYTES);
     assert_eq!(result.dropped_bytes, 20_000_000 - EXEC_OUTPUT_BYTES as u64);
     assert_eq!((&*result.stderr, result.exit_code), ("end\n", 0));
-    // An agent that has done next to nothing has less than a megabyte; what stays beside that is the
-    // stack that was needed and the half megabyte that the allocator keeps.
-    eventually("the memory is given back", || agent.memory_kib("RssAnon") < before + 2048).await;
+    // What may stay is the stack that was needed and the half megabyte that the allocator keeps.
+    eventually("the memory is given back", || agent.memory_kib("RssAnon") < before + 768).await;
 }
 
 #[tokio::test]

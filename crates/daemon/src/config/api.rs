@@ -17,6 +17,9 @@ const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOS
 /// Further names: enough for every name of one machine.
 const ALLOWED_HOSTS: usize = 64;
 
+/// Further origins: a page for each name there may be.
+const ALLOWED_ORIGINS: usize = ALLOWED_HOSTS;
+
 /// Where the API listens, whom it answers, and its key.
 #[derive(Debug, Clone)]
 pub struct ApiConfig {
@@ -24,6 +27,9 @@ pub struct ApiConfig {
     pub listen: SocketAddr,
     /// Host names the API answers to beside the loopback names, in lower case, without ports.
     pub allowed_hosts: Vec<String>,
+    /// Origins of web pages whose scripts may call the API, as browsers write them. Their scripts need
+    /// a key as anybody does.
+    pub allowed_origins: Vec<String>,
     /// The secret of the key `local` that the operator set; none means one is generated on the first
     /// start.
     pub key: Option<Secret>,
@@ -39,6 +45,8 @@ impl ApiConfig {
         let listen = reader.read("listen", DEFAULT_LISTEN, listen, SocketAddr::to_string);
         let allowed_hosts =
             reader.read("allowed_hosts", Vec::new(), hosts, |hosts| hosts.join(", "));
+        let allowed_origins =
+            reader.read("allowed_origins", Vec::new(), origins, |origins| origins.join(", "));
         let written = reader.read(
             "key",
             None,
@@ -74,7 +82,7 @@ impl ApiConfig {
             |raw| value::number(raw, &(1..=REQUESTS_AT_ONCE - REQUESTS_AT_ONCE / KEPT)),
             usize::to_string,
         );
-        Self { listen, allowed_hosts, key, max_requests_per_key }
+        Self { listen, allowed_hosts, allowed_origins, key, max_requests_per_key }
     }
 }
 
@@ -112,6 +120,42 @@ fn host_name(text: &str) -> Result<String, String> {
         Err(format!(
             "has {text:?}; write host names without scheme, port or wildcard, such as \
              sandbar.example.com"
+        ))
+    }
+}
+
+fn origins(raw: &Raw) -> Result<Vec<String>, String> {
+    let origins = value::list(raw)?;
+    if origins.len() > ALLOWED_ORIGINS {
+        return Err(format!("has {} origins; write at most {ALLOWED_ORIGINS}", origins.len()));
+    }
+    origins.iter().map(|origin| web_origin(origin)).collect()
+}
+
+/// An origin as a browser sends it (RFC 6454, section 6.2): in lower case, and without the port that
+/// the scheme has by itself. `*` and `null` are none: every page on the machine could send them.
+fn web_origin(text: &str) -> Result<String, String> {
+    let lower = text.to_ascii_lowercase();
+    let parts = lower.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"));
+    let is_origin = parts.is_some_and(|(scheme, rest)| {
+        let (host, port) = match rest.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+            _ => (rest, None),
+        };
+        let usual = if scheme == "http" { "80" } else { "443" };
+        let is_port = |port: &str| {
+            port != usual
+                && !port.starts_with('0')
+                && port.parse::<u16>().is_ok_and(|port| port > 0)
+        };
+        host_name(host).is_ok() && port.is_none_or(is_port)
+    });
+    if is_origin {
+        Ok(lower)
+    } else {
+        Err(format!(
+            "has {text:?}; write origins as browsers send them, such as https://app.example.com or \
+             http://localhost:5173"
         ))
     }
 }

@@ -21,6 +21,9 @@ pub struct PreviewConfig {
     pub trusted_proxies: TrustedProxies,
 }
 
+/// The domain of previews unless another is set: browsers look for it on their own machine.
+pub(crate) const DEFAULT_DOMAIN: &str = "localhost";
+
 /// Blocks of addresses in the list of proxies: content networks publish some dozens.
 const PROXIES: usize = 64;
 
@@ -84,6 +87,7 @@ impl PreviewConfig {
                         port otherwise, and the API is not encrypted by it";
             reader.fault("preview.tls_cert", text);
         }
+        self.check_origins(reader, api);
         let Some(url) = &self.url else { return };
         if self.tls.is_some() && !url.is_https {
             reader.fault("preview.url", "preview.url begins with http://, but tls_cert is set");
@@ -99,6 +103,22 @@ impl PreviewConfig {
                 url.name
             );
             reader.fault("preview.url", text);
+        }
+    }
+
+    /// No page of a sandbox is trusted: what it does is the sandbox's to say.
+    fn check_origins(&self, reader: &mut Reader, api: &ApiConfig) {
+        let domain = self.url.as_ref().map_or(DEFAULT_DOMAIN, |url| &url.name);
+        let is_preview = |origin: &&String| {
+            let host = origin.split_once("://").and_then(|(_, rest)| rest.split(':').next());
+            host.and_then(|host| host.strip_suffix(domain)).is_some_and(|it| it.ends_with('.'))
+        };
+        if let Some(origin) = api.allowed_origins.iter().find(is_preview) {
+            let text = format!(
+                "has {origin}, which is where previews are ({domain}); pages of sandboxes cannot be \
+                 trusted with the API"
+            );
+            reader.fault("allowed_origins", text);
         }
     }
 }

@@ -21,6 +21,7 @@ impl Setting {
 pub const SETTINGS: &[Setting] = &[
     setting("listen", "address and port of the API"),
     setting("allowed_hosts", "further host names the API answers to, beside the loopback names"),
+    setting("allowed_origins", "web pages that may call the API from a browser, by their origins"),
     setting("key", "the API key of this machine's clients, instead of a generated one"),
     setting("key_file", "a file with that key"),
     setting("max_requests_per_key", "requests at once with one key that has a prefix"),

@@ -194,6 +194,10 @@ fn ranges_hold_at_their_ends() {
         ("limits.default.pids", "8", true), ("limits.default.cpus", "0.01", true), ("limits.default.cpus", "0.009", false),
         ("log.level", "info,engine=debug", true), ("log.level", "verbose", false), ("log.level", "info,", false),
         ("allowed_hosts", "sandbar.example.com, [::1]", true), ("allowed_hosts", "http://x", false), ("allowed_hosts", "x:80", false),
+        ("allowed_origins", "https://App.example.com, http://localhost:5173", true), ("allowed_origins", "http://[::1]:3000", true),
+        ("allowed_origins", "*", false), ("allowed_origins", "null", false), ("allowed_origins", "app.example.com", false),
+        ("allowed_origins", "https://x/", false), ("allowed_origins", "https://x:443", false), ("allowed_origins", "https://x:0", false),
+        ("allowed_origins", "https://u@x", false), ("allowed_origins", "https://*.x", false), ("allowed_origins", "ws://x", false),
         ("allowed_hosts", "*.example.com", false), ("default_image", "x:1", true), ("default_image", "X", false),
         ("state_dir", "/", true), ("state_dir", "/a/../b", false),
     ];
@@ -226,6 +230,21 @@ fn proxies_come_from_the_machines_environment() {
 
     let expected = [("http_proxy", "lower"), ("no_proxy", "x")];
     assert_eq!(config.node.proxies, pairs(&expected).into_iter().collect());
+}
+
+#[test]
+fn pages_of_sandboxes_are_not_trusted() {
+    for (origin, preview, is_good) in [
+        ("http://localhost:5173", "", true),
+        ("http://3000-box.localhost:8787", "", false),
+        ("https://app.example.com", "https://preview.example.com", true),
+        ("https://x.preview.example.com", "https://preview.example.com", false),
+        ("http://x.localhost", "https://preview.example.com", true),
+    ] {
+        let flags = [("allowed_origins", origin), ("preview.url", preview)];
+        let given = if preview.is_empty() { &flags[..1] } else { &flags[..] };
+        assert_eq!(load("", &[], given).is_ok(), is_good, "{origin} {preview}");
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::forward::table::documented;
 const SANDBOX: &str = "/v1/sandboxes/{id}";
 
 /// Operations by noun, in reading order.
-const TAGS: [(&str, &str); 14] = [
+const TAGS: [(&str, &str); 15] = [
     ("sandbox", "An isolated environment with its own files, processes, limits and network."),
     ("exec", "Run a command and follow it to its end."),
     ("process", "Commands that run on by themselves: start, read, feed, wait for, end."),
@@ -37,6 +37,7 @@ const TAGS: [(&str, &str); 14] = [
         "checkpoint",
         "The files of a sandbox at one moment: to go back to, and to begin others from.",
     ),
+    ("event", "What happened in the lives of the sandboxes, and why."),
     ("image", "Immutable root file systems that sandboxes start from."),
     ("key", "Who may call, and for what. For admin keys."),
     ("node", "The server itself."),

@@ -78,7 +78,7 @@ pub(super) fn unauthorized() -> Failure {
 /// meant there. Ids in bodies, and lists, are the engine's to check.
 fn authorize(scope: &KeyScope, path: &str) -> Result<(), ApiError> {
     let KeyScope::Sandboxes { prefix } = scope else { return Ok(()) };
-    if matches!(path, "/v1/sandboxes" | "/v1/images") {
+    if matches!(path, "/v1/sandboxes" | "/v1/images" | "/v1/events") {
         return Ok(());
     }
     if !path.starts_with(SANDBOXES) {
@@ -140,6 +140,7 @@ mod tests {
         for (path, expected) in [
             ("/v1/sandboxes", None),
             ("/v1/images", None),
+            ("/v1/events", None),
             ("/v1/sandboxes/ci-1", None),
             ("/v1/sandboxes/ci-1/exec", None),
             ("/v1/sandboxes/ci-1/files/../../other/files/x", None),

@@ -14,7 +14,8 @@ pub(super) async fn allow(State(app): State<App>, request: Request, next: Next) 
     match app.hosts.allow(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err(why) => {
-            let what = "use a loopback name, or add the name to allowed_hosts in the configuration";
+            let what = "use a loopback name, or add the name to allowed_hosts in the configuration, or a page's \
+                        origin to allowed_origins";
             Failure::new(ErrorCode::HostNotAllowed, format!("{why}: {what}")).into_response()
         }
     }

@@ -47,10 +47,11 @@ use crate::{
 )]
 pub(super) async fn create(
     State(app): State<App>,
+    Extension(key): Extension<Arc<Key>>,
     SandboxPath(id): SandboxPath,
     Json(request): Json<CreateCheckpoint>,
 ) -> Result<(StatusCode, axum::Json<CheckpointCreated>), Failure> {
-    let created = app.engine().await?.create_checkpoint(&id, request).await;
+    let created = app.engine().await?.create_checkpoint(&id, request, &key).await;
     app.metrics.lifecycle(Lifecycle::Checkpoint, created.is_ok());
     Ok((StatusCode::CREATED, axum::Json(created?)))
 }
@@ -115,10 +116,11 @@ pub(super) async fn get(
 )]
 pub(super) async fn remove(
     State(app): State<App>,
+    Extension(key): Extension<Arc<Key>>,
     SandboxPath(id): SandboxPath,
     CheckpointPath(checkpoint): CheckpointPath,
 ) -> Result<StatusCode, Failure> {
-    app.engine().await?.remove_checkpoint(&id, &checkpoint).await?;
+    app.engine().await?.remove_checkpoint(&id, &checkpoint, &key).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -140,10 +142,11 @@ pub(super) async fn remove(
 )]
 pub(super) async fn restore(
     State(app): State<App>,
+    Extension(key): Extension<Arc<Key>>,
     SandboxPath(id): SandboxPath,
     Json(request): Json<RestoreCheckpoint>,
 ) -> Result<axum::Json<Sandbox>, Failure> {
-    let restored = app.engine().await?.restore_checkpoint(&id, request).await;
+    let restored = app.engine().await?.restore_checkpoint(&id, request, &key).await;
     app.metrics.lifecycle(Lifecycle::Restore, restored.is_ok());
     Ok(axum::Json(restored?))
 }

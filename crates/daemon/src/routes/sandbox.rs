@@ -104,10 +104,11 @@ pub(super) async fn get(
 )]
 pub(super) async fn update(
     State(app): State<App>,
+    Extension(key): Extension<Arc<Key>>,
     SandboxPath(id): SandboxPath,
     Json(request): Json<UpdateSandbox>,
 ) -> Result<axum::Json<Sandbox>, Failure> {
-    Ok(axum::Json(app.engine().await?.update(&id, request).await?))
+    Ok(axum::Json(app.engine().await?.update(&id, request, &key).await?))
 }
 
 /// Freeze a sandbox.
@@ -127,9 +128,10 @@ pub(super) async fn update(
 )]
 pub(super) async fn freeze(
     State(app): State<App>,
+    Extension(key): Extension<Arc<Key>>,
     SandboxPath(id): SandboxPath,
 ) -> Result<axum::Json<Sandbox>, Failure> {
-    let frozen = app.engine().await?.freeze(&id).await;
+    let frozen = app.engine().await?.freeze(&id, &key).await;
     app.metrics.lifecycle(Lifecycle::Freeze, frozen.is_ok());
     Ok(axum::Json(frozen?))
 }
@@ -148,9 +150,10 @@ pub(super) async fn freeze(
 )]
 pub(super) async fn thaw(
     State(app): State<App>,
+    Extension(key): Extension<Arc<Key>>,
     SandboxPath(id): SandboxPath,
 ) -> Result<axum::Json<Sandbox>, Failure> {
-    let thawed = app.engine().await?.thaw(&id).await;
+    let thawed = app.engine().await?.thaw(&id, &key).await;
     app.metrics.lifecycle(Lifecycle::Thaw, thawed.is_ok());
     Ok(axum::Json(thawed?))
 }
@@ -170,9 +173,10 @@ pub(super) async fn thaw(
 )]
 pub(super) async fn stop(
     State(app): State<App>,
+    Extension(key): Extension<Arc<Key>>,
     SandboxPath(id): SandboxPath,
 ) -> Result<axum::Json<Sandbox>, Failure> {
-    let stopped = app.engine().await?.stop(&id).await;
+    let stopped = app.engine().await?.stop(&id, &key).await;
     app.metrics.lifecycle(Lifecycle::Stop, stopped.is_ok());
     Ok(axum::Json(stopped?))
 }
@@ -215,9 +219,10 @@ pub(super) async fn start(
 )]
 pub(super) async fn destroy(
     State(app): State<App>,
+    Extension(key): Extension<Arc<Key>>,
     SandboxPath(id): SandboxPath,
 ) -> Result<StatusCode, Failure> {
-    let destroyed = app.engine().await?.destroy(&id).await;
+    let destroyed = app.engine().await?.destroy(&id, &key).await;
     app.metrics.lifecycle(Lifecycle::Destroy, destroyed.is_ok());
     destroyed?;
     Ok(StatusCode::NO_CONTENT)

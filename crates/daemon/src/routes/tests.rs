@@ -52,7 +52,11 @@ fn server() -> Server {
         links: Links::new("/nonexistent".into()),
         keys: Keys::new(&secret, established.created_at_ms, 2),
         key_file: Arc::new(established.file),
-        hosts: Hosts::new("127.0.0.1:8787".parse().unwrap(), Vec::new()),
+        hosts: Hosts::new(
+            "127.0.0.1:8787".parse().unwrap(),
+            Vec::new(),
+            vec!["https://app.example.org".to_owned()],
+        ),
         metrics: Metrics::new(),
         previews: Previews::new(
             Domain::new(false, "localhost", 8787),

@@ -5,13 +5,16 @@ use std::{
     time::Duration,
 };
 
-use api::idle::Rung;
+use api::{
+    event::EventCause,
+    idle::{Rung, RungReason},
+};
 use http::Uri;
 use serde::{Deserialize, de::IgnoredAny};
 use tokio::time::timeout;
 
 use super::Alarm;
-use crate::{destroy, freeze, node::Node, sandbox::Sandbox, state::Operation};
+use crate::{destroy, event::Cause, freeze, node::Node, sandbox::Sandbox, state::Operation};
 
 /// The longest it sleeps: what a hint has missed, if any could, is found then.
 const LONGEST_MS: i64 = 60_000;
@@ -79,7 +82,8 @@ fn climb(node: &Arc<Node>, sandbox: &Arc<Sandbox>, now_ms: i64) {
 }
 
 fn begin(node: &Arc<Node>, sandbox: &Arc<Sandbox>, now_ms: i64) {
-    let Some((rung, before)) = sandbox.begin_rung(now_ms) else { return };
+    let Some((next, before)) = sandbox.begin_rung(now_ms) else { return };
+    let (rung, cause) = (next.rung, Cause::of(why(next.reason)));
     // What leaves the state as it is has another rung at once.
     sandbox.hint();
     tracing::debug!(sandbox_id = %sandbox.id, ?rung, "a sandbox rests");
@@ -87,12 +91,22 @@ fn begin(node: &Arc<Node>, sandbox: &Arc<Sandbox>, now_ms: i64) {
     // Failures are logged where they happen; the sandbox is then what it was, for another round.
     node.work.spawn(async move {
         match rung {
-            Rung::Freeze => drop(freeze::carry_out_freeze(&owner, &sandbox, before).await),
+            Rung::Freeze => drop(freeze::carry_out_freeze(&owner, &sandbox, before, cause).await),
             Rung::Reclaim => owner.remover.reclaim(sandbox.jail).await,
-            Rung::Stop => drop(destroy::carry_out_stop(&owner, &sandbox).await),
-            Rung::Destroy => drop(destroy::carry_out_destroy(&owner, &sandbox, before).await),
+            Rung::Stop => drop(destroy::carry_out_stop(&owner, &sandbox, cause).await),
+            Rung::Destroy => {
+                drop(destroy::carry_out_destroy(&owner, &sandbox, before, cause).await);
+            }
         }
     });
+}
+
+/// What is told of a rung.
+fn why(reason: RungReason) -> EventCause {
+    match reason {
+        RungReason::Idle => EventCause::Idle,
+        RungReason::Ttl => EventCause::Ttl,
+    }
 }
 
 /// What a rung asks of the state machine; nothing for one that leaves the state.

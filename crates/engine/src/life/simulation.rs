@@ -12,7 +12,7 @@ mod planted;
 mod world;
 
 use self::world::World;
-use super::{Admission, AgentIdentity, Life, Operation, Rest, Rung, State};
+use super::{Admission, AgentIdentity, Life, NextRung, Operation, Rest, State};
 use crate::{
     record::Phase,
     recover::{self, Verdict},
@@ -28,7 +28,7 @@ const EVENTS: usize = 150;
 #[derive(Clone, Copy)]
 struct Rules {
     begin: fn(&mut Life, Operation) -> (Admission, State),
-    begin_rung: fn(&mut Life, &Rest, i64) -> Option<(Rung, State)>,
+    begin_rung: fn(&mut Life, &Rest, i64) -> Option<(NextRung, State)>,
     begin_end_of: fn(&mut Life, &AgentIdentity) -> bool,
     leave: fn(&mut Life, bool, i64) -> bool,
     settle: fn(&mut Life, State, i64),

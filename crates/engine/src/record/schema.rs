@@ -28,7 +28,7 @@ const FIRST_VERSION: i64 = 1;
 
 /// Each later version, in order, with what leads to it from the one before. Never changed, only
 /// continued: a file may be of any of them.
-const MIGRATIONS: [(i64, &str); 3] = [(2, PORTS), (3, KEYS), (4, CHECKPOINTS)];
+const MIGRATIONS: [(i64, &str); 4] = [(2, PORTS), (3, KEYS), (4, CHECKPOINTS), (5, EVENTS)];
 
 /// Marks the file as ours, in `application_id`: "SBAR".
 const APPLICATION_ID: i64 = 0x5342_4152;
@@ -97,6 +97,14 @@ const CHECKPOINTS: &str = "
         created_at_ms INTEGER NOT NULL,
         size_bytes    INTEGER NOT NULL,
         UNIQUE (jail, id)
+    ) STRICT;
+";
+
+pub(super) const EVENTS: &str = "
+    CREATE TABLE event (
+        cursor        INTEGER PRIMARY KEY AUTOINCREMENT,   -- never used again
+        at_ms         INTEGER NOT NULL,
+        told          TEXT NOT NULL                        -- JSON, without the cursor
     ) STRICT;
 ";
 
@@ -325,6 +333,7 @@ pub(super) fn apply(database: &Connection, change: &Change) -> Result<(), Record
                 .execute(params![name.as_str(), at_ms])?;
             Ok(())
         }
+        Change::Nothing => Ok(()),
     }
 }
 

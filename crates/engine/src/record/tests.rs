@@ -3,7 +3,7 @@ use std::{path::PathBuf, process::Command};
 use api::network::{AllowList, NetworkPolicy};
 
 use super::*;
-use crate::settings::tests::config;
+use crate::{event::Cause, settings::tests::config};
 
 pub(crate) fn record(id: &str, jail: u64) -> SandboxRecord {
     SandboxRecord {
@@ -541,4 +541,35 @@ async fn a_fork_has_an_origin_until_it_has_its_files() {
     let (_records, loaded, _thread) = Records::open(&path).unwrap();
     assert_eq!(loaded.sandboxes, [SandboxRecord { files, origin: None, ..fork }]);
     assert_eq!(loaded.burials, []);
+}
+
+fn created(record: &SandboxRecord) -> Draft {
+    let cause = Cause::of(api::event::EventCause::Recovery);
+    Draft::of(&record.id, &record.settings, api::event::EventKind::Created, cause)
+}
+
+#[tokio::test]
+async fn an_event_stands_and_falls_with_its_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let (records, _, thread) = Records::open(&path).unwrap();
+    let mut live = records.follow();
+    // The second has the jail of the first.
+    let writes = [record("a", 1), record("b", 1), record("c", 2)].map(|one| {
+        let told = created(&one);
+        records.write(Change::Create(Box::new(one)).telling(told))
+    });
+    let results = futures_util::future::join_all(writes).await;
+    assert_eq!(results.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+    let chapter = records.events(None).await.unwrap();
+    let told: Vec<_> = chapter.events.iter().map(|event| event.sandbox_id.as_str()).collect();
+    assert_eq!(told, ["a", "c"]);
+    for event in &chapter.events {
+        assert_eq!(*live.recv().await.unwrap(), *event);
+    }
+    close(records, thread);
+
+    let (records, _, _thread) = Records::open(&path).unwrap();
+    assert_eq!(records.events(None).await.unwrap(), chapter);
+    assert_eq!(records.events(Some(1)).await.unwrap().events, chapter.events[1..]);
 }

@@ -25,7 +25,6 @@ import threading
 from _sandbar import keep as asked
 
 PAGE = 4096
-HEADER_BYTES = 65536
 SEGMENTS_AT = 56
 # Fewer zeros than these are written with what is around them: each range costs a call later.
 ZERO_BYTES = 16 * PAGE
@@ -43,8 +42,6 @@ READ_AT_START = (
     "MPL", "MATPLOTLIB", "OPENBLAS_", "OMP_", "GOTO_", "MKL_", "NUMEXPR_", "NPY_", "NUMPY_",
     "PANDAS_", "OPENSSL_", "SSL_", "XDG_", "PATH",
 )  # fmt: skip
-# What the agent adds while the file is made, as `warm.rs` says.
-ADDED = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "GLIBC_TUNABLES")
 
 # Calls of the kernel by the names of the functions of its shared object that do the same faster.
 CALLS = {
@@ -191,7 +188,7 @@ def keep(wire, shell):
     if held:
         raise Unfit(f"an import holds {held} open")
     stop, libraries = Stop(), Libraries()
-    started_with = {name: value for name, value in variables().items() if name not in ADDED}
+    started_with = {name: value for name, value in variables().items() if name not in asked.ADDED}
     environ, places, rc = read_at_start(started_with), directories(), settings_of_matplotlib()
     faulthandler.disable()
     libraries.leave_heap()
@@ -296,7 +293,7 @@ def write(pid, registers):
 
 
 def write_segments(ranges, memory, registers, file):
-    file.seek(HEADER_BYTES)
+    file.seek(asked.HEADER_BYTES)
     segments = []
     for start, end, access, name in ranges:
         if name in ("[vvar]", "[vvar_vclock]", "[vsyscall]"):
@@ -317,11 +314,11 @@ def write_segments(ranges, memory, registers, file):
                     at = file.tell()
                     file.write(data[offset : offset + length])
                 add(segments, begin + offset, length, at, access)
-    head = struct.pack("<8s32sQQ", b"SANDWARM", asked.FINGERPRINT, registers, len(segments))
+    head = struct.pack("<8s32sQQ", asked.MAGIC, asked.FINGERPRINT, registers, len(segments))
     head += b"".join(struct.pack("<QQQQ", *segment) for segment in segments)
     # The number of pages that are noted, see `note_written`.
     head += bytes(8)
-    if len(head) > HEADER_BYTES:
+    if len(head) > asked.HEADER_BYTES:
         raise Unfit(f"its memory is in {len(segments)} pieces")
     size = file.tell()
     file.seek(0)
@@ -333,7 +330,7 @@ def write_segments(ranges, memory, registers, file):
 def note_written():
     """Notes in the file which pages whoever goes on from it, as this process has, writes to first."""
     with open("/proc/self/pagemap", "rb", 0) as pages, open(asked.PATH, "r+b", 0) as file:
-        head = file.read(HEADER_BYTES)
+        head = file.read(asked.HEADER_BYTES)
         count, = struct.unpack_from("<Q", head, SEGMENTS_AT - 8)
         end = SEGMENTS_AT + 32 * count
         written = []
@@ -345,7 +342,7 @@ def note_written():
             own = (start + index * PAGE for index, state in enumerate(states) if state >> 63 and not state >> 61 & 1)
             for page in own:
                 note(written, page)
-        written = written[: (HEADER_BYTES - end - 8) // 16]
+        written = written[: (asked.HEADER_BYTES - end - 8) // 16]
         file.seek(end)
         file.write(struct.pack("<Q", len(written)))
         file.write(b"".join(struct.pack("<QQ", *pages) for pages in written))

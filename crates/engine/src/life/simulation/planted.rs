@@ -1,8 +1,8 @@
 //! Bugs that are planted one by one: the simulation finds each.
 
 use super::{
-    Admission, AgentIdentity, Life, Operation, PRODUCT, Phase, Rest, Rules, Rung, State, Verdict,
-    run, world::failure,
+    Admission, AgentIdentity, Life, NextRung, Operation, PRODUCT, Phase, Rest, Rules, State,
+    Verdict, run, world::failure,
 };
 use crate::recover;
 
@@ -125,7 +125,7 @@ fn taking_what_ran_for_what_was_never_made() {
 
 #[test]
 fn forgetting_the_time_to_live() {
-    fn begin_rung(life: &mut Life, rest: &Rest, now_ms: i64) -> Option<(Rung, State)> {
+    fn begin_rung(life: &mut Life, rest: &Rest, now_ms: i64) -> Option<(NextRung, State)> {
         life.begin_rung(&Rest { dies_at_ms: None, ..*rest }, now_ms)
     }
     expect_found(Rules { begin_rung, ..PRODUCT }, "it never goes");

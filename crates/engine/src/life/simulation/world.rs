@@ -215,7 +215,8 @@ impl World {
     fn sweep(&mut self) -> Result<(), String> {
         let users = self.life.resting.users;
         let begun = (self.rules.begin_rung)(&mut self.life, &self.rest, self.now_ms);
-        let Some((rung, before)) = begun else { return self.expect_nothing_due() };
+        let Some((next, before)) = begun else { return self.expect_nothing_due() };
+        let rung = next.rung;
         self.note(&format!("rung {rung:?}"));
         let is_ttl = self.rest.dies_at_ms.is_some_and(|at_ms| at_ms <= self.now_ms);
         let idle = self.rest.idle;
