@@ -7,7 +7,6 @@ mod failpoints;
 mod files;
 mod freeze;
 mod hostile;
-mod kills;
 mod leak;
 mod power;
 mod resume;

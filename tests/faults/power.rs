@@ -66,13 +66,28 @@ impl Disk {
         run("python3", &["-c", SHUT_DOWN, self.mount.to_str().unwrap()]);
     }
 
+    /// Returns when nobody has it mounted any more: a file system that went down comes back with its
+    /// next mount, and not before.
     fn unmount(&self) {
         let begun = Instant::now();
-        while !Command::new("umount").arg(&self.mount).output().unwrap().status.success() {
+        let mut is_mounted = true;
+        while is_mounted || self.is_in_use() {
+            if is_mounted {
+                let unmounted = Command::new("umount").arg(&self.mount).output().unwrap();
+                is_mounted = !unmounted.status.success();
+            }
             assert!(begun.elapsed() < PATIENCE, "{} stays in use", self.mount.display());
-            // There is no event for "the kernel has let go of a mount".
+            // There is no event for "the kernel has let go of a device".
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// True while a loop device is for it.
+    fn is_in_use(&self) -> bool {
+        let devices = fs::read_dir("/sys/block").unwrap().flatten();
+        let backing = devices.map(|device| device.path().join("loop/backing_file"));
+        let mut backing = backing.filter_map(|file| fs::read_to_string(file).ok());
+        backing.any(|file| Path::new(file.trim()) == self.image)
     }
 }
 

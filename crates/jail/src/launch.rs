@@ -86,10 +86,11 @@ fn build(
     let jail_end = Channel(fd::duplicate_above(theirs.as_fd(), CHANNEL_ABOVE).in_step("channel")?);
     drop(theirs);
     let figures = server.machine.figures(spec.jail, spec.limits);
-    let first = start_first(server, spec, cgroups, (fixed, &figures.cpus), &jail_end)?;
+    let (first, channel) =
+        start_first(server, spec, cgroups, (fixed, &figures.cpus), (&jail_end, ours))?;
     // From here on only the jail's processes hold the other end: their death closes it.
     drop(jail_end);
-    let entry = Entry { channel: ours, deadline: Instant::now() + ENTER_DEADLINE };
+    let entry = Entry { channel, deadline: Instant::now() + ENTER_DEADLINE };
 
     entry.hear(channel::USER_NAMESPACE)?;
     let user = write_maps(first.pid, spec.uid_base)?;
@@ -124,14 +125,15 @@ struct Started {
     pidfd: OwnedFd,
 }
 
-/// Forks the jail's first process, with everything it and its child need made before.
+/// Forks the jail's first process, with everything it and its child need made before. Returns the
+/// launcher's end of the channel.
 fn start_first(
     server: &Server,
     spec: &JailSpec,
     cgroups: &JailCgroups,
     (fixed, cpus): (&[OwnedFd], &Cpus),
-    channel: &Channel,
-) -> Result<Started, JailError> {
+    (channel, ours): (&Channel, OwnedFd),
+) -> Result<(Started, OwnedFd), JailError> {
     let text = |text: &str| {
         CString::new(text).map_err(|_nul| JailError::Refused(format!("{text:?} holds a NUL")))
     };
@@ -162,8 +164,12 @@ fn start_first(
         envp: &Strings::new::<&CStr>(&[]),
     };
     match process::fork(cgroups.top.as_ref().map(AsFd::as_fd), false).in_step("fork")? {
-        Fork::Child => enter::first(&plan, channel),
-        Fork::Parent { pid, pidfd } => Ok(Started { pid, pidfd }),
+        Fork::Child => {
+            // Only the launcher has it from here on: its death ends who waits for it.
+            drop(ours);
+            enter::first(&plan, channel)
+        }
+        Fork::Parent { pid, pidfd } => Ok((Started { pid, pidfd }, ours)),
     }
 }
 
@@ -236,7 +242,8 @@ struct Entry {
 impl Entry {
     fn tell(&self, kind: u8, fds: &[BorrowedFd<'_>]) -> Result<(), JailError> {
         failpoint!("launch.tell-{}", char::from(kind)).in_step("channel")?;
-        socket::send(self.channel.as_fd(), &[kind], fds).in_step("channel")
+        let told = socket::send(self.channel.as_fd(), &[kind], fds).in_step("channel");
+        told.map_err(|error| self.blame(error))
     }
 
     /// Waits for a packet of the given kind and returns the number in it, 0 if it has none.
@@ -272,7 +279,10 @@ impl Entry {
     fn packet(&self) -> Result<Option<Vec<u8>>, JailError> {
         self.wait(self.channel.as_fd())?;
         let mut packet = vec![0; PACKET_BYTES];
-        let (length, _) = socket::receive(self.channel.as_fd(), &mut packet).in_step("channel")?;
+        // That the other end is gone comes before what it sent.
+        let received = socket::receive(self.channel.as_fd(), &mut packet)
+            .or_else(|_reset| socket::receive(self.channel.as_fd(), &mut packet));
+        let (length, _) = received.in_step("channel")?;
         packet.truncate(length);
         match packet.split_first() {
             None => Ok(None),
