@@ -1,14 +1,12 @@
-/** Each example as it is, against a live server; models and code hosts are small servers of this file. */
+/** Each example as it is, on Node and in workerd, against a live server; models and code hosts are small servers of this file. */
 
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
 import { once } from 'node:events';
 import { type IncomingMessage, createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { fileURLToPath } from 'node:url';
 import test, { type TestContext } from 'node:test';
 import { getSandbox, listSandboxes } from '@sandbar/sandbox';
-import { type WorkerServer, serve } from '@sandbar/sandbox/serve';
 import aiCodeExecutor from './ai-code-executor/index.js';
 import buildPipeline from './build-pipeline/index.js';
 import analyzeData from './analyze-data/index.js';
@@ -17,6 +15,7 @@ import codeReviewBot from './code-review-bot/index.js';
 import persistentWorkspace from './persistent-workspace/index.js';
 import scheduledJob from './scheduled-job/index.js';
 import testingPipeline from './testing-pipeline/index.js';
+import { RUNTIMES, type Running, type Runtime } from './runtime.js';
 
 const TOKEN = 'ghp_example';
 
@@ -27,20 +26,28 @@ interface Asked {
 }
 
 /** A server that answers JSON and remembers what it was asked. */
-async function host(t: TestContext, answer: (asked: Asked) => unknown): Promise<{ url: string; asked: Asked[] }> {
+async function host(t: TestContext, answer: (asked: Asked) => unknown): Promise<{ url: string; asked: Asked[]; until(isEnough: () => boolean): Promise<void> }> {
   const asked: Asked[] = [];
+  let wake = () => {};
   const server = createServer(async (request, response) => {
     let text = '';
     for await (const chunk of request) text += chunk;
     const call = { path: `${request.method} ${request.url}`, headers: request.headers, body: text ? JSON.parse(text) : undefined };
     asked.push(call);
+    wake();
     response.setHeader('content-type', 'application/json');
     response.end(JSON.stringify(answer(call)));
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   t.after(() => server.close());
-  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, asked };
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    asked,
+    async until(isEnough) {
+      while (!isEnough()) await new Promise<void>((resolve) => (wake = resolve));
+    },
+  };
 }
 
 /** A model that says one thing. Its client library finds it by the environment. */
@@ -59,21 +66,25 @@ async function model(t: TestContext, content: object): Promise<Asked[]> {
   return asked;
 }
 
-async function run(t: TestContext, name: string, worker: object, env: Record<string, unknown> = {}): Promise<WorkerServer> {
-  const config = fileURLToPath(new URL(`../${name}/`, import.meta.url).href);
-  const server = await serve(worker, { port: 0, config, env: { ANTHROPIC_API_KEY: 'sk-ant', GITHUB_TOKEN: TOKEN, ...env } });
+async function run(t: TestContext, runtime: Runtime, name: string, worker: object, vars: Record<string, string> = {}): Promise<Running> {
+  const running = await runtime.start(name, worker, { ANTHROPIC_API_KEY: 'sk-ant', GITHUB_TOKEN: TOKEN, ...vars });
   t.after(async () => {
-    await server.close();
+    await running.close();
     for await (const { id } of listSandboxes()) await getSandbox(undefined, id).destroy();
   });
-  return server;
+  return running;
+}
+
+/** A test on each runtime. */
+function example(title: string, body: (t: TestContext, runtime: Runtime) => Promise<void>): void {
+  for (const runtime of RUNTIMES) test(`${title}, ${runtime.name}`, { timeout: 120_000 }, (t) => body(t, runtime));
 }
 
 const json = (body: object): RequestInit => ({ method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) });
 
-test('AI code executor', async (t) => {
+example('AI code executor', async (t, runtime) => {
   const asked = await model(t, { type: 'text', text: '```python\ndef f(n): return n if n < 2 else f(n - 1) + f(n - 2)\nprint(f(10))\n```' });
-  const { url } = await run(t, 'ai-code-executor', aiCodeExecutor);
+  const { url } = await run(t, runtime, 'ai-code-executor', aiCodeExecutor);
   const answer = (await (await fetch(`${url}/execute`, json({ question: 'What is the 10th Fibonacci number?' }))).json()) as any;
   assert.deepEqual([answer.success, answer.output, answer.error], [true, '55\n', '']);
   assert.match(asked[0]!.body.messages[0].content, /10th Fibonacci/);
@@ -84,7 +95,7 @@ test('AI code executor', async (t) => {
   assert.deepEqual(left, []);
 });
 
-test('data analysis with AI', async (t) => {
+example('data analysis with AI', async (t, runtime) => {
   const code = `
 import pandas as pd, matplotlib
 matplotlib.use('Agg')
@@ -93,7 +104,7 @@ print(table.groupby('year').rating.mean().to_string())
 table.plot.bar(x='year', y='rating').figure.savefig('/workspace/chart.png')
 `;
   const asked = await model(t, { type: 'tool_use', id: 'toolu_1', name: 'generate_python_code', input: { code } });
-  const { url } = await run(t, 'analyze-data', analyzeData);
+  const { url } = await run(t, runtime, 'analyze-data', analyzeData);
   const form = new FormData();
   form.set('file', new File(['year,rating,title\n2020,8.5,Movie A\n2021,7.2,Movie B\n2022,9.1,Movie C\n'], 'test.csv'));
   form.set('question', 'What is the average rating by year?');
@@ -105,12 +116,12 @@ table.plot.bar(x='year', y='rating').figure.savefig('/workspace/chart.png')
   assert.match(asked[0]!.body.messages[0].content, /Rows: 3[^]*average rating/);
 });
 
-test('code review bot', async (t) => {
+example('code review bot', async (t, runtime) => {
   const asked = await model(t, { type: 'text', text: 'There is a bug in `add`.' });
   const hub = await host(t, ({ path }) =>
     path.includes('/compare/') ? { files: [{ filename: 'add.js', status: 'modified', patch: '+return a - b' }, { filename: 'gone.js', status: 'removed' }] } : { id: 1 },
   );
-  const server = await run(t, 'code-review-bot', codeReviewBot, { WEBHOOK_SECRET: 'hush', GITHUB_API_URL: hub.url });
+  const server = await run(t, runtime, 'code-review-bot', codeReviewBot, { WEBHOOK_SECRET: 'hush', GITHUB_API_URL: hub.url });
   // The sandbox's git finds the code host's repository in the sandbox.
   const prepared = await getSandbox(undefined, 'review-app-7').exec(`set -e
     mkdir -p /srv/octo/app && cd /srv/octo/app && git init -q -b feature
@@ -128,35 +139,32 @@ test('code review bot', async (t) => {
   const response = await fetch(`${server.url}/webhook`, { method: 'POST', body, headers: signed('hush') });
   assert.equal(response.status, 200);
   await response.text();
-  // Waits for what the Worker left running.
-  await server.close();
-  const comments = hub.asked.filter(({ path }) => path === 'POST /repos/octo/app/issues/7/comments').map(({ body }) => body.body);
-  assert.deepEqual(comments, ['Code review in progress...', '## Code review\n\nThere is a bug in `add`.']);
+  const comments = () => hub.asked.filter(({ path }) => path === 'POST /repos/octo/app/issues/7/comments').map(({ body }) => body.body);
+  // The Worker goes on after its answer.
+  await hub.until(() => comments().length === 2);
+  assert.deepEqual(comments(), ['Code review in progress...', '## Code review\n\nThere is a bug in `add`.']);
   assert.match(asked[0]!.body.messages[0].content, /File: add\.js[^]*\+return a - b[^]*const add = \(a, b\) => a - b;/);
   assert.match(String(hub.asked[0]!.headers.authorization), new RegExp(TOKEN));
 });
 
-test('chat agent with sessions', async (t) => {
-  const KV = new Map<string, string>();
-  const { url } = await run(t, 'chat-agent', chatAgent, { KV: { get: async (key: string) => KV.get(key) ?? null, put: async (key: string, value: string) => void KV.set(key, value) } });
+example('chat agent with sessions', async (t, runtime) => {
+  const { url, kept } = await run(t, runtime, 'chat-agent', chatAgent);
   const say = async (conversationId: string, command: string) => (await (await fetch(url, json({ conversationId, userId: 'ada', command }))).json()) as any;
   await say('one', 'cd /tmp && export TOPIC=cats');
   assert.deepEqual(await say('one', 'pwd; echo $TOPIC'), { output: '/tmp\ncats\n', error: '', exitCode: 0 });
   assert.equal((await say('two', 'pwd; echo ${TOPIC:-nothing}')).output, '/workspace\nnothing\n');
-  assert.equal(typeof JSON.parse(KV.get('conversation:one')!).sessionId, 'string');
+  assert.equal(typeof JSON.parse(String((await kept('KV')).get('conversation:one'))).sessionId, 'string');
 });
 
-test('scheduled job', async (t) => {
-  const reports = new Map<string, string>();
-  const server = await run(t, 'scheduled-job', scheduledJob, { REPORTS: { put: async (key: string, value: string) => void reports.set(key, value) } });
-  await server.runScheduled();
-  const [report] = reports.values();
-  assert.match(JSON.parse(report!).python, /^3\./);
-  assert.equal((await fetch(`${server.url}/cdn-cgi/handler/scheduled`)).status, 200);
+example('scheduled job', async (t, runtime) => {
+  const { runScheduled, kept } = await run(t, runtime, 'scheduled-job', scheduledJob);
+  await runScheduled('0 6 * * *');
+  const [report] = (await kept('REPORTS')).values();
+  assert.match(JSON.parse(String(report)).python, /^3\./);
 });
 
-test('persistent workspace', async (t) => {
-  const { url } = await run(t, 'persistent-workspace', persistentWorkspace);
+example('persistent workspace', async (t, runtime) => {
+  const { url } = await run(t, runtime, 'persistent-workspace', persistentWorkspace);
   const headers = { 'x-user-id': 'ada' };
   assert.equal((await fetch(`${url}/files/notes/a.txt`, { method: 'PUT', headers, body: 'noted' })).status, 204);
   assert.equal(await (await fetch(`${url}/files/notes/a.txt`, { headers })).text(), 'noted');
@@ -176,9 +184,8 @@ async function repository(id: string, files: Record<string, string>): Promise<st
   return made.stdout.trim();
 }
 
-test('build pipeline', async (t) => {
-  const kept = new Map<string, Uint8Array>();
-  const { url } = await run(t, 'build-pipeline', buildPipeline, { ARTIFACTS: { put: async (key: string, value: Uint8Array) => void kept.set(key, value) } });
+example('build pipeline', async (t, runtime) => {
+  const { url, kept } = await run(t, runtime, 'build-pipeline', buildPipeline);
   const files = { 'package.json': JSON.stringify({ scripts: { build: 'echo building && mkdir -p dist && echo built > dist/out.js' } }) };
   // The pipeline's sandbox is named after the commit, which is known only when it is made.
   const commit = await repository('made', files);
@@ -191,15 +198,12 @@ test('build pipeline', async (t) => {
     const told = await (await fetch(url, json({ repoUrl: 'file:///srv/repo', commit }))).text();
     assert.match(told, new RegExp(`building[^]*stored builds/repo/${commit}`));
   }
-  assert.deepEqual([...kept.values()][0]!.subarray(0, 2), new Uint8Array([0x1f, 0x8b]));
+  assert.deepEqual([...(await kept('ARTIFACTS')).values()][0]!.subarray(0, 2), Buffer.from([0x1f, 0x8b]));
 });
 
-test('automated testing pipeline', async (t) => {
-  const { url } = await run(t, 'testing-pipeline', testingPipeline);
+example('automated testing pipeline', async (t, runtime) => {
   // The pipeline's sandbox has a random name; this one is known before, so that there is a repository.
-  const random = crypto.randomUUID;
-  crypto.randomUUID = () => 'known' as never;
-  t.after(() => (crypto.randomUUID = random));
+  const { url } = await run(t, runtime, 'testing-pipeline', testingPipeline, { UUID: 'known' });
   await repository('test-known', { 'package.json': JSON.stringify({ scripts: { test: 'echo "1 test passed"; echo warned >&2' } }) });
   const report = (await (await fetch(url, json({ repoUrl: 'file:///srv/repo', branch: 'main' }))).json()) as any;
   assert.deepEqual([report.success, report.exitCode, report.projectType], [true, 0, 'nodejs'], JSON.stringify(report));

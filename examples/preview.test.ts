@@ -2,16 +2,17 @@
 
 import assert from 'node:assert/strict';
 import { request } from 'node:http';
-import { fileURLToPath } from 'node:url';
 import test from 'node:test';
 import { getSandbox } from '@sandbar/sandbox';
-import { serve } from '@sandbar/sandbox/serve';
 import previewServer from './preview-server/index.js';
+import { RUNTIMES } from './runtime.js';
 
-test('preview server', async (t) => {
-  const config = fileURLToPath(new URL('../preview-server/', import.meta.url).href);
-  await using server = await serve(previewServer, { port: 0, config });
-  t.after(() => getSandbox(undefined, 'preview-server').destroy());
+for (const runtime of RUNTIMES) test(`preview server, ${runtime.name}`, { timeout: 120_000 }, async (t) => {
+  const server = await runtime.start('preview-server', previewServer, {});
+  t.after(async () => {
+    await server.close();
+    await getSandbox(undefined, 'preview-server').destroy();
+  });
   const [first, second] = [await (await fetch(server.url)).json(), await (await fetch(server.url)).json()] as any[];
   assert.equal(first.url, second.url);
   const { host, port } = new URL(first.url);

@@ -54,7 +54,7 @@ async fn serve<'a>(server: &'a Server, command: &str, port: u16) -> Preview<'a> 
 #[tokio::test]
 async fn a_vite_app_that_is_edited_inside_changes_in_the_page_without_a_reload() {
     let server = server();
-    upload(&server, &servers().join("node"), "/workspace/app").await;
+    upload(&server, &servers().join("vite"), "/workspace/app").await;
     let html = "<!doctype html><h1 id=shown></h1><script type=module src=/main.js></script>";
     write(&server, "workspace/app/index.html", html).await;
     let main = "import { text } from './text.js';
@@ -74,6 +74,73 @@ async fn a_vite_app_that_is_edited_inside_changes_in_the_page_without_a_reload()
     write(&server, "workspace/app/text.js", "export const text = 'after';").await;
     browser.until(&page, "document.getElementById('shown').textContent === 'after'").await;
     assert_eq!(browser.evaluate(&page, "window.notReloaded").await, json!(true));
+}
+
+#[tokio::test]
+async fn a_next_app_that_is_edited_inside_changes_in_the_page_without_a_reload() {
+    let server = server();
+    upload(&server, &servers().join("next"), "/workspace/app").await;
+    let page = "import { useState } from 'react';
+import { text } from '../text';
+export default function Page() {
+    const [presses, press] = useState(0);
+    return <button id='shown' onClick={() => press(presses + 1)}>{text} {presses}</button>;
+}";
+    write(&server, "workspace/app/pages/index.js", page).await;
+    let answer = "export default (request, response) => response.json(request.headers)";
+    write(&server, "workspace/app/pages/api/headers.js", answer).await;
+    write(&server, "workspace/app/text.js", "export const text = 'before';").await;
+    let next = "cd /workspace/app && exec node node_modules/next/dist/bin/next dev --port 3001";
+    let preview = serve(&server, next, 3001).await;
+    let seen: Value = preview.get("/api/headers").await.json().await.expect("it is JSON");
+    assert_eq!(seen["x-forwarded-host"], preview.host.as_str());
+
+    let mut browser = Browser::start().await;
+    let page = browser.open(&preview.url()).await;
+    let shows = |text: &str| format!("document.getElementById('shown').textContent === '{text}'");
+    // It counts only once the page's own program runs.
+    let pressed =
+        "document.getElementById('shown').click() || /[1-9]/.test(document.body.innerText)";
+    browser.until(&page, pressed).await;
+    let presses = "document.getElementById('shown').textContent.split(' ')[1]";
+    // What was pressed last may be shown a moment later.
+    browser.evaluate(&page, "new Promise(requestAnimationFrame)").await;
+    let presses = browser.evaluate(&page, presses).await;
+    let presses = presses.as_str().expect("it is text");
+    write(&server, "workspace/app/text.js", "export const text = 'after';").await;
+    // The component is another, and its state the same.
+    browser.until(&page, &shows(&format!("after {presses}"))).await;
+}
+
+/// The laboratory as its users drive it: a notebook, a cell, and what its kernel says over a
+/// WebSocket.
+#[tokio::test]
+async fn a_notebook_runs_in_jupyter() {
+    let server = server();
+    upload(&server, &servers().join("jupyter"), "/opt/site-packages").await;
+    // The one option that is for the test: its page gives its commands to scripts.
+    let jupyter = "cd /workspace && export PYTHONPATH=/opt/site-packages \
+                   JUPYTERLAB_DIR=/opt/site-packages/share/jupyter/lab && \
+                   exec python3 -m jupyterlab --no-browser --allow-root --port 8888 \
+                   --IdentityProvider.token=secret --LabApp.expose_app_in_browser=True";
+    let preview = serve(&server, jupyter, 8888).await;
+    assert_eq!(preview.get("/api/kernels").await.status(), 403, "who is nobody has no kernel");
+
+    let mut browser = Browser::start().await;
+    let page = browser.open(&format!("{}lab?token=secret", preview.url())).await;
+    browser.until(&page, "!!window.jupyterapp && !!document.querySelector('.jp-Launcher')").await;
+    let run = "(async () => {
+        const { commands, restored } = window.jupyterapp;
+        await restored;
+        const panel = await commands.execute('notebook:create-new', { kernelName: 'python3' });
+        await panel.context.sessionContext.ready;
+        panel.content.activeCell.model.sharedModel.setSource('print(6 * 7)');
+        await commands.execute('notebook:run-cell');
+        return true; })()";
+    assert_eq!(browser.evaluate(&page, run).await, json!(true));
+    let output = "[...document.querySelectorAll('.jp-OutputArea-output')].some(
+        output => output.innerText.trim() === '42')";
+    browser.until(&page, output).await;
 }
 
 #[tokio::test]
@@ -192,7 +259,7 @@ async fn no_way_to_the_api(browser: &mut Browser, page: &testkit::Page, server: 
 #[tokio::test]
 async fn servers_of_all_kinds_work_unmodified() {
     let server = server();
-    upload(&server, &servers().join("python"), "/opt/site-packages").await;
+    upload(&server, &servers().join("apps"), "/opt/site-packages").await;
     let flask = "from flask import Flask, redirect, request, url_for
 app = Flask(__name__)
 @app.get('/')

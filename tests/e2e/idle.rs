@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use testkit::{PATIENCE, Preview, Server, Viewer, reqwest::Method};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
 use crate::server;
 
@@ -130,6 +133,79 @@ async fn what_is_used_is_not_idle() {
     assert!(answer.contains("whole"), "{answer}");
     assert_eq!(look(&server).await["activity"]["requests"], 1);
     drop(viewer);
+    until(&server, "frozen").await;
+}
+
+/// A WebSocket to the application, over which it has answered once.
+async fn open_socket(preview: &Preview<'_>) -> WebSocketStream<TcpStream> {
+    let url = format!("ws://{}/ws", preview.host);
+    let joined = client_async(url, preview.connect().await).await;
+    let (mut socket, _) = joined.expect("it answers");
+    echo(&mut socket).await;
+    socket
+}
+
+async fn echo(socket: &mut WebSocketStream<TcpStream>) {
+    socket.send(Message::text("there?")).await.expect("it is sent");
+    let answer = timeout(PATIENCE, socket.next()).await.expect("it answers");
+    assert_eq!(answer.expect("it is open").expect("it is whole"), Message::text("there?"));
+}
+
+#[tokio::test]
+async fn an_open_preview_is_a_use_exactly_as_long_as_it_is_open() {
+    let server = server();
+    let preview = Preview::with_app(&server).await;
+    let mut socket = open_socket(&preview).await;
+    let mut events = preview.get("/events").await;
+    events.chunk().await.unwrap();
+    let poll = tokio::spawn(preview.request(Method::GET, "/poll").send());
+    server.patch("/v1/sandboxes/s", &json!({"idle": {"sleepAfterMs": LEAST_MS}})).await;
+    let open = async |number: u64| {
+        // The end of a request is known a moment after its caller has gone.
+        while look(&server).await["activity"]["requests"] != number {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+
+    timeout(PATIENCE, open(3)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(5 * LEAST_MS)).await;
+    assert_eq!(look(&server).await["state"], "running");
+    drop(events);
+    timeout(PATIENCE, open(2)).await.unwrap();
+    preview.get("/release").await;
+    assert_eq!(poll.await.unwrap().unwrap().status(), 200);
+    timeout(PATIENCE, open(1)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(5 * LEAST_MS)).await;
+    assert_eq!(look(&server).await["state"], "running");
+    echo(&mut socket).await;
+    drop(socket);
+    until(&server, "frozen").await;
+}
+
+#[tokio::test]
+async fn an_open_preview_is_no_use_where_that_was_asked_for() {
+    let server = server();
+    let preview = Preview::with_app(&server).await;
+    let socket = open_socket(&preview).await;
+    let mut events = preview.get("/events").await;
+    events.chunk().await.unwrap();
+    let poll = tokio::spawn(preview.request(Method::GET, "/poll").send());
+    let uncounted = json!({"idle": {"sleepAfterMs": SOON_MS, "countVisits": false}});
+    let changed = server.patch("/v1/sandboxes/s", &uncounted).await;
+    assert_eq!(changed.json["idle"]["countVisits"], false, "{}", changed.text);
+    // What was open before that counts to its end.
+    assert_eq!(look(&server).await["activity"]["requests"], 3);
+    poll.abort();
+    drop((socket, events));
+
+    let mut socket = open_socket(&preview).await;
+    let poll = tokio::spawn(preview.request(Method::GET, "/poll").send());
+    let frozen = until(&server, "frozen").await;
+    assert_eq!(frozen["activity"]["requests"], 0, "{frozen}");
+    // A new request is a use in the moment it comes, and all that was open goes on.
+    assert_eq!(preview.get("/release").await.status(), 200);
+    assert_eq!(poll.await.unwrap().unwrap().status(), 200);
+    echo(&mut socket).await;
     until(&server, "frozen").await;
 }
 

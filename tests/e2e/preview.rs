@@ -164,6 +164,11 @@ async fn ranges_trailers_and_expectations_pass() {
     assert!(answer.contains("\r\n4\r\nbody\r\n0\r\n"), "{answer}");
     assert!(answer.to_ascii_lowercase().ends_with("x-sum: 42\r\n\r\n"), "{answer}");
 
+    let request = "POST /trailers HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\
+        Trailer: X-Sum\r\nConnection: close\r\n\r\n4\r\nbody\r\n0\r\nX-Sum: 24\r\n\r\n";
+    let answer = preview.raw(request).await.to_ascii_lowercase();
+    assert!(answer.contains("x-heard: x-sum: 24\r\n"), "{answer}");
+
     // The body is sent only after the 100.
     let mut stream = preview.connect().await;
     let head = format!(
@@ -358,6 +363,43 @@ async fn a_visitor_starts_a_sandbox_that_stopped() {
     assert_eq!(state(&server).await, "running");
     Preview::start_app(&server, "s").await;
     assert_eq!(visit(host).await, 404, "the application has no page at its root");
+}
+
+#[tokio::test]
+async fn http_2_is_spoken_with_who_begins_so() {
+    let server = server();
+    let preview = Preview::with_app(&server).await;
+    let curl = |host: &str, arguments: &[&str], path: &str| {
+        let output = Command::new("curl")
+            .args(["-s", "-S", "--noproxy", "*", "--max-time", "30", "--http2-prior-knowledge"])
+            .args(["-w", " %{http_version} %{http_code}", "--connect-to"])
+            .arg(format!("::{}", server.url().trim_start_matches("http://")))
+            .args(arguments)
+            .arg(format!("http://{host}{path}"))
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let said = curl(&preview.host, &["-H", "cookie: a=1", "-H", "cookie: b=2"], "/headers");
+    assert!(said.ends_with(" 2 200") && said.contains("\"via\", \"2 sandbar\""), "{said}");
+    assert!(said.contains("a=1; b=2") && said.contains("localhost:8080"), "{said}");
+    assert_eq!(curl(&preview.host, &["--data-binary", "body"], "/echo"), "body 2 201");
+    let unknown = preview.host.replace("8080-s-", "8080-s-x");
+    let said = curl(&unknown, &[], "/");
+    assert!(said.contains("INVALID_TOKEN") && said.ends_with(" 2 404"), "{said}");
+    // What follows the body comes without being asked for.
+    let said = curl(&preview.host, &["-i"], "/trailers");
+    assert!(said.contains("body") && said.to_ascii_lowercase().contains("x-sum: 42"), "{said}");
+
+    // The API is the same by either.
+    let url = server.url();
+    let own = url.trim_start_matches("http://");
+    assert!(curl(own, &[], "/healthz").ends_with(" 2 200"));
+    assert!(curl(own, &[], "/v1/sandboxes").ends_with(" 2 401"));
+    let key = format!("authorization: Bearer {}", server.key());
+    assert!(curl(own, &["-H", &key], "/v1/sandboxes").ends_with(" 2 200"));
+    let said = curl("evil.example", &["-H", &key], "/v1/sandboxes");
+    assert!(said.contains("HOST_NOT_ALLOWED"), "{said}");
 }
 
 /// Makes a certificate for all names below `preview.example`, its own authority.

@@ -25,18 +25,6 @@ fn children(parent: u32) -> Vec<i32> {
     text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
-/// The host's process id of the only sandbox's agent.
-pub(crate) fn agent_pid(server: &Server) -> i32 {
-    let tree = "/sys/fs/cgroup/memory";
-    let tree = if fs::metadata(tree).is_ok() { tree } else { "/sys/fs/cgroup" };
-    let node = format!("{tree}/sandbar-{}", server.slot().name());
-    let jails = fs::read_dir(node).expect("the node has cgroups").flatten();
-    let jail = jails.map(|entry| entry.path()).find(|path| path.join("agent").exists());
-    let procs = jail.expect("there is a jail").join("agent/cgroup.procs");
-    let text = fs::read_to_string(procs).expect("the agent's group can be read");
-    text.trim().parse().expect("one process is in it")
-}
-
 #[tokio::test]
 async fn a_killed_daemon_leaves_commands_running_and_the_next_one_adopts_them() {
     let mut server = server();
@@ -119,7 +107,7 @@ async fn a_killed_agent_costs_its_sandbox_its_processes_and_nothing_else() {
     let server = server();
     server.shell("s", "echo kept > file; sleep 1000 &").await;
 
-    kill(agent_pid(&server));
+    kill(server.agent_pid());
 
     assert_eq!(server.shell("s", "cat file").await, "kept\n");
     assert_eq!(server.shell("s", "cat /proc/[0-9]*/comm | grep -c '^sleep$' || true").await, "0\n");
@@ -130,7 +118,7 @@ async fn a_killed_agent_costs_its_sandbox_its_processes_and_nothing_else() {
 async fn after_a_reboot_sandboxes_are_stopped_with_their_files() {
     let mut server = server();
     server.shell("s", "echo kept > file; sleep 1000 &").await;
-    let agent = agent_pid(&server);
+    let agent = server.agent_pid();
 
     server.kill();
     kill(agent);
@@ -144,7 +132,7 @@ async fn after_a_reboot_sandboxes_are_stopped_with_their_files() {
 async fn a_command_whose_sandbox_dies_ends_with_an_error_at_once() {
     let server = server();
     server.shell("s", "true").await;
-    let agent = agent_pid(&server);
+    let agent = server.agent_pid();
     let request = server.request(testkit::reqwest::Method::POST, "/v1/sandboxes/s/exec");
     let call = tokio::spawn(request.json(&json!({"command": "touch began; sleep 1000"})).send());
     let began = "for i in $(seq 500); do [ -e began ] && exit 0; sleep 0.01; done; exit 1";
@@ -196,7 +184,7 @@ async fn an_agent_killed_while_it_unpacks_leaves_whole_files() {
             "for i in $(seq 1000); do grep -qls new to/d/* && exit 0; sleep 0.01; done; exit 1";
         server.shell("s", some_new).await;
 
-        kill(agent_pid(&server));
+        kill(server.agent_pid());
 
         let answer = testkit::answer(upload.await.unwrap().unwrap()).await;
         assert_eq!(answer.code(), "AGENT_UNREACHABLE", "{}", answer.text);
@@ -246,4 +234,27 @@ async fn a_killed_daemon_leaves_no_mount_and_no_loop_device_that_nobody_needs() 
     }
     assert_eq!(loop_device(&server), 0);
     server.restart();
+}
+
+/// Its ids would be those of the sandbox in the next place: under them, each could read what the other
+/// writes, and use up its limits.
+#[tokio::test]
+async fn a_sandbox_with_ids_that_another_may_be_given_is_stopped() {
+    let mut server = server();
+    server.shell("a", "echo kept > file; (sleep 1000 &) ").await;
+    let before: u32 = server
+        .shell("a", "awk '{ print $2 }' /proc/self/uid_map")
+        .await
+        .trim()
+        .parse()
+        .expect("a map has ids");
+
+    server.stop();
+    server.restart_with("UID_BASE", &(server.slot().uid_base() + 65_536).to_string());
+
+    assert_eq!(server.get("/v1/sandboxes/a").await.json["state"], "stopped");
+    let after = server
+        .shell("a", "awk '{ print $2 }' /proc/self/uid_map; cat file; pgrep sleep; true")
+        .await;
+    assert_eq!(after, format!("{}\nkept\n", before + 65_536));
 }

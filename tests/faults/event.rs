@@ -3,10 +3,7 @@
 use serde_json::{Value, json};
 use testkit::{Server, events, reqwest::Method};
 
-use crate::{
-    crash::{agent_pid, kill},
-    server,
-};
+use crate::{crash::kill, server};
 
 async fn told_after(server: &Server, cursor: u64) -> Vec<Value> {
     let answer = server.get(&format!("/v1/events?after={cursor}")).await;
@@ -20,7 +17,7 @@ async fn an_agent_that_was_killed_is_told_and_adopting_is_not() {
     let mut server = server();
     server.shell("a", "true").await;
     let mut live = events(server.request(Method::GET, "/v1/events")).await.unwrap();
-    kill(agent_pid(&server));
+    kill(server.agent_pid());
     let stopped = live.next().await.unwrap();
     assert_eq!(json!([stopped["kind"], stopped["cause"]]), json!(["stopped", "agentEnded"]));
     server.shell("a", "true").await;
@@ -33,7 +30,7 @@ async fn an_agent_that_was_killed_is_told_and_adopting_is_not() {
     assert_eq!(told_after(&server, cursor).await, Vec::<Value>::new());
 
     server.kill();
-    kill(agent_pid(&server));
+    kill(server.agent_pid());
     server.restart();
     assert_eq!(told_after(&server, cursor).await, [json!(["stopped", "recovery"])]);
 }

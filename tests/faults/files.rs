@@ -16,10 +16,7 @@ use testkit::{
     client::Client,
 };
 
-use crate::{
-    crash::{agent_pid, kill},
-    server,
-};
+use crate::{crash::kill, server};
 
 /// Files that are written again and again.
 const FILES: usize = 16;
@@ -145,7 +142,7 @@ async fn an_agent_killed_during_writes_leaves_each_file_whole() {
     begin(&server.client(), &known).await;
     for round in 0..ROUNDS {
         let writing = in_the_middle(client.clone(), &known, round).await;
-        kill(agent_pid(&server));
+        kill(server.agent_pid());
         writing.await.unwrap();
         check(&client, &known).await;
         assert!(leftovers(&server).await <= IN_FLIGHT * (round + 1));

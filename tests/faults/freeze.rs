@@ -5,10 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use testkit::reqwest::Method;
 
-use crate::{
-    crash::{agent_pid, kill},
-    server,
-};
+use crate::{crash::kill, server};
 
 #[tokio::test]
 async fn a_frozen_sandbox_outlives_the_daemon_frozen() {
@@ -62,7 +59,7 @@ async fn an_agent_killed_while_it_is_frozen_leaves_its_sandbox_stopped_and_usabl
     server.shell("s", "echo kept > file").await;
     server.post("/v1/sandboxes/s/freeze", &json!({})).await;
 
-    kill(agent_pid(&server));
+    kill(server.agent_pid());
 
     assert_eq!(server.shell("s", "cat file").await, "kept\n");
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use testkit::{PATIENCE, Server, Viewer, reqwest::Method};
 use tokio::time::timeout;
 
-use crate::{crash::agent_pid, server};
+use crate::server;
 
 #[tokio::test]
 async fn a_terminal_outlives_a_killed_server_without_a_byte_lost_or_repeated() {
@@ -74,7 +74,7 @@ struct Frozen(PathBuf);
 impl Frozen {
     /// By the v2 tree's freezer, which every supported machine has.
     fn agent_of(server: &Server) -> Self {
-        let groups = fs::read_to_string(format!("/proc/{}/cgroup", agent_pid(server)));
+        let groups = fs::read_to_string(format!("/proc/{}/cgroup", server.agent_pid()));
         let groups = groups.expect("the agent runs");
         let group = groups.lines().find_map(|line| line.strip_prefix("0::/"));
         let hybrid = PathBuf::from("/sys/fs/cgroup/unified");

@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import test from 'node:test';
 import * as sdk from '@cloudflare/sandbox';
+import * as openai from '@cloudflare/sandbox/openai';
 import * as serving from '@cloudflare/sandbox/serve';
 import * as testing from '@cloudflare/sandbox/testing';
 import * as xterm from '@cloudflare/sandbox/xterm';
@@ -49,9 +50,7 @@ const ours = new Set([
   ...Object.keys(sdk).filter((name) => !isError(name)),
   ...operations,
   ...methodsOf(sdk.Process).map((name) => `Process.${name}`),
-  ...[...Object.keys(serving)].map((name) => `/serve.${name}`),
-  ...[...Object.keys(testing)].map((name) => `/testing.${name}`),
-  ...[...Object.keys(xterm)].map((name) => `/xterm.${name}`),
+  ...Object.entries({ openai, serve: serving, testing, xterm }).flatMap(([entry, module]) => Object.keys(module).map((name) => `/${entry}.${name}`)),
 ]);
 
 /** Public names of the reference's declarations: of a module, and of its types. */

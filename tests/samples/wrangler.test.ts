@@ -35,13 +35,21 @@ async function wranglerDev(t: TestContext): Promise<string> {
   const args = ['dev', '--cwd', DIR, '--port', '0', '--ip', '127.0.0.1', '--enable-containers=false', '--show-interactive-dev-session=false', '--env', '', '--env-file', `${process.cwd()}/${DIR}/.dev.vars`, '--env-file', file];
   // It wants to know whose an image of a registry is, also where it leaves it out. Nobody is asked.
   const account = { CLOUDFLARE_ACCOUNT_ID: 'none', CLOUDFLARE_API_TOKEN: 'none' };
-  return started(t, /(?<=Ready on )http:\/\/\S+/, 'node_modules/.bin/wrangler', args, { ...account, WRANGLER_SEND_METRICS: 'false', WRANGLER_WRITE_LOGS: 'false', NO_COLOR: '1', CI: '1' });
+  return started(t, /(?<=Ready on )http:\/\/\S+/, 'node_modules/.bin/wrangler', args, { ...account, XDG_CONFIG_HOME: `${process.cwd()}/out/config`, WRANGLER_SEND_METRICS: 'false', WRANGLER_WRITE_LOGS: 'false', NO_COLOR: '1', CI: '1' });
 }
 
-/** Starts `sandbar-worker`; resolves to its address. */
-function sandbarWorker(t: TestContext): Promise<string> {
-  return started(t, /(?<= on )http:\/\/\S+/, 'node_modules/.bin/sandbar-worker', ['--dir', DIR, '--port', '0'], { SANDBAR_URL: url, SANDBAR_KEY: key });
-}
+/** `sandbar-worker` on a runtime: starts it, and resolves to its address. */
+const sandbarWorker = (program: string, ...args: string[]) => (t: TestContext): Promise<string> =>
+  started(t, /(?<= on )http:\/\/\S+/, program, [...args, '--dir', DIR, '--port', '0'], { SANDBAR_URL: url, SANDBAR_KEY: key });
+
+const WORKER = 'node_modules/.bin/sandbar-worker';
+/** What runs the Worker, and what the runtime says that it is. */
+const STARTS: [string, RegExp, (t: TestContext) => Promise<string>][] = [
+  ['wrangler dev', /^Cloudflare-Workers/, wranglerDev],
+  ['sandbar-worker on Node', /^Node\.js/, sandbarWorker(process.execPath, WORKER)],
+  ['sandbar-worker on Bun', /^Bun/, sandbarWorker('node_modules/.bin/bun', WORKER)],
+  ['sandbar-worker on Deno', /^Deno/, sandbarWorker('node_modules/@deno/linux-x64-glibc/deno', 'run', '--node-modules-dir=manual', '--no-lock', '--allow-all', WORKER)],
+];
 
 async function started(t: TestContext, told: RegExp, program: string, args: string[], env: Record<string, string>): Promise<string> {
   // In a group of its own, with what it starts.
@@ -95,9 +103,9 @@ async function echoServer(sandbox: Sandbox): Promise<void> {
   await server.waitForPort(3000, { mode: 'tcp', timeout: 20_000 });
 }
 
-for (const start of [wranglerDev, sandbarWorker]) test(`${start.name} runs a Worker of the documents`, { timeout: 180_000 }, async (t) => {
+for (const [name, runtime, start] of STARTS) test(`${name} runs a Worker of the documents`, { timeout: 180_000 }, async (t) => {
   const origin = await start(t);
-  const id = `${start.name.toLowerCase()}-${process.pid}`;
+  const id = `${name.toLowerCase().replaceAll(' ', '-')}-${process.pid}`;
   const sandbox = getSandbox(undefined, id);
   t.after(() => sandbox.destroy());
   const get = async (path: string) => {
@@ -110,7 +118,9 @@ for (const start of [wranglerDev, sandbarWorker]) test(`${start.name} runs a Wor
   await t.test('commands, files, variables', async () => {
     assert.deepEqual(await get('/run'), { output: '4\n', success: true });
     assert.deepEqual(await get('/file'), { content: 'Hello, Sandbox!' });
-    assert.deepEqual(await get('/vars'), ['hello', 'told']);
+    const [greeting, secret, agent] = await get('/vars');
+    assert.deepEqual([greeting, secret], ['hello', 'told']);
+    assert.match(agent, runtime);
   });
 
   await t.test('what is done on every runtime', async () => {

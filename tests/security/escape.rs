@@ -1,5 +1,7 @@
 //! Escapes and privileges.
 
+use std::process::Command;
+
 use serde_json::json;
 
 use crate::{
@@ -44,6 +46,52 @@ async fn cannot_touch_the_agent() {
         .post("/v1/sandboxes/s/exec", &json!({"command": "kill -9 1; kill -STOP 1; kill -9 -1"}))
         .await;
     assert_eq!(server.shell("s", "echo alive").await, "alive\n");
+}
+
+/// E14: a node that came to be in a sandbox is refused by the kernel all the same. The nodes are made
+/// by the host's root, because nothing inside can; one of an allowed device shows that they would work.
+#[tokio::test]
+async fn a_device_node_that_came_to_be_in_a_sandbox_opens_nothing() {
+    let server = server();
+    assert_eq!(server.shell("s", "echo ready").await, "ready\n");
+    let dev = format!("/proc/{}/root/dev", server.agent_pid());
+    // Null again; the kernel's log; the control of loop devices; the first loop device.
+    for (name, kind, major, minor) in
+        [("own", 'c', 1, 3), ("log", 'c', 1, 11), ("control", 'c', 10, 237), ("disk", 'b', 7, 0)]
+    {
+        let made = Command::new("mknod")
+            .args(["--mode=666", &format!("{dev}/{name}"), &kind.to_string()])
+            .args([major.to_string(), minor.to_string()])
+            .status();
+        assert!(made.expect("mknod runs").success(), "{name}");
+    }
+
+    let open = "for node in own log control disk; do \
+                (exec < /dev/$node) 2> /tmp/why && echo $node opens || \
+                { grep -o 'Operation not permitted' /tmp/why || cat /tmp/why; }; done";
+    let refused = "Operation not permitted\n";
+    assert_eq!(server.shell("s", open).await, format!("own opens\n{}", refused.repeat(3)));
+    // The same nodes open outside of it: what refuses is about the processes of the sandbox.
+    let outside = std::fs::File::open(format!("{dev}/control"));
+    outside.expect("the host's root opens what the sandbox may not");
+}
+
+/// E06, without the filter: whoever gets rid of it, the agent for instance, makes no namespace either.
+#[tokio::test]
+async fn without_the_filter_there_are_no_namespaces_inside_either() {
+    let server = server();
+    assert_eq!(server.shell("s", "echo ready").await, "ready\n");
+    let agent = server.agent_pid().to_string();
+
+    for kind in ["--user", "--pid", "--net", "--ipc", "--uts", "--cgroup", "--time"] {
+        // From the host, as the sandbox's root, with every capability there.
+        let made = Command::new("nsenter")
+            .args(["--user", "--target", &agent, "--", "unshare", kind, "true"])
+            .output()
+            .expect("nsenter runs");
+        let why = String::from_utf8_lossy(&made.stderr);
+        assert!(!made.status.success() && why.contains("No space left"), "{kind}: {why}");
+    }
 }
 
 /// E35

@@ -4,6 +4,7 @@
 mod api;
 mod archive;
 mod attack;
+mod daemon;
 mod escape;
 mod exhaustion;
 mod files;
@@ -11,6 +12,7 @@ mod git;
 mod hostile;
 mod interpreter;
 mod leak;
+mod neighbour;
 mod network;
 mod preview;
 mod process;

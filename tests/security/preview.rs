@@ -1,6 +1,6 @@
 //! Previews: what a visitor, or a program behind one, must not be able to do.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, os::unix::fs::PermissionsExt, time::Duration};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -462,4 +462,55 @@ async fn a_thousand_visitors_who_leave_hold_nothing() {
         }
     };
     timeout(PATIENCE, gone).await.expect("all are gone");
+}
+
+/// P12: whoever opens all that can be opened of one sandbox keeps nobody from another. With few
+/// descriptors here, so that few are all.
+#[tokio::test]
+async fn one_sandbox_s_visitors_take_no_others_places() {
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let binary = dir.path().join("sandbar");
+    let script =
+        format!("#!/bin/sh\nulimit -n 550 && exec '{}' \"$@\"\n", env!("CARGO_BIN_EXE_sandbar"));
+    std::fs::write(&binary, script).expect("it is written");
+    std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).expect("it may run");
+    let server = Server::start(binary.to_str().expect("it is text"));
+    let preview = Preview::with_app(&server).await;
+    let other = Preview::of_app(&server, "t").await;
+    let open = async || {
+        let mut stream = preview.connect().await;
+        let head = format!("GET /events HTTP/1.1\r\nHost: {}\r\n\r\n", preview.host);
+        stream.write_all(head.as_bytes()).await.expect("it is sent");
+        let mut answer = vec![0; 2048];
+        let length = stream.read(&mut answer).await.expect("an answer begins");
+        answer.truncate(length);
+        (stream, String::from_utf8_lossy(&answer).into_owned())
+    };
+
+    let mut held = Vec::new();
+    let refusal = loop {
+        let (stream, answer) = open().await;
+        if status(&answer) != 200 {
+            break answer;
+        }
+        held.push(stream);
+        assert!(held.len() < 550, "there is an end");
+    };
+
+    assert_eq!(status(&refusal), 429, "{refusal}");
+    let (_, refusal) = refusal.split_once("\r\n\r\n").expect("it has a body");
+    let refusal: Value = serde_json::from_str(refusal).expect("it is JSON");
+    assert_eq!(refusal["error"]["code"], "TOO_MANY_REQUESTS", "{refusal}");
+    assert_eq!(refusal["error"]["details"]["limit"], held.len(), "{refusal}");
+    assert_eq!(other.get("/headers").await.status(), 200);
+    assert_eq!(server.shell("t", "echo here").await, "here\n");
+    // As soon as some have left there is room.
+    held.truncate(held.len() / 2);
+    let begins = async {
+        while status(&open().await.1) != 200 {
+            // The server learns of their leaving a moment later.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, begins).await.expect("there is room again");
 }

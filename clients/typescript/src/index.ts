@@ -10,6 +10,8 @@ export type { ListSandboxesOptions, SandboxInfo, SandboxOptions, SandboxState, S
 export { createKey, listKeys, removeKey } from './key.js';
 export type { ApiKey, CreateKeyOptions, NewApiKey } from './key.js';
 export type { NetworkPolicy } from './network.js';
+export { events } from './event.js';
+export type { EventsOptions, SandboxEvent, SandboxEventKind } from './event.js';
 export { configure } from './binding.js';
 export type { Binding, BindingOptions } from './binding.js';
 export { ExecutionSession } from './session.js';

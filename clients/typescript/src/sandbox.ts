@@ -4,6 +4,7 @@ import { type Binding } from './binding.js';
 import * as checkpoints from './checkpoint.js';
 import { CodeInterpreter } from './code-interpreter.js';
 import { SandboxError, SandboxSecurityError } from './error.js';
+import { type EventsOptions, type SandboxEvent, events } from './event.js';
 import { Http } from './http.js';
 import { idleOf, sleepAfterMs } from './idle.js';
 import { Operations } from './operations.js';
@@ -239,6 +240,11 @@ export class Sandbox<_Env = unknown> extends Operations {
   }
 
   // Life
+
+  /** What happened and happens to it; see `events`. */
+  events(options: Omit<EventsOptions, 'sandbox'> = {}): AsyncGenerator<SandboxEvent, void, undefined> {
+    return events(this.scope.http.binding, { ...options, sandbox: this.id });
+  }
 
   /** What the server says of it; `undefined` when it does not exist. */
   async info({ signal }: Abortable = {}): Promise<SandboxInfo | undefined> {

@@ -470,6 +470,8 @@ export type CreateTerminal = {
 export type EffectiveIdle = {
   /** Processes that run by themselves are a use too. */
   countProcesses: boolean;
+  /** A request through a preview is a use as long as it, or the WebSocket it became, is open. */
+  countVisits: boolean;
   /** Milliseconds stopped after which it is destroyed; 0: never. */
   destroyAfterMs: number;
   /** It is never frozen, stopped or destroyed for being idle. */
@@ -1104,6 +1106,12 @@ export type IdPrefix = string;
 export type IdleSettings = {
   /** Processes that run by themselves are a use too. Default false. */
   countProcesses?: boolean | null;
+  /**
+   * A request through a preview is a use as long as it, or the WebSocket it became, is open. Default
+   * true; else only in the moment it comes, and one that is open when the sandbox is frozen goes on
+   * when that is over.
+   */
+  countVisits?: boolean | null;
   /** A sandbox that has been stopped this many milliseconds is destroyed; 0: never. Default never. */
   destroyAfterMs?: number | null;
   /** Never freeze, stop or destroy it for being idle. Default false. */

@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { type AddressInfo, type Socket, connect, createServer } from 'node:net';
 import test, { type TestContext } from 'node:test';
-import { type ExecEvent, type FileWatchSSEEvent, type LogEvent, OperationInterruptedError, getSandbox, parseSSEStream } from '@sandbar/sandbox';
+import { type ExecEvent, type FileWatchSSEEvent, type LogEvent, OperationInterruptedError, events, getSandbox, parseSSEStream } from '@sandbar/sandbox';
 import { errorFrom, sandboxOf } from './bench.js';
 
 const state = process.env.SANDBAR_STATE_DIR ?? '/var/lib/sandbar';
@@ -178,6 +178,29 @@ test('a file that is read goes on after its connection broke, unless it is anoth
   assert.equal(await read(), sum.split(' ')[0]);
   const error = await errorFrom(read(() => direct.writeFile('/tmp/long', 'another')));
   assert.equal(error.code, 'PRECONDITION_FAILED', String(error));
+});
+
+test('events are followed on after their connection broke, without loss or repetition', async (t) => {
+  const direct = sandboxOf(t);
+  await direct.start();
+  const { binding, cut } = await wire(t);
+  const told: string[] = [];
+  const following = events(binding, { sandbox: direct.id, after: 0 });
+  const next = async () => told.push((await following.next()).value!.kind);
+  await next();
+  await next();
+  const waiting = next();
+  cut();
+  await direct.freeze();
+  await waiting;
+  // What happens while nobody is there is told later.
+  cut(2);
+  await direct.thaw();
+  await direct.stop();
+  await next();
+  await next();
+  await following.return();
+  assert.deepEqual(told, ['created', 'started', 'frozen', 'thawed', 'stopped']);
 });
 
 test('a watch is armed again after its connection broke, and says that something may be missing', async (t) => {

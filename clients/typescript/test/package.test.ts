@@ -43,8 +43,9 @@ import { getSandbox, type Sandbox, type ExecResult, SandboxError } from '@cloudf
 import { serve } from '@cloudflare/sandbox/serve';
 import { createTestSandbox } from '@cloudflare/sandbox/testing';
 import { SandboxAddon } from '@cloudflare/sandbox/xterm';
+import { Editor, Shell } from '@cloudflare/sandbox/openai';
 export const run = async (sandbox: Sandbox): Promise<ExecResult> => sandbox.exec('true');
-export const all = [getSandbox, serve, createTestSandbox, SandboxAddon, SandboxError];
+export const all = [getSandbox, serve, createTestSandbox, SandboxAddon, Editor, Shell, SandboxError];
 `;
 
 /** What a Worker's types have to say to it. */

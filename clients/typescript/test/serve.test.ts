@@ -52,17 +52,20 @@ test('who goes away aborts the request, and with it the command', async (t) => {
   const sandbox = sandboxOf(t);
   const worker = {
     async fetch(request: Request): Promise<Response> {
-      return new Response(await sandbox.execStream('echo begun; sleep 1000', { signal: request.signal }));
+      const isTold = new URL(request.url).pathname === '/told';
+      return new Response(await sandbox.execStream('echo begun; sleep 1000', isTold ? { signal: request.signal } : {}));
     },
   };
   await using server = await serve(worker, { port: 0, config: false });
-  const abort = new AbortController();
-  const response = await fetch(server.url, { signal: abort.signal });
-  const reader = response.body!.getReader();
-  let text = '';
-  while (!text.includes('begun\\n')) text += new TextDecoder().decode((await reader.read()).value);
-  abort.abort();
-  assert.equal((await sandbox.exec('pgrep -fx "sleep 1000" || echo none')).stdout, 'none\n');
+  for (const path of ['/told', '/not-told']) {
+    const abort = new AbortController();
+    const response = await fetch(`${server.url}${path}`, { signal: abort.signal });
+    const reader = response.body!.getReader();
+    let text = '';
+    while (!text.includes('begun\\n')) text += new TextDecoder().decode((await reader.read()).value);
+    abort.abort();
+    assert.equal((await sandbox.exec('pgrep -fx "sleep 1000" || echo none')).stdout, 'none\n', path);
+  }
 });
 
 test('what is waited for is over when the server is', async () => {

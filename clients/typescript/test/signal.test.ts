@@ -85,6 +85,7 @@ test('every method takes a signal', async (t) => {
     waitForPort: () => sandbox.waitForPort({ portToCheck: 8080, ...o }),
     start: () => sandbox.start(o),
     startAndWaitForPorts: () => sandbox.startAndWaitForPorts(8080, o),
+    events: () => sandbox.events(o).next(),
     fetch: () => sandbox.fetch(new Request('http://sandbox/', o)),
     renewActivityTimeout: () => sandbox.renewActivityTimeout(o),
     setLabels: () => sandbox.setLabels({ a: 'b' }, o),

@@ -2,10 +2,11 @@
 //!
 //! A sandbox is **in use** while a request to it is under way, to the last byte of its answer: an
 //! exec or code until its end or until its caller goes, a stream, a terminal with a viewer, a request
-//! or a WebSocket through a preview. What runs in it by itself (processes, commands whose caller has
-//! gone, terminals without viewers) counts only with `countProcesses`. Looking at a sandbox, listing
-//! its ports, freezing and thawing it is no use. Idle time begins with the end of the last use, or
-//! with the start of the sandbox.
+//! or a WebSocket through a preview. With `countVisits` off, a request through a preview is a use in
+//! the moment it comes and none after, however long it stays open. What runs in it by itself
+//! (processes, commands whose caller has gone, terminals without viewers) counts only with
+//! `countProcesses`. Looking at a sandbox, listing its ports, freezing and thawing it is no use. Idle
+//! time begins with the end of the last use, or with the start of the sandbox.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -62,6 +63,11 @@ pub struct IdleSettings {
     /// Processes that run by themselves are a use too. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count_processes: Option<bool>,
+    /// A request through a preview is a use as long as it, or the WebSocket it became, is open. Default
+    /// true; else only in the moment it comes, and one that is open when the sandbox is frozen goes on
+    /// when that is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count_visits: Option<bool>,
 }
 
 impl IdleSettings {
@@ -88,6 +94,15 @@ pub struct EffectiveIdle {
     pub destroy_after_ms: u64,
     /// Processes that run by themselves are a use too.
     pub count_processes: bool,
+    /// A request through a preview is a use as long as it, or the WebSocket it became, is open.
+    #[serde(default = "counted")]
+    #[schema(required = true)]
+    pub count_visits: bool,
+}
+
+/// What counted before it could be said.
+fn counted() -> bool {
+    true
 }
 
 impl Default for EffectiveIdle {
@@ -99,6 +114,7 @@ impl Default for EffectiveIdle {
             stop_after_ms: STOP_AFTER_MS,
             destroy_after_ms: 0,
             count_processes: false,
+            count_visits: counted(),
         }
     }
 }
@@ -114,6 +130,7 @@ impl EffectiveIdle {
             stop_after_ms: asked.stop_after_ms.unwrap_or(self.stop_after_ms),
             destroy_after_ms: asked.destroy_after_ms.unwrap_or(self.destroy_after_ms),
             count_processes: asked.count_processes.unwrap_or(self.count_processes),
+            count_visits: asked.count_visits.unwrap_or(self.count_visits),
         }
     }
 }

@@ -24,15 +24,21 @@ pub(crate) const KEPT: usize = 16;
 
 /// Visits of previews that are worked on at once for each such request: an open WebSocket or event
 /// stream is one.
-pub(crate) const VISITS_PER_REQUEST: usize = 2;
+pub(crate) const VISITS_PER_REQUEST: usize = 3;
 
-/// Descriptors for each request in work: two connections (see [`crate::server`]), the link to an
-/// agent, and one for everything else there is; and three for each visit beside it.
-const FILES_PER_REQUEST: u64 = 4 + 3 * VISITS_PER_REQUEST as u64;
+/// Connections for each two requests or visits in work: theirs, and one that waits, as in clients'
+/// pools. More that wait give way when descriptors are wanted, see [`crate::server`].
+pub(crate) const CONNECTIONS_PER_TWO: usize = 3;
+
+/// Descriptors for each two requests in work: the connections, their links to agents, and two for
+/// everything else there is; and for the visits beside them: the connections and the links.
+const FILES_PER_TWO_REQUESTS: u64 =
+    (CONNECTIONS_PER_TWO + 4 + (CONNECTIONS_PER_TWO + 2) * VISITS_PER_REQUEST) as u64;
 
 /// Requests that this process works on at once, where it may have so many files open.
 pub(crate) fn requests_at_once(open_files: u64) -> usize {
-    let requests = usize::try_from(open_files / FILES_PER_REQUEST).unwrap_or(usize::MAX);
+    let requests = open_files.saturating_mul(2) / FILES_PER_TWO_REQUESTS;
+    let requests = usize::try_from(requests).unwrap_or(usize::MAX);
     requests.clamp(1, REQUESTS_AT_ONCE)
 }
 

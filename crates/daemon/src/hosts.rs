@@ -28,15 +28,18 @@ impl Hosts {
         &self.origins
     }
 
-    /// Whether a request with this target and these headers may be answered: exactly one Host, ours;
-    /// the target's authority, if it has one, as well; and no Origin but ours
-    /// and those that the operator trusts.
+    /// Whether a request with this target and these headers may be answered: exactly one Host, ours,
+    /// or none where the target has an authority; that, if there is one, ours as well; and no Origin
+    /// but ours and those that the operator trusts.
     pub(crate) fn allow(&self, target: &Uri, headers: &HeaderMap) -> Result<(), &'static str> {
         let mut hosts = headers.get_all(header::HOST).iter();
-        let (Some(host), None) = (hosts.next(), hosts.next()) else {
-            return Err("exactly one Host header is needed");
+        let is_named = match (hosts.next(), hosts.next()) {
+            (Some(host), None) => host.to_str().is_ok_and(|host| self.is_ours(host)),
+            // HTTP/2 has the authority instead (RFC 9113, section 8.3.1), which is looked at below.
+            (None, _) if target.authority().is_some() => true,
+            _ => return Err("exactly one Host header is needed"),
         };
-        if !host.to_str().is_ok_and(|host| self.is_ours(host)) {
+        if !is_named {
             return Err("the Host header names a site this API does not answer to");
         }
         if target.authority().is_some_and(|authority| !self.is_ours(authority.as_str())) {
@@ -165,6 +168,10 @@ mod tests {
         let ours = HeaderValue::from_static("localhost:8787");
         let mut headers = HeaderMap::new();
         assert!(hosts.allow(&Uri::from_static("/"), &headers).is_err(), "no Host");
+        let named = Uri::from_static("http://localhost:8787/v1/sandboxes");
+        assert!(hosts.allow(&named, &headers).is_ok(), "as HTTP/2 says it");
+        let foreign = Uri::from_static("http://evil.example/v1/sandboxes");
+        assert!(hosts.allow(&foreign, &headers).is_err(), "a foreign name, so said");
         headers.append(header::HOST, ours.clone());
         let absolute = Uri::from_static("http://evil.example/v1/sandboxes");
         assert!(hosts.allow(&absolute, &headers).is_err(), "a foreign target");

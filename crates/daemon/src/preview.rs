@@ -6,8 +6,9 @@
 //! ```
 //!
 //! Owns: which host names are previews (`domain.rs`), what crosses the boundary (`request.rs`,
-//! `response.rs`), who a visitor is (`proxies.rs`), how long it may take (`proxy.rs`), and what people read when there is nothing to
-//! see (`page.rs`). Does not: know the API or its key's holders, or look into bodies.
+//! `response.rs`), who a visitor is (`proxies.rs`), how many there may be (`places.rs`), how long it may
+//! take (`proxy.rs`), and what people read when there is nothing to see (`page.rs`). Does not: know the
+//! API or its key's holders, or look into bodies.
 //!
 //! Invariants:
 //! - Nothing is done for a visitor before the token was found right: no sandbox is started, nothing
@@ -21,12 +22,11 @@ mod arrival;
 mod domain;
 mod guesses;
 mod page;
+mod places;
 mod proxies;
 mod proxy;
 mod request;
 mod response;
-
-use std::sync::Arc;
 
 use api::{
     error::{ApiError, ErrorCode},
@@ -37,9 +37,8 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use tokio::sync::Semaphore;
 
-use self::guesses::Guesses;
+use self::{guesses::Guesses, places::Places};
 use crate::app::App;
 
 pub(crate) use self::proxies::TrustedProxies;
@@ -51,9 +50,8 @@ pub(crate) struct Previews {
     pub(crate) domain: Domain,
     /// The API's listener serves no previews: they have their own.
     pub(crate) is_apart: bool,
-    /// A permit per visit in work.
-    places: Arc<Semaphore>,
-    visits_at_once: usize,
+    /// One per visit in work.
+    places: Places,
     trusted: TrustedProxies,
     guesses: Guesses,
 }
@@ -65,8 +63,8 @@ impl Previews {
         visits_at_once: usize,
         trusted: TrustedProxies,
     ) -> Self {
-        let places = Arc::new(Semaphore::new(visits_at_once));
-        Self { domain, is_apart, places, visits_at_once, trusted, guesses: Guesses::default() }
+        let places = Places::new(visits_at_once);
+        Self { domain, is_apart, places, trusted, guesses: Guesses::default() }
     }
 }
 

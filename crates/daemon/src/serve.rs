@@ -6,6 +6,10 @@
 //!
 //! The order is the point. Name and port are taken before anything is made, so a second start fails
 //! before it can touch the first one's sandboxes. Launchers are started while the process has one thread.
+//!
+//! The threads of the runtime, which read what callers, agents and name servers write, are confined from
+//! their first instruction. The main thread, which only waits, and those that it has the engine start for
+//! launchers, records and builds, are not.
 
 use std::{
     io,
@@ -18,7 +22,7 @@ use std::{
 
 use api::{error::ApiError, limit::PAGE_ENTRIES, node::ShutdownSandboxes, sandbox::ListSandboxes};
 use engine::{Engine, EngineConfig, Keys, Places, Secret};
-use jail::{JailError, Launcher, NodeSpec, Presence, Volumes};
+use jail::{Confinement, JailError, Launcher, NodeSpec, Presence, Volumes};
 use link::Links;
 use tokio::{
     runtime::Runtime,
@@ -28,7 +32,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    app::{App, KEPT, Parts, VISITS_PER_REQUEST, requests_at_once},
+    app::{App, CONNECTIONS_PER_TWO, KEPT, Parts, VISITS_PER_REQUEST, requests_at_once},
     claim::{self, Claim, ClaimError, Claimed},
     config::{Config, DEFAULT_DOMAIN, PreviewUrl},
     docs::Docs,
@@ -46,6 +50,10 @@ use crate::{
 
 /// Time for the runtime's last tasks once the engine has ended: there should be none.
 const RUNTIME_GRACE: Duration = Duration::from_secs(5);
+
+/// How long a thread for work that may block waits for more. Starting one costs as much as a small part
+/// of a creation, because it is confined; keeping one costs some pages of memory.
+const THREAD_KEPT: Duration = Duration::from_secs(10 * 60);
 
 /// Why the server did not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -163,9 +171,14 @@ impl Node {
         let launchers = (0..config.node.launchers + 2).map(|_| launcher());
         let launchers = launchers.collect::<Result<Vec<_>, _>>()?;
         let mut ground = Ground { launcher: launcher()?, claims };
+        let confinement = Confinement::prepare(&config.node.state_dir).map_err(|source| {
+            ServeError::System { attempt: "preparing to confine threads", source }
+        })?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .thread_name("daemon")
+            .on_thread_start(move || confine(&confinement))
+            .thread_keep_alive(THREAD_KEPT)
             .build()
             .map_err(|source| ServeError::System { attempt: "starting threads", source })?;
         match ground.begin() {
@@ -176,6 +189,14 @@ impl Node {
                 Err(error)
             }
         }
+    }
+}
+
+/// Confines a thread that is about to read what strangers write. One that cannot be confined must not.
+fn confine(confinement: &Confinement) {
+    if let Err(error) = confinement.confine() {
+        tracing::error!(%error, "a thread cannot be confined");
+        std::process::abort();
     }
 }
 
@@ -340,9 +361,6 @@ struct Doors {
     requests: usize,
 }
 
-/// Connections at once for each request or visit in work: as many idle ones in clients' pools.
-const CONNECTIONS_EACH: usize = 2;
-
 impl Doors {
     /// Where previews are, as their visitors see it.
     fn describe(&self, config: &Config) -> io::Result<Previews> {
@@ -366,11 +384,11 @@ impl Doors {
         let Self { api, previews, tls, requests } = self;
         let listener = tokio::net::TcpListener::from_std(api)?;
         let here = if previews.is_some() { requests } else { requests + visits };
-        let connections_at_once = CONNECTIONS_EACH * here;
+        let connections_at_once = CONNECTIONS_PER_TWO * here / 2;
         let door = Door { listener, is_previews: false, tls: None, connections_at_once };
         let previews = previews.map(|listener| {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            let connections_at_once = CONNECTIONS_EACH * visits;
+            let connections_at_once = CONNECTIONS_PER_TWO * visits / 2;
             io::Result::Ok(Door { listener, is_previews: true, tls, connections_at_once })
         });
         Ok((door, previews.transpose()?))

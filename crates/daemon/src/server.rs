@@ -3,6 +3,7 @@
 mod crowd;
 mod follow;
 mod linger;
+mod preface;
 pub(crate) mod tls;
 pub(crate) mod tunnel;
 
@@ -41,6 +42,7 @@ use tower::ServiceExt;
 use self::{
     crowd::Crowd,
     linger::Lingering,
+    preface::Begun,
     tls::Tls,
     tunnel::{Switch, Tunnel},
 };
@@ -153,24 +155,64 @@ struct Host {
 }
 
 /// Serves one connection to its end, as it wants to be spoken to.
+///
+/// What serves requests is large and in a box of its own, so that a tunnel, of which there may be
+/// thousands, does not keep its room.
 async fn welcome(stream: TcpStream, mut arrival: Arrival, tls: Option<Arc<Tls>>, host: Host) {
+    let stopping = host.stopping.clone();
     let stream = Lingering::new(stream);
-    let Some(tls) = tls else { return serve(stream, arrival, host).await };
-    let (stream, server_name, is_http2) = match tls.accept(stream).await {
-        Ok(accepted) => accepted,
-        Err(error) => return tracing::debug!(%error, "a connection could not be encrypted"),
+    let tunnel = match tls {
+        None => Box::pin(serve_clear(stream, arrival, host)).await,
+        Some(tls) => {
+            Box::pin(async move {
+                let (stream, server_name, is_http2) = match tls.accept(stream).await {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        tracing::debug!(%error, "a connection could not be encrypted");
+                        return None;
+                    }
+                };
+                arrival.server_name = server_name;
+                serve(stream, is_http2, arrival, host).await
+            })
+            .await
+        }
     };
-    arrival.server_name = server_name;
-    if is_http2 {
-        serve_http2(stream, arrival, host).await;
-    } else {
-        serve(stream, arrival, host).await;
+    let Some(tunnel) = tunnel else { return };
+    tokio::select! {
+        () = tunnel.run() => {}
+        () = stopping.cancelled() => {}
     }
 }
 
-/// Serves a connection's requests, of which the last is under way when `stopping` ends, and the
-/// tunnel it may become, which ends then.
-async fn serve(stream: impl Stream, arrival: Arrival, host: Host) {
+/// Serves a connection that is not encrypted, on which HTTP/2 is spoken if it begins so.
+async fn serve_clear(stream: Lingering, arrival: Arrival, host: Host) -> Option<Tunnel> {
+    let begun = tokio::select! {
+        begun = timeout(HEAD_DEADLINE, Begun::hear(stream)) => begun.ok()?,
+        // It has not asked for anything.
+        () = host.stopping.cancelled() => return None,
+    };
+    let (stream, is_http2) = begun.ok()?;
+    serve(stream, is_http2, arrival, host).await
+}
+
+/// Serves a connection's requests; the tunnel that it became.
+async fn serve(
+    stream: impl Stream,
+    is_http2: bool,
+    arrival: Arrival,
+    host: Host,
+) -> Option<Tunnel> {
+    if is_http2 {
+        serve_http2(stream, arrival, host).await;
+        return None;
+    }
+    serve_http1(stream, arrival, host).await
+}
+
+/// Serves a connection's requests, of which the last is under way when `stopping` ends, and gives the
+/// tunnel that it became.
+async fn serve_http1(stream: impl Stream, arrival: Arrival, host: Host) -> Option<Tunnel> {
     let Host { router, seat, stopping, .. } = host;
     let became = Became::default();
     let tunnel = Arc::clone(&became);
@@ -180,28 +222,20 @@ async fn serve(stream: impl Stream, arrival: Arrival, host: Host) {
         request.extensions_mut().insert(seat.clone());
         answer(router.clone(), request, Arc::clone(&tunnel), stop.clone())
     });
-    {
-        let connection = builder().serve_connection(TokioIo::new(stream), service);
-        let mut connection = pin!(connection.with_upgrades());
-        let ended = tokio::select! {
-            ended = &mut connection => ended,
-            () = stopping.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        log_end(ended);
-    }
-    let tunnel = became.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(tunnel) = tunnel {
-        tokio::select! {
-            () = tunnel.run() => {}
-            () = stopping.cancelled() => {}
+    let connection = builder().serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection.with_upgrades());
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
         }
-    }
+    };
+    log_end(ended);
+    became.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-/// As [`serve`], of a connection with many requests at a time and no tunnels.
+/// As [`serve_http1`], of a connection with many requests at a time and no tunnels.
 async fn serve_http2(stream: impl Stream, arrival: Arrival, host: Host) {
     let Host { router, seat, stopping, tasks } = host;
     let stop = stopping.clone();

@@ -6,8 +6,11 @@
 
 mod lines;
 mod step;
+mod thread;
 
-use std::{panic::resume_unwind, sync::Arc, thread};
+pub(crate) use self::thread::Builders;
+
+use std::{panic::resume_unwind, sync::Arc};
 
 use api::{
     image::{BuildEvent, BuildImage, Image},
@@ -51,9 +54,13 @@ pub(crate) fn build(
         let carried_out = {
             let (owner, stop, events) = (Arc::clone(&owner), stop.clone(), events.clone());
             let runtime = Handle::current();
-            tokio::task::spawn_blocking(move || {
-                carry_out(&owner, &request, &recipe, &Listener { events, stop, runtime })
-            })
+            let builder = Arc::clone(&owner);
+            async move {
+                let work = move || {
+                    carry_out(&owner, &request, &recipe, &Listener { events, stop, runtime })
+                };
+                builder.builders.run(work).await
+            }
         };
         let watch = async {
             tokio::select! {
@@ -68,9 +75,9 @@ pub(crate) fn build(
             () = watch => return,
         };
         let last = match built {
-            Ok(Ok(image)) => BuildEvent::Done { image },
-            Ok(Err(error)) => BuildEvent::Failed { message: error::chain(&error) },
-            Err(_) => BuildEvent::Failed { message: "the build ended unexpectedly".to_owned() },
+            Some(Ok(image)) => BuildEvent::Done { image },
+            Some(Err(error)) => BuildEvent::Failed { message: error::chain(&error) },
+            None => BuildEvent::Failed { message: "the build ended unexpectedly".to_owned() },
         };
         // Nobody listens any more: the build was cancelled.
         drop(events.send(last).await);
@@ -96,6 +103,13 @@ fn pass_on(mut heard: mpsc::Receiver<Output>, line: &mut dyn FnMut(&str)) {
     }
     stdout.finish(line);
     stderr.finish(line);
+}
+
+/// Confines the thread of a RUN, as those that requests are read on are.
+fn confine(node: &Node) -> Result<(), ImageError> {
+    jail::Confinement::prepare(&node.config.node.state_dir)
+        .and_then(|confinement| confinement.confine())
+        .map_err(|source| ImageError::Io { attempt: "confining a thread".to_owned(), source })
 }
 
 /// Builds, on a thread that may block.
@@ -128,10 +142,14 @@ fn carry_out(
     let built = build.run(
         &mut |run, line| {
             let used = &mut used;
-            thread::scope(|scope| {
+            std::thread::scope(|scope| {
                 let (output, heard) = mpsc::channel(EVENTS);
                 let step = step::run(node, run, stop, output, used);
-                let step = scope.spawn(move || runtime.block_on(step));
+                let step = scope.spawn(move || {
+                    // What a RUN says is a stranger's.
+                    confine(node)?;
+                    runtime.block_on(step)
+                });
                 pass_on(heard, line);
                 step.join().unwrap_or_else(|panic| resume_unwind(panic))
             })

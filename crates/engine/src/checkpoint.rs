@@ -330,9 +330,8 @@ async fn copy(
 
 /// Bytes charged to a volume; 0 when that is not known.
 pub(crate) async fn charge(node: &Node, volume: JailId) -> u64 {
-    let state_dir = node.config.node.state_dir.clone();
-    let read = tokio::task::spawn_blocking(move || jail::volume_bytes(&state_dir, volume)).await;
-    read.ok().and_then(Result::ok).flatten().unwrap_or(0)
+    let read = node.network.call(move |launcher| launcher.volume_bytes(volume), |_, _| {}).await;
+    read.ok().flatten().unwrap_or(0)
 }
 
 /// Has most of what was written on disk before a sandbox has to stand still for the rest.

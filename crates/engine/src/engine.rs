@@ -23,11 +23,13 @@ use api::{
 };
 use jail::{JailId, Launcher};
 use link::Links;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    EngineConfig, EngineError, build, checkpoint, create, destroy,
+    EngineConfig, EngineError,
+    build::{self, Builders},
+    checkpoint, create, destroy,
     error::{self, Publish},
     event::{self, Cause, EventFollower},
     fork, freeze, idle,
@@ -58,19 +60,26 @@ pub struct Engine {
     records: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
-/// A running sandbox, as one request needs it. It is not frozen until this is dropped: hold it to
-/// the last byte of the answer.
+/// A running sandbox, as one request needs it. It is not frozen until this is dropped, unless its
+/// settings say that such a request is no use: hold it to the last byte of the answer.
 #[derive(Debug)]
 pub struct Active {
     /// Where its agent is reached, see [`Links::send`].
     pub jail: JailId,
     /// Counts this use.
-    _user: InUse,
+    _user: Option<InUse>,
+}
+
+impl Active {
+    /// Of a sandbox that may be frozen meanwhile.
+    pub(crate) fn unheld(jail: JailId) -> Self {
+        Self { jail, _user: None }
+    }
 }
 
 impl From<InUse> for Active {
     fn from(user: InUse) -> Self {
-        Self { jail: user.sandbox().jail, _user: user }
+        Self { jail: user.sandbox().jail, _user: Some(user) }
     }
 }
 
@@ -84,16 +93,16 @@ impl Engine {
     /// `INTERNAL_ERROR` when it is damaged, `SANDBOX_FAILED` when the kernel or the network could not
     /// be brought into order. Nothing was changed that another start would miss.
     ///
-    /// `keys` get those on record, and open nothing but `local` before.
+    /// `keys` get those on record, and open nothing but `local` before. The caller's thread decides
+    /// what those may do that start launchers and build images; the runtime's own may be confined.
     pub async fn open(
         config: EngineConfig,
         launchers: Vec<Launcher>,
         links: Links,
         keys: Keys,
     ) -> Result<Self, EngineError> {
-        let opened = tokio::task::spawn_blocking(move || assemble(config, launchers, links)).await;
         let (node, mut loaded, records) =
-            opened.map_err(|_panicked| error::internal("opening the node"))??;
+            on_own_thread(move || assemble(config, launchers, links)).await??;
         let node = Arc::new(node);
         let store = Store {
             records: node.records.clone(),
@@ -415,7 +424,7 @@ impl Engine {
     /// As [`Engine::activate`]; `SANDBOX_NOT_FOUND` when it was destroyed meanwhile.
     pub async fn visit(&self, visit: &Visit) -> Result<Active, EngineError> {
         self.node.check_open()?;
-        visit.activate(&self.node).await.map(Active::from)
+        visit.activate(&self.node).await
     }
 
     /// A page of the events of sandboxes whose ids begin with `prefix`, oldest first. Those of every
@@ -478,6 +487,20 @@ impl Engine {
 }
 
 /// Takes hold of the state directory and starts the engine's threads.
+/// Does `work` on a new thread that may do what the caller's may: the threads that it starts in turn
+/// have to start launchers and build images, which those of a runtime's pool may not.
+async fn on_own_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, EngineError> {
+    let failed = || error::internal("opening the node");
+    let (reply, answer) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("opening".to_owned());
+    // It ends with its answer; nobody else has to wait for it.
+    let started = thread.spawn(move || drop(reply.send(work())));
+    started.map_err(|_no_thread| failed())?;
+    answer.await.map_err(|_panicked| failed())
+}
+
 fn assemble(
     config: EngineConfig,
     mut launchers: Vec<Launcher>,
@@ -508,6 +531,7 @@ fn assemble(
     let network = launchers.pop().ok_or_else(|| error::internal("starting the launchers"))?;
     let network = Launchers::start(vec![network]).map_err(threads)?;
     let launchers = Launchers::start(launchers).map_err(threads)?;
+    let builders = Builders::start().map_err(threads)?;
     let closing = CancellationToken::new();
     let parts = Parts {
         config,
@@ -518,6 +542,7 @@ fn assemble(
         launchers,
         network,
         remover,
+        builders,
         boot_id,
         closing,
         lock,
@@ -551,22 +576,20 @@ fn lock(path: &Path) -> Result<File, EngineError> {
 async fn usage(node: &Node, sandbox: &Resident) -> Option<SandboxUsage> {
     let spec = node.config.node.clone();
     let (jail, files) = (sandbox.jail, sandbox.files());
-    let read = tokio::task::spawn_blocking(move || {
-        let own = jail::volume_bytes(&spec.state_dir, files.volume).unwrap_or_default();
-        let disk_bytes = own.map(|own| own + files.inherited_bytes);
-        jail::usage(&spec.name, jail).map(|usage| (usage, disk_bytes))
-    });
-    let refused = async {
-        node.config.node.network?;
-        node.network.call(move |launcher| launcher.refused(jail), |_, _| {}).await.ok()
-    };
-    let (read, refused) = tokio::join!(read, refused);
-    let (usage, disk_bytes) = read.ok()?.ok()?;
-    let jail::Usage { memory_bytes, pids, cpu_ms, oom_kills } = usage;
-    let network = NetworkUsage {
-        refused_packets: refused.unwrap_or(0),
-        refused_names: sandbox.asker.refused_names(),
-    };
+    let has_network = spec.network.is_some();
+    let read = tokio::task::spawn_blocking(move || jail::usage(&spec.name, jail));
+    let asked = node.network.call(
+        move |launcher| {
+            let own = launcher.volume_bytes(files.volume).ok().flatten();
+            let refused = if has_network { launcher.refused(jail).unwrap_or(0) } else { 0 };
+            Ok((own.map(|own| own + files.inherited_bytes), refused))
+        },
+        |_, _| {},
+    );
+    let (read, asked) = tokio::join!(read, asked);
+    let jail::Usage { memory_bytes, pids, cpu_ms, oom_kills } = read.ok()?.ok()?;
+    let (disk_bytes, refused_packets) = asked.unwrap_or_default();
+    let network = NetworkUsage { refused_packets, refused_names: sandbox.asker.refused_names() };
     Some(SandboxUsage { memory_bytes, pids, cpu_ms, oom_kills, disk_bytes, network })
 }
 

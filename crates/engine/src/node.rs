@@ -20,6 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     EngineError,
+    build::Builders,
     capacity::Capacity,
     config::EngineConfig,
     error,
@@ -52,6 +53,7 @@ pub(crate) struct Node {
     /// waits behind somebody's creation.
     pub(crate) network: Launchers,
     pub(crate) remover: Remover,
+    pub(crate) builders: Builders,
     /// For sandboxes that are being made or started; a waiter in the launchers' queue has one.
     pub(crate) creates: Places,
     /// Of the machine, for sandboxes that are to be made or started.
@@ -87,6 +89,7 @@ pub(crate) struct Parts {
     pub(crate) launchers: Launchers,
     pub(crate) network: Launchers,
     pub(crate) remover: Remover,
+    pub(crate) builders: Builders,
     pub(crate) boot_id: String,
     pub(crate) closing: CancellationToken,
     pub(crate) lock: File,
@@ -119,6 +122,7 @@ impl Node {
             launchers,
             network,
             remover,
+            builders,
             boot_id,
             closing,
             lock,
@@ -136,6 +140,7 @@ impl Node {
             launchers,
             network,
             remover,
+            builders,
             creates: Places::new(CREATES_AT_ONCE, KEPT_CREATES),
             visitors: Visitors::default(),
             capacity,

@@ -30,7 +30,7 @@ use jail::JailId;
 
 pub(crate) use self::{secret::Secret, table::Ports};
 use crate::{
-    EngineError, create,
+    Active, EngineError, create,
     error::{self, Publish},
     event::Cause,
     key::{By, Key},
@@ -74,14 +74,26 @@ impl fmt::Debug for Visit {
 }
 
 impl Visit {
+    /// The jail of the sandbox, by which its visits are told from others'.
+    #[must_use]
+    pub fn jail(&self) -> JailId {
+        self.sandbox.jail
+    }
+
     /// Has the sandbox run, and says where its agent is reached. Never makes one.
     ///
     /// # Errors
     /// As [`crate::Engine::activate`]; `SANDBOX_NOT_FOUND` when it was destroyed meanwhile.
-    pub(crate) async fn activate(&self, node: &Arc<Node>) -> Result<InUse, EngineError> {
+    pub(crate) async fn activate(&self, node: &Arc<Node>) -> Result<Active, EngineError> {
         let by = By::Visitors(&node.visitors);
         let user = create::bring_up(node, &self.sandbox, by, &Cause::usage(by)).await?;
-        user.ok_or_else(|| error::not_found(&self.sandbox.id))
+        let user = user.ok_or_else(|| error::not_found(&self.sandbox.id))?;
+        if self.sandbox.settings().idle.count_visits {
+            return Ok(user.into());
+        }
+        // Idle time begins anew, and goes on from here.
+        drop(user);
+        Ok(Active::unheld(self.jail()))
     }
 }
 

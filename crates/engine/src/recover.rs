@@ -15,10 +15,15 @@
 //! a sandbox is frozen is on no record, for the kernel knows; a freeze or thaw that was cut short is
 //! whatever the kernel has of it.
 //!
+//! One that was started under other settings, and so has user ids or an address that may be given to
+//! another, counts as one whose agent is not the recorded one.
+//!
 //! A sandbox that is adopted gets the network policy on record once more, because a change of it may
 //! have been recorded and not carried out; one that cannot get it is stopped.
 //!
 //! The kernel is asked first and by jail number, because every object of a jail carries it.
+
+mod place;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -40,6 +45,7 @@ use crate::{
     node::Node,
     record::{Change, CheckpointRecord, Loaded, Phase, PortRecord, SandboxRecord},
     sandbox::Sandbox,
+    slot::UIDS_PER_SLOT,
     state::{AgentIdentity, Failure, State},
     watch,
 };
@@ -165,6 +171,7 @@ async fn restore(node: &Arc<Node>, record: SandboxRecord, its: Belongings, jails
     let agent = found.flatten().and_then(|pid| identify(pid, &node.boot_id));
     if let Some((agent, pidfd)) = agent
         && judge(&phase, Some(&agent)) == Verdict::Adopt
+        && is_in_place(node, &sandbox, &agent, &pidfd)
         && let Some(state) = state_of(node, jail, &agent).await
         && is_confined(node, &sandbox).await
     {
@@ -172,6 +179,20 @@ async fn restore(node: &Arc<Node>, record: SandboxRecord, its: Belongings, jails
     } else {
         settle(node, &sandbox, phase, found.is_some()).await;
     }
+}
+
+/// False for a sandbox that was started under other settings of the node's user ids or network: what
+/// it has may be given to another.
+fn is_in_place(node: &Node, sandbox: &Sandbox, agent: &AgentIdentity, pidfd: &OwnedFd) -> bool {
+    let uid = node.config.uid_base + sandbox.slot * UIDS_PER_SLOT;
+    let address = network::place(node, sandbox).map(|place| place.address);
+    let is_in_place = place::is_in_place(agent.pid, uid, address).unwrap_or(false);
+    if !is_in_place {
+        tracing::warn!(jail = %sandbox.jail,
+            "a sandbox runs with user ids or an address that it would not be given now; it is stopped");
+    }
+    // If it lives now, what was read was its own.
+    is_in_place && sys::poll::wait_readable(pidfd.as_fd(), 0).is_ok_and(|has_ended| !has_ended)
 }
 
 pub(crate) fn judge(phase: &Phase, agent: Option<&AgentIdentity>) -> Verdict {

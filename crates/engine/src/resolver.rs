@@ -43,9 +43,14 @@ use upstream::{Transport, Upstreams};
 /// Port of DNS, RFC 1035.
 const PORT: u16 = 53;
 
-/// Queries under way for all sandboxes together; each holds a socket. Past it, UDP queries are
-/// dropped (their senders ask again) and TCP connections wait.
+/// Queries under way for all sandboxes together, beside those of [`KEPT_PER_SANDBOX`]; each holds a
+/// socket. Past it, queries are dropped (their senders ask again) and TCP connections are closed.
 const IN_FLIGHT: usize = 512;
+
+/// Queries under way that each sandbox may always have: without them, sixteen sandboxes that ask for
+/// names of a slow server, or hold connections and say nothing, would keep all others from asking. A
+/// library asks for one name at a time, in both kinds of addresses.
+const KEPT_PER_SANDBOX: usize = 2;
 
 /// Queries under way for one sandbox, so that one cannot keep the others from their answers.
 const IN_FLIGHT_PER_SANDBOX: usize = 32;
@@ -270,7 +275,8 @@ struct Load {
 struct Place {
     client: IpAddr,
     by_client: Arc<Mutex<HashMap<IpAddr, usize>>>,
-    _one_of_all: OwnedSemaphorePermit,
+    /// None: it is one of those that its client may always have.
+    _one_of_all: Option<OwnedSemaphorePermit>,
 }
 
 impl Load {
@@ -280,13 +286,14 @@ impl Load {
 
     /// None: there are enough.
     fn admit(&self, client: IpAddr) -> Option<Place> {
-        let one_of_all = Arc::clone(&self.all).try_acquire_owned().ok()?;
         let mut by_client = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = by_client.entry(client).or_default();
-        if *count == IN_FLIGHT_PER_SANDBOX {
-            return None;
-        }
-        *count += 1;
+        let count = by_client.get(&client).copied().unwrap_or(0);
+        let one_of_all = match count {
+            0..KEPT_PER_SANDBOX => None,
+            IN_FLIGHT_PER_SANDBOX.. => return None,
+            _ => Some(Arc::clone(&self.all).try_acquire_owned().ok()?),
+        };
+        by_client.insert(client, count + 1);
         Some(Place { client, by_client: Arc::clone(&self.by_client), _one_of_all: one_of_all })
     }
 }

@@ -4,15 +4,14 @@ use std::{
     collections::HashSet,
     fs::{self, File},
     io::{self, Write},
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::{
+        fd::AsFd,
+        unix::fs::{MetadataExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
-    process::Stdio,
 };
 
-use crate::{
-    error::{Attempt, ImageError},
-    follow,
-};
+use crate::error::{Attempt, ImageError};
 
 /// A directory that is removed with everything in it when this goes, unless it was renamed.
 #[derive(Debug)]
@@ -59,15 +58,9 @@ pub(crate) fn sync_directory(dir: &Path) -> Result<(), ImageError> {
 }
 
 /// Makes everything below `dir` durable, by syncing its file system: one flush instead of one for
-/// each of a layer's tens of thousands of files. Done by coreutils' `sync`, as std has no syncfs(2).
+/// each of a layer's tens of thousands of files.
 pub(crate) fn sync_tree(dir: &Path) -> Result<(), ImageError> {
-    let sync = || {
-        let mut command = follow::system_command("sync");
-        command.arg("--file-system").arg(dir);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let status = command.status()?;
-        if status.success() { Ok(()) } else { Err(io::Error::other(format!("sync: {status}"))) }
-    };
+    let sync = || Ok::<_, io::Error>(sys::file_system::sync(File::open(dir)?.as_fd())?);
     sync().attempt(|| format!("syncing the file system of {}", dir.display()))
 }
 

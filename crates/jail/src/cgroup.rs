@@ -28,6 +28,7 @@ use crate::{
     spec::{JailId, Limits},
 };
 
+pub(crate) mod devices;
 mod freezer;
 mod layout;
 
@@ -169,7 +170,17 @@ impl NodeCgroups {
             make_dir(&dir)?;
         }
         node.layout.delegate_controllers(name)?;
+        node.lock_devices();
         Ok(node)
+    }
+
+    /// Has the kernel refuse devices that no jail has, wherever it can: `sandbar doctor` says where it
+    /// cannot, and what the first lock is.
+    fn lock_devices(&self) {
+        let Some(unified) = &self.layout.unified else { return };
+        if let Ok(directory) = open_directory(&unified.join(node_dir(&self.name))) {
+            devices::lock(directory.as_fd()).unwrap_or_default();
+        }
     }
 
     fn dirs(&self, jail: JailId) -> impl Iterator<Item = PathBuf> {

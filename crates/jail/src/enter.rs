@@ -97,7 +97,7 @@ fn first_steps(plan: &Plan<'_>, channel: &Channel) -> Result<(), Failure> {
     // Process ids and clocks change for children only; the child is the launcher's child too.
     let agent_group = plan.cgroups.agent.as_ref().map(AsFd::as_fd);
     match in_step("fork", sys::process::fork(agent_group, true))? {
-        Fork::Parent { pid, pidfd: _ } => in_step("fork", channel.tell_pid(pid)),
+        Fork::Parent { pid, pidfd } => in_step("fork", channel.tell_pid(pid, pidfd.as_fd())),
         Fork::Child => {
             if let Err((step, error)) = second_steps(plan, channel) {
                 channel.report(step, error);

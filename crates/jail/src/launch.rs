@@ -3,7 +3,6 @@
 
 use std::{
     ffi::{CStr, CString},
-    fs,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::{Duration, Instant},
 };
@@ -13,7 +12,7 @@ use sys::{
     SysError,
     clock::{self, Clock},
     cpu::Cpus,
-    fd, pidfd, poll,
+    fd, poll,
     process::{self, Fork, Strings},
     socket,
 };
@@ -29,10 +28,11 @@ use crate::{
     handoff::Handoff,
     launcher::Launched,
     network,
+    process_dir::ProcessDir,
     rootfs::JailMounts,
     server::Server,
     spec::JailSpec,
-    start_time::start_time,
+    start_time,
 };
 
 /// How long the jail's first processes may take over their part, which is a few milliseconds on a
@@ -41,6 +41,9 @@ const ENTER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Descriptors before the layers: the agent's socket and its configuration.
 const FIXED_FDS: usize = 2;
+
+/// What makes the program an agent.
+const AGENT: &str = "__agent";
 
 /// Above every number at which the agent inherits something.
 const CHANNEL_ABOVE: i32 = 64;
@@ -93,13 +96,12 @@ fn build(
     let entry = Entry { channel, deadline: Instant::now() + ENTER_DEADLINE };
 
     entry.hear(channel::USER_NAMESPACE)?;
-    let user = write_maps(first.pid, spec.uid_base)?;
+    let user = write_maps(&first, spec.uid_base)?;
     entry.tell(channel::MAPS, &[])?;
     // Made while the first process makes its namespaces.
     let mounts: JailMounts = server.files.mounts(spec, user.as_fd(), trees, &figures)?;
 
-    let pid = entry.hear(channel::PID)?;
-    let pidfd = pidfd::open(pid).in_step("agent")?;
+    let second = entry.hear_started()?;
     entry.wait(first.pidfd.as_fd())?;
     server.cgroups.settle(spec.jail, spec.limits)?;
     let mut fds = vec![mounts.root.as_fd(), mounts.dev.as_fd(), mounts.figures.as_fd()];
@@ -107,15 +109,25 @@ fn build(
     entry.tell(channel::MOUNTS, &fds)?;
     // Made while the second process builds its root.
     if let (Some(host), Some(network)) = (&server.network, &spec.network) {
-        let attached = network_namespace(pid)
+        let attached = second
+            .dir("network")
+            .and_then(|dir| network_namespace(&dir))
             .and_then(|namespace| host.attach(spec.jail, namespace.as_fd(), network));
         attached.map_err(|error| entry.blame(error))?;
     }
     entry.tell(channel::LINK, &[])?;
 
     entry.hear_exec()?;
-    let start_time = start_time(pid)
-        .map_err(|error| JailError::io("agent", format!("read the start of {pid}"), &error))?;
+    let agent = second.dir("agent")?;
+    // Its end closes the channel as well.
+    if !agent.text(c"cmdline")?.contains(AGENT) {
+        return Err(not_expected(false));
+    }
+    let stat = agent.text(c"stat")?;
+    let malformed =
+        || JailError::Entry("the kernel does not say when the agent started".to_owned());
+    let start_time = start_time::parse(&stat).ok_or_else(malformed)?;
+    let Started { pid, pidfd } = second;
     Ok((Launched { pid, start_time, pidfd }, mounts.spent))
 }
 
@@ -123,6 +135,13 @@ fn build(
 struct Started {
     pid: i32,
     pidfd: OwnedFd,
+}
+
+impl Started {
+    /// Its directory in `/proc`, for `step`.
+    fn dir(&self, step: &'static str) -> Result<ProcessDir, JailError> {
+        ProcessDir::open(step, self.pid, self.pidfd.as_fd())
+    }
 }
 
 /// Forks the jail's first process, with everything it and its child need made before. Returns the
@@ -206,32 +225,28 @@ fn clocks_from_now() -> Result<String, SysError> {
 }
 
 /// Maps the jail's ids to its range on the host, and returns its user namespace.
-fn write_maps(pid: i32, uid_base: u32) -> Result<OwnedFd, JailError> {
-    const STEP: &str = "id maps";
+fn write_maps(first: &Started, uid_base: u32) -> Result<OwnedFd, JailError> {
+    let dir = first.dir("id maps")?;
     let map = format!("0 {uid_base} {IDS_PER_JAIL}\n");
-    for name in ["uid_map", "gid_map"] {
-        fs::write(format!("/proc/{pid}/{name}"), &map)
-            .map_err(|error| JailError::io(STEP, format!("write {name}"), &error))?;
-    }
-    fs::File::open(format!("/proc/{pid}/ns/user"))
-        .map(Into::into)
-        .map_err(|error| JailError::io(STEP, "open the user namespace", &error))
+    dir.set(c"uid_map", &map)?;
+    dir.set(c"gid_map", &map)?;
+    dir.file(c"ns/user")
 }
 
-/// Whether the network namespace of process `pid` has a link to the host. Not asked by the names of
-/// the host's links: one of an earlier life of the jail may be on its way out.
-pub(crate) fn has_link(pid: i32) -> Result<bool, JailError> {
-    let links = fs::read_to_string(format!("/proc/{pid}/net/dev"))
-        .map_err(|error| JailError::io("network", "look for the link", &error))?;
+/// Whether the network namespace of a process has a link to the host. Not asked by the names of the
+/// host's links: one of an earlier life of the jail may be on its way out.
+pub(crate) fn has_link(process: &ProcessDir) -> Result<bool, JailError> {
+    let links = process.text(c"net/dev")?;
     Ok(links.lines().any(|line| line.trim_start().starts_with("eth0:")))
 }
 
-/// The network namespace of process `pid`.
-pub(crate) fn network_namespace(pid: i32) -> Result<OwnedFd, JailError> {
-    fs::File::open(format!("/proc/{pid}/ns/net"))
-        .map(Into::into)
-        .map_err(|error| JailError::io("network", "open the network namespace", &error))
+/// The network namespace of a process.
+pub(crate) fn network_namespace(process: &ProcessDir) -> Result<OwnedFd, JailError> {
+    process.file(c"ns/net")
 }
+
+/// What a jail's process said, and the descriptor that came with it.
+type Packet = (Vec<u8>, Option<OwnedFd>);
 
 /// The launcher's end of the channel to a jail's first processes.
 struct Entry {
@@ -246,17 +261,25 @@ impl Entry {
         told.map_err(|error| self.blame(error))
     }
 
-    /// Waits for a packet of the given kind and returns the number in it, 0 if it has none.
-    fn hear(&self, kind: u8) -> Result<i32, JailError> {
+    /// Waits for a packet of the given kind, which has nothing in it.
+    fn hear(&self, kind: u8) -> Result<(), JailError> {
         failpoint!("launch.hear-{}", char::from(kind)).in_step("channel")?;
         match self.packet()? {
-            Some(packet) if packet.first() == Some(&kind) => {
-                let number = packet.get(1..).and_then(|rest| rest.first_chunk::<4>());
-                Ok(number.map_or(0, |bytes| i32::from_ne_bytes(*bytes)))
-            }
-            Some(_) => Err(JailError::Entry("a jail's process spoke out of turn".to_owned())),
-            None => Err(JailError::Entry("a jail's process died early".to_owned())),
+            Some((packet, _)) if packet == [kind] => Ok(()),
+            other => Err(not_expected(other.is_some())),
         }
+    }
+
+    /// Waits until PID 1 exists.
+    fn hear_started(&self) -> Result<Started, JailError> {
+        failpoint!("launch.hear-{}", char::from(channel::PID)).in_step("channel")?;
+        let packet = self.packet()?;
+        let has_spoken = packet.is_some();
+        let started = packet.and_then(|(packet, handle)| {
+            let number = packet.strip_prefix(&[channel::PID])?.try_into().ok()?;
+            Some(Started { pid: i32::from_ne_bytes(number), pidfd: handle? })
+        });
+        started.ok_or_else(|| not_expected(has_spoken))
     }
 
     /// Waits for the exec of the agent, which closes the channel.
@@ -264,7 +287,7 @@ impl Entry {
         failpoint!("launch.hear-exec").in_step("channel")?;
         match self.packet()? {
             None => Ok(()),
-            Some(_) => Err(JailError::Entry("a jail's process spoke out of turn".to_owned())),
+            Some(_) => Err(not_expected(true)),
         }
     }
 
@@ -276,18 +299,18 @@ impl Entry {
     }
 
     /// The next packet; none at the end. A reported failure is an error.
-    fn packet(&self) -> Result<Option<Vec<u8>>, JailError> {
+    fn packet(&self) -> Result<Option<Packet>, JailError> {
         self.wait(self.channel.as_fd())?;
         let mut packet = vec![0; PACKET_BYTES];
         // That the other end is gone comes before what it sent.
         let received = socket::receive(self.channel.as_fd(), &mut packet)
             .or_else(|_reset| socket::receive(self.channel.as_fd(), &mut packet));
-        let (length, _) = received.in_step("channel")?;
+        let (length, fds) = received.in_step("channel")?;
         packet.truncate(length);
         match packet.split_first() {
             None => Ok(None),
             Some((&channel::ERROR, report)) => Err(reported(report)),
-            Some(_) => Ok(Some(packet)),
+            Some(_) => Ok(Some((packet, fds.into_iter().flatten().next()))),
         }
     }
 
@@ -305,10 +328,38 @@ impl Entry {
     }
 }
 
+/// What a jail's process that `has_spoken` did wrong.
+fn not_expected(has_spoken: bool) -> JailError {
+    let what = if has_spoken { "spoke out of turn" } else { "died early" };
+    JailError::Entry(format!("a jail's process {what}"))
+}
+
 /// The error in a report: step, call and errno, as [`Channel::report`] wrote them.
 fn reported(report: &[u8]) -> JailError {
     let (texts, errno) = report.split_last_chunk::<4>().unwrap_or((&[], &[0; 4]));
     let mut texts = texts.split(|byte| *byte == 0).map(String::from_utf8_lossy);
     let mut text = || texts.next().unwrap_or_default().into_owned();
     JailError::Step { step: text(), call: text(), errno: i32::from_ne_bytes(*errno) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a jail's process reports is no more than it sent, whatever it sent.
+    #[test]
+    fn hostile_reports_are_read_as_errors() {
+        let examples: [&[u8]; 3] = [
+            b"user namespace\0unshare\0\x01\0\0\0",
+            b"\0\0\0\0\0\0",
+            b"exec\0execveat\0\x02\0\0\0",
+        ];
+        hostile::bytes(&examples, |report| {
+            let JailError::Step { step, call, .. } = reported(report) else {
+                panic!("a report is of a step");
+            };
+            // What is no UTF-8 takes three bytes in place of one.
+            assert!(step.len() + call.len() <= 3 * report.len());
+        });
+    }
 }

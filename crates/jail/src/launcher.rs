@@ -227,6 +227,19 @@ impl Launcher {
         }
     }
 
+    /// What a volume is charged with: bytes on disk that were written to it, as of the last
+    /// transaction, which is a few seconds ago at most. None: it is a plain directory, or not there.
+    ///
+    /// # Errors
+    /// When the file system cannot be asked.
+    pub fn volume_bytes(&mut self, volume: JailId) -> Result<Option<u64>, JailError> {
+        match self.ask(&Request::VolumeBytes(volume), &[])?.0 {
+            Reply::Count(bytes) => Ok(Some(bytes)),
+            Reply::Done => Ok(None),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Jails that have a cgroup or rules on this node, with the agent's pid where it is alive.
     ///
     /// # Errors

@@ -15,6 +15,7 @@
 
 mod cgroup;
 mod check;
+mod confine;
 mod enter;
 mod error;
 pub mod features;
@@ -25,6 +26,7 @@ pub mod launcher;
 mod network;
 pub mod policy;
 mod presence;
+mod process_dir;
 mod remove;
 mod rootfs;
 mod server;
@@ -35,6 +37,7 @@ mod volume;
 mod wire;
 
 pub use cgroup::{Usage, is_frozen, usage};
+pub use confine::Confinement;
 pub use error::JailError;
 pub use launcher::{JailFiles, Launched, Launcher, sealed_program};
 pub use network::rules::why_out_of_reach;
@@ -45,4 +48,4 @@ pub use spec::{
     Learned, Limits, NodeNetwork, NodeSpec, Protocol, RANGES_PER_LIST, Reach,
 };
 pub use start_time::start_time;
-pub use volume::{Volumes, own_mounts, sync_volumes, volume_bytes};
+pub use volume::{Volumes, own_mounts, sync_volumes};

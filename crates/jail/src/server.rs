@@ -17,7 +17,7 @@ use failpoint::failpoint;
 use sys::{
     fd,
     file::{self, How},
-    pidfd, poll, process, signal, socket,
+    pidfd, process, signal, socket,
 };
 
 use crate::{
@@ -30,6 +30,7 @@ use crate::{
     launcher::Launched,
     network::HostNetwork,
     policy,
+    process_dir::ProcessDir,
     rootfs::NodeFiles,
     spec::{JailId, JailNetwork, NodeNetwork, NodeSpec, Reach},
     wire::{JAILS_PER_REPLY, MESSAGE_BYTES, Reply, Request},
@@ -180,6 +181,10 @@ impl Server {
             Request::Refused(jail) => {
                 return Ok(Reply::Count(self.network()?.refused(jail)?).into());
             }
+            Request::VolumeBytes(volume) => {
+                let bytes = self.files.volumes.bytes(volume)?;
+                return Ok(bytes.map_or(Reply::Done, Reply::Count).into());
+            }
             Request::SetUpNetwork => self.network.as_ref().map_or(Ok(()), HostNetwork::set_up)?,
             Request::CopyVolume { from, to, is_read_only } => {
                 self.files.volumes.copy(from, to, is_read_only)?;
@@ -219,13 +224,13 @@ impl Server {
         let gone = || JailError::Refused(format!("jail {jail} does not run"));
         let pid = self.cgroups.agent_pid(jail).ok_or_else(gone)?;
         let pidfd = pidfd::open(pid).in_step("network")?;
-        let namespace = launch::network_namespace(pid)?;
-        let has_link = launch::has_link(pid)?;
-        // If the process lives now, the namespace was its own and not that of a later one.
-        let has_ended = poll::wait_readable(pidfd.as_fd(), 0).in_step("network")?;
-        if has_ended || self.cgroups.agent_pid(jail) != Some(pid) {
+        let process = ProcessDir::open("network", pid, pidfd.as_fd())?;
+        // If it is the agent now, the directory is the agent's and not that of a later process.
+        if self.cgroups.agent_pid(jail) != Some(pid) {
             return Err(gone());
         }
+        let namespace = launch::network_namespace(&process)?;
+        let has_link = launch::has_link(&process)?;
         if has_link {
             return host.admit(jail, network);
         }

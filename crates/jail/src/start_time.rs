@@ -14,7 +14,7 @@ pub fn start_time(pid: i32) -> io::Result<u64> {
 
 /// The second field is the program's name in parentheses, in which anything can stand, so counting
 /// begins after the last `)`.
-fn parse(stat: &str) -> Option<u64> {
+pub(crate) fn parse(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_ascii_whitespace().nth(19)?.parse().ok()
 }

@@ -123,6 +123,20 @@ impl NodeVolumes {
         btrfs::snapshot(parent.as_fd(), &name, source.as_fd(), is_read_only).in_step(STEP)
     }
 
+    /// See [`crate::Launcher::volume_bytes`].
+    pub(crate) fn bytes(&self, number: JailId) -> Result<Option<u64>, JailError> {
+        let volume = match open(&self.limited(number)) {
+            Err(JailError::Step { errno: ENOENT, .. }) => return Ok(None),
+            volume => volume?,
+        };
+        let charge = btrfs::subvolume(volume.as_fd())
+            .and_then(|subvolume| btrfs::charge(volume.as_fd(), subvolume));
+        match charge {
+            Err(SysError { errno: ENOTTY | ENOENT, .. }) => Ok(None),
+            charge => Ok(charge.in_step(STEP)?.map(|charge| charge.bytes)),
+        }
+    }
+
     /// Removes volume `number`, whatever is in it; one that is not there is no error. The caller
     /// knows that no process can reach it any more.
     pub(crate) fn remove(&self, number: JailId) -> Result<(), JailError> {
@@ -147,27 +161,6 @@ impl NodeVolumes {
     fn named(&self, number: JailId) -> Result<(OwnedFd, CString), JailError> {
         let name = CString::new(number.to_string()).unwrap_or_default();
         Ok((open(&self.volumes)?, name))
-    }
-}
-
-/// What volume `number` of the node with this state directory is charged with: bytes on disk that
-/// were written to it, as of the last transaction, which is a few seconds ago at most. None: it is
-/// a plain directory, or not there.
-///
-/// # Errors
-/// When the file system cannot be asked.
-pub fn volume_bytes(state_dir: &Path, number: JailId) -> io::Result<Option<u64>> {
-    let volume = match fs::File::open(state_dir.join("volumes").join(number.to_string())) {
-        Ok(volume) => volume,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let charge = btrfs::subvolume(volume.as_fd())
-        .and_then(|subvolume| btrfs::charge(volume.as_fd(), subvolume));
-    match charge {
-        Ok(charge) => Ok(charge.map(|charge| charge.bytes)),
-        Err(SysError { errno: ENOTTY | ENOENT, .. }) => Ok(None),
-        Err(error) => Err(error.into()),
     }
 }
 

@@ -76,6 +76,8 @@ pub(crate) enum Request {
     },
     /// How many packets of a jail were refused?
     Refused(JailId),
+    /// How many bytes is a volume charged with?
+    VolumeBytes(JailId),
 }
 
 /// What it answers.
@@ -166,6 +168,7 @@ impl Request {
                 w.learned(learned);
             }
             Self::Refused(jail) => w.kind_and_jail(11, *jail),
+            Self::VolumeBytes(volume) => w.kind_and_jail(14, *volume),
             Self::CopyVolume { from, to, is_read_only } => {
                 w.kind_and_jail(13, *from);
                 w.u64(to.0);
@@ -193,6 +196,7 @@ impl Request {
             9 => Self::Admit(JailId(r.u64()?), r.network()?),
             10 => Self::Learn { jail: JailId(r.u64()?), revision: r.u64()?, learned: r.learned()? },
             11 => Self::Refused(JailId(r.u64()?)),
+            14 => Self::VolumeBytes(JailId(r.u64()?)),
             13 => Self::CopyVolume {
                 from: JailId(r.u64()?),
                 to: JailId(r.u64()?),

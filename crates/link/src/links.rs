@@ -407,3 +407,6 @@ impl AsyncWrite for SharedStream {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests;

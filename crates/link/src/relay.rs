@@ -39,6 +39,8 @@ where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
+    // Bytes without bytes may still hold the buffer they were cut from.
+    let first = if first.is_empty() { Bytes::new() } else { first };
     let mut there = Direction { first, ..Direction::default() };
     let mut back = Direction::default();
     poll_fn(|context| {
@@ -83,6 +85,7 @@ impl Direction {
             }
             drop(self.first.split_to(written));
         }
+        self.first = Bytes::new();
         for _ in 0..PIECES_IN_A_ROW {
             ready!(self.poll_pass(context, to.as_mut()))?;
             if self.has_ended {

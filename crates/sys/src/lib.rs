@@ -9,6 +9,7 @@
 #![warn(missing_docs)]
 #![expect(unsafe_code, reason = "the only crate that calls the kernel")]
 
+pub mod bpf;
 pub mod btrfs;
 pub mod clock;
 pub mod cpu;
@@ -18,6 +19,7 @@ pub mod fd;
 pub mod file;
 pub mod file_system;
 pub mod inotify;
+pub mod landlock;
 pub mod limits;
 pub mod loop_device;
 pub mod malloc;
@@ -44,6 +46,6 @@ pub mod errno {
     pub use libc::{
         E2BIG, EACCES, EAGAIN, EBADF, EBUSY, ECHILD, EDQUOT, EEXIST, EINVAL, EIO, EISDIR, ELOOP,
         EMFILE, ENAMETOOLONG, ENFILE, ENOBUFS, ENODEV, ENOENT, ENOEXEC, ENOMEM, ENOSPC, ENOSYS,
-        ENOTDIR, ENOTEMPTY, ENOTTY, ENXIO, EPERM, EROFS, ESRCH, ETXTBSY, EXDEV,
+        ENOTDIR, ENOTEMPTY, ENOTTY, ENXIO, EOPNOTSUPP, EPERM, EROFS, ESRCH, ETXTBSY, EXDEV,
     };
 }

@@ -70,6 +70,29 @@ pub static HIDE_CLONE3: [Instruction; 4] = [
     Instruction { code: RETURN, jt: 0, jf: 0, k: ANSWER_ALLOW },
 ];
 
+/// The filter that keeps a thread of the host's from starting programs and from the memory of other
+/// processes: those calls fail with `EPERM`.
+pub static NO_PROGRAMS: [Instruction; 8] = [
+    Instruction { code: LOAD, jt: 0, jf: 0, k: OFFSET_NUMBER },
+    Instruction { code: IF_EQUAL, jt: 4, jf: 0, k: number_of(libc::SYS_execve) },
+    Instruction { code: IF_EQUAL, jt: 3, jf: 0, k: number_of(libc::SYS_execveat) },
+    Instruction { code: IF_EQUAL, jt: 2, jf: 0, k: number_of(libc::SYS_ptrace) },
+    Instruction { code: IF_EQUAL, jt: 1, jf: 0, k: number_of(libc::SYS_process_vm_readv) },
+    Instruction { code: IF_EQUAL, jt: 0, jf: 1, k: number_of(libc::SYS_process_vm_writev) },
+    Instruction { code: RETURN, jt: 0, jf: 0, k: ANSWER_ERRNO | libc::EPERM.cast_unsigned() },
+    Instruction { code: RETURN, jt: 0, jf: 0, k: ANSWER_ALLOW },
+];
+
+/// A call's number as a filter sees it.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "numbers of calls are small and not negative"
+)]
+const fn number_of(call: libc::c_long) -> u32 {
+    call as u32
+}
+
 /// Puts the calling thread, and all it starts from now on, under `program`, for ever.
 ///
 /// Filters add up: of several, the strictest answer counts. *After fork.*

@@ -291,6 +291,31 @@ impl Server {
         self.running.as_ref().expect("the server runs").process.id()
     }
 
+    /// Starts it again with one setting more, or another.
+    ///
+    /// # Panics
+    /// As [`Server::restart`].
+    pub fn restart_with(&mut self, name: &str, value: &str) {
+        self.settings.push((name.to_owned(), value.to_owned()));
+        self.restart();
+    }
+
+    /// The host's process id of the only sandbox's agent.
+    ///
+    /// # Panics
+    /// When there is no sandbox that runs.
+    #[must_use]
+    pub fn agent_pid(&self) -> i32 {
+        let tree = "/sys/fs/cgroup/memory";
+        let tree = if Path::new(tree).exists() { tree } else { "/sys/fs/cgroup" };
+        let node = format!("{tree}/sandbar-{}", self.slot.name());
+        let jails = std::fs::read_dir(node).expect("the node has cgroups").flatten();
+        let jail = jails.map(|entry| entry.path()).find(|path| path.join("agent").exists());
+        let procs = jail.expect("there is a jail").join("agent/cgroup.procs");
+        let text = std::fs::read_to_string(procs).expect("the agent's group can be read");
+        text.trim().parse().expect("one process is in it")
+    }
+
     /// What it has now outside its state directory, see [`Leaks`].
     #[must_use]
     pub fn look(&self) -> Leaks {

@@ -273,6 +273,33 @@ mod tests {
         path.map(|path| path.shown()).map_err(|error| error.code)
     }
 
+    /// A path that is taken is absolute, has a length, no NUL and no empty component, and is read in one
+    /// way: named again by its own bytes, it is the same.
+    #[test]
+    fn hostile_paths_are_refused_or_read_in_one_way() {
+        let examples = [
+            "/files/a/b",
+            "/files/%2Fa/../b",
+            "/files/./a//b/.",
+            "/files/%25%00",
+            "/files/\u{e9}%ff",
+            "/files/..%2f..%2fproc/self/root",
+        ];
+        hostile::text(&examples, |url| {
+            for base in [None, Some("/workspace"), Some("/")] {
+                let Ok(path) = of_url(base, url) else { continue };
+                let bytes = path.as_bytes();
+                assert!(bytes.starts_with(b"/") && bytes.len() <= PATH_BYTES);
+                assert!(!bytes.windows(2).any(|two| two == b"//"), "{bytes:?}");
+                let encoded: String = bytes.iter().map(|byte| format!("%{byte:02x}")).collect();
+                assert_eq!(of_url(None, &format!("/files/{encoded}")).unwrap(), path);
+            }
+            if let Ok(path) = absolute("/workspace", url) {
+                assert!(path.as_bytes().starts_with(b"/"));
+            }
+        });
+    }
+
     #[test]
     fn urls_name_absolute_paths() {
         for (url, path) in [

@@ -181,7 +181,7 @@ impl Wire {
     /// A frame that is there already.
     pub(super) fn now(&mut self) -> io::Result<Option<Frame>> {
         loop {
-            if let Some(frame) = self.parse()? {
+            if let Some(frame) = parse(&mut self.read)? {
                 return Ok(Some(frame));
             }
             let mut chunk = [0; CHUNK_BYTES];
@@ -195,24 +195,25 @@ impl Wire {
             }
         }
     }
+}
 
-    fn parse(&mut self) -> io::Result<Option<Frame>> {
-        let Some(head) = self.read.first_chunk::<4>() else { return Ok(None) };
-        let length = usize::try_from(u32::from_be_bytes(*head)).map_err(io::Error::other)?;
-        if length > FRAME_BYTES {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        if self.read.len() < 4 + length {
-            return Ok(None);
-        }
-        self.read.advance(4);
-        let frame = self.read.split_to(length);
-        if self.read.is_empty() {
-            // A large result must not leave its memory with an idle context.
-            self.read = BytesMut::new();
-        }
-        Ok(Some(serde_json::from_slice(&frame)?))
+/// Takes a frame off the front of what was read, once it is there whole.
+fn parse(read: &mut BytesMut) -> io::Result<Option<Frame>> {
+    let Some(head) = read.first_chunk::<4>() else { return Ok(None) };
+    let length = usize::try_from(u32::from_be_bytes(*head)).map_err(io::Error::other)?;
+    if length > FRAME_BYTES {
+        return Err(io::ErrorKind::InvalidData.into());
     }
+    if read.len() < 4 + length {
+        return Ok(None);
+    }
+    read.advance(4);
+    let frame = read.split_to(length);
+    if read.is_empty() {
+        // A large result must not leave its memory with an idle context.
+        *read = BytesMut::new();
+    }
+    Ok(Some(serde_json::from_slice(&frame)?))
 }
 
 #[cfg(test)]
@@ -242,6 +243,38 @@ mod tests {
         assert_eq!(output.extra["application/vnd.x+json"], json!([1]));
         assert_eq!(output.extra["text/html"], json!(7));
         assert_eq!(output.truncated, ["text/html"]);
+    }
+
+    /// Frames are taken one after the other from the front, and nothing is read twice.
+    #[test]
+    fn hostile_frames_are_refused_or_read_once() {
+        let said = [
+            json!({"op": "ready"}),
+            json!({"op": "missing", "what": "a", "why": "b", "version": "c"}),
+            json!({"id": 1, "op": "result", "main": true, "data": {"text/plain": "t",
+                CHART: {"type": "line"}, TABLE: {"columns": []}, VALUE: [1]}}),
+            json!({"id": 1, "op": "clear", "wait": false}),
+            json!({"id": 1, "op": "error", "name": "E", "value": "v", "traceback": ["x"]}),
+            json!({"id": 18_446_744_073_709_551_615_u64, "op": "end", "count": 3}),
+            json!({"op": "kept", "bytes": 7}),
+        ];
+        let frames = said.map(|frame| {
+            let text = frame.to_string();
+            let length = u32::try_from(text.len()).unwrap();
+            [&length.to_be_bytes()[..], text.as_bytes()].concat()
+        });
+        let examples: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
+        hostile::bytes(&examples, |bytes| {
+            let mut read = BytesMut::from(bytes);
+            let mut left = bytes.len();
+            while let Ok(Some(frame)) = parse(&mut read) {
+                assert!(read.len() < left && bytes.ends_with(&read));
+                left = read.len();
+                if let Said::Result(shown) = frame.said {
+                    serde_json::to_vec(&shown.output()).unwrap();
+                }
+            }
+        });
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ mod interpreter;
 mod lifecycle;
 mod machine;
 mod measure;
+mod neighbour;
 pub(crate) mod preview;
 mod report;
 mod rootfs;
@@ -63,6 +64,10 @@ pub(crate) struct Arguments {
     /// Measure checkpoints and forks of a sandbox with a GiB of changes too.
     #[arg(long)]
     checkpoints: bool,
+    /// Measure what a sandbox feels of a neighbour that uses up its share of something too. The image
+    /// has to have python3.
+    #[arg(long)]
+    neighbours: bool,
     /// Measure previews too: latency, requests per second, 1 GiB, many idle sockets. The program that
     /// answers is this binary, which has to run in the image.
     #[arg(long)]
@@ -135,6 +140,9 @@ async fn measure(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Report>
     }
     if arguments.checkpoints {
         report.measures.extend(bench.checkpoints().await?);
+    }
+    if arguments.neighbours {
+        report.neighbours = bench.neighbours().await?;
     }
     report.flows = bench.flows().await?;
     if arguments.previews {

@@ -47,6 +47,9 @@ pub(crate) struct Arguments {
     /// Processes that run by themselves count as use (true or false).
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     count_processes: Option<bool>,
+    /// A request or WebSocket through a preview counts as use while it is open (true or false).
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    count_visits: Option<bool>,
     /// Destroy it this time after its creation, whatever happens; 0: never.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     ttl: Option<Duration>,
@@ -71,6 +74,7 @@ pub(crate) async fn run(arguments: Arguments, out: Output) -> anyhow::Result<Exi
             stop_after_ms: milliseconds(arguments.stop_after)?,
             destroy_after_ms: milliseconds(arguments.destroy_after)?,
             count_processes: arguments.count_processes,
+            count_visits: arguments.count_visits,
         })
         .filter(|idle| !idle.is_empty()),
         labels: Some(BTreeMap::from_iter(arguments.label)).filter(|labels| !labels.is_empty()),

@@ -2,7 +2,6 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -21,10 +20,10 @@ use http::{Method, StatusCode, Uri, header, request::Parts, uri::PathAndQuery};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper_util::rt::TokioIo;
 use link::LinkError;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Arrival,
+    places::{Full, Place},
     request::{self, Visitor},
     response, unknown,
 };
@@ -70,13 +69,22 @@ pub(super) async fn visit(
         }
     };
     check(app, label, &request)?;
-    let place = Arc::clone(&app.previews.places).try_acquire_owned().map_err(|_full| {
-        let limit = app.previews.visits_at_once;
-        let text = format!("the server works on {limit} visits; try again");
-        ApiError::new(ErrorCode::TooManyRequests, text).with("limit", limit)
-    })?;
+    let place = app.previews.places.take(visit.jail()).map_err(too_many)?;
     let working = request.extensions().get::<Seat>().map(Seat::work);
     carry(app, label, &visit, request, (place, working)).await
+}
+
+fn too_many(full: Full) -> ApiError {
+    let (limit, text) = match full {
+        Full::Sandbox(limit) => {
+            let text = "visits to this sandbox, which is as many as it may have while so few places \
+                        are left for others";
+            (limit, text)
+        }
+        Full::Server(limit) => (limit, "visits, which is as many as it may"),
+    };
+    let text = format!("the server works on {limit} {text}; try again");
+    ApiError::new(ErrorCode::TooManyRequests, text).with("limit", limit)
 }
 
 /// What is refused though the URL is right.
@@ -106,7 +114,7 @@ async fn carry(
     label: &PreviewLabel,
     visit: &Visit,
     request: Request,
-    held: (OwnedSemaphorePermit, Option<Working>),
+    held: (Place, Option<Working>),
 ) -> Result<Response, ApiError> {
     let (mut head, body) = request.into_parts();
     let switch = head.extensions.remove::<Switch>().filter(|_| body.is_end_stream());

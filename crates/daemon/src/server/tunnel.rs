@@ -101,7 +101,8 @@ impl Tunnel {
         let Ok(caller) = caller.await else { return };
         let mut caller = TokioIo::new(caller);
         match end {
-            End::Agent(upstream) => to_agent(caller, upstream, body).await,
+            // In a box: it is larger than what most tunnels are, and would be room in each.
+            End::Agent(upstream) => Box::pin(to_agent(caller, upstream, body)).await,
             End::Service { mut stream, guard } => {
                 link::relay(&mut caller, &mut stream, Bytes::new()).await;
                 drop((guard, body));

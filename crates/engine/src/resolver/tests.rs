@@ -211,3 +211,19 @@ fn one_client_cannot_take_every_place() {
     assert!(load.admit(greedy).is_some());
     assert!(load.by_client.lock().unwrap().is_empty(), "nothing is kept of clients that are done");
 }
+
+#[test]
+fn however_many_clients_are_greedy_another_may_ask() {
+    let load = Load::new();
+    let clients = (0..=255).map(|last| IpAddr::from([10, 0, 1, last]));
+    let places: Vec<_> = clients
+        .flat_map(|greedy| std::iter::from_fn(|| load.admit(greedy)).collect::<Vec<_>>())
+        .collect();
+    assert_eq!(places.len(), IN_FLIGHT + 256 * KEPT_PER_SANDBOX);
+
+    let other = IpAddr::from([10, 0, 0, 2]);
+    let own: Vec<_> = std::iter::from_fn(|| load.admit(other)).collect();
+    assert_eq!(own.len(), KEPT_PER_SANDBOX);
+    drop((places, own));
+    assert!(load.by_client.lock().unwrap().is_empty(), "nothing is kept of clients that are done");
+}

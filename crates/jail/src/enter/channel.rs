@@ -3,7 +3,7 @@
 //! ```text
 //! first ──'U'──► launcher      the user namespace exists
 //! first ◄──'M'── launcher      its maps are written
-//! first ──'P' pid──► launcher  PID 1 exists
+//! first ──'P' pid + handle──► launcher  PID 1 exists
 //! second ◄─'G' + mounts── launcher
 //! second ◄─'L'── launcher      the network link exists
 //! either ──'E' step 0 call 0 errno──► launcher
@@ -44,10 +44,11 @@ impl Channel {
         self.expect(MAPS).map(drop)
     }
 
-    /// Tells the process id of the jail's PID 1, as the host sees it.
-    pub(crate) fn tell_pid(&self, pid: i32) -> Result<(), SysError> {
+    /// Tells the process id of the jail's PID 1, as the host sees it, with the handle that was made
+    /// with the process: a number alone may be another's by the time it is looked up.
+    pub(crate) fn tell_pid(&self, pid: i32, pidfd: BorrowedFd<'_>) -> Result<(), SysError> {
         let [a, b, c, d] = pid.to_ne_bytes();
-        socket::send(self.socket(), &[PID, a, b, c, d], &[])
+        socket::send(self.socket(), &[PID, a, b, c, d], &[pidfd])
     }
 
     /// Waits until the network link exists, if the jail has one.

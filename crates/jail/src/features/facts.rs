@@ -15,6 +15,7 @@ use sys::{
 };
 
 use super::trial::{Outcome, Trial};
+use crate::cgroup::devices;
 
 /// The sysctls that are looked at, as paths below /proc/sys. One that cannot be read is left out.
 pub(super) const SETTINGS: [&str; 13] = [
@@ -52,6 +53,8 @@ pub(super) struct Facts {
     pub(super) cgroup_v1: BTreeSet<String>,
     /// Controllers of the v2 tree, where one is mounted.
     pub(super) cgroup_v2: Option<BTreeSet<String>>,
+    /// Whether the kernel takes the program that decides about devices.
+    pub(super) device_program: Outcome,
     /// Answers that seccomp filters can give.
     pub(super) seccomp: BTreeSet<String>,
     /// Where the program nft is.
@@ -111,6 +114,7 @@ impl Facts {
             trial,
             cgroup_v1,
             cgroup_v2,
+            device_program: device_program(status.uid),
             seccomp: words(&text("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default()),
             nf_tables: nf_tables(nft.as_deref(), status.uid),
             nft,
@@ -192,6 +196,16 @@ fn cgroups(mounts: &str) -> (BTreeSet<String>, Option<BTreeSet<String>>) {
         }
     }
     (v1, v2)
+}
+
+fn device_program(uid: u32) -> Outcome {
+    if uid != 0 {
+        return Outcome::Untried("only root can try it");
+    }
+    match devices::program() {
+        Ok(_) => Outcome::Works,
+        Err(error) => Outcome::Fails(error.to_string()),
+    }
 }
 
 fn nf_tables(nft: Option<&Path>, uid: u32) -> Outcome {

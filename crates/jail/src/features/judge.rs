@@ -22,6 +22,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Feature> {
         host::attributes(facts),
         kernel::controllers(facts),
         kernel::unified_tree(facts),
+        kernel::device_program(facts),
         kernel::seccomp(facts),
         host::nft(facts),
         host::nf_tables(facts),

@@ -9,6 +9,7 @@ chat = []
 
 class App(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    trailers = []
 
     def log_message(self, *_):
         pass
@@ -32,8 +33,8 @@ class App(http.server.BaseHTTPRequestHandler):
             while length := int(self.rfile.readline(), 16):
                 yield self.rfile.read(length)
                 self.rfile.readline()
-            while self.rfile.readline().strip():
-                pass
+            while line := self.rfile.readline().strip():
+                self.trailers.append(line.decode())
         elif length := int(self.headers.get("Content-Length", 0)):
             while length:
                 piece = self.rfile.read1(min(length, 65536))
@@ -63,11 +64,19 @@ class App(http.server.BaseHTTPRequestHandler):
             released.wait()
             self.wfile.write(b"data: second\n\n")
             self.close_connection = True
+        elif path == "/poll":
+            released.wait()
+            self.reply(b"")
         elif path == "/release":
             released.set()
             self.reply(b"")
         elif path == "/trailers":
+            self.trailers = []
+            for _ in self.pieces():
+                pass
             self.send_response(200)
+            for line in self.trailers:
+                self.send_header("X-Heard", line)
             self.send_header("Transfer-Encoding", "chunked")
             self.send_header("Trailer", "X-Sum")
             self.end_headers()

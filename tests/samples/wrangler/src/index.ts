@@ -31,7 +31,7 @@ export default {
         return Response.json({ content: file.content });
       }
       case '/vars':
-        return Response.json([env.GREETING, env.SECRET]);
+        return Response.json([env.GREETING, env.SECRET, navigator.userAgent]);
       case '/expose':
         return Response.json(await sandbox.exposePort(3000, { hostname: host }));
       case '/fetch':

@@ -305,14 +305,18 @@ impl Bench {
         &self,
         id: &SandboxId,
     ) -> Result<api::sandbox::Sandbox, ClientError> {
+        self.client.create_sandbox(&self.request(id)).await
+    }
+
+    /// What every sandbox of this run is made with.
+    pub(super) fn request(&self, id: &SandboxId) -> CreateSandbox {
         let labels = BTreeMap::from([("sandbar.bench".to_owned(), self.tag.clone())]);
-        let request = CreateSandbox {
+        CreateSandbox {
             id: Some(id.clone()),
             image: self.image.clone(),
             labels,
             ..CreateSandbox::default()
-        };
-        self.client.create_sandbox(&request).await
+        }
     }
 
     pub(super) async fn run_true(&self, id: &SandboxId) -> anyhow::Result<()> {

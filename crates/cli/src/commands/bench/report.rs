@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
-use super::{machine::Machine, samples::Samples};
+use super::{machine::Machine, neighbour::Neighbour, samples::Samples};
 use crate::{output::escape_control, table::Table, units::format_bytes};
 
 /// Everything that was measured.
@@ -13,6 +13,9 @@ use crate::{output::escape_control, table::Table, units::format_bytes};
 pub(super) struct Report {
     machine: Machine,
     pub(super) measures: Vec<Samples>,
+    /// What one sandbox felt of another.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) neighbours: Vec<Neighbour>,
     pub(super) flows: Vec<Flow>,
     pub(super) rate: Option<Rate>,
     /// Of commands in sessions.
@@ -184,6 +187,7 @@ impl Report {
         Self {
             machine,
             measures: Vec::new(),
+            neighbours: Vec::new(),
             flows: Vec::new(),
             rate: None,
             session_rate: None,
@@ -202,10 +206,24 @@ impl Report {
 
     /// True when an attempt of ours failed. Failures of other programs are theirs.
     pub(super) fn has_failures(&self) -> bool {
-        self.measures.iter().any(|samples| samples.failures() > 0)
+        let felt = self.neighbours.iter().flat_map(|one| [&one.quiet, &one.loaded]);
+        self.measures.iter().chain(felt).any(|samples| samples.failures() > 0)
             || self.flows.iter().any(|flow| flow.failures > 0)
             || [&self.rate, &self.session_rate].into_iter().flatten().any(|rate| rate.failures > 0)
             || self.idle.as_ref().is_some_and(|idle| idle.failures > 0)
+    }
+}
+
+impl Serialize for Neighbour {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("load", self.load)?;
+        map.serialize_entry("limit", self.limit)?;
+        map.serialize_entry("quiet", &self.quiet)?;
+        map.serialize_entry("loaded", &self.loaded)?;
+        map.serialize_entry("p50Times", &self.ratio(|all| all.p50))?;
+        map.serialize_entry("p99Times", &self.ratio(|all| all.p99))?;
+        map.end()
     }
 }
 
@@ -228,6 +246,9 @@ impl fmt::Display for Report {
         writeln!(f, "{}\n", self.machine)?;
         write!(f, "{}", table("milliseconds", &self.measures))?;
         writeln!(f)?;
+        if !self.neighbours.is_empty() {
+            writeln!(f, "{}", beside(&self.neighbours))?;
+        }
         for flow in &self.flows {
             writeln!(f, "{flow}")?;
         }
@@ -298,6 +319,28 @@ fn table(heading: &str, measures: &[Samples]) -> Table<7> {
         let runs = samples.milliseconds().len() + samples.failures();
         let failed = samples.failures().to_string();
         table.row([samples.name().to_owned(), p50, p90, p99, max, runs.to_string(), failed]);
+    }
+    table
+}
+
+/// Execs beside each load, quiet and not, and how many times slower they got.
+fn beside(neighbours: &[Neighbour]) -> Table<7> {
+    let heading = "exec true, ms, beside";
+    let mut table =
+        Table::new([heading, " quiet p50", "p99", "loaded p50", "p99", " p50 times", "p99 times"]);
+    for neighbour in neighbours {
+        let Neighbour { load, limit, quiet, loaded } = neighbour;
+        let number =
+            |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
+        let pair = |samples: &Samples| {
+            let summary = samples.summary();
+            [summary.map(|all| all.p50), summary.map(|all| all.p99)].map(number)
+        };
+        let ([quiet50, quiet99], [loaded50, loaded99]) = (pair(quiet), pair(loaded));
+        let ratios = [neighbour.ratio(|all| all.p50), neighbour.ratio(|all| all.p99)];
+        let [times50, times99] = ratios.map(number);
+        let name = format!("{load} ({limit})");
+        table.row([name, quiet50, quiet99, loaded50, loaded99, times50, times99]);
     }
     table
 }

@@ -197,6 +197,19 @@ pub(super) fn unified_tree(facts: &Facts) -> Feature {
     }
 }
 
+pub(super) fn device_program(facts: &Facts) -> Feature {
+    let topic = Topic {
+        name: "device program",
+        required: false,
+        cost: "that nodes cannot be made in a sandbox, and work nowhere but in its /dev, is the only lock on devices",
+        remedy: "use a distribution's kernel (CONFIG_CGROUP_BPF), with a v2 cgroup tree mounted",
+    };
+    match &facts.cgroup_v2 {
+        None => topic.missing("there is no v2 cgroup tree to attach it to"),
+        Some(_) => topic.tried(&facts.device_program, "the kernel takes it"),
+    }
+}
+
 pub(super) fn seccomp(facts: &Facts) -> Feature {
     let topic = Topic {
         name: "seccomp filters",

@@ -43,6 +43,7 @@ fn good() -> Facts {
         },
         cgroup_v1: set(""),
         cgroup_v2: Some(set("cpuset cpu io memory pids")),
+        device_program: works(),
         seccomp: set("kill_process kill_thread trap errno user_notif trace log allow"),
         nft: Some("/usr/sbin/nft".into()),
         nf_tables: works(),
@@ -124,7 +125,11 @@ fn hosts_with_v1_controllers_are_fit() {
     facts.cgroup_v2 = Some(set(""));
     assert_eq!(complaints(&facts), [], "hybrid");
     facts.cgroup_v2 = None;
-    assert_eq!(complaints(&facts), [("cgroup v2 tree", Missing)], "v1 only");
+    assert_eq!(
+        complaints(&facts),
+        [("cgroup v2 tree", Missing), ("device program", Missing)],
+        "v1 only"
+    );
     assert!(is_fit(&facts));
     facts.cgroup_v1.remove("pids");
     assert!(!is_fit(&facts));
@@ -229,7 +234,7 @@ fn disks_are_full_by_bytes_or_by_files() {
 #[test]
 fn each_weakness_is_named() {
     type Spoil = fn(&mut Facts);
-    let cases: [(&str, Status, Spoil); 19] = [
+    let cases: [(&str, Status, Spoil); 20] = [
         ("disk limits", Missing, |facts| facts.btrfs = Outcome::Fails("x".to_owned())),
         ("disk limits", Missing, |facts| facts.mkfs_btrfs = None),
         ("disk limits", Missing, |facts| facts.loop_devices = false),
@@ -245,6 +250,9 @@ fn each_weakness_is_named() {
         }),
         ("extended attributes", Missing, |facts| {
             facts.trial.attributes = Outcome::Fails("setxattr: ENOTSUP".to_owned());
+        }),
+        ("device program", Missing, |facts| {
+            facts.device_program = Outcome::Fails("bpf: EPERM".to_owned());
         }),
         ("seccomp filters", Missing, |facts| facts.seccomp = set("errno allow")),
         ("IP forwarding", Missing, |facts| {
