@@ -350,3 +350,77 @@ async fn doctor_attacks_a_sandbox_and_says_what_held() {
     let left = server.get("/v1/sandboxes").await;
     assert_eq!(left.json["sandboxes"], json!([]), "its sandboxes are gone");
 }
+
+#[test]
+fn set_changes_what_becomes_of_a_sandbox_and_leaves_the_rest() {
+    let server = server();
+    assert!(sandbar(&server, &["exec", "s", "true"]).status.success());
+    let inspect = || -> Value {
+        serde_json::from_slice(&sandbar(&server, &["inspect", "s", "--json"]).stdout).unwrap()
+    };
+    let before = inspect();
+    let set = sandbar(
+        &server,
+        &[
+            "set",
+            "s",
+            "--sleep-after",
+            "3m",
+            "--on-idle",
+            "stop",
+            "--label",
+            "team=a",
+            "--label",
+            "tier=",
+            "--ttl",
+            "2h",
+        ],
+    );
+    assert_eq!((set.status.code(), stdout(&set)), (Some(0), "s\n".to_owned()), "{}", stderr(&set));
+    let after = inspect();
+    let idle = &after["idle"];
+    assert_eq!((&idle["sleepAfterMs"], &idle["onIdle"]), (&json!(180_000), &json!("stop")));
+    assert_eq!(idle["stopAfterMs"], before["idle"]["stopAfterMs"]);
+    assert_eq!(after["labels"], json!({"team": "a", "tier": ""}));
+    assert_eq!(after["ttlMs"], 7_200_000);
+
+    let set = sandbar(&server, &["set", "s", "--keep-alive", "--ttl", "0s"]);
+    assert!(set.status.success(), "{}", stderr(&set));
+    let last = inspect();
+    assert_eq!((&last["idle"]["keepAlive"], &last["ttlMs"]), (&json!(true), &json!(0)));
+    assert_eq!(last["labels"], after["labels"]);
+    for (arguments, code) in [
+        (&["set", "s", "--sleep-after", "1ms"][..], 1),
+        (&["set", "gone", "--keep-alive"], 1),
+        (&["set", "s", "--label", "team"], 2),
+        (&["set", "s", "--on-idle", "nothing"], 2),
+    ] {
+        let refused = sandbar(&server, arguments);
+        assert_eq!(refused.status.code(), Some(code), "{arguments:?}: {}", stderr(&refused));
+    }
+    assert_eq!(inspect()["idle"], last["idle"]);
+}
+
+#[test]
+fn prune_destroys_what_rests_and_nothing_else() {
+    let server = server();
+    for id in ["a", "b", "c", "d"] {
+        assert!(sandbar(&server, &["exec", id, "true"]).status.success());
+    }
+    assert!(sandbar(&server, &["set", "b", "--label", "keep=1"]).status.success());
+    assert!(sandbar(&server, &["stop", "a", "b"]).status.success());
+    assert!(sandbar(&server, &["freeze", "c"]).status.success());
+    let lines = |output: &Output| stdout(output).lines().map(str::to_owned).collect::<Vec<_>>();
+    let left = || lines(&sandbar(&server, &["ps", "-q"]));
+
+    assert_eq!(lines(&sandbar(&server, &["prune", "-n"])), ["a", "b"]);
+    assert_eq!(lines(&sandbar(&server, &["prune", "-n", "--frozen"])), ["a", "b", "c"]);
+    assert_eq!(lines(&sandbar(&server, &["prune", "-n", "--label", "keep"])), ["b"]);
+    assert!(sandbar(&server, &["prune", "--unused", "1h"]).status.success());
+    assert_eq!(left(), ["a", "b", "c", "d"]);
+
+    assert_eq!(lines(&sandbar(&server, &["prune"])), ["a", "b"]);
+    assert_eq!(left(), ["c", "d"]);
+    assert_eq!(lines(&sandbar(&server, &["prune", "--frozen"])), ["c"]);
+    assert_eq!(left(), ["d"]);
+}

@@ -175,3 +175,24 @@ async fn pages_join_and_bad_queries_are_refused() {
     let refused = stream.header("last-event-id", "x").send().await.unwrap();
     assert_eq!(refused.status(), 400);
 }
+
+#[tokio::test]
+async fn processes_killed_for_want_of_memory_are_told_once() {
+    let server = server();
+    let small = json!({"id": "s", "resources": {"memoryBytes": 67_108_864}});
+    assert_eq!(server.post("/v1/sandboxes", &small).await.status, 201);
+    let query = "/v1/events?kind=outOfMemory,stopped";
+    let mut live = events(server.request(Method::GET, query)).await.unwrap();
+    let hog = json!({"command": "tail /dev/zero"});
+    let ran = server.post("/v1/sandboxes/s/exec", &hog).await;
+    assert_ne!(ran.json["exitCode"], 0, "{}", ran.text);
+    let told = live.next().await.unwrap();
+    assert_eq!(pair(&told), ("outOfMemory".to_owned(), "outOfMemory".to_owned()));
+    assert!(told["message"].as_str().unwrap().contains("killed"), "{told}");
+
+    // Also what is ended before the next look comes.
+    server.post("/v1/sandboxes/s/exec", &json!({"command": "tail /dev/zero"})).await;
+    server.post("/v1/sandboxes/s/stop", &json!({})).await;
+    assert_eq!(live.next().await.unwrap()["kind"], "outOfMemory");
+    assert_eq!(live.next().await.unwrap()["kind"], "stopped");
+}

@@ -448,3 +448,45 @@ fn keys_are_managed_from_the_command_line() {
     let shown = text(&sandbar(&server, Some(&server.key()), &["key", "rotate"]));
     assert_eq!(shown, server.key(), "who does not read the file is shown the secret");
 }
+
+#[tokio::test]
+async fn a_key_has_as_many_sandboxes_as_it_may_and_no_more() {
+    let server = server();
+    let made = server
+        .command(["key", "create", "ci", "--prefix", "ci-", "--max-sandboxes", "2"])
+        .output()
+        .expect("the binary starts");
+    assert!(made.status.success(), "{made:?}");
+    let key = String::from_utf8(made.stdout).expect("a secret is text");
+    let client = server.client_with(key.trim());
+    client.create_sandbox(&named("ci-a")).await.expect("one");
+    // Whoever makes it: the limit is of the sandboxes that the key is for.
+    server.shell("ci-b", "true").await;
+    server.shell("other", "true").await;
+
+    assert_eq!(code(client.create_sandbox(&named("ci-c")).await), ErrorCode::QuotaExceeded);
+    assert_eq!(
+        code(client.create_sandbox(&CreateSandbox::default()).await),
+        ErrorCode::QuotaExceeded
+    );
+    let id = "ci-c".parse().expect("an id");
+    assert_eq!(code(client.exec(&id, &shell("true")).await), ErrorCode::QuotaExceeded);
+    let fork = server.request_with(key.trim(), Method::POST, "/v1/sandboxes/ci-a/fork");
+    let fork = fork.json(&json!({})).send().await.expect("a response comes");
+    let fork = answer(fork).await;
+    assert_eq!((fork.status, fork.code()), (403, "QUOTA_EXCEEDED"), "{}", fork.text);
+    assert_eq!(fork.json["error"]["details"]["limit"], 2, "{}", fork.text);
+    // What is there works on, and an admin is not bound by it.
+    client.create_sandbox(&named("ci-a")).await.expect("it is there");
+    server.shell("ci-d", "true").await;
+    for id in ["ci-b", "ci-d"] {
+        assert_eq!(server.delete(&format!("/v1/sandboxes/{id}")).await.status, 204);
+    }
+    client.create_sandbox(&named("ci-c")).await.expect("one more fits again");
+
+    let scope = json!({"type": "sandboxes", "prefix": "no-", "maxSandboxes": 0});
+    let none = server.post("/v1/keys", &json!({"name": "none", "scope": scope})).await;
+    assert_eq!(none.json["key"]["scope"], scope, "{}", none.text);
+    let client = server.client_with(none.json["secret"].as_str().expect("a secret"));
+    assert_eq!(code(client.create_sandbox(&named("no-a")).await), ErrorCode::QuotaExceeded);
+}

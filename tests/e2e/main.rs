@@ -5,6 +5,7 @@ mod archive;
 mod browser;
 mod checkpoint;
 mod command_line;
+mod definition;
 mod disk;
 mod event;
 mod exec;
@@ -23,11 +24,13 @@ mod port;
 mod preview;
 mod process;
 mod sandbox;
+mod service;
 mod session;
 mod shell;
 mod terminal;
 mod volume;
 mod watch;
+mod webhook;
 
 /// A server for one test.
 fn server() -> testkit::Server {

@@ -417,6 +417,8 @@ export type CreateSandbox = {
    */ Command;
   /** What it may use. */
   resources?: Resources;
+  /** Programs that it runs whenever it runs, up to 16. */
+  services?: Service[];
   /** Destroy it this many milliseconds after its creation, whatever happens; 0 or absent: never. */
   ttlMs?: number | null;
 };
@@ -464,6 +466,24 @@ export type CreateTerminal = {
    * Start with this session's directory and exported variables. What the terminal changes does
    * not come back.
    */ SessionId;
+};
+
+/** Body of `POST /v1/webhooks`. */
+export type CreateWebhook = {
+  /** Only events of these kinds; all, unless given. */
+  kinds?: EventKind[];
+  /** Only events of sandboxes that had this label, as `name` or `name=value`. */
+  label?: string | null;
+  /** Its name, which no other webhook has. */
+  name: WebhookName;
+  prefix?: 
+  | null
+  | /** Only events of sandboxes whose ids begin with this. */ IdPrefix;
+  /**
+   * Where events are sent: `http://` or `https://`, without a user in it. Certificates are checked
+   * against those that the server's machine trusts.
+   */
+  url: string;
 };
 
 /** The same, all filled in. */
@@ -549,7 +569,7 @@ export type ErrorBody = {
  *
  * Each code has one HTTP status, see [`ErrorCode::status`].
  */
-export type ErrorCode = "VALIDATION_FAILED" | "INVALID_SANDBOX_ID" | "INVALID_COMMAND" | "INVALID_PATH" | "IS_DIRECTORY" | "NOT_DIRECTORY" | "NAME_TOO_LONG" | "NOT_REGULAR_FILE" | "TOO_MANY_LINKS" | "INVALID_ARCHIVE" | "INVALID_GIT_URL" | "INVALID_PORT" | "UNAUTHORIZED" | "FORBIDDEN" | "HOST_NOT_ALLOWED" | "PERMISSION_DENIED" | "GIT_AUTH_FAILED" | "READ_ONLY" | "ROUTE_NOT_FOUND" | "SANDBOX_NOT_FOUND" | "KEY_NOT_FOUND" | "IMAGE_NOT_FOUND" | "FILE_NOT_FOUND" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "SESSION_NOT_FOUND" | "CONTEXT_NOT_FOUND" | "TERMINAL_NOT_FOUND" | "CHECKPOINT_NOT_FOUND" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "PROCESS_READY_TIMEOUT" | "SANDBOX_EXISTS" | "KEY_EXISTS" | "PROCESS_EXISTS" | "SESSION_ALREADY_EXISTS" | "CONTEXT_EXISTS" | "TERMINAL_EXISTS" | "CHECKPOINT_EXISTS" | "PORT_ALREADY_EXPOSED" | "IDEMPOTENCY_CONFLICT" | "FILE_EXISTS" | "DIRECTORY_NOT_EMPTY" | "RESOURCE_BUSY" | "PROCESS_ENDED" | "STDIN_CLOSED" | "SESSION_TERMINATED" | "SESSION_DESTROYED" | "STALE_PREVIEW_URL" | "EVENTS_MISSED" | "CONTEXT_EXPIRED" | "CONTEXT_DELETED" | "PRECONDITION_FAILED" | "PAYLOAD_TOO_LARGE" | "FILE_TOO_LARGE" | "TREE_TOO_LARGE" | "MISDIRECTED_REQUEST" | "CHECKSUM_MISMATCH" | "RANGE_NOT_SATISFIABLE" | "UNSUPPORTED_MEDIA_TYPE" | "TOO_MANY_REQUESTS" | "INTERNAL_ERROR" | "SANDBOX_FAILED" | "IMAGE_BUILD_FAILED" | "COMMAND_EXECUTION_ERROR" | "PROCESS_EXITED_BEFORE_READY" | "GIT_CLONE_FAILED" | "SHELL_NOT_AVAILABLE" | "INTERPRETER_NOT_AVAILABLE" | "CHECKPOINTS_NOT_AVAILABLE" | "FILESYSTEM_ERROR" | "AGENT_UNREACHABLE" | "SERVICE_NOT_RESPONDING" | "GIT_NETWORK_ERROR" | "CAPACITY_EXCEEDED" | "SHUTTING_DOWN" | "STARTING" | "TIMEOUT" | "NO_SPACE" | "LOOP_DETECTED";
+export type ErrorCode = "VALIDATION_FAILED" | "INVALID_SANDBOX_ID" | "INVALID_COMMAND" | "INVALID_PATH" | "IS_DIRECTORY" | "NOT_DIRECTORY" | "NAME_TOO_LONG" | "NOT_REGULAR_FILE" | "TOO_MANY_LINKS" | "INVALID_ARCHIVE" | "INVALID_GIT_URL" | "INVALID_PORT" | "UNAUTHORIZED" | "FORBIDDEN" | "QUOTA_EXCEEDED" | "HOST_NOT_ALLOWED" | "PERMISSION_DENIED" | "GIT_AUTH_FAILED" | "READ_ONLY" | "ROUTE_NOT_FOUND" | "SANDBOX_NOT_FOUND" | "KEY_NOT_FOUND" | "IMAGE_NOT_FOUND" | "FILE_NOT_FOUND" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "SESSION_NOT_FOUND" | "CONTEXT_NOT_FOUND" | "TERMINAL_NOT_FOUND" | "CHECKPOINT_NOT_FOUND" | "WEBHOOK_NOT_FOUND" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "PROCESS_READY_TIMEOUT" | "SANDBOX_EXISTS" | "KEY_EXISTS" | "PROCESS_EXISTS" | "SESSION_ALREADY_EXISTS" | "CONTEXT_EXISTS" | "TERMINAL_EXISTS" | "CHECKPOINT_EXISTS" | "WEBHOOK_EXISTS" | "PORT_ALREADY_EXPOSED" | "IDEMPOTENCY_CONFLICT" | "FILE_EXISTS" | "DIRECTORY_NOT_EMPTY" | "RESOURCE_BUSY" | "PROCESS_ENDED" | "STDIN_CLOSED" | "SESSION_TERMINATED" | "SESSION_DESTROYED" | "STALE_PREVIEW_URL" | "EVENTS_MISSED" | "CONTEXT_EXPIRED" | "CONTEXT_DELETED" | "PRECONDITION_FAILED" | "PAYLOAD_TOO_LARGE" | "FILE_TOO_LARGE" | "TREE_TOO_LARGE" | "MISDIRECTED_REQUEST" | "CHECKSUM_MISMATCH" | "RANGE_NOT_SATISFIABLE" | "UNSUPPORTED_MEDIA_TYPE" | "TOO_MANY_REQUESTS" | "INTERNAL_ERROR" | "SANDBOX_FAILED" | "IMAGE_BUILD_FAILED" | "COMMAND_EXECUTION_ERROR" | "PROCESS_EXITED_BEFORE_READY" | "GIT_CLONE_FAILED" | "SHELL_NOT_AVAILABLE" | "INTERPRETER_NOT_AVAILABLE" | "CHECKPOINTS_NOT_AVAILABLE" | "FILESYSTEM_ERROR" | "AGENT_UNREACHABLE" | "SERVICE_NOT_RESPONDING" | "GIT_NETWORK_ERROR" | "CAPACITY_EXCEEDED" | "SHUTTING_DOWN" | "STARTING" | "TIMEOUT" | "NO_SPACE" | "LOOP_DETECTED";
 
 /** One change in the life of a sandbox. */
 export type Event = {
@@ -572,7 +592,7 @@ export type Event = {
   kind: EventKind;
   /** Its labels at that time. */
   labels?: Record<string, string>;
-  /** For people: why it failed. */
+  /** For people: why it failed, or how much of it happened. */
   message?: string | null;
   /** To which sandbox. */
   sandboxId: SandboxId;
@@ -582,10 +602,10 @@ export type Event = {
 };
 
 /** Why it happened. */
-export type EventCause = "request" | "use" | "preview" | "idle" | "ttl" | "agentEnded" | "failure" | "shutdown" | "recovery" | "reboot";
+export type EventCause = "request" | "use" | "preview" | "idle" | "ttl" | "agentEnded" | "outOfMemory" | "failure" | "shutdown" | "recovery" | "reboot";
 
 /** What happened. */
-export type EventKind = "created" | "started" | "frozen" | "thawed" | "stopped" | "failed" | "changed" | "checkpointCreated" | "checkpointRemoved" | "restored" | "destroyed";
+export type EventKind = "created" | "started" | "frozen" | "thawed" | "stopped" | "outOfMemory" | "failed" | "changed" | "checkpointCreated" | "checkpointRemoved" | "restored" | "destroyed";
 
 /** Some of the events, oldest first. */
 export type EventList = {
@@ -1201,6 +1221,11 @@ export type KeyScope =
  * Create, list, use and destroy the sandboxes whose id begins with a prefix, and list the
  * images. No other sandbox exists for its holder.
  */ {
+  /**
+   * How many of them there may be at once, whoever made them; absent: as many as the node
+   * takes. One more is refused with `QUOTA_EXCEEDED`.
+   */
+  maxSandboxes?: number | null;
   /** What their ids begin with. */
   prefix: IdPrefix;
   type: "sandboxes";
@@ -1402,6 +1427,14 @@ export type NewKey = {
   secret: string;
 };
 
+/** A webhook that was just made, with its secret, which is told this once. */
+export type NewWebhook = {
+  /** What its deliveries are signed with. Begins with `whsec_`. */
+  secret: string;
+  /** The webhook. */
+  webhook: Webhook;
+};
+
 /** What will happen to a sandbox by itself next, unless somebody uses it. */
 export type NextRung = {
   /** When: milliseconds since 1970-01-01 UTC. */
@@ -1562,6 +1595,9 @@ export type Resources = {
   /** Processes and threads at once. */
   pids?: number | null;
 };
+
+/** When a service is started again. */
+export type Restart = "always" | "onFailure" | "never";
 
 /** Body of `POST /v1/sandboxes/{id}/restore`. */
 export type RestoreCheckpoint = {
@@ -1788,6 +1824,8 @@ export type Sandbox = {
   | /** What is started by itself, as the process `on-start`, whenever it is started. */ Command;
   /** The limits in force. */
   resources: EffectiveResources;
+  /** Programs that it runs whenever it runs; where each is, `GET .../services` says. */
+  services?: Service[];
   /** Where it is in its life. */
   state: SandboxState;
   /** Milliseconds from its creation to its destruction; 0: as long as it is wanted. */
@@ -1834,6 +1872,49 @@ export type SandboxUsage = {
   oomKills: number;
   /** Processes and threads. */
   pids: number;
+};
+
+/** A service, as it is defined. */
+export type Service = {
+  /** What runs, with the variables and in the directory of the sandbox. */
+  command: Command;
+  /** Its name, which no other service of the sandbox has: the id of its process. */
+  name: ProcessId;
+  /** It is ready when something listens on this port; without one, when it runs. */
+  port?: number | null;
+  /** When it is started again. */
+  restart?: Restart;
+};
+
+/** The services of a sandbox. */
+export type ServiceList = {
+  /** In the order of their definition. */
+  services: ServiceStatus[];
+};
+
+/** Where a service is. */
+export type ServiceState = "starting" | "ready" | "waiting" | "ended";
+
+/** A service of a running sandbox. */
+export type ServiceStatus = {
+  ending?: 
+  | null
+  | /** How it ended last. */ Ending;
+  /** Why it could not be started last. */
+  message?: string | null;
+  /** When it is started again, in milliseconds since 1970-01-01 UTC, while it waits. */
+  nextStartAtMs?: number | null;
+  /** Of its process inside the sandbox, while it runs. */
+  pid?: number | null;
+  /** How often it was started again since the sandbox was started. */
+  restarts: number;
+  /**
+   * As it is defined. A definition that was changed since is in force from the sandbox's next
+   * start on.
+   */
+  service: Service;
+  /** Where it is. */
+  state: ServiceState;
 };
 
 /** A session. */
@@ -2021,6 +2102,8 @@ export type UpdateSandbox = {
   onStart?: 
   | null
   | /** What is started by itself whenever it is started; an empty text: nothing. */ Command;
+  /** Programs that it runs whenever it runs, all of them: in force from its next start on. */
+  services?: Service[] | null;
   /** Milliseconds from its creation to its destruction; 0: as long as it is wanted. */
   ttlMs?: number | null;
 };
@@ -2139,6 +2222,60 @@ export type WatchEvent =
   /** Why, and what to do. */
   error: ApiError;
   type: "error";
+};
+
+/** A webhook, without its secret. */
+export type Webhook = {
+  /** Milliseconds since 1970-01-01 UTC. */
+  createdAtMs: number;
+  /** The last event that was taken, or the last there was when it was created. */
+  cursor: number;
+  failure?: 
+  | null
+  | /** Why the event after that is not taken, while it is not. */ WebhookFailure;
+  /** Only events of these kinds; all, if empty. */
+  kinds?: EventKind[];
+  /** Only events of sandboxes that had this label. */
+  label?: string | null;
+  /** Its name. */
+  name: WebhookName;
+  prefix?: 
+  | null
+  | /** Only events of sandboxes whose ids begin with this. */ IdPrefix;
+  /** Where events are sent. */
+  url: string;
+};
+
+/** Why an event is not taken. */
+export type WebhookFailure = {
+  /** How often it was sent, since the server's start. */
+  attempts: number;
+  /** What went wrong last. */
+  message: string;
+  /** When it is sent again, in milliseconds since 1970-01-01 UTC. */
+  nextAttemptAtMs: number;
+};
+
+/** All webhooks of a node. */
+export type WebhookList = {
+  /** Sorted by name. */
+  webhooks: Webhook[];
+};
+
+/**
+ * Names a webhook of a node. The caller chooses it.
+ *
+ * 1 to 128 letters, digits, `-`, `_`, `.` and `:`, beginning with a letter or a digit, and
+ * not digits alone.
+ */
+export type WebhookName = string;
+
+/** What came of `POST /v1/webhooks/{name}/test`. */
+export type WebhookTested = {
+  /** Why not. */
+  message?: string | null;
+  /** It was answered with a 2xx. */
+  taken: boolean;
 };
 
 /** Body of `POST /v1/sandboxes/{id}/files:write`. */

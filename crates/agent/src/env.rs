@@ -24,19 +24,33 @@ use crate::{
 
 /// The variables that commands start with. They are replaced, never changed in place.
 #[derive(Debug)]
-pub(crate) struct Environment(Mutex<Arc<BTreeMap<String, String>>>);
+pub(crate) struct Environment {
+    /// Those that the sandbox was started with.
+    base: Arc<BTreeMap<String, String>>,
+    now: Mutex<Arc<BTreeMap<String, String>>>,
+}
 
 impl Environment {
     pub(crate) fn new(variables: BTreeMap<String, String>) -> Self {
-        Self(Mutex::new(Arc::new(variables)))
+        let base = Arc::new(variables);
+        Self { now: Mutex::new(Arc::clone(&base)), base }
     }
 
     pub(crate) fn now(&self) -> Arc<BTreeMap<String, String>> {
-        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.now.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn change(&self, changes: BTreeMap<String, Option<String>>) -> Result<(), ApiError> {
-        let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// What makes those of now of those of the start.
+    pub(crate) fn changes(&self) -> BTreeMap<String, Option<String>> {
+        let now = self.now();
+        let set = now.iter().filter(|(name, value)| self.base.get(*name) != Some(*value));
+        let set = set.map(|(name, value)| (name.clone(), Some(value.clone())));
+        let unset = self.base.keys().filter(|name| !now.contains_key(*name));
+        set.chain(unset.map(|name| (name.clone(), None))).collect()
+    }
+
+    pub(crate) fn change(&self, changes: BTreeMap<String, Option<String>>) -> Result<(), ApiError> {
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = environment(&now, changes)?;
         check_bytes(changed.iter().map(|(name, value)| name.len() + value.len()))?;
         *now = Arc::new(changed);
@@ -58,7 +72,7 @@ pub(crate) async fn get(State(agent): State<Arc<Agent>>) -> Json<Env> {
 ///
 /// They are for commands and processes that start later, for sessions that are made later, and for
 /// the default session, there from its next command on. Variables that a session was given for
-/// itself go before them. They last until the sandbox is stopped.
+/// itself go before them. They outlive stops and restarts, and go into checkpoints and forks.
 #[utoipa::path(patch, path = "/env", operation_id = "changeEnv", tag = "env", request_body = ChangeEnv,
     responses(
         (status = 204, description = "Changed"),
@@ -66,6 +80,7 @@ pub(crate) async fn get(State(agent): State<Arc<Agent>>) -> Json<Env> {
         (status = 413, description = "PAYLOAD_TOO_LARGE", body = ErrorBody),
         (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = ErrorBody),
         (status = 429, description = "TOO_MANY_REQUESTS: too many commands wait in the default session", body = ErrorBody),
+        (status = 507, description = "NO_SPACE: in force until the sandbox is stopped", body = ErrorBody),
     ))]
 pub(crate) async fn change(
     State(agent): State<Arc<Agent>>,
@@ -76,6 +91,7 @@ pub(crate) async fn change(
     let place = session::place_for_variables(&agent)?;
     agent.env.change(request.env.clone())?;
     session::pass_on(&agent, place, request.env);
+    agent.definitions.keep().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -121,6 +137,22 @@ mod tests {
         for bad in ["", "1A", "A-B", "A.B", "A B", "A;B", "ä", "A="] {
             assert!(check_names(&one(bad, None)).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn what_was_changed_makes_now_of_the_start() {
+        let base = BTreeMap::from(["A", "B", "C"].map(|name| (name.to_owned(), "1".to_owned())));
+        let environment = Environment::new(base.clone());
+        assert_eq!(environment.changes(), BTreeMap::new());
+        for (name, value) in [("A", Some("2")), ("B", None), ("D", Some("3")), ("E", None)] {
+            environment.change(one(name, value.map(str::to_owned))).unwrap();
+        }
+        environment.change(one("C", Some("1".to_owned()))).unwrap();
+        let changes = environment.changes();
+        assert_eq!(changes.keys().collect::<Vec<_>>(), ["A", "B", "D"]);
+        let again = Environment::new(base);
+        again.change(changes).unwrap();
+        assert_eq!(again.now(), environment.now());
     }
 
     #[test]

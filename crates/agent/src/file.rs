@@ -41,7 +41,7 @@ pub(crate) mod watch;
 
 use std::{
     fs::File,
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     os::{fd::AsFd, unix::fs::OpenOptionsExt as _},
 };
 
@@ -72,6 +72,24 @@ fn place(agent: &Agent, session: Option<&SessionId>) -> Result<Option<String>, A
 /// The absolute path that a request's text names.
 pub(crate) fn absolute_text(base: &str, text: &str) -> Result<String, ApiError> {
     Ok(path::absolute(base, text)?.trimmed().shown())
+}
+
+/// Writes a file of the agent's own, at an absolute path, as a request would.
+pub(crate) async fn keep(path: &str, content: Vec<u8>, mode: u32) -> Result<(), ApiError> {
+    let how = write::How { mode: Some(mode), ..Default::default() };
+    write::write_whole(path::absolute("/", path)?, how, content).await.map(drop)
+}
+
+/// Reads such a file. Blocks.
+///
+/// # Errors
+/// Also when it has more than `limit` bytes.
+pub(crate) fn kept(path: &str, limit: usize) -> io::Result<Vec<u8>> {
+    let path = path::absolute("/", path).map_err(io::Error::other)?;
+    let (file, _) = path::open_file("read", &path).map_err(io::Error::other)?;
+    let mut content = Vec::new();
+    let read = file.take(limit as u64 + 1).read_to_end(&mut content)?;
+    if read > limit { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(content) }
 }
 
 /// Runs file work on a thread that may wait for the disk.

@@ -29,6 +29,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    definitions::{self, Definitions},
     env::Environment,
     figures::Figures,
     file::watch::Watches,
@@ -40,6 +41,7 @@ use crate::{
     },
     reaper::Reaper,
     routes, serve,
+    service::Services,
     session::Sessions,
     terminal::Terminals,
 };
@@ -65,6 +67,10 @@ const UMASK: u32 = 0o022;
 pub(crate) struct Agent {
     /// Environment of every command: defaults under the sandbox's own.
     pub(crate) env: Environment,
+    /// What of it outlives a stop.
+    pub(crate) definitions: Definitions,
+    /// What it keeps running.
+    pub(crate) services: Services,
     /// Where commands start and relative paths begin; absolute.
     pub(crate) workdir: String,
     /// `/dev/null`, stdin of a command without one.
@@ -197,9 +203,12 @@ fn prepare(handoff: &Handoff, config: AgentConfig) -> Result<Agent, InitError> {
     let mut env = default_env();
     env.extend(config.env);
     let optional = |number: Option<RawFd>| number.map(adopt).transpose();
-    let sessions = Sessions::new(&config.workdir);
+    let (env, sessions) = (Environment::new(env), Sessions::new(&config.workdir));
+    let definitions = Definitions::restore(config.definitions, &env, &sessions);
     Ok(Agent {
-        env: Environment::new(env),
+        env,
+        definitions,
+        services: Services::new(config.services),
         workdir: config.workdir,
         null: File::open("/dev/null").map_err(InitError::Null)?.into(),
         forest: Forest::new(optional(handoff.cgroup)?),
@@ -240,8 +249,10 @@ async fn live(
     // The handler must be there before the first child is.
     let mut child_ended = signal(SignalKind::child()).map_err(InitError::Reap)?;
     let router = routes::router(Arc::clone(&agent));
+    agent.services.start(&agent);
     let mut serving = std::pin::pin!(serve::serve(listener, router));
     let mut keeping = std::pin::pin!(agent.figures.keep());
+    let mut defining = std::pin::pin!(definitions::keep_all(&agent));
     let mut tidying = std::pin::pin!(agent.processes.tidy());
     loop {
         tokio::select! {
@@ -253,6 +264,7 @@ async fn live(
             }
             Err(error) = &mut serving => return Err(InitError::Listen(error)),
             never = &mut tidying => match never {},
+            never = &mut defining => match never {},
             never = &mut keeping => match never {},
         }
     }

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod definitions;
 mod env;
 mod event;
 mod exec;
@@ -26,6 +27,7 @@ mod reaper;
 mod refusal;
 mod routes;
 mod serve;
+mod service;
 mod session;
 mod terminal;
 mod text;

@@ -8,7 +8,7 @@ use utoipa_axum::{PathItemExt as _, paste, router::OpenApiRouter, routes};
 
 use crate::{
     env, exec, file, file::watch, git, health, init::Agent, interpreter, port, processes, refusal,
-    refusal::Refusal, session, terminal,
+    refusal::Refusal, service, session, terminal,
 };
 
 /// Makes of one list of handlers, those of one path side by side, both the router that serves them
@@ -54,6 +54,7 @@ table! {
     [processes::kill]
     [processes::wait]
     [processes::kill_all]
+    [service::list]
     [session::list, session::create]
     [session::get, session::delete]
     [session::get_env, session::change_env]
@@ -128,7 +129,7 @@ async fn no_method(method: http::Method, uri: Uri) -> Refusal {
 mod tests {
     use super::*;
 
-    const ROUTES: [&str; 54] = [
+    const ROUTES: [&str; 55] = [
         "delete /contexts/{cid}",
         "delete /files/{path}",
         "delete /processes/{pid}",
@@ -148,6 +149,7 @@ mod tests {
         "get /processes",
         "get /processes/{pid}",
         "get /processes/{pid}/logs",
+        "get /services",
         "get /sessions",
         "get /sessions/{sid}",
         "get /sessions/{sid}/env",

@@ -61,7 +61,9 @@ struct Broken;
 
 /// Makes a session.
 ///
-/// Its shell starts at once. Sessions are also made by naming them in an exec request, then with the
+/// Its shell starts at once. The session outlives stops and restarts of the sandbox, and goes into
+/// checkpoints and forks: its id, name, directory, variables and timeout, with a new shell at its next
+/// use. Sessions are also made by naming them in an exec request, then with the
 /// sandbox's own variables and directory.
 #[utoipa::path(post, path = "/sessions", operation_id = "createSession", tag = "sessions", request_body = CreateSession,
     responses(
@@ -98,6 +100,7 @@ pub(crate) async fn create(
         }
     });
     started.await?;
+    agent.definitions.keep().await?;
     Ok((StatusCode::CREATED, Json(session.describe())))
 }
 
@@ -144,6 +147,7 @@ pub(crate) async fn delete(
         return Err(ApiError::new(ErrorCode::ValidationFailed, text).into());
     }
     agent.sessions.forget(&session);
+    let kept = agent.definitions.keep().await;
     let buried = task(&agent, {
         let agent = Arc::clone(&agent);
         async move {
@@ -152,6 +156,7 @@ pub(crate) async fn delete(
         }
     });
     buried.await?;
+    kept?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -205,6 +210,7 @@ pub(crate) async fn change_env(
     session.change(&request.env)?;
     let exported = task(&agent, async move { export(&session, place, &request.env).await });
     exported.await?;
+    agent.definitions.keep().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -39,6 +39,8 @@ pub enum ErrorCode {
     Unauthorized,
     /// The key is good, and its scope does not allow this.
     Forbidden,
+    /// The key has as many sandboxes as it may have; `details.limit` says how many.
+    QuotaExceeded,
     /// The `Host` or `Origin` header names a site that may not call this API.
     HostNotAllowed,
     /// The user inside the sandbox may not do this.
@@ -69,6 +71,8 @@ pub enum ErrorCode {
     TerminalNotFound,
     /// The sandbox has no checkpoint with this id.
     CheckpointNotFound,
+    /// The node has no webhook with this name.
+    WebhookNotFound,
     /// The port is not exposed.
     PortNotExposed,
     /// No preview has this URL: its token is wrong, or the port is not exposed.
@@ -95,6 +99,8 @@ pub enum ErrorCode {
     TerminalExists,
     /// The sandbox has a checkpoint with this id already.
     CheckpointExists,
+    /// A webhook with this name is there already.
+    WebhookExists,
     /// The port is exposed already; `details.url` has its URL.
     PortAlreadyExposed,
     /// The idempotency key was used for another request.
@@ -202,6 +208,7 @@ impl ErrorCode {
             Self::Unauthorized => 401,
             // 401 would speak of the API's own key.
             Self::Forbidden
+            | Self::QuotaExceeded
             | Self::HostNotAllowed
             | Self::PermissionDenied
             | Self::ReadOnly
@@ -217,6 +224,7 @@ impl ErrorCode {
             | Self::ContextNotFound
             | Self::TerminalNotFound
             | Self::CheckpointNotFound
+            | Self::WebhookNotFound
             | Self::PortNotExposed
             | Self::InvalidToken
             | Self::GitRepositoryNotFound
@@ -229,6 +237,7 @@ impl ErrorCode {
             | Self::SessionAlreadyExists
             | Self::TerminalExists
             | Self::CheckpointExists
+            | Self::WebhookExists
             | Self::PortAlreadyExposed
             | Self::ContextExists
             | Self::IdempotencyConflict

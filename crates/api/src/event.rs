@@ -25,6 +25,9 @@ pub enum EventKind {
     Thawed,
     /// Its processes have ended; files and settings are there.
     Stopped,
+    /// The kernel killed processes of it because its memory was used up; `message` says how many. Told
+    /// within some seconds.
+    OutOfMemory,
     /// It could not be started or ended; `message` says why. The next use tries again.
     Failed,
     /// Settings of it were changed.
@@ -55,6 +58,8 @@ pub enum EventCause {
     Ttl,
     /// Its agent ended by itself: it was killed, from inside or by an administrator of the machine.
     AgentEnded,
+    /// Its memory was used up.
+    OutOfMemory,
     /// It could not be done; `message` says why.
     Failure,
     /// The server was told to end its sandboxes as it stops.
@@ -94,7 +99,7 @@ pub struct Event {
     /// The sandbox whose files the new one began with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SandboxId>,
-    /// For people: why it failed.
+    /// For people: why it failed, or how much of it happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }

@@ -115,8 +115,8 @@ fn check_name(text: &str) -> Result<(), InvalidName> {
     if is_name { Ok(()) } else { Err(InvalidName) }
 }
 
-/// Defines an id of things inside one sandbox, all of the same form.
-macro_rules! name_inside_sandbox {
+/// Defines an id that its caller may choose, all of the same form.
+macro_rules! chosen_name {
     ($(#[$doc:meta])* $name:ident, $example:literal) => {
         $(#[$doc])*
         ///
@@ -167,27 +167,32 @@ macro_rules! name_inside_sandbox {
     };
 }
 
-name_inside_sandbox! {
+chosen_name! {
     /// Names a process of a sandbox. The caller may choose it.
     ProcessId, "web"
 }
 
-name_inside_sandbox! {
+chosen_name! {
     /// Names a session of a sandbox. The caller chooses it; `default` is there from the beginning.
     SessionId, "default"
 }
 
-name_inside_sandbox! {
+chosen_name! {
     /// Names a context of the code interpreter. The caller may choose it.
     ContextId, "analysis"
 }
 
-name_inside_sandbox! {
+chosen_name! {
     /// Names a checkpoint of a sandbox. The caller may choose it.
     CheckpointId, "before-tests"
 }
 
-name_inside_sandbox! {
+chosen_name! {
+    /// Names a webhook of a node. The caller chooses it.
+    WebhookName, "billing"
+}
+
+chosen_name! {
     /// Names a terminal of a sandbox. The caller may choose it.
     TerminalId, "main"
 }

@@ -18,6 +18,10 @@ pub enum KeyScope {
     Sandboxes {
         /// What their ids begin with.
         prefix: IdPrefix,
+        /// How many of them there may be at once, whoever made them; absent: as many as the node
+        /// takes. One more is refused with `QUOTA_EXCEEDED`.
+        #[serde(default, rename = "maxSandboxes", skip_serializing_if = "Option::is_none")]
+        max_sandboxes: Option<u32>,
     },
 }
 
@@ -27,7 +31,7 @@ impl KeyScope {
     pub fn prefix(&self) -> Option<&IdPrefix> {
         match self {
             Self::Admin {} => None,
-            Self::Sandboxes { prefix } => Some(prefix),
+            Self::Sandboxes { prefix, .. } => Some(prefix),
         }
     }
 
@@ -107,7 +111,11 @@ mod tests {
             (r#"{"type":"admin"}"#, KeyScope::Admin {}),
             (
                 r#"{"type":"sandboxes","prefix":"ci-"}"#,
-                KeyScope::Sandboxes { prefix: "ci-".parse().unwrap() },
+                KeyScope::Sandboxes { prefix: "ci-".parse().unwrap(), max_sandboxes: None },
+            ),
+            (
+                r#"{"type":"sandboxes","prefix":"ci-","maxSandboxes":0}"#,
+                KeyScope::Sandboxes { prefix: "ci-".parse().unwrap(), max_sandboxes: Some(0) },
             ),
         ] {
             assert_eq!(serde_json::from_str::<KeyScope>(text).unwrap(), scope);
@@ -121,6 +129,8 @@ mod tests {
             r#"{"type":"sandboxes","prefix":""}"#,
             r#"{"type":"sandboxes","prefix":null}"#,
             r#"{"type":"admin","prefix":"ci-"}"#,
+            r#"{"type":"admin","maxSandboxes":1}"#,
+            r#"{"type":"sandboxes","prefix":"ci-","maxSandboxes":-1}"#,
             r#"{"type":"Admin"}"#,
             r#"{"prefix":"ci-"}"#,
         ] {
@@ -131,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_scope_covers_what_begins_with_its_prefix() {
-        let scope = KeyScope::Sandboxes { prefix: "ci-".parse().unwrap() };
+        let scope = KeyScope::Sandboxes { prefix: "ci-".parse().unwrap(), max_sandboxes: None };
         for (id, covered) in
             [("ci-1", true), ("ci-.a", true), ("ci", false), ("CI-1", false), ("x-ci-1", false)]
         {

@@ -28,8 +28,10 @@ pub mod pattern;
 pub mod port;
 pub mod process;
 pub mod sandbox;
+pub mod service;
 pub mod session;
 pub mod terminal;
 pub mod watch;
+pub mod webhook;
 
 pub use error::require_object;

@@ -203,6 +203,15 @@ pub const EVENTS_BYTES: u64 = 64 * 1024 * 1024;
 /// Days for which an event is kept: whoever looks once a month misses none.
 pub const EVENT_DAYS: u32 = 31;
 
+/// Services of one sandbox: more are one program that starts others.
+pub const SERVICES: usize = 16;
+
+/// Webhooks of one node: each has a task, and a connection while something is sent.
+pub const WEBHOOKS: usize = 64;
+
+/// Bytes of a webhook's URL.
+pub const WEBHOOK_URL_BYTES: usize = 2048;
+
 /// Rules of one sandbox's allow-list: enough to name every host that a build needs, few enough for
 /// a first packet to pass all of them.
 pub const NETWORK_RULES: usize = 256;

@@ -10,6 +10,7 @@ use crate::{
     id::{ImageRef, SandboxId},
     idle::{Activity, EffectiveIdle, IdleSettings},
     network::NetworkPolicy,
+    service::Service,
 };
 
 /// What a sandbox may use. Absent values come from the node's configuration; values over the
@@ -65,6 +66,9 @@ pub struct CreateSandbox {
     /// and when it comes back after a stop. Nobody waits for its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_start: Option<Command>,
+    /// Programs that it runs whenever it runs, up to 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<Service>,
     /// What becomes of it when nobody uses it.
     #[serde(default, skip_serializing_if = "IdleSettings::is_empty")]
     pub idle: IdleSettings,
@@ -91,6 +95,9 @@ pub struct UpdateSandbox {
     /// What is started by itself whenever it is started; an empty text: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_start: Option<Command>,
+    /// Programs that it runs whenever it runs, all of them: in force from its next start on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub services: Option<Vec<Service>>,
     /// Milliseconds from its creation to its destruction; 0: as long as it is wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(maximum = 31_622_400_000_u64)]
@@ -188,6 +195,9 @@ pub struct Sandbox {
     /// What is started by itself, as the process `on-start`, whenever it is started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_start: Option<Command>,
+    /// Programs that it runs whenever it runs; where each is, `GET .../services` says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<Service>,
     /// What becomes of it when nobody uses it.
     #[serde(default)]
     pub idle: EffectiveIdle,

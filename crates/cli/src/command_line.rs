@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::commands::{
     bench, cat, checkpoint, completions, config, cp, doctor, down, env, events, exec, git, image,
     inspect, key, kill, lifecycle, logs, ls, network, port, port_forward, prune, ps, repl, rm, run,
-    serve, session, set, shell, start, wait, watch,
+    serve, service, session, set, shell, start, wait, watch, webhook,
 };
 
 /// Run untrusted code in isolated sandboxes on this machine.
@@ -101,6 +101,8 @@ pub(crate) enum Command {
     Watch(watch::Arguments),
     /// Check a git repository out in a sandbox.
     Git(git::Arguments),
+    /// List, add and remove the services of a sandbox: programs that run whenever it does.
+    Service(service::Arguments),
     /// List, make and end the sessions of a sandbox: shells that keep their state.
     Session(session::Arguments),
     /// Show, set and unset the variables of a sandbox or a session.
@@ -113,6 +115,8 @@ pub(crate) enum Command {
     Image(image::Arguments),
     /// Create, list and remove keys: who may call the server, and for what.
     Key(key::Arguments),
+    /// Create, list, test and remove webhooks: events sent to a URL, signed, until they are taken.
+    Webhook(webhook::Arguments),
     /// Start the server on this machine.
     Serve(serve::Arguments),
     /// Stop the server and end its sandboxes.

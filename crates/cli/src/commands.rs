@@ -29,6 +29,7 @@ pub(crate) mod repl;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod serve;
+pub(crate) mod service;
 pub(crate) mod session;
 pub(crate) mod set;
 pub(crate) mod shell;
@@ -36,6 +37,7 @@ pub(crate) mod start;
 pub(crate) mod version;
 pub(crate) mod wait;
 pub(crate) mod watch;
+pub(crate) mod webhook;
 
 use std::process::ExitCode;
 
@@ -98,6 +100,7 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
         Command::Ls(arguments) => wait(|signals| until(signals, ls::run(arguments, out))),
         Command::Watch(arguments) => wait(|signals| until(signals, watch::run(arguments, out))),
         Command::Git(arguments) => wait(|signals| until(signals, git::run(arguments, out))),
+        Command::Service(arguments) => wait(|signals| until(signals, service::run(arguments, out))),
         Command::Session(arguments) => wait(|signals| until(signals, session::run(arguments, out))),
         Command::Env(arguments) => wait(|signals| until(signals, env::run(arguments, out))),
         Command::Port(arguments) => wait(|signals| until(signals, port::run(arguments, out))),
@@ -106,6 +109,7 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
         }
         Command::Image(arguments) => wait(|signals| until(signals, image::run(arguments, out))),
         Command::Key(arguments) => wait(|signals| until(signals, key::run(arguments, out))),
+        Command::Webhook(arguments) => wait(|signals| until(signals, webhook::run(arguments, out))),
         Command::Version => wait(|signals| until(signals, version::run(out))),
         Command::Bench(arguments) => wait(|signals| bench::run(arguments, out, signals)),
         Command::BenchInside(arguments) => {

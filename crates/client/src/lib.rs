@@ -42,6 +42,7 @@ mod node;
 mod port;
 mod process;
 mod sandbox;
+mod service;
 mod session;
 mod socket;
 mod sse;
@@ -49,6 +50,7 @@ mod stream;
 mod terminal;
 mod transfer;
 mod watch;
+mod webhook;
 
 pub use api;
 

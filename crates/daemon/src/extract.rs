@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use api::{
     error::{ApiError, ErrorCode},
-    id::{KeyName, SandboxId},
+    id::{KeyName, SandboxId, WebhookName},
     limit::JSON_BODY_BYTES,
 };
 use axum::{
@@ -26,6 +26,9 @@ pub(crate) const SANDBOXES: &str = "/v1/sandboxes/";
 
 /// What the path of one key begins with.
 const KEYS: &str = "/v1/keys/";
+
+/// What the paths of one webhook begin with.
+const WEBHOOKS: &str = "/v1/webhooks/";
 
 /// The sandbox a path names.
 ///
@@ -61,6 +64,23 @@ impl<S: Sync> FromRequestParts<S> for KeyPath {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
         let name = parts.uri.path().strip_prefix(KEYS).unwrap_or_default();
         name.parse().map(Self).map_err(|error: api::id::InvalidKeyName| {
+            let error = ApiError::new(ErrorCode::ValidationFailed, error.to_string());
+            Failure(error.with("field", "name"))
+        })
+    }
+}
+
+/// The webhook a path names, as it is written there: all characters of a name may stand in a path.
+#[derive(Debug)]
+pub(crate) struct WebhookPath(pub(crate) WebhookName);
+
+impl<S: Sync> FromRequestParts<S> for WebhookPath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        let rest = parts.uri.path().strip_prefix(WEBHOOKS).unwrap_or_default();
+        let name = rest.split('/').next().unwrap_or_default();
+        name.parse().map(Self).map_err(|error: api::id::InvalidName| {
             let error = ApiError::new(ErrorCode::ValidationFailed, error.to_string());
             Failure(error.with("field", "name"))
         })

@@ -12,6 +12,7 @@ mod metrics;
 mod node;
 mod port;
 mod sandbox;
+mod webhook;
 
 #[cfg(test)]
 mod tests;
@@ -52,6 +53,9 @@ pub(crate) fn table() -> (Router<App>, OpenApi) {
         .routes(routes!(key::create, key::list))
         .routes(routes!(key::remove))
         .routes(routes!(key::rotate))
+        .routes(routes!(webhook::create, webhook::list))
+        .routes(routes!(webhook::get, webhook::remove))
+        .routes(routes!(webhook::test))
         .routes(routes!(node::shutdown))
         .routes(routes!(node::healthz))
         .routes(routes!(metrics::metrics))

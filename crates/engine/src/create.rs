@@ -56,6 +56,10 @@ const ID_BYTES: usize = 10;
 /// What generated ids begin with, where the caller's key does not decide it.
 pub(crate) const OWN_PREFIX: &str = "sb-";
 
+/// Where, inside, the agent keeps what has to outlive a stop: among the sandbox's own files, so that it
+/// goes where they go.
+const DEFINITIONS: &str = "/var/lib/sandbox/definitions.json";
+
 /// The id of the process that a sandbox starts with.
 const ON_START_ID: &str = "on-start";
 
@@ -143,7 +147,7 @@ async fn add(
     let name = settings.image.clone();
     let (image, rootfs) =
         read_image(node, &settings.image, move |images| images.get(&name)).await?;
-    let (sandbox, is_new) = node.add(id, settings, &image.digest, None)?;
+    let (sandbox, is_new) = node.add(id, settings, &image.digest, (None, by.quota().as_ref()))?;
     if is_new {
         spawn_start(node, &sandbox, Some(rootfs), (place, cause.clone()));
     }
@@ -210,6 +214,7 @@ pub(crate) fn spawn_start(
                 let running = Change::Phase(sandbox.jail, Phase::Running(agent.clone()));
                 let started = sandbox.tells(EventKind::Started, cause);
                 owner.records.submit(running.telling(started)).await;
+                sandbox.kills.begin();
                 run_on_start(&owner, &sandbox).await;
                 sandbox.set(State::Running(agent.clone()));
                 tracing::info!(sandbox_id = %sandbox.id, jail = %sandbox.jail, is_new, "sandbox started");
@@ -381,7 +386,12 @@ pub(crate) async fn read_image<T: Send + 'static>(
 fn agent_config(rootfs: &Rootfs, settings: &Settings) -> AgentConfig {
     let mut env = rootfs.env.clone();
     env.extend(settings.env.clone());
-    AgentConfig { env, workdir: rootfs.workdir.clone() }
+    AgentConfig {
+        env,
+        workdir: rootfs.workdir.clone(),
+        definitions: Some(DEFINITIONS.to_owned()),
+        services: settings.services.clone(),
+    }
 }
 
 fn spec(node: &Node, sandbox: &Sandbox) -> JailSpec {

@@ -19,6 +19,7 @@ use crate::{
     error::{self, Publish},
     event::Cause,
     launch::Chore,
+    memory,
     node::Node,
     record::{Change, Phase},
     sandbox::Sandbox,
@@ -96,9 +97,11 @@ pub(crate) async fn end(
 /// Ends the processes of a sandbox that is [`State::Stopping`].
 pub(crate) async fn carry_out_stop(
     node: &Node,
-    sandbox: &Sandbox,
+    sandbox: &Arc<Sandbox>,
     cause: Cause,
 ) -> Result<(), EngineError> {
+    // What they were killed for before is not told any more when they are gone.
+    memory::look(node, std::iter::once(sandbox)).await;
     give_notice(node, sandbox.jail).await;
     match kill(node, sandbox, "stopping the sandbox").await {
         Ok(()) => {

@@ -12,7 +12,7 @@ use std::{
 use api::{
     checkpoint::{Checkpoint, CheckpointCreated, CreateCheckpoint, ForkSandbox, RestoreCheckpoint},
     event::{EventList, ListEvents},
-    id::{CheckpointId, IdPrefix, SandboxId},
+    id::{CheckpointId, IdPrefix, SandboxId, WebhookName},
     image::{BuildEvent, BuildImage, Image},
     node::ShutdownSandboxes,
     port::{ExposePort, PortNumber, PreviewLabel, RotatePort},
@@ -20,6 +20,7 @@ use api::{
         CreateSandbox, ListSandboxes, NetworkUsage, Sandbox, SandboxList, SandboxUsage,
         UpdateSandbox,
     },
+    webhook::{CreateWebhook, NewWebhook, Webhook, WebhookTested},
 };
 use jail::{JailId, Launcher};
 use link::Links;
@@ -36,12 +37,13 @@ use crate::{
     key::{By, Key, Keys, Store},
     launch::{Launchers, Remover},
     list::Page,
+    memory,
     node::{Node, Parts},
     port::{self, Exposure, Found, Secret, Visit},
     record::{Loaded, Records},
     recover, resolver,
     sandbox::{InUse, Sandbox as Resident},
-    shutdown, update,
+    shutdown, update, webhook,
 };
 
 /// Launchers that an engine needs: one that builds jails, one for the network, one that removes
@@ -110,11 +112,14 @@ impl Engine {
             closing: node.closing.clone(),
         };
         keys.open(std::mem::take(&mut loaded.keys), store);
+        let webhooks = std::mem::take(&mut loaded.webhooks);
         if let Some(network) = node.config.node.network {
             resolver::spawn(&node, network.gateway()).await;
         }
         recover::recover(&node, loaded).await?;
+        webhook::restore(&node, webhooks);
         idle::sweep::spawn(&node);
+        memory::spawn(&node);
         Ok(Self { node, keys, records: Arc::new(Mutex::new(Some(records))) })
     }
 
@@ -450,6 +455,48 @@ impl Engine {
         prefix: Option<&IdPrefix>,
     ) -> Result<EventFollower, EngineError> {
         event::follow(&self.node, query, prefix).await
+    }
+
+    /// Makes a webhook, for the events from now on. It is on record when its secret is returned.
+    ///
+    /// # Cancel safety
+    /// A change that has begun goes on without its caller; so for the removal.
+    ///
+    /// # Errors
+    /// `VALIDATION_FAILED` naming the field, `WEBHOOK_EXISTS`, `RESOURCE_BUSY`, `CAPACITY_EXCEEDED`,
+    /// `NO_SPACE`, `SHUTTING_DOWN`.
+    pub async fn create_webhook(&self, request: CreateWebhook) -> Result<NewWebhook, EngineError> {
+        webhook::create(&self.node, request).await
+    }
+
+    /// All webhooks, sorted by name.
+    #[must_use]
+    pub fn webhooks(&self) -> Vec<Webhook> {
+        webhook::list(&self.node)
+    }
+
+    /// One webhook.
+    ///
+    /// # Errors
+    /// `WEBHOOK_NOT_FOUND`.
+    pub fn webhook(&self, name: &WebhookName) -> Result<Webhook, EngineError> {
+        webhook::get(&self.node, name)
+    }
+
+    /// Removes a webhook. At return nothing more is sent to it.
+    ///
+    /// # Errors
+    /// `WEBHOOK_NOT_FOUND`, `RESOURCE_BUSY`, `SHUTTING_DOWN`.
+    pub async fn remove_webhook(&self, name: &WebhookName) -> Result<(), EngineError> {
+        webhook::remove(&self.node, name).await
+    }
+
+    /// Sends a webhook's receiver a delivery without an event, once.
+    ///
+    /// # Errors
+    /// `WEBHOOK_NOT_FOUND`; that it is not taken is an answer.
+    pub async fn test_webhook(&self, name: &WebhookName) -> Result<WebhookTested, EngineError> {
+        webhook::test(&self.node, name).await
     }
 
     /// Images in the store.

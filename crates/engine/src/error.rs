@@ -7,8 +7,8 @@ use std::{io, time::Duration};
 
 use api::{
     error::{ApiError, ErrorCode},
-    id::{CheckpointId, IdPrefix, ImageRef, KeyName, SandboxId},
-    limit::{CHECKPOINTS, CREATES_PER_KEY, KEYS},
+    id::{CheckpointId, IdPrefix, ImageRef, KeyName, SandboxId, WebhookName},
+    limit::{CHECKPOINTS, CREATES_PER_KEY, KEYS, WEBHOOKS},
 };
 use image::ImageError;
 use jail::JailError;
@@ -133,6 +133,12 @@ pub(crate) fn out_of_scope(key: &KeyName, prefix: &IdPrefix) -> EngineError {
     ApiError::new(ErrorCode::Forbidden, message).with("prefix", prefix.as_str())
 }
 
+pub(crate) fn quota(key: &KeyName, limit: usize) -> EngineError {
+    let message =
+        format!("the key {key} is for {limit} sandboxes at once, and they are there; destroy one");
+    ApiError::new(ErrorCode::QuotaExceeded, message).with("limit", limit)
+}
+
 pub(crate) fn key_exists(name: &KeyName) -> EngineError {
     let message =
         format!("there is a key called {name}; use another name, or remove that one first");
@@ -147,6 +153,28 @@ pub(crate) fn key_not_found(name: &KeyName) -> EngineError {
 pub(crate) fn key_busy(name: &KeyName) -> EngineError {
     let message = format!("the key {name} is being created or removed; try again");
     ApiError::new(ErrorCode::ResourceBusy, message).with("name", name.as_str())
+}
+
+pub(crate) fn webhook_not_found(name: &WebhookName) -> EngineError {
+    let message =
+        format!("there is no webhook called {name}; `sandbar webhook ls` lists those there are");
+    ApiError::new(ErrorCode::WebhookNotFound, message).with("name", name.as_str())
+}
+
+pub(crate) fn webhook_exists(name: &WebhookName) -> EngineError {
+    let message =
+        format!("there is a webhook called {name}; use another name, or remove that one first");
+    ApiError::new(ErrorCode::WebhookExists, message).with("name", name.as_str())
+}
+
+pub(crate) fn webhook_busy(name: &WebhookName) -> EngineError {
+    let message = format!("the webhook {name} is being created or removed; try again");
+    ApiError::new(ErrorCode::ResourceBusy, message).with("name", name.as_str())
+}
+
+pub(crate) fn too_many_webhooks() -> EngineError {
+    let message = format!("this node already has its {WEBHOOKS} webhooks; remove one first");
+    ApiError::new(ErrorCode::CapacityExceeded, message).with("limit", WEBHOOKS)
 }
 
 pub(crate) fn too_many_keys() -> EngineError {

@@ -72,6 +72,11 @@ impl Cause {
         Self { why: EventCause::Failure, message, ..self.clone() }
     }
 
+    /// With this said for people.
+    pub(crate) fn saying(self, message: &str) -> Self {
+        Self { message: Some(message.to_owned()), ..self }
+    }
+
     /// It begins with the files of this sandbox.
     pub(crate) fn forking(self, source: &SandboxId) -> Self {
         Self { source: Some(source.clone()), ..self }
@@ -121,7 +126,7 @@ impl Sandbox {
 
 /// Which events somebody asks for and may see.
 #[derive(Debug, Clone)]
-struct Filter {
+pub(crate) struct Filter {
     prefix: Option<IdPrefix>,
     sandbox: Option<SandboxId>,
     label: Option<LabelFilter>,
@@ -134,12 +139,20 @@ impl Filter {
     /// `VALIDATION_FAILED` naming the field.
     fn of(query: &ListEvents, prefix: Option<&IdPrefix>) -> Result<Self, EngineError> {
         let kinds = query.kind.as_deref().map(|list| list.split(',').map(kind).collect());
-        Ok(Self {
-            prefix: prefix.cloned(),
-            sandbox: query.sandbox.clone(),
-            label: query.label.as_deref().map(LabelFilter::of).transpose()?,
-            kinds: kinds.transpose()?.unwrap_or_default(),
-        })
+        let kinds = kinds.transpose()?.unwrap_or_default();
+        Self::new(prefix, query.sandbox.as_ref(), query.label.as_deref(), kinds)
+    }
+
+    /// # Errors
+    /// `VALIDATION_FAILED` naming the field.
+    pub(crate) fn new(
+        prefix: Option<&IdPrefix>,
+        sandbox: Option<&SandboxId>,
+        label: Option<&str>,
+        kinds: Vec<EventKind>,
+    ) -> Result<Self, EngineError> {
+        let label = label.map(LabelFilter::of).transpose()?;
+        Ok(Self { prefix: prefix.cloned(), sandbox: sandbox.cloned(), label, kinds })
     }
 
     fn takes(&self, event: &Event) -> bool {
@@ -233,10 +246,24 @@ pub(crate) async fn follow(
     if query.limit.is_some() {
         return Err(error::invalid("limit", "a stream of events has no limit; leave it out"));
     }
+    follow_from(node, filter, query.after).await
+}
+
+/// The cursor of the last event there was.
+pub(crate) async fn newest(node: &Node) -> Result<u64, EngineError> {
+    Ok(read(&node.records, None).await?.newest)
+}
+
+/// Follows what a filter takes, after a cursor or from now on.
+pub(crate) async fn follow_from(
+    node: &Node,
+    filter: Filter,
+    after: Option<u64>,
+) -> Result<EventFollower, EngineError> {
     // Before the first look: what happens in between comes twice, and is told by its cursor.
     let live = node.records.follow();
-    let chapter = read(&node.records, query.after).await?;
-    let cursor = query.after.unwrap_or(chapter.newest);
+    let chapter = read(&node.records, after).await?;
+    let cursor = after.unwrap_or(chapter.newest);
     Ok(EventFollower {
         records: node.records.clone(),
         live,

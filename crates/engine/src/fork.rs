@@ -21,7 +21,7 @@ use image::Store;
 use crate::{
     EngineError, checkpoint, create, destroy, error,
     event::Cause,
-    key::{By, Key, Place},
+    key::{By, Key, Place, Quota},
     node::Node,
     record::Origin,
     sandbox::Sandbox,
@@ -52,15 +52,22 @@ pub(crate) async fn fork(
     let cause = known.iter().fold(cause, |cause, known| cause.about(&known.id));
     let places = ids.iter().map(|_| By::Key(by).creation(&node.creates));
     let places = places.collect::<Result<Vec<_>, _>>()?;
-    let owner = Arc::clone(node);
+    let (owner, quota) = (Arc::clone(node), By::Key(by).quota());
     let work = async move {
         if let Some(known) = known {
             let origin = Origin { volume: known.volume, size_bytes: known.size_bytes };
-            return make_all(&owner, Common { source, settings, origin, cause }, ids, places).await;
+            return make_all(
+                &owner,
+                Common { source, settings, origin, quota, cause },
+                ids,
+                places,
+            )
+            .await;
         }
         let (volume, size_bytes, _pause) = checkpoint::seal(&owner, &source).await?;
         let origin = Origin { volume, size_bytes };
-        let forks = make_all(&owner, Common { source, settings, origin, cause }, ids, places).await;
+        let forks =
+            make_all(&owner, Common { source, settings, origin, quota, cause }, ids, places).await;
         owner.remover.remove(volume).await;
         forks
     };
@@ -95,12 +102,13 @@ struct Common {
     source: Arc<Sandbox>,
     settings: Settings,
     origin: Origin,
+    quota: Option<Quota>,
     cause: Cause,
 }
 
 async fn make_all(
     node: &Arc<Node>,
-    Common { source, settings, origin, cause }: Common,
+    Common { source, settings, origin, quota, cause }: Common,
     ids: Vec<SandboxId>,
     places: Vec<Place>,
 ) -> Result<Vec<Arc<Sandbox>>, EngineError> {
@@ -110,7 +118,7 @@ async fn make_all(
     let mut forks = Vec::new();
     let mut failed = None;
     for (id, place) in ids.iter().zip(places) {
-        match node.add(id, &settings, &source.image_digest, Some(origin)) {
+        match node.add(id, &settings, &source.image_digest, (Some(origin), quota.as_ref())) {
             Ok((fork, true)) => {
                 create::spawn_start(node, &fork, Some(rootfs.clone()), (place, cause.clone()));
                 forks.push(fork);

@@ -170,7 +170,23 @@ pub(crate) enum By<'a> {
     Visitors(&'a Visitors),
 }
 
+/// How many of the sandboxes that a key is for there may be at once.
+#[derive(Debug, Clone)]
+pub(crate) struct Quota {
+    pub(crate) key: KeyName,
+    pub(crate) prefix: IdPrefix,
+    pub(crate) most: usize,
+}
+
 impl By<'_> {
+    /// What bounds the number of sandboxes, beside the node.
+    pub(crate) fn quota(self) -> Option<Quota> {
+        let Self::Key(Key { name, scope, .. }) = self else { return None };
+        let KeyScope::Sandboxes { prefix, max_sandboxes: Some(most) } = scope else { return None };
+        let most = usize::try_from(*most).unwrap_or(usize::MAX);
+        Some(Quota { key: name.clone(), prefix: prefix.clone(), most })
+    }
+
     /// Takes a place for a sandbox that is being made or started.
     pub(crate) fn creation(self, creates: &Places) -> Result<Place, EngineError> {
         let (own, full) = match self {

@@ -29,11 +29,13 @@ mod fork;
 mod freeze;
 mod idle;
 mod list;
+mod memory;
 mod port;
 mod recover;
 mod shutdown;
 mod update;
 mod watch;
+mod webhook;
 
 mod config;
 mod key;

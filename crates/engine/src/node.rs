@@ -9,11 +9,15 @@ use std::{
     collections::BTreeMap,
     fs::File,
     net::IpAddr,
+    ops::Bound,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use api::{id::SandboxId, limit::CREATES_AT_ONCE};
+use api::{
+    id::{IdPrefix, SandboxId},
+    limit::CREATES_AT_ONCE,
+};
 use jail::JailId;
 use link::Links;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -25,7 +29,7 @@ use crate::{
     config::EngineConfig,
     error,
     idle::Alarm,
-    key::{Places, Visitors},
+    key::{Places, Quota, Visitors},
     launch::{Launchers, Remover},
     port::Secret,
     record::{Files, Origin, Phase, Records, SandboxRecord},
@@ -34,6 +38,7 @@ use crate::{
     settings::Settings,
     slot::Slots,
     state::State,
+    webhook::Webhooks,
 };
 
 /// Creations of [`CREATES_AT_ONCE`] that only admin keys get: a second's work.
@@ -62,6 +67,7 @@ pub(crate) struct Node {
     pub(crate) visitors: Visitors,
     /// This boot of the machine: a process of another boot is not running.
     pub(crate) boot_id: String,
+    pub(crate) webhooks: Webhooks,
     /// The time, and who climbs the ladders of idle sandboxes.
     pub(crate) alarm: Arc<Alarm>,
     /// Work that must be finished: creations, stops, destroys, builds.
@@ -145,6 +151,7 @@ impl Node {
             visitors: Visitors::default(),
             capacity,
             boot_id,
+            webhooks: Webhooks::default(),
             alarm: Arc::new(Alarm::new()),
             work: TaskTracker::new(),
             watchers: TaskTracker::new(),
@@ -177,13 +184,13 @@ impl Node {
     /// the one that has the id. `true`: it is new. A fork has an `origin`.
     ///
     /// # Errors
-    /// `CAPACITY_EXCEEDED`, `SHUTTING_DOWN`.
+    /// `CAPACITY_EXCEEDED`, `QUOTA_EXCEEDED`, `SHUTTING_DOWN`.
     pub(crate) fn add(
         &self,
         id: &SandboxId,
         settings: &Settings,
         image_digest: &str,
-        origin: Option<Origin>,
+        (origin, quota): (Option<Origin>, Option<&Quota>),
     ) -> Result<(Arc<Sandbox>, bool), EngineError> {
         let mut residents = self.write();
         if let Some(sandbox) = residents.by_id.get(id) {
@@ -192,6 +199,11 @@ impl Node {
         self.check_open()?;
         if residents.by_id.len() >= self.config.max_sandboxes {
             return Err(error::capacity(self.config.max_sandboxes));
+        }
+        if let Some(Quota { key, prefix, most }) = quota
+            && residents.count(prefix) >= *most
+        {
+            return Err(error::quota(key, *most));
         }
         let Guest { jail, slot } = residents.admit(self.config.max_sandboxes)?;
         let record = SandboxRecord {
@@ -289,6 +301,13 @@ impl Node {
 }
 
 impl Residents {
+    /// The sandboxes whose ids begin with a prefix, which are next to each other.
+    fn count(&self, prefix: &IdPrefix) -> usize {
+        let from = (Bound::Included(prefix.as_str()), Bound::Unbounded);
+        let those = self.by_id.range::<str, _>(from);
+        those.take_while(|(id, _)| id.as_str().starts_with(prefix.as_str())).count()
+    }
+
     fn admit(&mut self, limit: usize) -> Result<Guest, EngineError> {
         let slot = self.slots.acquire().ok_or_else(|| error::capacity(limit))?;
         let jail = JailId(self.next_jail);

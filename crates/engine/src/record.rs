@@ -9,6 +9,7 @@
 //! port: one row per port of a sandbox that was ever exposed
 //! key: one row per key but `local`, with the digest of its secret
 //! event: one row per event that is kept
+//! webhook: one row per webhook, with its secret
 //! ```
 //!
 //! Invariants:
@@ -35,9 +36,10 @@ use std::{
 
 use api::{
     event::Event,
-    id::{CheckpointId, KeyName, SandboxId},
+    id::{CheckpointId, KeyName, SandboxId, WebhookName},
     key::KeyScope,
     port::{PortNumber, PortToken},
+    webhook::CreateWebhook,
 };
 use jail::JailId;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -49,6 +51,7 @@ use crate::{
     key::Digest,
     settings::Settings,
     state::{AgentIdentity, Failure},
+    webhook::WebhookSecret,
 };
 
 /// Changes that may wait for the writer. It takes them in groups, so a queue this long is written
@@ -119,6 +122,17 @@ pub(crate) struct KeyRecord {
     pub(crate) used_at_ms: Option<i64>,
 }
 
+/// What is known of a webhook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WebhookRecord {
+    pub(crate) request: CreateWebhook,
+    /// As it is: with a digest nothing could be signed.
+    pub(crate) secret: WebhookSecret,
+    pub(crate) created_at_ms: i64,
+    /// The last event that was taken, or the last there was when it was created.
+    pub(crate) cursor: u64,
+}
+
 /// The last thing known to have begun or happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -177,6 +191,12 @@ pub(crate) enum Change {
     RemoveKey(KeyName),
     /// When a key was last used, in milliseconds since 1970. Nothing happens when it is gone.
     KeyUsed(KeyName, i64),
+    /// A new webhook.
+    CreateWebhook(Box<WebhookRecord>),
+    /// The webhook is forgotten. Nothing happens when it is not there.
+    RemoveWebhook(WebhookName),
+    /// An event was taken. Nothing happens when the webhook is gone.
+    WebhookCursor(WebhookName, u64),
     /// Nothing of what is on record: for an event about what only the kernel knows.
     Nothing,
 }
@@ -220,6 +240,9 @@ impl Change {
             Self::CreateKey(_) => "create-key",
             Self::RemoveKey(_) => "remove-key",
             Self::KeyUsed(..) => "key-used",
+            Self::CreateWebhook(_) => "create-webhook",
+            Self::RemoveWebhook(_) => "remove-webhook",
+            Self::WebhookCursor(..) => "webhook-cursor",
             Self::Nothing => "nothing",
         }
     }
@@ -254,6 +277,7 @@ pub(crate) struct Loaded {
     /// The checkpoints of each sandbox that has some, oldest first.
     pub(crate) checkpoints: BTreeMap<JailId, Vec<CheckpointRecord>>,
     pub(crate) keys: Vec<KeyRecord>,
+    pub(crate) webhooks: Vec<WebhookRecord>,
     /// No jail of this number or a higher one was ever recorded.
     pub(crate) next_jail: u64,
 }

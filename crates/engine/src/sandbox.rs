@@ -20,6 +20,7 @@ use crate::{
     error,
     idle::{self, Alarm, Resting},
     life::{Life, Rest},
+    memory::Kills,
     port::Ports,
     record::{Files, Origin, SandboxRecord},
     resolver::Asker,
@@ -45,6 +46,8 @@ pub(crate) struct Sandbox {
     pub(crate) created_at_ms: i64,
     pub(crate) ports: Ports,
     pub(crate) checkpoints: Checkpoints,
+    /// What the kernel has killed of it.
+    pub(crate) kills: Kills,
     /// Whose files it begins with, when it is new and a fork.
     pub(crate) origin: Option<Origin>,
     /// Changed by whoever was admitted.
@@ -106,6 +109,7 @@ impl Sandbox {
             created_at_ms,
             ports,
             checkpoints,
+            kills: Kills::default(),
             origin,
             files,
             life,
@@ -275,6 +279,7 @@ impl Sandbox {
             env,
             labels,
             on_start,
+            services,
             idle,
             ttl_ms,
         } = (*self.settings()).clone();
@@ -290,6 +295,7 @@ impl Sandbox {
             labels,
             created_at_ms,
             on_start,
+            services,
             idle,
             ttl_ms,
             activity,

@@ -6,9 +6,10 @@ use api::{
     exec::Command,
     id::ImageRef,
     idle::{EffectiveIdle, IdleSettings, LEAST_MS, MOST_MS},
-    limit::{ENV_VAR_BYTES, ENV_VARS, LABEL_BYTES, LABELS, NETWORK_RULES},
+    limit::{ENV_VAR_BYTES, ENV_VARS, LABEL_BYTES, LABELS, NETWORK_RULES, SERVICES},
     network::NetworkPolicy,
     sandbox::{CreateSandbox, EffectiveResources},
+    service::Service,
 };
 use jail::{Limits, Volumes};
 use serde::{Deserialize, Serialize};
@@ -32,7 +33,7 @@ const MAIL: u16 = 25;
 
 /// Bytes of a command that is started with the sandbox: a line that starts a script, or a short one.
 /// It is part of the sandbox's record.
-const ON_START_BYTES: usize = 16 * 1024;
+const COMMAND_BYTES: usize = 16 * 1024;
 
 /// What a sandbox was asked to be, with everything filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +49,9 @@ pub(crate) struct Settings {
     /// Started by itself whenever the sandbox is started.
     #[serde(default)]
     pub(crate) on_start: Option<Command>,
+    /// Kept running by the agent.
+    #[serde(default)]
+    pub(crate) services: Vec<Service>,
     /// Records of before there was a ladder have none.
     #[serde(default)]
     pub(crate) idle: EffectiveIdle,
@@ -98,7 +102,8 @@ impl Settings {
             network_revision: 0,
             env: request.env,
             labels: request.labels,
-            on_start: check_on_start(request.on_start)?,
+            on_start: check_command("onStart", request.on_start)?,
+            services: check_services(request.services)?,
             idle,
             ttl_ms,
         })
@@ -113,6 +118,7 @@ impl Settings {
             ("env", self.env != other.env),
             ("labels", self.labels != other.labels),
             ("onStart", self.on_start != other.on_start),
+            ("services", self.services != other.services),
         ]
         .into_iter()
         .filter_map(|(field, differs)| differs.then_some(field))
@@ -207,21 +213,47 @@ where
         .with("maximum", most.into()))
 }
 
+/// Refuses services of which one would stand in another's way.
+pub(crate) fn check_services(services: Vec<Service>) -> Result<Vec<Service>, EngineError> {
+    const FIELD: &str = "services";
+    if services.len() > SERVICES {
+        let message = format!("a sandbox has at most {SERVICES} services");
+        return Err(error::invalid(FIELD, &message));
+    }
+    for (index, service) in services.iter().enumerate() {
+        let name = &service.name;
+        let refuse = |why: &str| Err(error::invalid(FIELD, &format!("the service {name} {why}")));
+        if services[..index].iter().any(|other| other.name == *name) {
+            return refuse("is there twice");
+        }
+        if service.port == Some(0) {
+            return refuse("has the port 0, on which nothing listens");
+        }
+        if check_command(FIELD, Some(service.command.clone()))?.is_none() {
+            return refuse("has no command");
+        }
+    }
+    Ok(services)
+}
+
 /// An empty text is no command.
-pub(crate) fn check_on_start(command: Option<Command>) -> Result<Option<Command>, EngineError> {
+pub(crate) fn check_command(
+    field: &str,
+    command: Option<Command>,
+) -> Result<Option<Command>, EngineError> {
     let command = command.filter(|command| *command != Command::Shell(String::new()));
     let texts = match &command {
         None => &[][..],
         Some(Command::Shell(text)) => std::slice::from_ref(text),
         Some(Command::Program(words)) if words.first().is_none_or(String::is_empty) => {
-            return Err(error::invalid("onStart", "onStart has no program"));
+            return Err(error::invalid(field, &format!("{field} has no program")));
         }
         Some(Command::Program(words)) => words,
     };
     let bytes: usize = texts.iter().map(String::len).sum();
-    if bytes > ON_START_BYTES || texts.iter().any(|text| text.contains('\0')) {
-        let message = format!("onStart has more than {ON_START_BYTES} bytes, or a NUL");
-        return Err(error::invalid("onStart", &message));
+    if bytes > COMMAND_BYTES || texts.iter().any(|text| text.contains('\0')) {
+        let message = format!("{field} has a command of more than {COMMAND_BYTES} bytes, or a NUL");
+        return Err(error::invalid(field, &message));
     }
     Ok(command)
 }

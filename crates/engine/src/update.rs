@@ -20,7 +20,9 @@ use crate::{
     node::Node,
     record::Change,
     sandbox::Sandbox,
-    settings::{Settings, check_idle, check_labels, check_network, check_on_start, check_ttl},
+    settings::{
+        Settings, check_command, check_idle, check_labels, check_network, check_services, check_ttl,
+    },
     state::{Admission, Operation, State},
 };
 
@@ -73,7 +75,10 @@ fn changed(settings: &Settings, request: &UpdateSandbox) -> Result<Settings, Eng
         settings.labels.clone_from(labels);
     }
     if let Some(on_start) = &request.on_start {
-        settings.on_start = check_on_start(Some(on_start.clone()))?;
+        settings.on_start = check_command("onStart", Some(on_start.clone()))?;
+    }
+    if let Some(services) = &request.services {
+        settings.services = check_services(services.clone())?;
     }
     if let Some(idle) = &request.idle {
         settings.idle = settings.idle.with(idle);

@@ -7,6 +7,7 @@ use std::{
     os::fd::AsFd,
 };
 
+use api::service::Service;
 use serde::{Deserialize, Serialize};
 
 /// What the agent is told at its start.
@@ -16,6 +17,13 @@ pub struct AgentConfig {
     pub env: BTreeMap<String, String>,
     /// Absolute path of the directory commands start in; made when missing.
     pub workdir: String,
+    /// Absolute path of the file that keeps what is defined in the sandbox (variables, sessions) for
+    /// its next start; none: nothing is kept.
+    #[serde(default)]
+    pub definitions: Option<String>,
+    /// What it keeps running.
+    #[serde(default)]
+    pub services: Vec<Service>,
 }
 
 impl AgentConfig {
@@ -43,6 +51,8 @@ mod tests {
         let config = AgentConfig {
             env: BTreeMap::from([("A".to_owned(), "ä\n".to_owned())]),
             workdir: "/workspace".to_owned(),
+            definitions: None,
+            services: Vec::new(),
         };
         let mut file = config.seal().unwrap();
         assert_eq!(serde_json::from_reader::<_, AgentConfig>(&file).unwrap(), config);

@@ -272,7 +272,7 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
 
 /// Effects beside the operations: of what looks at sandboxes, of a start and an end of the server, of
 /// what is about no sandbox, and of what others test.
-pub(super) const ELSEWHERE: [Effect; 15] = [
+pub(super) const ELSEWHERE: [Effect; 18] = [
     Request("jails"),
     Request("set-up-network"),
     Request("set-up-volumes"),
@@ -284,6 +284,9 @@ pub(super) const ELSEWHERE: [Effect; 15] = [
     Record("remove-key"),
     Record("key-used"),
     Record("port"),
+    Record("create-webhook"),
+    Record("remove-webhook"),
+    Record("webhook-cursor"),
     // An event alone: frozen, thawed, out of memory.
     Record("nothing"),
     // Recorded with the row itself.

@@ -22,6 +22,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{check_own, destroyed, ended, invalid_name, name_as_id, not_found, proc, shell::Shell};
 use crate::{
+    definitions::KeptSession,
     file,
     init::Agent,
     process::{check::limit, log::now_ms},
@@ -128,7 +129,42 @@ impl Sessions {
             return Ok(session);
         }
         let session = Session::new(id.clone(), CreateSession::default(), &agent.workdir);
-        add(&mut table, session)
+        let made = add(&mut table, session)?;
+        // Nobody waits: it has nothing of its own but its id.
+        agent.definitions.note();
+        Ok(made)
+    }
+
+    /// What each is, for a later agent of the sandbox. A default session as every sandbox has it is
+    /// left out.
+    pub(crate) fn definitions(&self) -> Vec<KeptSession> {
+        let all = self.all();
+        let defined =
+            all.iter().filter(|session| !session.is_default() || !session.own().is_empty());
+        defined
+            .map(|session| KeptSession {
+                session: session.definition(),
+                created_at_ms: session.created_ms,
+            })
+            .collect()
+    }
+
+    /// Puts back a session of an earlier agent. Its directory may be gone; its shell starts elsewhere
+    /// then, as of any session whose directory goes.
+    pub(crate) fn restore(
+        &self,
+        request: CreateSession,
+        created_at_ms: i64,
+    ) -> Result<(), ApiError> {
+        check_own(&request.env)?;
+        let Some(id) = request.id.clone() else { return Ok(()) };
+        if id.as_str() == DEFAULT_SESSION {
+            return self.default.change(&request.env);
+        }
+        let mut session = Session::new(id.clone(), request, "/");
+        session.created_ms = created_at_ms;
+        let mut table = self.table();
+        if table.contains_key(&id) { Ok(()) } else { add(&mut table, session).map(drop) }
     }
 
     /// A new session as it was asked for.
@@ -219,6 +255,21 @@ impl Session {
             turn: tokio::sync::Mutex::default(),
             is_destroyed: watch::Sender::new(false),
         }
+    }
+
+    /// What it starts with.
+    fn definition(&self) -> CreateSession {
+        CreateSession {
+            id: Some(self.id.clone()),
+            name: self.name.clone(),
+            env: self.own().clone(),
+            cwd: Some(self.start.clone()),
+            command_timeout_ms: self.command_timeout_ms(),
+        }
+    }
+
+    fn command_timeout_ms(&self) -> Option<u64> {
+        self.command_timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX))
     }
 
     pub(super) fn is_default(&self) -> bool {
@@ -358,9 +409,7 @@ impl Session {
             waiting: places.saturating_sub(1),
             created_at_ms: self.created_ms,
             last_used_ms: self.last_used_ms.load(Ordering::Relaxed),
-            command_timeout_ms: self
-                .command_timeout
-                .map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
+            command_timeout_ms: self.command_timeout_ms(),
         }
     }
 

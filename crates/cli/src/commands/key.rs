@@ -48,6 +48,9 @@ struct CreateArguments {
     /// Only for sandboxes whose id begins with this (ci-); without it, for everything.
     #[arg(long)]
     prefix: Option<IdPrefix>,
+    /// With --prefix: how many of those sandboxes there may be at once.
+    #[arg(long, value_name = "N", requires = "prefix")]
+    max_sandboxes: Option<u32>,
     /// Time until it is refused (12h, 30d); without it, it does not expire.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     expires: Option<Duration>,
@@ -56,7 +59,7 @@ struct CreateArguments {
 impl CreateArguments {
     fn request(self) -> CreateKey {
         let scope = match self.prefix {
-            Some(prefix) => KeyScope::Sandboxes { prefix },
+            Some(prefix) => KeyScope::Sandboxes { prefix, max_sandboxes: self.max_sandboxes },
             None => KeyScope::Admin {},
         };
         CreateKey {
@@ -80,7 +83,7 @@ pub(crate) async fn run(arguments: Arguments, out: Output) -> anyhow::Result<Exi
                 print_line(&new.secret)?;
                 let scope = match new.key.scope {
                     KeyScope::Admin {} => "for everything on this node".to_owned(),
-                    KeyScope::Sandboxes { prefix } => {
+                    KeyScope::Sandboxes { prefix, .. } => {
                         format!("for sandboxes whose id begins with {prefix}")
                     }
                 };
@@ -133,7 +136,10 @@ fn table(keys: &[Key], now: SystemTime) -> Table<5> {
     for key in keys {
         let sandboxes = match &key.scope {
             KeyScope::Admin {} => "all (admin)".to_owned(),
-            KeyScope::Sandboxes { prefix } => format!("{prefix}*"),
+            KeyScope::Sandboxes { prefix, max_sandboxes: None } => format!("{prefix}*"),
+            KeyScope::Sandboxes { prefix, max_sandboxes: Some(most) } => {
+                format!("{prefix}*, {most} at once")
+            }
         };
         table.row([
             key.name.to_string(),
@@ -176,7 +182,9 @@ mod tests {
             name: name.parse().unwrap(),
             scope: match prefix {
                 None => KeyScope::Admin {},
-                Some(prefix) => KeyScope::Sandboxes { prefix: prefix.parse().unwrap() },
+                Some(prefix) => {
+                    KeyScope::Sandboxes { prefix: prefix.parse().unwrap(), max_sandboxes: None }
+                }
             },
             created_at_ms: hour,
             expires_at_ms: expires,

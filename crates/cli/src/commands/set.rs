@@ -63,6 +63,7 @@ pub(crate) async fn run(arguments: Arguments, out: Output) -> anyhow::Result<Exi
     let request = UpdateSandbox {
         network: None,
         on_start: None,
+        services: None,
         idle: Some(IdleSettings {
             keep_alive: arguments.keep_alive,
             on_idle: arguments.on_idle.map(|first| match first {

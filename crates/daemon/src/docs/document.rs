@@ -19,10 +19,11 @@ use crate::forward::table::documented;
 const SANDBOX: &str = "/v1/sandboxes/{id}";
 
 /// Operations by noun, in reading order.
-const TAGS: [(&str, &str); 15] = [
+const TAGS: [(&str, &str); 17] = [
     ("sandbox", "An isolated environment with its own files, processes, limits and network."),
     ("exec", "Run a command and follow it to its end."),
     ("process", "Commands that run on by themselves: start, read, feed, wait for, end."),
+    ("service", "Programs that a sandbox runs whenever it runs."),
     ("session", "Shells that keep directory, variables and functions between commands."),
     ("env", "Variables of a sandbox and of its sessions."),
     ("terminal", "Programs on a pseudoterminal, seen and typed into over WebSocket."),
@@ -40,6 +41,7 @@ const TAGS: [(&str, &str); 15] = [
     ("event", "What happened in the lives of the sandboxes, and why."),
     ("image", "Immutable root file systems that sandboxes start from."),
     ("key", "Who may call, and for what. For admin keys."),
+    ("webhook", "Events sent to a URL, signed, in order, until they are taken. For admin keys."),
     ("node", "The server itself."),
 ];
 

@@ -77,7 +77,7 @@ pub(super) fn unauthorized() -> Failure {
 /// not. The id is read by the same function as in the handlers, so what is allowed here is what is
 /// meant there. Ids in bodies, and lists, are the engine's to check.
 fn authorize(scope: &KeyScope, path: &str) -> Result<(), ApiError> {
-    let KeyScope::Sandboxes { prefix } = scope else { return Ok(()) };
+    let KeyScope::Sandboxes { prefix, .. } = scope else { return Ok(()) };
     if matches!(path, "/v1/sandboxes" | "/v1/images" | "/v1/events") {
         return Ok(());
     }
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_prefix_opens_its_sandboxes_and_nothing_else() {
-        let scope = KeyScope::Sandboxes { prefix: "ci-".parse().unwrap() };
+        let scope = KeyScope::Sandboxes { prefix: "ci-".parse().unwrap(), max_sandboxes: None };
         for (path, expected) in [
             ("/v1/sandboxes", None),
             ("/v1/images", None),
@@ -164,6 +164,8 @@ mod tests {
             ("/v1/keys", Some(ErrorCode::Forbidden)),
             ("/v1/keys/ci", Some(ErrorCode::Forbidden)),
             ("/v1/keys:rotate", Some(ErrorCode::Forbidden)),
+            ("/v1/webhooks", Some(ErrorCode::Forbidden)),
+            ("/v1/webhooks/a/test", Some(ErrorCode::Forbidden)),
             ("/v1/node:shutdown", Some(ErrorCode::Forbidden)),
             ("/metrics", Some(ErrorCode::Forbidden)),
             ("/v1/Sandboxes/ci-1", Some(ErrorCode::Forbidden)),

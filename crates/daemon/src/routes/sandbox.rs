@@ -31,7 +31,7 @@ use crate::{
         (status = 400, description = "`VALIDATION_FAILED`", body = ErrorBody),
         (status = 404, description = "`IMAGE_NOT_FOUND`", body = ErrorBody),
         (status = 409, description = "`SANDBOX_EXISTS`: with other settings", body = ErrorBody),
-        (status = 403, description = "`FORBIDDEN`: the key is for ids with another beginning", body = ErrorBody),
+        (status = 403, description = "`FORBIDDEN`: the key is for ids with another beginning; `QUOTA_EXCEEDED`: it has as many as it may", body = ErrorBody),
         (status = 429, description = "`TOO_MANY_REQUESTS`: too many creations under way for this key", body = ErrorBody),
         (status = 503, description = "`CAPACITY_EXCEEDED`: all sandboxes there may be, or too many creations under way", body = ErrorBody),
     )

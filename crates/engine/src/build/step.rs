@@ -109,7 +109,12 @@ async fn in_guest(
     recorded.map_err(|error| error.publish(attempt))?;
     used.push(guest.jail);
     let rootfs = Rootfs { binds: run.binds.clone(), ..run.rootfs.clone() };
-    let config = AgentConfig { env: run.env.clone(), workdir: run.workdir.to_owned() };
+    let config = AgentConfig {
+        env: run.env.clone(),
+        workdir: run.workdir.to_owned(),
+        definitions: None,
+        services: Vec::new(),
+    };
     let prepared = create::prepare(node, guest.jail, rootfs, config).await?;
     let launched = create::launch(node, spec(node, guest), prepared).await;
     let ended = match launched {

@@ -42,7 +42,9 @@ impl Opened {
 fn request(name: &str, prefix: Option<&str>) -> CreateKey {
     let scope = match prefix {
         None => KeyScope::Admin {},
-        Some(prefix) => KeyScope::Sandboxes { prefix: prefix.parse().unwrap() },
+        Some(prefix) => {
+            KeyScope::Sandboxes { prefix: prefix.parse().unwrap(), max_sandboxes: None }
+        }
     };
     CreateKey { name: name.parse().unwrap(), scope, expires_in_secs: None }
 }

@@ -12,11 +12,12 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
 
 use super::{
     Change, CheckpointRecord, Files, KeyRecord, Loaded, Origin, Phase, PortRecord, RecordError,
-    SandboxRecord, reserve::Reserve,
+    SandboxRecord, WebhookRecord, reserve::Reserve,
 };
 use crate::{
     key::Digest,
     state::{AgentIdentity, Failure},
+    webhook::WebhookSecret,
 };
 
 /// Version of the schema, in `user_version`. A program refuses a higher one than its own, and turns
@@ -28,7 +29,8 @@ const FIRST_VERSION: i64 = 1;
 
 /// Each later version, in order, with what leads to it from the one before. Never changed, only
 /// continued: a file may be of any of them.
-const MIGRATIONS: [(i64, &str); 4] = [(2, PORTS), (3, KEYS), (4, CHECKPOINTS), (5, EVENTS)];
+const MIGRATIONS: [(i64, &str); 6] =
+    [(2, PORTS), (3, KEYS), (4, CHECKPOINTS), (5, EVENTS), (6, WEBHOOKS), (7, QUOTAS)];
 
 /// Marks the file as ours, in `application_id`: "SBAR".
 const APPLICATION_ID: i64 = 0x5342_4152;
@@ -108,6 +110,20 @@ pub(super) const EVENTS: &str = "
     ) STRICT;
 ";
 
+const WEBHOOKS: &str = "
+    CREATE TABLE webhook (
+        name          TEXT PRIMARY KEY,
+        request       TEXT NOT NULL,                       -- JSON
+        secret        BLOB NOT NULL CHECK (length(secret) = 32),
+        created_at_ms INTEGER NOT NULL,
+        cursor        INTEGER NOT NULL
+    ) STRICT;
+";
+
+const QUOTAS: &str = "
+    ALTER TABLE key ADD COLUMN max_sandboxes INTEGER;      -- null: no limit of its own
+";
+
 /// Opens the file, or makes it.
 pub(super) fn open(path: &Path) -> Result<Connection, RecordError> {
     let database = Connection::open(path)?;
@@ -171,10 +187,15 @@ pub(super) fn load(database: &Connection) -> Result<Loaded, RecordError> {
         .query_map([], |row| Ok(key(row)))?
         .map(|row| row?)
         .collect::<Result<_, RecordError>>()?;
+    let webhooks = database
+        .prepare("SELECT * FROM webhook ORDER BY name")?
+        .query_map([], |row| Ok(webhook(row)))?
+        .map(|row| row?)
+        .collect::<Result<_, RecordError>>()?;
     let last: Option<u64> =
         database.query_row("SELECT number FROM last_jail", [], |row| row.get(0)).optional()?;
     let last = last.ok_or_else(|| RecordError::BadRow("last_jail is empty".to_owned()))?;
-    Ok(Loaded { sandboxes, burials, ports, checkpoints, keys, next_jail: last + 1 })
+    Ok(Loaded { sandboxes, burials, ports, checkpoints, keys, webhooks, next_jail: last + 1 })
 }
 
 fn ports(database: &Connection) -> Result<BTreeMap<JailId, Vec<PortRecord>>, RecordError> {
@@ -228,9 +249,10 @@ fn key(row: &Row<'_>) -> Result<KeyRecord, RecordError> {
     let prefix: Option<String> = row.get("prefix")?;
     let scope = match (scope.as_str(), prefix) {
         ("admin", None) => KeyScope::Admin {},
-        ("sandboxes", Some(prefix)) => {
-            KeyScope::Sandboxes { prefix: prefix.parse().map_err(|error| bad(&error))? }
-        }
+        ("sandboxes", Some(prefix)) => KeyScope::Sandboxes {
+            prefix: prefix.parse().map_err(|error| bad(&error))?,
+            max_sandboxes: row.get("max_sandboxes")?,
+        },
         (other, _) => return Err(bad(&format!("unknown scope {other}"))),
     };
     Ok(KeyRecord {
@@ -240,6 +262,17 @@ fn key(row: &Row<'_>) -> Result<KeyRecord, RecordError> {
         expires_at_ms: row.get("expires_at_ms")?,
         used_at_ms: row.get("used_at_ms")?,
         name: name.parse().map_err(|error| bad(&error))?,
+    })
+}
+
+fn webhook(row: &Row<'_>) -> Result<WebhookRecord, RecordError> {
+    let request: String = row.get("request")?;
+    let bad = |error| RecordError::BadRow(format!("a webhook: {error}"));
+    Ok(WebhookRecord {
+        request: serde_json::from_str(&request).map_err(bad)?,
+        secret: WebhookSecret::of_record(row.get("secret")?),
+        created_at_ms: row.get("created_at_ms")?,
+        cursor: row.get("cursor")?,
     })
 }
 
@@ -333,6 +366,19 @@ pub(super) fn apply(database: &Connection, change: &Change) -> Result<(), Record
                 .execute(params![name.as_str(), at_ms])?;
             Ok(())
         }
+        Change::CreateWebhook(record) => create_webhook(database, record),
+        Change::RemoveWebhook(name) => {
+            database
+                .prepare_cached("DELETE FROM webhook WHERE name = ?1")?
+                .execute([name.as_str()])?;
+            Ok(())
+        }
+        Change::WebhookCursor(name, cursor) => {
+            database
+                .prepare_cached("UPDATE webhook SET cursor = ?2 WHERE name = ?1")?
+                .execute(params![name.as_str(), cursor])?;
+            Ok(())
+        }
         Change::Nothing => Ok(()),
     }
 }
@@ -395,14 +441,15 @@ fn end_burial(database: &Connection, volume: JailId) -> Result<(), RecordError> 
 }
 
 fn create_key(database: &Connection, record: &KeyRecord) -> Result<(), RecordError> {
-    let scope = match record.scope {
-        KeyScope::Admin {} => "admin",
-        KeyScope::Sandboxes { .. } => "sandboxes",
+    let (scope, max_sandboxes) = match record.scope {
+        KeyScope::Admin {} => ("admin", None),
+        KeyScope::Sandboxes { max_sandboxes, .. } => ("sandboxes", max_sandboxes),
     };
     database
         .prepare_cached(
-            "INSERT INTO key (name, scope, prefix, digest, created_at_ms, expires_at_ms, used_at_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO key (name, scope, prefix, digest, created_at_ms, expires_at_ms, used_at_ms,
+                max_sandboxes)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
         .execute(params![
             record.name.as_str(),
@@ -412,6 +459,23 @@ fn create_key(database: &Connection, record: &KeyRecord) -> Result<(), RecordErr
             record.created_at_ms,
             record.expires_at_ms,
             record.used_at_ms,
+            max_sandboxes,
+        ])?;
+    Ok(())
+}
+
+fn create_webhook(database: &Connection, record: &WebhookRecord) -> Result<(), RecordError> {
+    database
+        .prepare_cached(
+            "INSERT INTO webhook (name, request, secret, created_at_ms, cursor)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![
+            record.request.name.as_str(),
+            json(&record.request)?,
+            record.secret.to_record(),
+            record.created_at_ms,
+            record.cursor,
         ])?;
     Ok(())
 }

@@ -283,7 +283,7 @@ async fn a_full_disk_does_not_keep_a_file_of_the_first_version_from_being_brough
 fn key(name: &str) -> KeyRecord {
     KeyRecord {
         name: name.parse().unwrap(),
-        scope: KeyScope::Sandboxes { prefix: "ci-".parse().unwrap() },
+        scope: KeyScope::Sandboxes { prefix: "ci-".parse().unwrap(), max_sandboxes: Some(3) },
         digest: Digest::of(name.as_bytes()),
         created_at_ms: 5,
         expires_at_ms: None,

@@ -81,7 +81,12 @@ impl Writer {
         let is_new = |write: &Write| {
             matches!(
                 write.entry.change,
-                Change::Create(_) | Change::CreateKey(_) | Change::KeyUsed(..) | Change::Nothing
+                Change::Create(_)
+                    | Change::CreateKey(_)
+                    | Change::CreateWebhook(_)
+                    | Change::WebhookCursor(..)
+                    | Change::KeyUsed(..)
+                    | Change::Nothing
             )
         };
         let mut results: Results = match held {
