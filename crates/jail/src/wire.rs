@@ -126,6 +126,7 @@ impl Request {
             Self::Admit(..) => "admit",
             Self::Learn { .. } => "learn",
             Self::Refused(_) => "refused",
+            Self::VolumeBytes(_) => "volume-bytes",
         }
     }
 
