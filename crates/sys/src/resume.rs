@@ -50,6 +50,9 @@ pub struct Soon {
 #[cfg(target_arch = "x86_64")]
 core::arch::global_asm!(
     ".pushsection .rodata.sandbar_stop, \"a\", @progbits",
+    // For this program alone, but for every unit that it is compiled in.
+    ".globl sandbar_stop, sandbar_stop_end",
+    ".hidden sandbar_stop, sandbar_stop_end",
     "sandbar_stop:",
     // What a called function must keep, in the order in which `go_on` reads it.
     "mov [rdi], rbx",

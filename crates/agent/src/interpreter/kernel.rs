@@ -18,7 +18,6 @@ use api::{
     interpreter::Language,
     process::OutputStream,
 };
-use serde_json::json;
 use sys::{
     errno,
     signal::SIGINT,
@@ -173,9 +172,8 @@ impl Kernel {
 
     /// Runs code for nobody.
     async fn rehearse(&mut self) -> io::Result<()> {
-        for code in warm::REHEARSAL {
-            let run = json!({"op": "run", "id": 0, "code": code});
-            self.wire.send(run.to_string().as_bytes()).await?;
+        for request in warm::REHEARSAL {
+            self.wire.send(request.as_bytes()).await?;
             loop {
                 match self.wire.next().await?.said {
                     Said::End { .. } => break,

@@ -52,9 +52,11 @@ pub(super) const VARIABLES: [(&str, &str); 3] = [
 const COMMON: [&str; 5] =
     ["numpy", "pandas", "matplotlib.pyplot", "matplotlib_inline.backend_inline", "stack_data"];
 
-/// What is run in one that goes on from a new file, so that it is known which pages the first code
-/// writes to: they are there at once for who comes later.
-pub(super) const REHEARSAL: [&str; 2] = ["1 + 1", "from _sandbar import warm; warm.note_written()"];
+/// What one that goes on from a new file is asked for, so that it is known which pages it writes to
+/// before it is ready, which are there at once for who comes later, and which for the first code, which
+/// are there when that comes.
+pub(super) const REHEARSAL: [&str; 3] =
+    [r#"{"op":"note"}"#, r#"{"op":"run","id":0,"code":"1 + 1"}"#, r#"{"op":"note"}"#];
 
 /// There is a file to go on from.
 pub(super) fn is_there() -> bool {
@@ -136,7 +138,7 @@ struct Head {
 }
 
 /// The head: magic, fingerprint, where the registers are, the number of segments, the segments, the
-/// number of ranges that are written soon, the ranges.
+/// number of ranges that are written soon, the ranges; and what is for `warm.py` alone.
 fn read_head(file: &File) -> Option<Head> {
     let mut head = vec![0; HEADER_BYTES];
     std::os::unix::fs::FileExt::read_exact_at(file, &mut head, 0).ok()?;

@@ -24,8 +24,8 @@ from traitlets.config import Config
 from _sandbar import kernel
 
 WIRE = None
-# What is to be done when a second run begins.
-LATER = None
+# What is done later in a process that went on from a warm start.
+RESUMED = None
 # Colours, which tracebacks have and those who read them may not want.
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -299,8 +299,8 @@ async def run(shell, interrupts, message):
     WIRE.run = message["id"]
     own_pid = os.getpid()
     count = shell.execution_count
-    if count == 2 and LATER is not None:
-        LATER()
+    if count == 2 and RESUMED is not None:
+        RESUMED.use_all_cores()
     shell.shown = None
     shell.has_colors = bool(message.get("color"))
     changes = message.get("env") or {}
@@ -348,7 +348,7 @@ def read_frames(loop, frames):
     try:
         message = json.loads(WIRE.receive())
         # A word that a frame was read is for who waits for it, and an interrupt may have ended that.
-        if message["op"] == "run":
+        if message["op"] in ("run", "note"):
             frames.put_nowait(message)
     except Exception:
         os._exit(0)
@@ -361,8 +361,14 @@ async def live(shell):
     interrupts = Interrupts(loop)
     allow_nested_run(loop)
     WIRE.send(op="ready", version=sys.version.split()[0])
+    if RESUMED is not None:
+        RESUMED.look_ahead()
     while True:
         message = await frames.get()
+        if message["op"] == "note":
+            RESUMED.note()
+            WIRE.send(op="end", count=0)
+            continue
         task = loop.create_task(run(shell, interrupts, message))
         while not task.done():
             try:
@@ -391,14 +397,14 @@ def prepare():
 
 
 def serve(wire, is_to_be_kept):
-    global WIRE, LATER
+    global WIRE, RESUMED
     WIRE = wire
     shell = prepare()
     if is_to_be_kept:
         from _sandbar import warm
 
         try:
-            count, LATER = warm.keep(wire, shell)
+            count, RESUMED = warm.keep(wire, shell)
         except Exception as error:
             return wire.send(op="unfit", why=f"{type(error).__name__}: {error}")
         if count is not None:

@@ -33,6 +33,8 @@ CHUNK_BYTES = 16 * 1024 * 1024
 # As the main thread of any program may need.
 STACK_BYTES = 8 * 1024 * 1024
 NO_OFFSET = 2**64 - 1
+# `MADV_POPULATE_WRITE`, Linux 5.14.
+POPULATE_WRITE = 23
 # Bytes of glibc's thread descriptor before the thread's id, on x86-64 since 2.26.
 TID_OFFSET = 0x2D0
 
@@ -110,6 +112,7 @@ class Libraries:
             self.end_of_heap = ctypes.c_void_p.in_dll(self.libc, "__curbrk")
         except ValueError:
             raise Unfit("the image's C library is not glibc") from None
+        self.libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
         self.tid = ctypes.c_int.from_address(self.libc.pthread_self() + TID_OFFSET)
         if self.tid.value != threading.get_native_id():
             raise Unfit("this glibc keeps its threads in another way")
@@ -173,7 +176,7 @@ class Stop:
 
 def keep(wire, shell):
     """Writes the file and returns its size and nothing. In whoever goes on from it, returns nothing
-    and what is to be called when it is used more than once."""
+    and the `Resumed`."""
     for name in asked.IMPORTS:
         try:
             importlib.import_module(name)
@@ -207,7 +210,42 @@ def keep(wire, shell):
     wire.is_for_forks_too = False
     wire.sock.set_inheritable(False)
     go_on(libraries, environ, places, rc)
-    return None, libraries.use_all_cores
+    return None, Resumed(libraries)
+
+
+class Resumed:
+    """What is done in one that went on, when nobody waits for it."""
+
+    def __init__(self, libraries):
+        self.use_all_cores = libraries.use_all_cores
+        self.madvise = libraries.libc.madvise
+
+    def look_ahead(self):
+        """Makes the pages its own that the first code writes to. It is ready: nobody waits yet."""
+        try:
+            with open(asked.PATH, "rb", 0) as file:
+                _, (_, later) = notes(file.read(asked.HEADER_BYTES))
+        except (OSError, struct.error):
+            # Anybody in the sandbox may change the file.
+            return
+        for pages in later:
+            # What cannot be there now comes when it is touched.
+            self.madvise(*pages, POPULATE_WRITE)
+
+    def note(self):
+        """Notes in the file to which pages whoever goes on from it writes, as this process has: at
+        first those that it wrote to before it was ready, and the second time those since then."""
+        with open("/proc/self/pagemap", "rb", 0) as pages, open(asked.PATH, "r+b", 0) as file:
+            head = file.read(asked.HEADER_BYTES)
+            at, (soon, later) = notes(head)
+            noted = {page for start, length in soon for page in range(start, start + length, PAGE)}
+            ranges = later if soon else soon
+            for page in written(pages, head):
+                if page not in noted:
+                    note(ranges, page)
+            room = (asked.HEADER_BYTES - at - 16) // 16
+            file.seek(at)
+            file.write(packed(soon[:room]) + packed(later[: max(0, room - len(soon))]))
 
 
 def exercise(shell):
@@ -316,8 +354,8 @@ def write_segments(ranges, memory, registers, file):
                 add(segments, begin + offset, length, at, access)
     head = struct.pack("<8s32sQQ", asked.MAGIC, asked.FINGERPRINT, registers, len(segments))
     head += b"".join(struct.pack("<QQQQ", *segment) for segment in segments)
-    # The number of pages that are noted, see `note_written`.
-    head += bytes(8)
+    # Nothing is noted yet, see `Resumed.note`.
+    head += packed([]) + packed([])
     if len(head) > asked.HEADER_BYTES:
         raise Unfit(f"its memory is in {len(segments)} pieces")
     size = file.tell()
@@ -327,25 +365,34 @@ def write_segments(ranges, memory, registers, file):
     return size
 
 
-def note_written():
-    """Notes in the file which pages whoever goes on from it, as this process has, writes to first."""
-    with open("/proc/self/pagemap", "rb", 0) as pages, open(asked.PATH, "r+b", 0) as file:
-        head = file.read(asked.HEADER_BYTES)
-        count, = struct.unpack_from("<Q", head, SEGMENTS_AT - 8)
-        end = SEGMENTS_AT + 32 * count
-        written = []
-        for at in range(SEGMENTS_AT, end, 32):
-            start, length = struct.unpack_from("<QQ", head, at)
-            pages.seek(start // PAGE * 8)
-            states = array.array("Q", pages.read(length // PAGE * 8))
-            # There, and not the file's any more.
-            own = (start + index * PAGE for index, state in enumerate(states) if state >> 63 and not state >> 61 & 1)
-            for page in own:
-                note(written, page)
-        written = written[: (asked.HEADER_BYTES - end - 8) // 16]
-        file.seek(end)
-        file.write(struct.pack("<Q", len(written)))
-        file.write(b"".join(struct.pack("<QQ", *pages) for pages in written))
+def notes(head):
+    """Where in the head the notes begin, and the ranges of pages that are written to soon, before
+    one that goes on is ready, and later, by the first code."""
+    count, = struct.unpack_from("<Q", head, SEGMENTS_AT - 8)
+    begin = at = SEGMENTS_AT + 32 * count
+    lists = []
+    for _ in range(2):
+        count, = struct.unpack_from("<Q", head, at)
+        end = at + 8 + 16 * count
+        lists.append([list(pages) for pages in struct.iter_unpack("<QQ", head[at + 8 : end])])
+        at = end
+    return begin, lists
+
+
+def packed(ranges):
+    return struct.pack("<Q", len(ranges)) + b"".join(struct.pack("<QQ", *pages) for pages in ranges)
+
+
+def written(pages, head):
+    """The pages of the segments that are this process's own by now, and not the file's any more."""
+    count, = struct.unpack_from("<Q", head, SEGMENTS_AT - 8)
+    for at in range(SEGMENTS_AT, SEGMENTS_AT + 32 * count, 32):
+        start, length = struct.unpack_from("<QQ", head, at)
+        pages.seek(start // PAGE * 8)
+        states = array.array("Q", pages.read(length // PAGE * 8))
+        for index, state in enumerate(states):
+            if state >> 63 and not state >> 61 & 1:
+                yield start + index * PAGE
 
 
 def note(ranges, page):
