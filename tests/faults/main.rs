@@ -3,11 +3,13 @@
 mod checkpoint;
 mod crash;
 mod event;
+mod failpoints;
 mod files;
 mod freeze;
 mod hostile;
 mod leak;
 mod pool;
+mod power;
 mod resume;
 mod soak;
 mod terminal;

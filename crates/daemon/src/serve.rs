@@ -22,7 +22,7 @@ use std::{
 
 use api::{error::ApiError, limit::PAGE_ENTRIES, node::ShutdownSandboxes, sandbox::ListSandboxes};
 use engine::{Engine, EngineConfig, Keys, Places, Secret};
-use jail::{Confinement, JailError, Launcher, NodeSpec, Volumes};
+use jail::{Confinement, JailError, Launcher, NodeSpec, Presence, Volumes};
 use link::Links;
 use tokio::{
     runtime::Runtime,
@@ -119,6 +119,7 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
         source: error.into(),
     })?;
     preflight::state_dir(&config.node.state_dir)?;
+    failpoint::watch(&config.node.state_dir);
     let claims = claim(&config)?;
     let listener = preflight::listen(config.api.listen)?;
     let previews = config.preview.listen.map(preflight::listen).transpose()?;
@@ -160,6 +161,7 @@ impl Node {
     fn start(config: Config, claims: Vec<Claim>) -> Result<Self, ServeError> {
         let spec = node_spec(&config);
         let failed = |source| ServeError::Jail { attempt: "starting a launcher", source };
+        Presence::outlast(&spec).map_err(failed)?;
         // Before the launchers, which mount the volumes in it.
         jail::own_mounts().map_err(failed)?;
         let program = jail::sealed_program().map_err(failed)?;

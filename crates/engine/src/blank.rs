@@ -18,6 +18,7 @@ use std::{
     sync::Arc,
 };
 
+use failpoint::failpoint;
 use image::Rootfs;
 use jail::{Bind, Hostname, JailFiles, JailId, JailSpec, Launched, Limits, Reach};
 use link::{AgentConfig, ConfigSender};
@@ -92,8 +93,11 @@ pub(crate) async fn prepare(
     let opened = tokio::task::spawn_blocking(move || {
         let open = |path: PathBuf| File::open(path);
         let (config, channel) = link::config_channel()?;
+        failpoint!("socket.listen")?;
+        let listener = link::socket::listen(&run_dir, jail.0)?;
+        failpoint!("socket.listen.done")?;
         Ok(Prepared {
-            listener: link::socket::listen(&run_dir, jail.0)?,
+            listener,
             channel,
             config,
             layers: rootfs.layers.into_iter().map(open).collect::<Result<_, _>>()?,

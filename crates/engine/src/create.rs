@@ -282,12 +282,6 @@ async fn start(
     if let Err(error) = recorded {
         tracing::warn!(sandbox_id = %sandbox.id, error = &error as &dyn std::error::Error,
             "a sandbox is not started because that could not be recorded");
-        if let Ok(Begun::Claimed(..)) = begun
-            && let Err(error) = destroy::end_jail(node, sandbox.jail).await
-        {
-            tracing::error!(jail = %sandbox.jail, error = &error as &dyn std::error::Error,
-                "its jail cannot be ended; the next start ends it");
-        }
         let error = error.publish("recording the sandbox");
         return Err(NotStarted { error, is_recorded: false });
     }
@@ -410,8 +404,8 @@ async fn fail(
 ) {
     let NotStarted { error, is_recorded } = failed;
     let cause = cause.failing(&error.message);
-    // Best effort: a socket nobody listens on is removed by the next start at the latest.
-    drop(link::socket::unlink(node.links.run_dir(), sandbox.jail.0));
+    // Of a launch that failed without an answer nobody knows how far it came.
+    let ended = destroy::end_jail(node, sandbox.jail).await;
     let is_fork = sandbox.origin.is_some();
     if is_new && (!is_recorded || is_fork || error.code == ErrorCode::NoSpace) {
         // Also when nothing was recorded: a write that came late is taken back by this one.
@@ -421,6 +415,10 @@ async fn fail(
             false => node.records.write(bury.into()),
         };
         let buried = buried.await;
+        if let Err(error) = ended {
+            sandbox.set(State::Doomed(destroy::failure(sandbox, &error, "undoing a start")));
+            return;
+        }
         node.forget(sandbox, Some(error));
         if buried.is_ok() {
             node.remover.remove(sandbox.jail).await;

@@ -197,7 +197,8 @@ fn unlink(node: &Node, jail: JailId) {
     }
 }
 
-fn failure(sandbox: &Sandbox, error: &LaunchError, attempt: &str) -> Failure {
+/// Why a sandbox cannot be ended, which is told here.
+pub(crate) fn failure(sandbox: &Sandbox, error: &LaunchError, attempt: &str) -> Failure {
     tracing::error!(sandbox_id = %sandbox.id, jail = %sandbox.jail,
         error = error as &dyn std::error::Error, "a sandbox cannot be ended");
     Failure::of(&error.publish(attempt))

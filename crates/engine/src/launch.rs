@@ -201,6 +201,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 pub(crate) enum Chore {
     /// Leave nothing of a jail.
     Remove(Removal),
+    /// Remove a volume, which has a burial on record and which nothing can reach.
+    RemoveFiles(JailId),
     /// Push out the memory of a jail.
     Reclaim(JailId),
 }
@@ -244,10 +246,10 @@ impl Remover {
         queue.reserve_owned().await.ok()
     }
 
-    /// Leaves what there is of a jail, which has a burial on record, to be removed.
-    pub(crate) async fn remove(&self, jail: JailId) {
+    /// Leaves a volume, which has a burial on record and which nothing can reach, to be removed.
+    pub(crate) async fn remove(&self, volume: JailId) {
         if let Some(room) = self.reserve().await {
-            room.send(Chore::Remove(Removal { jail, root: None }));
+            room.send(Chore::RemoveFiles(volume));
         }
     }
 
@@ -278,7 +280,10 @@ fn do_all(
             return;
         }
         match chore {
-            Chore::Remove(removal) => remove(&mut launcher, removal, records),
+            Chore::Remove(Removal { jail, root }) => {
+                settle(jail, launcher.remove(jail, root), records);
+            }
+            Chore::RemoveFiles(volume) => settle(volume, launcher.remove_files(volume), records),
             Chore::Reclaim(jail) => {
                 if let Err(error) = launcher.reclaim(jail) {
                     tracing::warn!(%jail, error = &error as &dyn std::error::Error,
@@ -289,9 +294,9 @@ fn do_all(
     }
 }
 
-fn remove(launcher: &mut Launcher, removal: Removal, records: &Records) {
-    let Removal { jail, root } = removal;
-    match launcher.remove(jail, root) {
+/// A burial is over when what it is of has been removed.
+fn settle(jail: JailId, removed: Result<(), JailError>, records: &Records) {
+    match removed {
         Ok(()) => records.submit_blocking(Change::Buried(jail)),
         Err(error) => tracing::error!(%jail, error = &error as &dyn std::error::Error,
             "what is left of a destroyed sandbox cannot be removed; the next start tries again"),

@@ -41,6 +41,7 @@ mod webhook;
 
 mod config;
 mod key;
+mod life;
 mod network;
 mod node;
 mod resolver;

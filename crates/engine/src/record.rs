@@ -221,6 +221,33 @@ impl From<Change> for Entry {
     }
 }
 
+impl Change {
+    /// What changes, in the names of failpoints.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Create(_) => "create",
+            Self::Phase(_, Phase::Creating) => "phase-creating",
+            Self::Phase(_, Phase::Starting) => "phase-starting",
+            Self::Phase(_, Phase::Running(_)) => "phase-running",
+            Self::Phase(_, Phase::Stopped) => "phase-stopped",
+            Self::Phase(_, Phase::Failed(_)) => "phase-failed",
+            Self::Settings(..) => "settings",
+            Self::Port(..) => "port",
+            Self::Checkpoint(..) => "checkpoint",
+            Self::Files(..) => "files",
+            Self::Bury(_) => "bury",
+            Self::Buried(_) => "buried",
+            Self::CreateKey(_) => "create-key",
+            Self::RemoveKey(_) => "remove-key",
+            Self::KeyUsed(..) => "key-used",
+            Self::CreateWebhook(_) => "create-webhook",
+            Self::RemoveWebhook(_) => "remove-webhook",
+            Self::WebhookCursor(..) => "webhook-cursor",
+            Self::Nothing => "nothing",
+        }
+    }
+}
+
 /// Why a change is not on disk, or the database cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum RecordError {

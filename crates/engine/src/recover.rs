@@ -6,7 +6,7 @@
 //! | running        | running                                          | killed, stopped           |
 //! | starting       | running                                          | killed, stopped           |
 //! | stopped        | running (a settled start that was not recorded)  | killed, stopped           |
-//! | creating       | running                                          | killed, failed            |
+//! | creating       | running                                          | killed, stopped           |
 //! | failed         | killed, failed                                   | killed, failed            |
 //! | fork, no files | killed, files removed                            | killed, files removed     |
 //! | burial or none | killed, files removed                            | killed, files removed     |
@@ -32,10 +32,7 @@ use std::{
     sync::Arc,
 };
 
-use api::{
-    error::ErrorCode,
-    event::{EventCause, EventKind},
-};
+use api::event::{EventCause, EventKind};
 use futures_util::{StreamExt, stream};
 use jail::JailId;
 use link::LinkError;
@@ -62,7 +59,7 @@ type Jails = BTreeMap<JailId, Option<i32>>;
 
 /// What becomes of a recorded sandbox.
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
+pub(crate) enum Verdict {
     /// It runs, if its agent answers.
     Adopt,
     /// It does not run. What is left of it in the kernel is removed.
@@ -91,9 +88,10 @@ pub(crate) async fn recover(node: &Arc<Node>, loaded: Loaded) -> Result<(), Engi
     // A fork without its files is nobody's: whoever asked for it was not answered.
     let (unborn, sandboxes): (Vec<_>, Vec<_>) =
         loaded.sandboxes.into_iter().partition(|record| record.origin.is_some());
-    let mut recorded: BTreeSet<JailId> =
-        sandboxes.iter().flat_map(|record| [record.jail, record.files.volume]).collect();
-    recorded.extend(loaded.checkpoints.values().flatten().map(|record| record.volume));
+    let owners: BTreeSet<JailId> = sandboxes.iter().map(|record| record.jail).collect();
+    let mut volumes: BTreeSet<JailId> =
+        sandboxes.iter().map(|record| record.files.volume).collect();
+    volumes.extend(loaded.checkpoints.values().flatten().map(|record| record.volume));
     let count = sandboxes.len();
     let (mut ports, mut checkpoints) = (loaded.ports, loaded.checkpoints);
     let mut with_belongings = |record: SandboxRecord| {
@@ -110,19 +108,22 @@ pub(crate) async fn recover(node: &Arc<Node>, loaded: Loaded) -> Result<(), Engi
         let told = Draft::of(&record.id, &record.settings, EventKind::Destroyed, cause);
         node.records.submit(Change::Bury(record.jail).telling(told)).await;
     }
-    let without = |jail: &JailId| !recorded.contains(jail);
-    let buried: BTreeSet<JailId> = (jails.keys().copied())
+    let found: BTreeSet<JailId> = (jails.keys().copied())
         .chain(directories.into_iter().map(JailId))
         .chain(unborn.iter().map(|record| record.jail))
         .chain(loaded.burials)
-        .filter(without)
+        .filter(|number| !volumes.contains(number))
         .collect();
+    // A sandbox that was restored has left the volume of its jail's number, and the jail it has.
+    let (left, buried): (BTreeSet<_>, BTreeSet<_>) =
+        found.into_iter().partition(|number| owners.contains(number));
+    let without = |jail: &JailId| !owners.contains(jail) && !volumes.contains(jail);
     for socket in sockets.into_iter().filter(|socket| without(&JailId(*socket))) {
         link::socket::unlink(node.links.run_dir(), socket)
             .map_err(|error| error::state_dir("removing a stale socket", &error))?;
     }
     tracing::info!(sandboxes = count, remains = buried.len(), "recovered");
-    bury(node, buried, &jails).await;
+    bury(node, buried, left, &jails).await;
     Ok(())
 }
 
@@ -194,7 +195,7 @@ fn is_in_place(node: &Node, sandbox: &Sandbox, agent: &AgentIdentity, pidfd: &Ow
     is_in_place && sys::poll::wait_readable(pidfd.as_fd(), 0).is_ok_and(|has_ended| !has_ended)
 }
 
-fn judge(phase: &Phase, agent: Option<&AgentIdentity>) -> Verdict {
+pub(crate) fn judge(phase: &Phase, agent: Option<&AgentIdentity>) -> Verdict {
     match (phase, agent) {
         (Phase::Running(recorded), Some(agent)) if recorded == agent => Verdict::Adopt,
         (Phase::Creating | Phase::Starting | Phase::Stopped, Some(_)) => Verdict::Adopt,
@@ -299,20 +300,17 @@ fn told(node: &Node, sandbox: &Sandbox, before: &Phase, settled: &Phase) -> Opti
 }
 
 /// What a sandbox of this phase is once nothing of it runs.
-fn rest(phase: &Phase) -> Phase {
+pub(crate) fn rest(phase: &Phase) -> Phase {
     match phase {
-        Phase::Running(_) | Phase::Starting | Phase::Stopped => Phase::Stopped,
+        // That one ran is recorded behind the reply: one that was being made may have been used.
+        Phase::Creating | Phase::Running(_) | Phase::Starting | Phase::Stopped => Phase::Stopped,
         Phase::Failed(failure) => Phase::Failed(failure.clone()),
-        Phase::Creating => Phase::Failed(Failure {
-            code: ErrorCode::SandboxFailed,
-            step: Some("recover".to_owned()),
-            reason: "the server ended while the sandbox was being created".to_owned(),
-        }),
     }
 }
 
-/// Ends what runs of these jails, and leaves their files to the remover.
-async fn bury(node: &Arc<Node>, buried: BTreeSet<JailId>, jails: &Jails) {
+/// Ends what runs of the jails that are to be buried, and leaves their files, and the volumes that
+/// their sandboxes have left, to the remover.
+async fn bury(node: &Arc<Node>, buried: BTreeSet<JailId>, left: BTreeSet<JailId>, jails: &Jails) {
     let ended: Vec<Option<JailId>> = stream::iter(buried)
         .map(|jail| async move {
             let recorded = node.records.write(Change::Bury(jail)).await;
@@ -336,8 +334,8 @@ async fn bury(node: &Arc<Node>, buried: BTreeSet<JailId>, jails: &Jails) {
     // Behind the start: there may be more than the remover's queue holds.
     node.watchers.spawn(async move {
         let all = async {
-            for jail in ended.into_iter().flatten() {
-                owner.remover.remove(jail).await;
+            for volume in ended.into_iter().flatten().chain(left) {
+                owner.remover.remove(volume).await;
             }
         };
         tokio::select! {
@@ -359,6 +357,8 @@ fn identify(pid: i32, boot_id: &str) -> Option<(AgentIdentity, OwnedFd)> {
 
 #[cfg(test)]
 mod tests {
+    use api::error::ErrorCode;
+
     use super::*;
 
     fn agent(pid: i32, start_time: u64, boot_id: &str) -> AgentIdentity {
@@ -398,7 +398,7 @@ mod tests {
         assert_eq!(rest(&Phase::Starting), Phase::Stopped);
         assert_eq!(rest(&Phase::Stopped), Phase::Stopped);
         assert_eq!(rest(&failed()), failed());
-        assert!(matches!(rest(&Phase::Creating), Phase::Failed(_)));
+        assert_eq!(rest(&Phase::Creating), Phase::Stopped);
     }
 
     #[test]

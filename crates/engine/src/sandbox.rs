@@ -18,13 +18,14 @@ use crate::{
     EngineError,
     checkpoint::Checkpoints,
     error,
-    idle::{self, Alarm, Resting, sweep},
+    idle::{self, Alarm, Resting},
+    life::{Life, Rest},
     memory::Kills,
     port::Ports,
     record::{Files, Origin, SandboxRecord},
     resolver::Asker,
     settings::Settings,
-    state::{Admission, AgentIdentity, Operation, State, admit},
+    state::{Admission, AgentIdentity, Operation, State},
 };
 
 /// How long anybody waits for somebody else's work on a sandbox: the longest of it (a launch that
@@ -58,14 +59,6 @@ pub(crate) struct Sandbox {
     alarm: Arc<Alarm>,
 }
 
-/// What changes while a sandbox lives, under one lock: who uses it and whether it may be frozen are
-/// one question.
-#[derive(Debug)]
-struct Life {
-    state: State,
-    resting: Resting,
-}
-
 /// One use of a sandbox that runs. While it is held, the sandbox is not frozen.
 #[derive(Debug)]
 pub(crate) struct InUse {
@@ -89,12 +82,8 @@ impl Drop for InUse {
     fn drop(&mut self) {
         let sandbox = &self.sandbox;
         sandbox.life.send_if_modified(|life| {
-            life.resting.users -= 1;
-            if self.is_use {
-                life.resting.used_at_ms = sandbox.alarm.clock.now_ms();
-            }
             // Nobody waits for any other number.
-            life.resting.users == 0
+            life.leave(self.is_use, sandbox.alarm.clock.now_ms())
         });
         sandbox.hint();
     }
@@ -105,10 +94,7 @@ impl Sandbox {
     pub(crate) fn new(record: SandboxRecord, state: State, alarm: &Arc<Alarm>) -> Self {
         let SandboxRecord { id, jail, slot, settings, image_digest, created_at_ms, .. } = record;
         let (files, origin) = (Mutex::new(record.files), record.origin);
-        let now_ms = alarm.clock.now_ms();
-        let resting =
-            Resting { users: 0, used_at_ms: now_ms, since_ms: now_ms, is_reclaimed: false };
-        let life = watch::Sender::new(Life { state, resting });
+        let life = watch::Sender::new(Life::new(state, alarm.clock.now_ms()));
         let alarm = Arc::clone(alarm);
         let asker = Arc::new(Asker::new(jail, &settings));
         let (ports, checkpoints) = (Ports::default(), Checkpoints::default());
@@ -172,8 +158,7 @@ impl Sandbox {
     pub(crate) fn enter(self: &Arc<Self>) -> Option<InUse> {
         let mut is_running = false;
         self.life.send_if_modified(|life| {
-            is_running = life.state.is_running();
-            life.resting.users += usize::from(is_running);
+            is_running = life.enter();
             false
         });
         is_running.then(|| InUse { sandbox: Arc::clone(self), is_use: true })
@@ -181,23 +166,18 @@ impl Sandbox {
 
     /// What happens to it by itself next.
     pub(crate) fn next_rung(&self) -> Option<NextRung> {
-        let idle = self.settings().idle;
+        let rest = self.rest();
         let life = self.life.borrow();
-        idle::next(&life.state, life.resting, &idle, self.dies_at_ms())
+        idle::next(&life.state, life.resting, &rest.idle, rest.dies_at_ms)
     }
 
     /// Keeps it as it is for a question to its agent, if a rung is due that depends on what runs in
     /// it by itself.
     pub(crate) fn ask_first(self: &Arc<Self>, now_ms: i64) -> Option<InUse> {
-        let idle = self.settings().idle;
-        if !idle.count_processes {
-            return None;
-        }
+        let rest = self.rest();
         let mut asks = false;
         self.life.send_if_modified(|life| {
-            let next = idle::next(&life.state, life.resting, &idle, None);
-            asks = life.state.is_running() && next.is_some_and(|next| next.at_ms <= now_ms);
-            life.resting.users += usize::from(asks);
+            asks = life.ask_first(&rest, now_ms);
             false
         });
         asks.then(|| InUse { sandbox: Arc::clone(self), is_use: false })
@@ -206,29 +186,20 @@ impl Sandbox {
     /// As [`Sandbox::begin`] of what is due at this time, if anything is. Returns it with the state
     /// before.
     pub(crate) fn begin_rung(&self, now_ms: i64) -> Option<(NextRung, State)> {
-        let idle = self.settings().idle;
+        let rest = self.rest();
         let mut due = None;
         self.life.send_if_modified(|life| {
-            let next = idle::next(&life.state, life.resting, &idle, self.dies_at_ms());
-            let Some(next) = next.filter(|next| next.at_ms <= now_ms) else { return false };
-            let Some(operation) = sweep::operation(next.rung) else {
-                life.resting.is_reclaimed = true;
-                due = Some((next, life.state.clone()));
-                return false;
-            };
-            if admit(&life.state, life.resting.users, operation) != Admission::Begin {
-                return false;
-            }
-            due = Some((next, life.state.clone()));
-            life.state = operation.passing(&life.state);
-            true
+            due = life.begin_rung(&rest, now_ms);
+            due.is_some()
         });
         due
     }
 
-    fn dies_at_ms(&self) -> Option<i64> {
-        let ttl_ms = i64::try_from(self.settings().ttl_ms).unwrap_or(i64::MAX);
-        (ttl_ms > 0).then(|| self.created_at_ms.saturating_add(ttl_ms))
+    fn rest(&self) -> Rest {
+        let settings = self.settings();
+        let ttl_ms = i64::try_from(settings.ttl_ms).unwrap_or(i64::MAX);
+        let dies_at_ms = (ttl_ms > 0).then(|| self.created_at_ms.saturating_add(ttl_ms));
+        Rest { idle: settings.idle, dies_at_ms }
     }
 
     /// Tells whoever climbs the ladders when the next rung comes.
@@ -243,41 +214,21 @@ impl Sandbox {
     pub(crate) fn begin(&self, operation: Operation) -> (Admission, State) {
         let mut answer = (Admission::Wait, State::Creating);
         self.life.send_if_modified(|life| {
-            answer = (admit(&life.state, life.resting.users, operation), life.state.clone());
-            let begins = answer.0 == Admission::Begin;
-            if begins {
-                life.state = operation.passing(&life.state);
-            }
-            begins
+            answer = life.begin(operation);
+            answer.0 == Admission::Begin
         });
         answer
     }
 
     /// As [`Sandbox::begin`] of a stop, if it is still this agent whose sandbox it is.
     pub(crate) fn begin_end_of(&self, agent: &AgentIdentity) -> bool {
-        self.life.send_if_modified(|life| {
-            let is_it = life.state.agent() == Some(agent);
-            if is_it {
-                life.state = Operation::Stop.passing(&life.state);
-            }
-            is_it
-        })
+        self.life.send_if_modified(|life| life.begin_end_of(agent))
     }
 
     /// Assigns a state: for whoever was admitted.
     pub(crate) fn set(&self, state: State) {
         let now_ms = self.alarm.clock.now_ms();
-        self.life.send_modify(|life| {
-            // What was held is what it was, as if nothing had been.
-            if !life.state.passes_to(&state) {
-                life.resting.since_ms = now_ms;
-                life.resting.is_reclaimed = false;
-                if matches!(state, State::Running(_)) {
-                    life.resting.used_at_ms = now_ms;
-                }
-            }
-            life.state = state;
-        });
+        self.life.send_modify(|life| life.settle(state, now_ms));
         self.hint();
     }
 

@@ -134,9 +134,10 @@ fn second_steps(plan: &Plan<'_>, channel: &Channel) -> Result<(), Failure> {
     Err(("exec", sys::process::exec(program.as_fd(), plan.argv, plan.envp)))
 }
 
-/// Names the step of a failure.
+/// Names the step of a failure, and is the failpoint behind the step.
 fn in_step<T>(step: &'static str, result: Result<T, SysError>) -> Result<T, Failure> {
-    result.map_err(|error| (step, error))
+    let done = result.and_then(|done| failpoint::step(step).map(|()| done));
+    done.map_err(|error| (step, error))
 }
 
 /// Writes a setting of `/proc/sys`.

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use failpoint::failpoint;
 use sys::{
     SysError,
     clock::{self, Clock},
@@ -40,6 +41,9 @@ const ENTER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Descriptors before the layers: the agent's socket and its configuration.
 const FIXED_FDS: usize = 2;
+
+/// What makes the program an agent.
+const AGENT: &str = "__agent";
 
 /// Above every number at which the agent inherits something.
 const CHANNEL_ABOVE: i32 = 64;
@@ -79,14 +83,17 @@ fn build(
     fixed: &[OwnedFd],
     trees: (&[OwnedFd], &[OwnedFd]),
 ) -> Result<Built, JailError> {
+    failpoint!("launch.cgroups").in_step("cgroup")?;
+    failpoint::arm_steps();
     let (ours, theirs) = socket::message_pair().in_step("channel")?;
     let jail_end = Channel(fd::duplicate_above(theirs.as_fd(), CHANNEL_ABOVE).in_step("channel")?);
     drop(theirs);
     let figures = server.machine.figures(spec.jail, spec.limits);
-    let first = start_first(server, spec, cgroups, (fixed, &figures.cpus), &jail_end)?;
+    let (first, channel) =
+        start_first(server, spec, cgroups, (fixed, &figures.cpus), (&jail_end, ours))?;
     // From here on only the jail's processes hold the other end: their death closes it.
     drop(jail_end);
-    let entry = Entry { channel: ours, deadline: Instant::now() + ENTER_DEADLINE };
+    let entry = Entry { channel, deadline: Instant::now() + ENTER_DEADLINE };
 
     entry.hear(channel::USER_NAMESPACE)?;
     let user = write_maps(&first, spec.uid_base)?;
@@ -102,12 +109,21 @@ fn build(
     entry.tell(channel::MOUNTS, &fds)?;
     // Made while the second process builds its root.
     if let (Some(host), Some(network)) = (&server.network, &spec.network) {
-        host.attach(spec.jail, network_namespace(&second.dir("network")?)?.as_fd(), network)?;
+        let attached = second
+            .dir("network")
+            .and_then(|dir| network_namespace(&dir))
+            .and_then(|namespace| host.attach(spec.jail, namespace.as_fd(), network));
+        attached.map_err(|error| entry.blame(error))?;
     }
     entry.tell(channel::LINK, &[])?;
 
     entry.hear_exec()?;
-    let stat = second.dir("agent")?.text(c"stat")?;
+    let agent = second.dir("agent")?;
+    // Its end closes the channel as well.
+    if !agent.text(c"cmdline")?.contains(AGENT) {
+        return Err(not_expected(false));
+    }
+    let stat = agent.text(c"stat")?;
     let malformed =
         || JailError::Entry("the kernel does not say when the agent started".to_owned());
     let start_time = start_time::parse(&stat).ok_or_else(malformed)?;
@@ -128,14 +144,15 @@ impl Started {
     }
 }
 
-/// Forks the jail's first process, with everything it and its child need made before.
+/// Forks the jail's first process, with everything it and its child need made before. Returns the
+/// launcher's end of the channel.
 fn start_first(
     server: &Server,
     spec: &JailSpec,
     cgroups: &JailCgroups,
     (fixed, cpus): (&[OwnedFd], &Cpus),
-    channel: &Channel,
-) -> Result<Started, JailError> {
+    (channel, ours): (&Channel, OwnedFd),
+) -> Result<(Started, OwnedFd), JailError> {
     let text = |text: &str| {
         CString::new(text).map_err(|_nul| JailError::Refused(format!("{text:?} holds a NUL")))
     };
@@ -166,8 +183,12 @@ fn start_first(
         envp: &Strings::new::<&CStr>(&[]),
     };
     match process::fork(cgroups.top.as_ref().map(AsFd::as_fd), false).in_step("fork")? {
-        Fork::Child => enter::first(&plan, channel),
-        Fork::Parent { pid, pidfd } => Ok(Started { pid, pidfd }),
+        Fork::Child => {
+            // Only the launcher has it from here on: its death ends who waits for it.
+            drop(ours);
+            enter::first(&plan, channel)
+        }
+        Fork::Parent { pid, pidfd } => Ok((Started { pid, pidfd }, ours)),
     }
 }
 
@@ -235,11 +256,14 @@ struct Entry {
 
 impl Entry {
     fn tell(&self, kind: u8, fds: &[BorrowedFd<'_>]) -> Result<(), JailError> {
-        socket::send(self.channel.as_fd(), &[kind], fds).in_step("channel")
+        failpoint!("launch.tell-{}", char::from(kind)).in_step("channel")?;
+        let told = socket::send(self.channel.as_fd(), &[kind], fds).in_step("channel");
+        told.map_err(|error| self.blame(error))
     }
 
     /// Waits for a packet of the given kind, which has nothing in it.
     fn hear(&self, kind: u8) -> Result<(), JailError> {
+        failpoint!("launch.hear-{}", char::from(kind)).in_step("channel")?;
         match self.packet()? {
             Some((packet, _)) if packet == [kind] => Ok(()),
             other => Err(not_expected(other.is_some())),
@@ -248,6 +272,7 @@ impl Entry {
 
     /// Waits until PID 1 exists.
     fn hear_started(&self) -> Result<Started, JailError> {
+        failpoint!("launch.hear-{}", char::from(channel::PID)).in_step("channel")?;
         let packet = self.packet()?;
         let has_spoken = packet.is_some();
         let started = packet.and_then(|(packet, handle)| {
@@ -259,18 +284,28 @@ impl Entry {
 
     /// Waits for the exec of the agent, which closes the channel.
     fn hear_exec(&self) -> Result<(), JailError> {
+        failpoint!("launch.hear-exec").in_step("channel")?;
         match self.packet()? {
             None => Ok(()),
             Some(_) => Err(not_expected(true)),
         }
     }
 
+    /// Why a step on the host's side failed: what the jail's processes reported, if they did. One that
+    /// is gone takes what others need of it along.
+    fn blame(&self, error: JailError) -> JailError {
+        let has_spoken = poll::wait_readable(self.channel.as_fd(), 0).unwrap_or(false);
+        if has_spoken { self.packet().err().unwrap_or(error) } else { error }
+    }
+
     /// The next packet; none at the end. A reported failure is an error.
     fn packet(&self) -> Result<Option<Packet>, JailError> {
         self.wait(self.channel.as_fd())?;
         let mut packet = vec![0; PACKET_BYTES];
-        let (length, fds) =
-            socket::receive(self.channel.as_fd(), &mut packet).in_step("channel")?;
+        // That the other end is gone comes before what it sent.
+        let received = socket::receive(self.channel.as_fd(), &mut packet)
+            .or_else(|_reset| socket::receive(self.channel.as_fd(), &mut packet));
+        let (length, fds) = received.in_step("channel")?;
         packet.truncate(length);
         match packet.split_first() {
             None => Ok(None),

@@ -7,6 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use failpoint::failpoint;
 use sys::{memfd, poll, socket};
 
 use crate::{
@@ -143,10 +144,7 @@ impl Launcher {
     /// # Errors
     /// [`JailError::Step`] when processes are left after 10 s.
     pub fn kill(&mut self, jail: JailId) -> Result<Option<OwnedFd>, JailError> {
-        match self.ask(&Request::Kill(jail), &[])? {
-            (Reply::Done, root) => Ok(root),
-            (other, _) => Err(unexpected(&other)),
-        }
+        self.insist(&Request::Kill(jail))
     }
 
     /// As [`Launcher::kill`], and removes its cgroups; its files stay.
@@ -154,7 +152,7 @@ impl Launcher {
     /// # Errors
     /// As [`Launcher::kill`].
     pub fn clear(&mut self, jail: JailId) -> Result<(), JailError> {
-        self.ask_done(&Request::Clear(jail))
+        self.repeat(&Request::Clear(jail))
     }
 
     /// Stops every process of the jail where it is, and waits until none runs. Repeating it does
@@ -164,7 +162,7 @@ impl Launcher {
     /// [`JailError::Step`] when processes still run after 2 s, or the jail does not run;
     /// [`JailError::Refused`] when this host cannot freeze. The jail is then not frozen.
     pub fn freeze(&mut self, jail: JailId) -> Result<(), JailError> {
-        self.ask_done(&Request::Freeze(jail))
+        self.repeat(&Request::Freeze(jail))
     }
 
     /// Lets the processes of a frozen jail go on. Safe to repeat, also for a jail that is gone.
@@ -172,7 +170,7 @@ impl Launcher {
     /// # Errors
     /// [`JailError::Step`] when the kernel refuses.
     pub fn thaw(&mut self, jail: JailId) -> Result<(), JailError> {
-        self.ask_done(&Request::Thaw(jail))
+        self.repeat(&Request::Thaw(jail))
     }
 
     /// Tells every process of the jail but its agent that it is to end, and waits for none. Nothing
@@ -181,7 +179,7 @@ impl Launcher {
     /// # Errors
     /// [`JailError::Step`] when its processes cannot be listed.
     pub fn notify(&mut self, jail: JailId) -> Result<(), JailError> {
-        self.ask_done(&Request::Notify(jail))
+        self.repeat(&Request::Notify(jail))
     }
 
     /// Pushes out what the jail's processes have in memory, page cache first, as far as the kernel
@@ -191,7 +189,7 @@ impl Launcher {
     /// # Errors
     /// [`JailError::Step`] when the kernel refuses.
     pub fn reclaim(&mut self, jail: JailId) -> Result<(), JailError> {
-        self.ask_done(&Request::Reclaim(jail))
+        self.repeat(&Request::Reclaim(jail))
     }
 
     /// As [`Launcher::clear`], and removes the volume with the jail's number, whatever is in it. Slow
@@ -202,13 +200,23 @@ impl Launcher {
     /// [`JailError::Step`] when something cannot be removed.
     pub fn remove(&mut self, jail: JailId, root: Option<OwnedFd>) -> Result<(), JailError> {
         let fds: Vec<_> = root.iter().map(AsFd::as_fd).collect();
-        self.say(&Request::Remove(jail), &fds)?;
+        let request = Request::Remove(jail);
+        self.say(&request, &fds)?;
         // Before theirs: whoever drops the last one waits.
         drop(root);
-        match self.answer()?.0 {
+        match self.hear(&request)?.0 {
             Reply::Done => Ok(()),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Removes the volume of this number, whatever is in it; nothing that can reach it may run. Slow
+    /// for large trees: call it on a launcher that no creation waits for. Safe to repeat.
+    ///
+    /// # Errors
+    /// [`JailError::Step`] when something cannot be removed.
+    pub fn remove_files(&mut self, volume: JailId) -> Result<(), JailError> {
+        self.repeat(&Request::RemoveFiles(volume))
     }
 
     /// Changes, in one step, what a running jail may reach, and ends connections that it may not
@@ -218,7 +226,7 @@ impl Launcher {
     /// [`JailError::Step`] when the kernel refuses: what was in force may still be.
     /// [`JailError::Refused`] for a jail that does not run and has no link.
     pub fn admit(&mut self, jail: JailId, network: &JailNetwork) -> Result<(), JailError> {
-        self.ask_done(&Request::Admit(jail, network.clone()))
+        self.repeat(&Request::Admit(jail, network.clone()))
     }
 
     /// Lets a jail open connections to addresses that an allowed name led to, if the allow-list of
@@ -344,17 +352,43 @@ impl Launcher {
         }
     }
 
+    /// As [`Launcher::ask_done`], for what is the same done twice: once more when the process is lost,
+    /// because nobody knows how far it came.
+    fn repeat(&mut self, request: &Request) -> Result<(), JailError> {
+        self.insist(request).map(drop)
+    }
+
+    /// As [`Launcher::repeat`], and returns what came with the answer.
+    fn insist(&mut self, request: &Request) -> Result<Option<OwnedFd>, JailError> {
+        let answer = match self.ask(request, &[]) {
+            Err(JailError::Lost(_)) => self.ask(request, &[]),
+            other => other,
+        };
+        match answer? {
+            (Reply::Done, fd) => Ok(fd),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
     fn ask(
         &mut self,
         request: &Request,
         fds: &[BorrowedFd<'_>],
     ) -> Result<(Reply, Option<OwnedFd>), JailError> {
         self.say(request, fds)?;
-        self.answer()
+        self.hear(request)
+    }
+
+    fn hear(&mut self, request: &Request) -> Result<(Reply, Option<OwnedFd>), JailError> {
+        let answer = self.answer()?;
+        failpoint!("heard.{}", request.name())
+            .map_err(|_injected| JailError::Lost("its answer was lost".to_owned()))?;
+        Ok(answer)
     }
 
     fn say(&mut self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(), JailError> {
         let message = request.encode();
+        failpoint!("ask.{}", request.name()).in_step("ask a launcher")?;
         if socket::send(self.socket.as_fd(), &message, fds).is_ok() {
             return Ok(());
         }

@@ -25,6 +25,7 @@ mod launch;
 pub mod launcher;
 mod network;
 pub mod policy;
+mod presence;
 mod process_dir;
 mod remove;
 mod rootfs;
@@ -40,6 +41,7 @@ pub use confine::Confinement;
 pub use error::JailError;
 pub use launcher::{JailFiles, Launched, Launcher, sealed_program};
 pub use network::rules::why_out_of_reach;
+pub use presence::Presence;
 pub use server::launcher_main;
 pub use spec::{
     AddressRange, AllowList, Bind, Hostname, JailId, JailNetwork, JailSpec, LEARNED_AT_ONCE,

@@ -13,6 +13,7 @@ use std::{
     process::ExitCode,
 };
 
+use failpoint::failpoint;
 use sys::{
     fd,
     file::{self, How},
@@ -20,6 +21,7 @@ use sys::{
 };
 
 use crate::{
+    Presence,
     cgroup::NodeCgroups,
     check::{check_learned, check_network},
     error::{InStep, JailError},
@@ -50,6 +52,8 @@ pub(crate) struct Server {
     pub(crate) machine: Machine,
     /// The executable that the agents run: this process's own, which is sealed.
     pub(crate) program: OwnedFd,
+    /// Tells the next daemon that this process, or a jail's first process, is there.
+    _presence: Presence,
 }
 
 /// What came of a request.
@@ -101,6 +105,9 @@ impl Server {
         const STEP: &str = "launcher";
         let node = node_spec(args)
             .ok_or_else(|| JailError::Refused("the launcher's arguments are malformed".into()))?;
+        failpoint::watch(&node.state_dir);
+        // One whose daemon is gone must not go on: the next daemon looks at what there is once.
+        process::end_with_parent().in_step(STEP)?;
         // A terminal's Ctrl-C is for the daemon; this process ends when the daemon closes the socket.
         process::new_session().in_step(STEP)?;
         signal::ignore_children().in_step(STEP)?;
@@ -115,6 +122,7 @@ impl Server {
             filter: policy::agent_filter(),
             machine: Machine::look()?,
             program: program.into(),
+            _presence: Presence::show(&node)?,
             node,
         })
     }
@@ -141,8 +149,11 @@ impl Server {
                 continue;
             };
             let fds = fds.into_iter().flatten().collect();
+            let name = request.name();
             match self.carry_out(request, fds) {
                 Ok(done) => {
+                    // What is done is not taken back: this one kills and holds up.
+                    failpoint!("launcher.{name}.done").unwrap_or_default();
                     answer(socket, &done.reply, done.fd.as_ref().map(AsFd::as_fd));
                     spent.extend(done.spent);
                 }
@@ -153,6 +164,7 @@ impl Server {
 
     /// Everything a launcher does.
     fn carry_out(&self, request: Request, fds: Vec<OwnedFd>) -> Result<Done, JailError> {
+        failpoint!("launcher.{}", request.name()).in_step("launcher")?;
         match request {
             Request::Launch(spec) => {
                 let (launched, spent) = launch::launch(self, &spec, fds)?;
@@ -176,6 +188,8 @@ impl Server {
                 self.remove(jail)?;
                 return Ok(Done { reply: Reply::Done, fd: None, spent: fds });
             }
+            // Not the end of the jail of this number, which may run on another volume.
+            Request::RemoveFiles(volume) => self.files.volumes.remove(volume)?,
             Request::Jails(from) => return Ok(Reply::Jails(self.jails(from)?).into()),
             Request::Admit(jail, network) => self.admit(jail, &network)?,
             Request::Learn { jail, revision, learned } => {

@@ -40,6 +40,8 @@ pub(crate) enum Request {
     Clear(JailId),
     /// Leave nothing of it, nor of the volume with its number.
     Remove(JailId),
+    /// Remove a volume, which nothing can reach.
+    RemoveFiles(JailId),
     /// Which jails of the node, from this number on, have cgroups?
     Jails(JailId),
     /// Make the node's network exist.
@@ -112,6 +114,31 @@ pub(crate) enum Reply {
 }
 
 impl Request {
+    /// What is asked for, in the names of failpoints.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Launch(_) => "launch",
+            Self::Kill(_) => "kill",
+            Self::Clear(_) => "clear",
+            Self::Remove(_) => "remove",
+            Self::RemoveFiles(_) => "remove-files",
+            Self::Jails(_) => "jails",
+            Self::SetUpNetwork => "set-up-network",
+            Self::SetUpVolumes => "set-up-volumes",
+            Self::CopyVolume { .. } => "copy-volume",
+            Self::TearDown => "tear-down",
+            Self::Freeze(_) => "freeze",
+            Self::Thaw(_) => "thaw",
+            Self::Reclaim(_) => "reclaim",
+            Self::Notify(_) => "notify",
+            Self::Admit(..) => "admit",
+            Self::Learn { .. } => "learn",
+            Self::Refused(_) => "refused",
+            Self::VolumeBytes(_) => "volume-bytes",
+            Self::Name(..) => "name",
+        }
+    }
+
     /// The message.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut w = Writer::default();
@@ -134,6 +161,7 @@ impl Request {
             Self::Kill(jail) => w.kind_and_jail(1, *jail),
             Self::Clear(jail) => w.kind_and_jail(15, *jail),
             Self::Remove(jail) => w.kind_and_jail(2, *jail),
+            Self::RemoveFiles(volume) => w.kind_and_jail(17, *volume),
             Self::Jails(from) => w.kind_and_jail(3, *from),
             Self::SetUpNetwork => w.u8(4),
             Self::TearDown => w.u8(5),
@@ -173,6 +201,7 @@ impl Request {
             0 => Self::Launch(r.spec()?),
             1 => Self::Kill(JailId(r.u64()?)),
             2 => Self::Remove(JailId(r.u64()?)),
+            17 => Self::RemoveFiles(JailId(r.u64()?)),
             15 => Self::Clear(JailId(r.u64()?)),
             3 => Self::Jails(JailId(r.u64()?)),
             4 => Self::SetUpNetwork,

@@ -142,6 +142,19 @@ pub fn not_dumpable() -> Result<(), SysError> {
     check("prctl(PR_SET_DUMPABLE)", ret).map(drop)
 }
 
+/// Has this process killed when the thread that started it ends. Not inherited by its children.
+///
+/// # Errors
+/// None on any supported kernel.
+///
+/// Source: `PR_SET_PDEATHSIG(2const)`, Linux 2.1.57.
+pub fn end_with_parent() -> Result<(), SysError> {
+    let signal: libc::c_ulong = 9;
+    // SAFETY: PR_SET_PDEATHSIG takes a number.
+    let ret = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) };
+    check("prctl(PR_SET_PDEATHSIG)", ret).map(drop)
+}
+
 /// Gives this process the orphans among its descendants, as PID 1 of a pid namespace has them
 /// anyway.
 ///

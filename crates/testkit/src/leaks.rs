@@ -28,6 +28,21 @@ pub struct Leaks {
     files: BTreeSet<String>,
 }
 
+/// How many there are of what sandboxes have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Jails with cgroups.
+    pub jails: usize,
+    /// Those of them that are frozen.
+    pub frozen: usize,
+    /// Links to the host.
+    pub links: usize,
+    /// Sockets of agents.
+    pub sockets: usize,
+    /// Volumes.
+    pub volumes: usize,
+}
+
 impl Leaks {
     /// Looks at the machine now.
     #[must_use]
@@ -59,6 +74,25 @@ impl Leaks {
     #[must_use]
     pub fn volume_count(&self) -> usize {
         self.volumes.len()
+    }
+
+    /// What there is of each kind.
+    #[must_use]
+    pub fn found(&self) -> Found {
+        let number = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+        let jails: BTreeSet<String> = self.cgroups.iter().map(|path| number(path)).collect();
+        let is_frozen = |path: &&String| {
+            let events = fs::read_to_string(format!("{path}/cgroup.events")).unwrap_or_default();
+            let state = fs::read_to_string(format!("{path}/freezer.state")).unwrap_or_default();
+            events.contains("frozen 1") || state.trim() == "FROZEN"
+        };
+        Found {
+            jails: jails.len(),
+            frozen: self.cgroups.iter().filter(is_frozen).count(),
+            links: self.links.len(),
+            sockets: self.files.iter().filter(|file| file.starts_with("run/")).count(),
+            volumes: self.volumes.len(),
+        }
     }
 
     /// Waits until the machine looks like `self` again: links vanish, and files are removed, behind

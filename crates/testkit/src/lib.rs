@@ -23,7 +23,7 @@ pub use browser::{Browser, Page};
 pub use git::Git;
 pub use http::{Answer, Broken, Events, answer, events};
 pub use image::default_images;
-pub use leaks::Leaks;
+pub use leaks::{Found, Leaks};
 pub use preview::{Preview, Seen};
 pub use raw::Raw;
 pub use server::{Server, Settings};

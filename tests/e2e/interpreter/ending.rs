@@ -124,7 +124,8 @@ async fn who_comes_after_a_silent_end_is_told_before_code_runs() {
 async fn a_caller_that_goes_away_interrupts_its_code() {
     let server = server();
     run(&server, "kept = 1; import time").await;
-    let body = json!({"code": "open('/workspace/began', 'w').close()\ntry:\n    time.sleep(600)\n\
+    // It tells that it began where the interrupt is caught: one that comes between would end it unseen.
+    let body = json!({"code": "try:\n    open('/workspace/began', 'w').close()\n    time.sleep(600)\n\
         except KeyboardInterrupt:\n    open('/workspace/interrupted', 'w').close()\n    raise"});
     let request = server.request(testkit::reqwest::Method::POST, RUN).json(&body);
     let caller = tokio::spawn(request.send());

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use api::event::Event;
+use failpoint::failpoint;
 use rusqlite::Connection;
 use tokio::sync::{broadcast, mpsc};
 
@@ -58,6 +59,9 @@ impl Writer {
     fn write_group(&mut self, group: Vec<Write>) {
         let results = self.write(&group);
         for (write, result) in group.into_iter().zip(results) {
+            // Told late, as if the answer had not come in time.
+            let late = failpoint!("record.{}.done", write.entry.change.name());
+            let result = result.and(late.map_err(|_injected| RecordError::Late));
             match (write.reply, result) {
                 // Who no longer waits learns the truth at the next start.
                 (Some(reply), result) => drop(reply.send(result)),
@@ -127,6 +131,7 @@ impl Writer {
         let mut kept = self.kept;
         for entry in entries {
             let result = (|| {
+                failpoint!("record.{}", entry.change.name()).map_err(|_injected| injected())?;
                 let savepoint = transaction.savepoint()?;
                 schema::apply(&savepoint, &entry.change)?;
                 let mut with = kept;
@@ -158,4 +163,10 @@ impl Writer {
         }
         results
     }
+}
+
+/// What a failpoint has the database say.
+fn injected() -> rusqlite::Error {
+    let error = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR);
+    rusqlite::Error::SqliteFailure(error, None)
 }

@@ -43,6 +43,7 @@ fn requests() -> Vec<Request> {
         Request::Kill(JailId(u64::MAX)),
         Request::Clear(JailId(1 << 40)),
         Request::Remove(JailId(0)),
+        Request::RemoveFiles(JailId(1)),
         Request::Jails(JailId(5)),
         Request::SetUpNetwork,
         Request::SetUpVolumes,
