@@ -52,7 +52,9 @@ fn actions(point: &str) -> &'static [Action] {
 
 /// What the kernel or a disk refuses to take away is there until the next start tries again.
 fn is_left_behind(point: &str) -> bool {
-    ["ask.kill", "launcher.kill", "ask.remove-files", "launcher.remove-files"].contains(&point)
+    let Some((place, request)) = point.split_once('.') else { return false };
+    matches!(place, "ask" | "launcher")
+        && matches!(request, "kill" | "clear" | "remove" | "remove-files")
 }
 
 /// The points of a server.
