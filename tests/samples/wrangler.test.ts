@@ -32,17 +32,18 @@ async function wranglerDev(t: TestContext): Promise<string> {
   await mkdir('out', { recursive: true });
   const file = `${process.cwd()}/out/wrangler-${process.pid}.vars`;
   await writeFile(file, `SANDBAR_URL="${url}"\nSANDBAR_KEY="${key}"\n`, { mode: 0o600 });
-  const args = ['dev', '--cwd', DIR, '--port', '0', '--ip', '127.0.0.1', '--enable-containers=false', '--show-interactive-dev-session=false', '--env', '', '--env-file', `${process.cwd()}/${DIR}/.dev.vars`, '--env-file', file];
+  const args = ['node_modules/wrangler/bin/wrangler.js', 'dev', '--cwd', DIR, '--port', '0', '--ip', '127.0.0.1', '--enable-containers=false', '--show-interactive-dev-session=false', '--env', '', '--env-file', `${process.cwd()}/${DIR}/.dev.vars`, '--env-file', file];
   // It wants to know whose an image of a registry is, also where it leaves it out. Nobody is asked.
   const account = { CLOUDFLARE_ACCOUNT_ID: 'none', CLOUDFLARE_API_TOKEN: 'none' };
-  return started(t, /(?<=Ready on )http:\/\/\S+/, 'node_modules/.bin/wrangler', args, { ...account, XDG_CONFIG_HOME: `${process.cwd()}/out/config`, WRANGLER_SEND_METRICS: 'false', WRANGLER_WRITE_LOGS: 'false', NO_COLOR: '1', CI: '1' });
+  return started(t, /(?<=Ready on )http:\/\/\S+/, process.execPath, args, { ...account, XDG_CONFIG_HOME: `${process.cwd()}/out/config`, WRANGLER_SEND_METRICS: 'false', WRANGLER_WRITE_LOGS: 'false', NO_COLOR: '1', CI: '1' });
 }
 
 /** `sandbar-worker` on a runtime: starts it, and resolves to its address. */
 const sandbarWorker = (program: string, ...args: string[]) => (t: TestContext): Promise<string> =>
   started(t, /(?<= on )http:\/\/\S+/, program, [...args, '--dir', DIR, '--port', '0'], { SANDBAR_URL: url, SANDBAR_KEY: key });
 
-const WORKER = 'node_modules/.bin/sandbar-worker';
+// Not by its name in `.bin`: npm links no program that is built only after it has installed.
+const WORKER = 'node_modules/@cloudflare/sandbox/dist/esm/cli.js';
 /** What runs the Worker, and what the runtime says that it is. */
 const STARTS: [string, RegExp, (t: TestContext) => Promise<string>][] = [
   ['wrangler dev', /^Cloudflare-Workers/, wranglerDev],
