@@ -137,7 +137,8 @@ impl Bench {
             env: BTreeMap::new(),
             timeout_ms: None,
             stdin: ProcessStdin::Closed,
-            auto_cleanup: true,
+            // Its end is waited for, and what is forgotten has none.
+            auto_cleanup: false,
         };
         let process = self.client.start_process(abuser, &request).await?.id.to_string();
         let text = Some("begun".to_owned());
