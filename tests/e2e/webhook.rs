@@ -1,5 +1,11 @@
 //! Events sent to a URL: a real receiver, which checks what it gets.
 
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+};
+
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use hmac::{Hmac, Mac};
 use serde_json::{Value, json};
@@ -233,6 +239,71 @@ async fn a_receiver_is_tested_and_the_command_line_shows_it() {
     let listed = String::from_utf8(listed.stdout).unwrap();
     assert!(listed.contains(&url) && listed.contains("ok"), "{listed}");
     assert!(server.command(["webhook", "rm", "w"]).output().unwrap().status.success());
+}
+
+/// Makes an authority, and a certificate of it for `localhost`.
+fn certify(dir: &Path) {
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
+    for what in [
+        "-subj /CN=authority -keyout ca-key.pem -out ca.pem",
+        "-subj /CN=localhost -addext subjectAltName=DNS:localhost -CA ca.pem -CAkey ca-key.pem \
+         -addext basicConstraints=critical,CA:FALSE -keyout key.pem -out cert.pem",
+    ] {
+        let arguments = format!("req -x509 {key} {what}");
+        let made = Command::new("openssl")
+            .args(arguments.split_whitespace())
+            .current_dir(dir)
+            .output()
+            .expect("openssl runs");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    }
+}
+
+/// A receiver that speaks TLS, and says its port.
+const RECEIVER: &str = "import http.server, ssl
+class Receiver(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers['content-length']))
+        self.send_response(204)
+        self.end_headers()
+server = http.server.HTTPServer(('127.0.0.1', 0), Receiver)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain('cert.pem', 'key.pem')
+server.socket = context.wrap_socket(server.socket, server_side=True)
+print(server.server_port, flush=True)
+server.serve_forever()";
+
+#[tokio::test]
+async fn a_receiver_with_tls_is_one_whose_authority_the_machine_trusts() {
+    let dir = tempfile::tempdir().unwrap();
+    certify(dir.path());
+    let mut receiver = Command::new("python3")
+        .args(["-c", RECEIVER])
+        .current_dir(dir.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("python3 runs");
+    let mut port = String::new();
+    let said = BufReader::new(receiver.stdout.take().unwrap()).read_line(&mut port);
+    assert!(said.is_ok_and(|bytes| bytes > 0));
+    let mut server = server();
+    create(&server, "w", &format!("https://localhost:{}/", port.trim()), json!({})).await;
+    let refused = server.post("/v1/webhooks/w/test", &json!({})).await;
+    assert_eq!(refused.json["taken"], false, "{}", refused.text);
+    assert!(refused.text.contains("cannot be encrypted"), "{}", refused.text);
+
+    server.stop();
+    server.trust(&dir.path().join("ca.pem"));
+    server.restart();
+    let taken = server.post("/v1/webhooks/w/test", &json!({})).await;
+    assert_eq!(taken.json, json!({"taken": true}), "{}", taken.text);
+    // Another name than the certificate's.
+    create(&server, "other", &format!("https://127.0.0.1:{}/", port.trim()), json!({})).await;
+    let refused = server.post("/v1/webhooks/other/test", &json!({})).await;
+    assert_eq!(refused.json["taken"], false, "{}", refused.text);
+    receiver.kill().unwrap();
+    receiver.wait().unwrap();
 }
 
 #[tokio::test]

@@ -33,6 +33,8 @@ pub struct Server {
     settings: Vec<(String, String)>,
     /// Network namespace that the server, and commands for it, run in.
     namespace: Option<String>,
+    /// Whom it trusts: see [`Server::trust`].
+    trusted: Option<PathBuf>,
     running: Option<Running>,
 }
 
@@ -131,6 +133,7 @@ impl Server {
             state,
             temporary,
             namespace: namespace.map(str::to_owned),
+            trusted: None,
             running: None,
         };
         server.restart();
@@ -185,6 +188,7 @@ impl Server {
             .env("SANDBAR_DEFAULT_IMAGE", "host")
             // Tests compare what there is before and after; a pool changes it behind their backs.
             .env("SANDBAR_POOL", "0")
+            .envs(self.trusted.iter().map(|file| ("SSL_CERT_FILE", file)))
             .envs(self.settings.iter().map(|(name, value)| (format!("SANDBAR_{name}"), value)));
         command
     }
@@ -300,6 +304,11 @@ impl Server {
     pub fn restart_with(&mut self, name: &str, value: &str) {
         self.settings.push((name.to_owned(), value.to_owned()));
         self.restart();
+    }
+
+    /// Has it trust the authorities in this file, in place of the machine's, from its next start on.
+    pub fn trust(&mut self, certificates: &Path) {
+        self.trusted = Some(certificates.to_owned());
     }
 
     /// The host's process id of the only sandbox's agent.

@@ -7,10 +7,12 @@ use std::{
 };
 
 use api::{
+    exec::Command,
     id::SandboxId,
     idle::{Activity, NextRung, Rung, RungReason},
     network::NetworkPolicy,
     sandbox::{NetworkUsage, Sandbox},
+    service::{Restart, Service},
 };
 use clap::Args;
 use client::Client;
@@ -84,12 +86,30 @@ fn page(sandbox: &Sandbox, now: SystemTime) -> String {
     for (name, value) in &sandbox.env {
         line("env", &format!("{name}={value}"));
     }
+    for service in &sandbox.services {
+        line("service", &defined(service));
+    }
     if let Some(failure) = &sandbox.failure {
         line("failure", failure);
     }
     // Outside `line`, which would escape its colour.
     page.insert_str(0, &format!("{:<9} {}\n", "state", state(sandbox.state)));
     page
+}
+
+/// A service as it is defined; `sandbar service ls` says where it is.
+fn defined(service: &Service) -> String {
+    let command = match &service.command {
+        Command::Shell(command) => command.clone(),
+        Command::Program(program) => program.join(" "),
+    };
+    let port = service.port.map_or_else(String::new, |port| format!(", ready on port {port}"));
+    let restart = match service.restart {
+        Restart::Always => "always",
+        Restart::OnFailure => "on failure",
+        Restart::Never => "never",
+    };
+    format!("{}: {command} (restarted {restart}{port})", service.name)
 }
 
 /// What its own files may take, and what they take.
@@ -144,7 +164,9 @@ mod tests {
             "activity": {"requests": 0, "lastUsedAtMs": 0,
                 "next": {"rung": "freeze", "reason": "idle", "atMs": 598_000}},
             "usage": {"memoryBytes": 2 << 20, "pids": 3, "cpuMs": 7, "oomKills": 0, "diskBytes": 1 << 20,
-                      "network": {"refusedPackets": 4, "refusedNames": 5}}
+                      "network": {"refusedPackets": 4, "refusedNames": 5}},
+            "services": [{"name": "web", "command": "serve -v", "port": 80, "restart": "onFailure"},
+                {"name": "sync", "command": ["sync", "\u{1b}"]}]
         }))
         .unwrap();
         let page = page(&sandbox, SystemTime::UNIX_EPOCH);
@@ -158,6 +180,8 @@ mod tests {
             "disk      1.0 MiB of 1.0 GiB",
             "idle      for 0s; frozen in 9m 58s, unless somebody uses it",
             "env       A=b\\n\\u{1b}c",
+            "service   web: serve -v (restarted on failure, ready on port 80)",
+            "service   sync: sync \\u{1b} (restarted always)",
         ] {
             assert!(page.lines().any(|found| found == line), "{line:?} in\n{page}");
         }
