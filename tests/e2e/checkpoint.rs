@@ -118,6 +118,35 @@ async fn many_forks_at_once() {
     }
 }
 
+/// What a sandbox's files are is two layers and one of its own, however many forks of forks it comes from.
+#[tokio::test]
+async fn generations_do_not_add_up() {
+    const GENERATIONS: usize = 50;
+    let server = server();
+    let mounts = "sed -E 's,/fd/[0-9]+,,g; s/,uuid=on//' /proc/self/mounts";
+    server.shell("s", "head -c 1M /dev/urandom > big; sync; echo 0 > generation").await;
+    let first = server.shell("s", mounts).await;
+    let mut last = "s".to_owned();
+    for generation in 1..=GENERATIONS {
+        let (path, next) = (format!("/v1/sandboxes/{last}"), format!("g{generation}"));
+        let made = server.post(&format!("{path}/checkpoints"), &json!({"id": "c"})).await;
+        assert_eq!(made.status, 201, "{}", made.text);
+        let body = json!({"checkpoint": "c", "ids": [next]});
+        let forked = server.post(&format!("{path}/fork"), &body).await;
+        assert_eq!(forked.status, 201, "{}", forked.text);
+        server.shell(&next, &format!("echo {generation} >> generation; rm -rf d; mkdir d")).await;
+        assert_eq!(server.delete(&path).await.status, 204);
+        last = next;
+    }
+    assert_eq!(server.shell(&last, mounts).await, first);
+    let lines = server.shell(&last, "wc -l < generation").await;
+    assert_eq!(lines.trim(), (GENERATIONS + 1).to_string());
+    let used =
+        server.get(&format!("/v1/sandboxes/{last}")).await.json["usage"]["diskBytes"].clone();
+    let used = used.as_u64().unwrap_or_default();
+    assert!((1 << 20..4 << 20).contains(&used), "what is inherited is counted once: {used}");
+}
+
 #[tokio::test]
 async fn what_a_fork_inherits_counts() {
     let server = server();
