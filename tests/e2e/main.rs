@@ -6,6 +6,7 @@ mod browser;
 mod checkpoint;
 mod command_line;
 mod definition;
+mod diff;
 mod disk;
 mod event;
 mod exec;

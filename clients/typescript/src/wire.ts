@@ -486,6 +486,33 @@ export type CreateWebhook = {
   url: string;
 };
 
+/** One difference. */
+export type Difference = {
+  /** What differs, of what was there before and is there after. */
+  changes?: DifferencePart[];
+  /** Only where the path is not UTF-8: its bytes, percent-encoded as `/files/{path}` takes them. */
+  encodedPath?: string | null;
+  /** What became of it. */
+  kind: DifferenceKind;
+  /** Absolute path inside the sandbox. */
+  path: string;
+  /** Bytes; of what is gone, those it had. */
+  size: number;
+  /** What it is; of what is gone, what it was. */
+  type: FileType;
+  /**
+   * Only on a directory of whose content some is not compared: it lies so deep that no path names
+   * it. It is `modified` if nothing else is known to differ.
+   */
+  unread?: boolean;
+};
+
+/** What became of a file. */
+export type DifferenceKind = "added" | "modified" | "deleted";
+
+/** What differs between a file before and after. */
+export type DifferencePart = "content" | "mode" | "owner" | "time" | "attributes";
+
 /** The same, all filled in. */
 export type EffectiveIdle = {
   /** Processes that run by themselves are a use too. */
@@ -821,6 +848,22 @@ export type FileContent = {
 export type FileContents = {
   /** One result per path. */
   files: FileResult_FileContent[];
+};
+
+/**
+ * One page of the differences.
+ *
+ * Sorted by path, component by component, so a directory comes right before what is in it. A
+ * directory that is gone is one difference, and so is what was in it; one that is new has a
+ * difference for everything in it. A name that has moved is gone here and new there. Where one thing
+ * has been replaced by another of another type, the old one is gone and the new one is new, in this
+ * order.
+ */
+export type FileDiff = {
+  /** The differences. */
+  differences: Difference[];
+  /** Where the next page starts; absent on the last. */
+  nextCursor?: string | null;
 };
 
 /** One file, as lstat(2) sees it. */

@@ -28,7 +28,7 @@ pub(crate) mod symlink;
 // What they share.
 mod condition;
 mod content;
-mod entry;
+pub(crate) mod entry;
 mod fault;
 mod fresh;
 mod mime;

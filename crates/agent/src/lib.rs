@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod definitions;
+mod diff;
 mod env;
 mod event;
 mod exec;

@@ -7,8 +7,8 @@ use axum::{Router, extract::DefaultBodyLimit, http::Uri, middleware, routing::Me
 use utoipa_axum::{PathItemExt as _, paste, router::OpenApiRouter, routes};
 
 use crate::{
-    env, exec, file, file::watch, git, health, init::Agent, interpreter, port, processes, refusal,
-    refusal::Refusal, service, session, terminal,
+    diff, env, exec, file, file::watch, git, health, init::Agent, interpreter, port, processes,
+    refusal, refusal::Refusal, service, session, terminal,
 };
 
 /// Makes of one list of handlers, those of one path side by side, both the router that serves them
@@ -79,6 +79,7 @@ table! {
     [file::batch::read_files]
     [file::batch::write_files]
     [file::archive::read, file::archive::write]
+    [diff::diff]
     [watch::watch]
     [watch::changes]
     [git::checkout]
@@ -129,7 +130,7 @@ async fn no_method(method: http::Method, uri: Uri) -> Refusal {
 mod tests {
     use super::*;
 
-    const ROUTES: [&str; 55] = [
+    const ROUTES: [&str; 56] = [
         "delete /contexts/{cid}",
         "delete /files/{path}",
         "delete /processes/{pid}",
@@ -138,6 +139,7 @@ mod tests {
         "get /archive",
         "get /contexts",
         "get /contexts/{cid}",
+        "get /diff",
         "get /env",
         "get /files/{path}",
         "get /files:list",

@@ -10,6 +10,7 @@
 
 pub mod archive;
 pub mod checkpoint;
+pub mod diff;
 pub mod env;
 pub mod error;
 pub mod event;

@@ -3,9 +3,9 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, cat, checkpoint, completions, config, cp, doctor, down, env, events, exec, git, image,
-    inspect, key, kill, lifecycle, logs, ls, network, port, port_forward, prune, ps, repl, rm, run,
-    serve, service, session, set, shell, start, wait, watch, webhook,
+    bench, cat, checkpoint, completions, config, cp, diff, doctor, down, env, events, exec, git,
+    image, inspect, key, kill, lifecycle, logs, ls, network, port, port_forward, prune, ps, repl,
+    rm, run, serve, service, session, set, shell, start, wait, watch, webhook,
 };
 
 /// Run untrusted code in isolated sandboxes on this machine.
@@ -83,6 +83,8 @@ pub(crate) enum Command {
     Restore(checkpoint::RestoreArguments),
     /// Make sandboxes with the files of another, at once whatever their size.
     Fork(checkpoint::ForkArguments),
+    /// Show what differs between the files of a sandbox and its image, or a checkpoint.
+    Diff(diff::Arguments),
     /// Show what happened to sandboxes and why, and what happens.
     Events(events::Arguments),
     /// Show or change what a sandbox may reach.
@@ -229,6 +231,8 @@ mod tests {
             &["checkpoint", "create"],
             &["checkpoint", "rm", "box"],
             &["restore", "box"],
+            &["diff"],
+            &["diff", "box", "--against", "/"],
             &["fork"],
             &["fork", "box", "one", "-n", "2"],
             &["key", "create"],

@@ -7,6 +7,7 @@ pub(crate) mod code;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod cp;
+pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod down;
 pub(crate) mod env;
@@ -89,6 +90,7 @@ fn dispatch(command: Command, out: Output) -> anyhow::Result<ExitCode> {
         Command::Restore(arguments) => {
             wait(|signals| until(signals, checkpoint::restore(arguments, out)))
         }
+        Command::Diff(arguments) => wait(|signals| until(signals, diff::run(arguments, out))),
         Command::Fork(arguments) => {
             wait(|signals| until(signals, checkpoint::fork(arguments, out)))
         }

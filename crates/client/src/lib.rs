@@ -28,6 +28,7 @@
 mod archive;
 mod call;
 mod checkpoint;
+mod diff;
 mod encode;
 mod environment;
 mod error;

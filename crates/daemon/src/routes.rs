@@ -4,6 +4,7 @@
 //! are forwarded from its document, see [`crate::forward`].
 
 mod checkpoint;
+mod diff;
 pub(crate) mod docs;
 mod event;
 mod image;
@@ -43,6 +44,7 @@ pub(crate) fn table() -> (Router<App>, OpenApi) {
         .routes(routes!(checkpoint::get, checkpoint::remove))
         .routes(routes!(checkpoint::restore))
         .routes(routes!(checkpoint::fork))
+        .routes(routes!(diff::diff))
         .routes(routes!(port::expose, port::list))
         .routes(routes!(port::get, port::hide))
         .routes(routes!(port::rotate))

@@ -80,6 +80,7 @@ pub(crate) fn spec(
         hostname: Hostname::of(NOBODYS),
         // Filled in with the descriptors, see `launch`.
         binds: Vec::new(),
+        views: Vec::new(),
     }
 }
 

@@ -309,7 +309,8 @@ pub(crate) async fn inherit(
     Ok(size_bytes.saturating_sub(charge(node, new).await))
 }
 
-async fn copy(
+/// Makes volume `to` a copy of volume `from`.
+pub(crate) async fn copy(
     node: &Node,
     from: JailId,
     to: JailId,
@@ -349,7 +350,7 @@ pub(crate) fn check_available(node: &Node) -> Result<(), EngineError> {
     }
 }
 
-fn find_sandbox(node: &Node, id: &SandboxId) -> Result<Arc<Sandbox>, EngineError> {
+pub(crate) fn find_sandbox(node: &Node, id: &SandboxId) -> Result<Arc<Sandbox>, EngineError> {
     let sandbox = node.find(id).filter(|sandbox| sandbox.is_there());
     sandbox.ok_or_else(|| error::not_found(id))
 }

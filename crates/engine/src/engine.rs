@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     EngineConfig, EngineError,
     build::{self, Builders},
-    checkpoint, create, destroy,
+    checkpoint, create, destroy, diff,
     error::{self, Publish},
     event::{self, Cause, EventFollower},
     fork, freeze, idle,
@@ -41,6 +41,7 @@ use crate::{
     node::{Node, Parts},
     pool,
     port::{self, Exposure, Found, Secret, Visit},
+    reader::Reader,
     record::{Loaded, Records},
     recover, resolver,
     sandbox::{InUse, Sandbox as Resident},
@@ -343,6 +344,21 @@ impl Engine {
     ) -> Result<Sandbox, EngineError> {
         let sandbox = checkpoint::restore(&self.node, id, request, by).await?;
         sandbox.describe(None).ok_or_else(|| error::not_found(id))
+    }
+
+    /// Starts a reader whose agent answers `/diff`: what differs between the sandbox's files (those of
+    /// checkpoint `of`, or the present ones) and those of checkpoint `against`, or of its image.
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND`, `CHECKPOINT_NOT_FOUND`, `CHECKPOINTS_NOT_AVAILABLE`, `TOO_MANY_REQUESTS`,
+    /// `NO_SPACE`, `SANDBOX_FAILED`, `SHUTTING_DOWN`.
+    pub async fn diff(
+        &self,
+        id: &SandboxId,
+        against: Option<CheckpointId>,
+        of: Option<CheckpointId>,
+    ) -> Result<Reader, EngineError> {
+        diff::reader(&self.node, id, against, of).await
     }
 
     /// Makes sandboxes with the files of this one, or of one of its checkpoints. They run at return.

@@ -76,6 +76,14 @@ pub(crate) fn too_many_checkpoints() -> EngineError {
     ApiError::new(ErrorCode::TooManyRequests, message).with("limit", CHECKPOINTS)
 }
 
+pub(crate) fn too_many_readers(limit: usize) -> EngineError {
+    let text = format!(
+        "{limit} comparisons, exports and imports are under way on this node; try again when one of \
+         them is done"
+    );
+    EngineError::new(ErrorCode::TooManyRequests, text).with("limit", limit)
+}
+
 pub(crate) fn checkpoints_not_available(why: &str) -> EngineError {
     let message = format!("the files of this sandbox cannot be copied at once: {why}");
     ApiError::new(ErrorCode::CheckpointsNotAvailable, message)

@@ -25,6 +25,7 @@ mod capacity;
 mod checkpoint;
 mod create;
 mod destroy;
+mod diff;
 mod event;
 mod fork;
 mod freeze;
@@ -33,6 +34,7 @@ mod list;
 mod memory;
 mod pool;
 mod port;
+mod reader;
 mod recover;
 mod shutdown;
 mod update;
@@ -60,6 +62,7 @@ pub use engine::{Active, Engine};
 pub use event::EventFollower;
 pub use key::{Full, InvalidSecret, Key, Keys, Place, Places, Presented, Secret};
 pub use port::{Exposure, Found, Visit};
+pub use reader::Reader;
 
 /// Why the engine refused or failed. `engine::error` is the only place that gives engine errors
 /// their public codes.

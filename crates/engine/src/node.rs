@@ -20,6 +20,7 @@ use api::{
 };
 use jail::JailId;
 use link::Links;
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -34,6 +35,7 @@ use crate::{
     launch::{Launchers, Remover},
     pool::{Kind, Pool},
     port::Secret,
+    reader::READERS,
     record::{Files, Origin, Phase, Records, SandboxRecord},
     resolver::Asker,
     sandbox::Sandbox,
@@ -63,6 +65,8 @@ pub(crate) struct Node {
     pub(crate) pool: Pool,
     pub(crate) remover: Remover,
     pub(crate) builders: Builders,
+    /// For jails that read files for others.
+    pub(crate) readers: Arc<Semaphore>,
     /// For sandboxes that are being made or started; a waiter in the launchers' queue has one.
     pub(crate) creates: Places,
     /// Of the machine, for sandboxes that are to be made or started.
@@ -162,6 +166,7 @@ impl Node {
             pool,
             remover,
             builders,
+            readers: Arc::new(Semaphore::new(READERS)),
             creates: Places::new(CREATES_AT_ONCE, KEPT_CREATES),
             visitors: Visitors::default(),
             capacity,

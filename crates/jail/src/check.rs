@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use crate::{
     error::JailError,
-    spec::{JailNetwork, JailSpec, LEARNED_AT_ONCE, Learned, NodeSpec, RANGES_PER_LIST, Reach},
+    spec::{
+        JailNetwork, JailSpec, LEARNED_AT_ONCE, Learned, NodeSpec, RANGES_PER_LIST, Reach, VIEWS,
+    },
 };
 
 /// User and group ids of one jail.
@@ -54,6 +56,9 @@ pub(crate) fn check(spec: &JailSpec, layers: usize, node: &NodeSpec) -> Result<(
     }
     if let Some(network) = &spec.network {
         check_network(network, node)?;
+    }
+    if spec.views.len() > VIEWS.len() {
+        return refuse(format!("a jail has at most {} views", VIEWS.len()));
     }
     for bind in &spec.binds {
         if !is_plain_path(&bind.target) {
@@ -112,7 +117,7 @@ mod tests {
 
     use super::*;
     use crate::spec::{
-        AddressRange, AllowList, Bind, Hostname, JailId, Limits, NodeNetwork, Protocol,
+        AddressRange, AllowList, Bind, Hostname, JailId, Limits, NodeNetwork, Protocol, View,
     };
 
     fn node() -> NodeSpec {
@@ -160,6 +165,7 @@ mod tests {
             },
             hostname: Hostname::of("a"),
             binds: vec![Bind { target: "usr".into() }],
+            views: Vec::new(),
         }
     }
 
@@ -171,7 +177,7 @@ mod tests {
     #[test]
     fn each_fault_is_refused() {
         type Spoil = fn(&mut JailSpec);
-        let cases: [(&str, Spoil); 17] = [
+        let cases: [(&str, Spoil); 18] = [
             ("uid zero", |s| s.uid_base = 0),
             ("uid unaligned", |s| s.uid_base = 65_537),
             ("uid at the end", |s| s.uid_base = 0xFFFF_0000),
@@ -190,6 +196,7 @@ mod tests {
             ("ranges", |s| list(s).ranges = vec![list(s).ranges[0]; RANGES_PER_LIST + 1]),
             ("learned", |s| list(s).learned = vec![learned(); LEARNED_AT_ONCE + 1]),
             ("learned twice", |s| list(s).learned.push(learned())),
+            ("views", |s| s.views = vec![View::Image; VIEWS.len() + 1]),
             ("bind", |s| s.binds[0].target = "../etc".into()),
         ];
         for (name, spoil) in cases {

@@ -48,8 +48,10 @@ pub(crate) struct Plan<'a> {
     pub(crate) hostname: &'a CStr,
     /// Routing messages for the jail's own network namespace, and how many they are.
     pub(crate) network: (&'a [u8], usize),
-    /// Where the trees of the host appear, in the order of their mounts.
+    /// Where the trees of the host appear, in the order of their mounts, and behind them the views.
     pub(crate) binds: &'a [&'a CStr],
+    /// Where the views appear.
+    pub(crate) views: &'a [&'a CStr],
     /// Descriptors for the agent; the first becomes 3, the next 4 and so on.
     pub(crate) inherited: &'a [BorrowedFd<'a>],
     pub(crate) filter: &'a [sys::seccomp::Instruction],

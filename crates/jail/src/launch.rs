@@ -31,7 +31,7 @@ use crate::{
     process_dir::ProcessDir,
     rootfs::JailMounts,
     server::Server,
-    spec::JailSpec,
+    spec::{JailSpec, VIEWS},
     start_time,
 };
 
@@ -105,7 +105,7 @@ fn build(
     entry.wait(first.pidfd.as_fd())?;
     server.cgroups.settle(spec.jail, spec.limits)?;
     let mut fds = vec![mounts.root.as_fd(), mounts.dev.as_fd(), mounts.figures.as_fd()];
-    fds.extend(mounts.binds.iter().map(AsFd::as_fd));
+    fds.extend(mounts.binds.iter().chain(&mounts.views).map(AsFd::as_fd));
     entry.tell(channel::MOUNTS, &fds)?;
     // Made while the second process builds its root.
     if let (Some(host), Some(network)) = (&server.network, &spec.network) {
@@ -161,7 +161,9 @@ fn start_first(
     let handoff = text(&handoff.to_string())?;
     let targets = spec.binds.iter().map(|bind| text(&bind.target));
     let targets = targets.collect::<Result<Vec<_>, _>>()?;
-    let targets: Vec<&CStr> = targets.iter().map(CString::as_c_str).collect();
+    let targets = targets.iter().map(CString::as_c_str);
+    let views = &VIEWS[..spec.views.len().min(VIEWS.len())];
+    let targets: Vec<&CStr> = targets.chain(views.iter().copied()).collect();
     let (messages, count) = network::jail_messages(
         server.node.network,
         spec.network.as_ref().map(|network| network.address),
@@ -176,6 +178,7 @@ fn start_first(
         hostname: &hostname,
         network: (&messages, count),
         binds: &targets,
+        views,
         inherited: &inherited,
         filter: &server.filter,
         program: server.program.as_fd(),

@@ -45,7 +45,7 @@ pub use presence::Presence;
 pub use server::launcher_main;
 pub use spec::{
     AddressRange, AllowList, Bind, Hostname, JailId, JailNetwork, JailSpec, LEARNED_AT_ONCE,
-    Learned, Limits, NodeNetwork, NodeSpec, Protocol, RANGES_PER_LIST, Reach,
+    Learned, Limits, NodeNetwork, NodeSpec, Protocol, RANGES_PER_LIST, Reach, VIEWS, View,
 };
 pub use start_time::start_time;
 pub use volume::{Volumes, own_mounts, sync_volumes};

@@ -18,7 +18,7 @@ use sys::{
 use crate::{
     error::{InStep, JailError},
     figures::Figures,
-    spec::{JailSpec, NodeSpec},
+    spec::{JailSpec, NodeSpec, View},
     volume::{NodeVolumes, make_dirs},
 };
 
@@ -59,6 +59,18 @@ const DIRECTORIES: [(&str, u32); 8] = [
     ("workspace", 0o755),
 ];
 
+/// Of what belongs to the host or to another jail.
+const READ_ONLY: MountFlags =
+    MountFlags::READ_ONLY.and(MountFlags::NO_SUID).and(MountFlags::NO_DEVICES);
+
+/// What a view is made from, mapped.
+enum Source {
+    /// The layers of the image, under this.
+    Layers(Option<OwnedFd>),
+    /// The files of a volume.
+    Own(OwnedFd),
+}
+
 /// The node's directories.
 #[derive(Debug)]
 pub(crate) struct NodeFiles {
@@ -78,6 +90,8 @@ pub(crate) struct JailMounts {
     pub(crate) figures: OwnedFd,
     /// Trees of the host, read-only.
     pub(crate) binds: Vec<OwnedFd>,
+    /// See [`JailSpec::views`].
+    pub(crate) views: Vec<OwnedFd>,
     /// The views of the layers that the root is made of: not needed any more, but closing a mount
     /// that is attached nowhere waits for an RCU grace period, so whoever has them closes them
     /// when nobody waits.
@@ -123,16 +137,34 @@ impl NodeFiles {
         for layer in layers {
             lower.push(mapped(layer.as_fd())?);
         }
-        let bind_flags = MountFlags::READ_ONLY.and(MountFlags::NO_SUID).and(MountFlags::NO_DEVICES);
-        let binds = binds.iter().map(|tree| map_tree(tree.as_fd(), user, bind_flags));
+        let binds = binds.iter().map(|tree| map_tree(tree.as_fd(), user, READ_ONLY));
         let binds = binds.collect::<Result<_, _>>().in_step("bind")?;
+        let sources = spec.views.iter().map(|view| self.source(*view, user));
+        let sources = sources.collect::<Result<Vec<_>, _>>()?;
         let identity = FileIdentity::assume(spec.uid_base).in_step(STEP)?;
-        let root = overlay(&own, &lower).in_step(STEP);
+        let root = overlay(Some(&own), &lower).in_step(STEP);
+        let mut spent = vec![own];
+        let views = sources.into_iter().map(|source| view(source, &mut lower, &mut spent));
+        let views = views.collect::<Result<Vec<_>, _>>().in_step("view");
         let dev = device_directory().in_step("dev");
         let figures = figures.directory().in_step("figures");
         identity.resume().in_step(STEP)?;
-        lower.push(own);
-        Ok(JailMounts { root: root?, dev: dev?, figures: figures?, binds, spent: lower })
+        spent.extend(lower);
+        let (root, dev, figures) = (root?, dev?, figures?);
+        Ok(JailMounts { root, dev, figures, binds, views: views?, spent })
+    }
+
+    /// Opens what a view is made from.
+    fn source(&self, view: View, user: BorrowedFd<'_>) -> Result<Source, JailError> {
+        let own = |volume| {
+            let own = self.volumes.open_own(volume)?;
+            map_tree(own.as_fd(), user, READ_ONLY).in_step("view")
+        };
+        match view {
+            View::Image => Ok(Source::Layers(None)),
+            View::Whole(volume) => own(volume).map(|own| Source::Layers(Some(own))),
+            View::Own(volume) => own(volume).map(Source::Own),
+        }
     }
 }
 
@@ -187,12 +219,32 @@ impl FileIdentity {
 /// Bytes of a mount option's value, its closing zero included; fsconfig(2).
 const OPTION_BYTES: usize = 256;
 
-/// The root of a jail: `lower` layers, topmost first, under `own`'s `upper`.
+/// A view of a volume, or of the image of which `lower` are the layers. What is not needed any more
+/// goes into `spent`.
+fn view(
+    source: Source,
+    lower: &mut Vec<OwnedFd>,
+    spent: &mut Vec<OwnedFd>,
+) -> Result<OwnedFd, SysError> {
+    match source {
+        Source::Own(own) => Ok(own),
+        Source::Layers(None) => overlay(None, lower),
+        Source::Layers(Some(own)) => {
+            lower.insert(0, own);
+            let made = overlay(None, lower);
+            spent.push(lower.remove(0));
+            made
+        }
+    }
+}
+
+/// The root of a jail: `lower` layers, topmost first, under `own`'s `upper`. Without that it is
+/// read-only.
 ///
 /// Layers are named by descriptor, so that the jail's mount table shows no path of the host.
 /// `redirect_dir`, `metacopy` and `index` stay off: each lets an upper layer that a tenant wrote
 /// refer to lower files by name (security rule E43).
-fn overlay(own: &OwnedFd, lower: &[OwnedFd]) -> Result<OwnedFd, SysError> {
+fn overlay(own: Option<&OwnedFd>, lower: &[OwnedFd]) -> Result<OwnedFd, SysError> {
     let context = mount::new_filesystem(c"overlay")?;
     let set = |name, value: &str| {
         let value = CString::new(value).unwrap_or_default();
@@ -207,12 +259,15 @@ fn overlay(own: &OwnedFd, lower: &[OwnedFd]) -> Result<OwnedFd, SysError> {
         // One option per layer; Linux 6.8.
         paths.iter().try_for_each(|path| set(c"lowerdir+", path))?;
     }
-    set(c"upperdir", &format!("{}/upper", path(own)))?;
-    set(c"workdir", &format!("{}/work", path(own)))?;
+    if let Some(own) = own {
+        set(c"upperdir", &format!("{}/upper", path(own)))?;
+        set(c"workdir", &format!("{}/work", path(own)))?;
+    }
     set(c"redirect_dir", "nofollow")?;
     set(c"metacopy", "off")?;
     set(c"index", "off")?;
-    mount::make_mount(context.as_fd(), MountFlags::NO_SUID.and(MountFlags::NO_DEVICES))
+    let flags = MountFlags::NO_SUID.and(MountFlags::NO_DEVICES);
+    mount::make_mount(context.as_fd(), if own.is_some() { flags } else { READ_ONLY })
 }
 
 /// `/dev`: made by the host, because only the host may make device nodes.

@@ -1,7 +1,7 @@
 //! What a jail is: a complete description with no defaults left to fill in and no tenant text
 //! beyond a checked host name.
 
-use std::{fmt, net::Ipv4Addr, path::PathBuf};
+use std::{ffi::CStr, fmt, net::Ipv4Addr, path::PathBuf};
 
 /// Names a jail on its node. Never reused, so a name left over from the past can only mean the past.
 ///
@@ -88,6 +88,25 @@ pub struct JailSpec {
     /// Read-only trees of the host bound into its root, in the order of the descriptors that go
     /// with the spec.
     pub binds: Vec<Bind>,
+    /// What it is shown of images and volumes, read-only, each at its place of [`VIEWS`]. Only a jail
+    /// in which no tenant's program ever runs has any.
+    pub views: Vec<View>,
+}
+
+/// Where a jail sees its [`JailSpec::views`]: as many as a comparison of two volumes needs.
+pub const VIEWS: [&CStr; 5] =
+    [c"/run/views/0", c"/run/views/1", c"/run/views/2", c"/run/views/3", c"/run/views/4"];
+
+/// A read-only look at files, with the ids they have inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// The root of a sandbox that has changed nothing: the layers of the jail's image.
+    Image,
+    /// The root of a sandbox that has this volume, in which nothing changes any more.
+    Whole(JailId),
+    /// The files of this volume alone, as an overlay keeps them: with whiteouts, which are character
+    /// devices 0:0, for what is deleted.
+    Own(JailId),
 }
 
 /// A jail's place on the node's network.

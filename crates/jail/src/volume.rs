@@ -103,6 +103,11 @@ impl NodeVolumes {
         open_plain(&self.plain(number))
     }
 
+    /// Opens the files of volume `number`, `upper` of its overlay.
+    pub(crate) fn open_own(&self, number: JailId) -> Result<OwnedFd, JailError> {
+        open(&self.limited(number).join("upper"))
+    }
+
     /// Makes volume `to` a copy of volume `from`, whatever is in it. What was written to `from` is in
     /// it, and both it and what is in it are on disk at return. A copy that is read-only can be
     /// copied again and removed, and nothing else.

@@ -14,7 +14,7 @@ use crate::{
     error::JailError,
     spec::{
         AddressRange, AllowList, Bind, Hostname, JailId, JailNetwork, JailSpec, Learned, Limits,
-        Protocol, Reach,
+        Protocol, Reach, View,
     },
     volume::Volumes,
 };
@@ -157,6 +157,8 @@ impl Request {
                 w.text(spec.hostname.as_str());
                 w.u8(u8::try_from(spec.binds.len()).unwrap_or(u8::MAX));
                 spec.binds.iter().for_each(|bind| w.text(&bind.target));
+                w.u8(u8::try_from(spec.views.len()).unwrap_or(u8::MAX));
+                spec.views.iter().for_each(|view| w.view(*view));
             }
             Self::Kill(jail) => w.kind_and_jail(1, *jail),
             Self::Clear(jail) => w.kind_and_jail(15, *jail),
@@ -371,6 +373,14 @@ impl Writer {
         }
     }
 
+    fn view(&mut self, view: View) {
+        match view {
+            View::Image => self.u8(0),
+            View::Whole(volume) => self.kind_and_jail(1, volume),
+            View::Own(volume) => self.kind_and_jail(2, volume),
+        }
+    }
+
     fn kind_and_jail(&mut self, kind: u8, jail: JailId) {
         self.u8(kind);
         self.u64(jail.0);
@@ -486,7 +496,17 @@ impl Reader<'_> {
             binds: (0..self.u8()?)
                 .map(|_| self.text().map(|target| Bind { target }))
                 .collect::<Result<_, _>>()?,
+            views: (0..self.u8()?).map(|_| self.view()).collect::<Result<_, _>>()?,
         })
+    }
+
+    fn view(&mut self) -> Result<View, Malformed> {
+        match self.u8()? {
+            0 => Ok(View::Image),
+            1 => Ok(View::Whole(JailId(self.u64()?))),
+            2 => Ok(View::Own(JailId(self.u64()?))),
+            _ => Err(Malformed),
+        }
     }
 
     /// `value`, if nothing is left over.

@@ -280,6 +280,9 @@ pub fn read_link(dir: BorrowedFd<'_>, name: &CStr) -> Result<OsString, SysError>
     Ok(OsString::from_vec(target))
 }
 
+/// Bytes of an extended attribute, and of all names of a file's, at most; xattr(7).
+const ATTRIBUTE_BYTES: usize = 64 * 1024;
+
 /// What `lstat(2)` says about a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
@@ -339,6 +342,50 @@ pub fn set_attribute(path: &CStr, name: &CStr, value: &[u8]) -> Result<(), SysEr
     // of the borrowed `value`; it keeps no pointer.
     let result = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), start, bytes, 0) };
     check("setxattr", result).map(drop)
+}
+
+/// The names of the extended attributes of an open file that the caller may see, each with its zero.
+/// flistxattr(2).
+///
+/// # Errors
+/// `ENOTSUP` where the file system keeps none; `EBADF` for a descriptor that was opened with
+/// `O_PATH`.
+pub fn attributes(file: BorrowedFd<'_>) -> Result<Vec<u8>, SysError> {
+    let mut names = vec![0_u8; ATTRIBUTE_BYTES];
+    // SAFETY: the kernel writes at most the buffer's length into it; `file` is open while borrowed.
+    let read =
+        unsafe { libc::flistxattr(file.as_raw_fd(), names.as_mut_ptr().cast(), names.len()) };
+    let read = check("flistxattr", read)?;
+    names.truncate(usize::try_from(read).unwrap_or_default());
+    Ok(names)
+}
+
+/// The value of an extended attribute of an open file. fgetxattr(2).
+///
+/// # Errors
+/// `ENODATA` when it has none of this name.
+pub fn attribute(file: BorrowedFd<'_>, name: &CStr) -> Result<Vec<u8>, SysError> {
+    let mut value = vec![0_u8; ATTRIBUTE_BYTES];
+    // SAFETY: the name ends with a zero byte, the kernel writes at most the buffer's length into it,
+    // and `file` is open while borrowed.
+    let read = unsafe {
+        libc::fgetxattr(file.as_raw_fd(), name.as_ptr(), value.as_mut_ptr().cast(), value.len())
+    };
+    let read = check("fgetxattr", read)?;
+    value.truncate(usize::try_from(read).unwrap_or_default());
+    Ok(value)
+}
+
+/// Sets an extended attribute of an open file. fsetxattr(2).
+///
+/// # Errors
+/// `ENOTSUP` where the file system keeps none; `EPERM` for a name that needs more privilege.
+pub fn set_attribute_of(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Result<(), SysError> {
+    let (start, bytes) = (value.as_ptr().cast(), value.len());
+    // SAFETY: the name ends with a zero byte and the kernel reads `bytes` bytes from the start of
+    // the borrowed `value`; it keeps no pointer. `file` is open while borrowed.
+    let result = unsafe { libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), start, bytes, 0) };
+    check("fsetxattr", result).map(drop)
 }
 
 /// `name` as the kernel takes it.

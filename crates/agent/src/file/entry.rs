@@ -34,7 +34,7 @@ pub(super) fn tagged(dir: BorrowedFd<'_>, name: &CStr, path: &[u8]) -> Result<Fi
 }
 
 /// What `stat` says, under `path`.
-pub(super) fn of_stat(stat: &Stat, path: &[u8]) -> FileEntry {
+pub(crate) fn of_stat(stat: &Stat, path: &[u8]) -> FileEntry {
     let last = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     FileEntry {
         name: String::from_utf8_lossy(last).into_owned(),

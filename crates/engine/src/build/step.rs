@@ -154,6 +154,7 @@ fn spec(node: &Node, guest: Guest) -> JailSpec {
         limits: node.config.max_limits,
         hostname: Hostname::of(HOSTNAME),
         binds: Vec::new(),
+        views: Vec::new(),
     }
 }
 

@@ -91,10 +91,21 @@ pub(super) fn enter(plan: &Plan<'_>, mounts: &Mounts) -> Result<(), Failure> {
     in_step("proc", mount::attach(proc.as_fd(), file::cwd(), c"/proc"))?;
     in_step("dev", mount_dev(dev))?;
     in_step("run", mount_new(c"tmpfs", &[(c"mode", c"755"), (c"size", RUN_BYTES)], c"/run"))?;
+    in_step("views", make_places(plan.views))?;
     for (bind, target) in binds.iter().flatten().zip(plan.binds) {
         in_step("bind", mount::attach(bind.as_fd(), file::cwd(), target))?;
     }
     in_step("mask", mask(figures))
+}
+
+/// Makes the places of views, in the `/run` that is new.
+fn make_places(views: &[&CStr]) -> Result<(), SysError> {
+    /// The agent is root in the jail.
+    const MODE: u32 = 0o700;
+    if !views.is_empty() {
+        file::make_dir(file::cwd(), c"/run/views", MODE)?;
+    }
+    views.iter().try_for_each(|place| file::make_dir(file::cwd(), place, MODE))
 }
 
 fn filesystem(

@@ -39,6 +39,7 @@ fn requests() -> Vec<Request> {
             },
             hostname: Hostname::of("x"),
             binds: vec![Bind { target: "usr".into() }, Bind { target: "opt/a".into() }],
+            views: vec![View::Image, View::Whole(JailId(8)), View::Own(JailId(1 << 40))],
         }),
         Request::Kill(JailId(u64::MAX)),
         Request::Clear(JailId(1 << 40)),

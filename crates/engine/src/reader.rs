@@ -1,0 +1,186 @@
+//! Readers: jails that are no sandbox's, in which our own agent reads what tenants wrote, or writes what
+//! somebody sent. No program of a tenant's ever runs in one.
+//!
+//! ```text
+//! start: take a place, ids, a number ─▶ record a burial ─▶ launch with views ─▶ claim: it serves
+//! drop:  end the jail ─▶ give its ids back ─▶ remove its files and the volumes it was lent
+//! ```
+//!
+//! What a tenant wrote is hostile, and reading it is work for somebody who has nothing to lose: not for
+//! the daemon, nor for a launcher. A reader's jail is on record as one to be buried from before it is
+//! made, and so is each volume that is lent to it, so nothing is left after any crash.
+//!
+//! Owns: who reads. Does not know what is read.
+
+use std::sync::Arc;
+
+use image::{Rootfs, Store};
+use jail::{Hostname, JailId, JailSpec, Limits, View};
+use link::AgentConfig;
+use tokio::{runtime::Handle, sync::OwnedSemaphorePermit};
+
+use crate::{
+    EngineError,
+    blank::{self, Blank},
+    checkpoint, create, destroy,
+    error::{self, Publish},
+    node::{Guest, Node},
+    record::Change,
+    resolver::Asker,
+    sandbox::Sandbox,
+    slot::UIDS_PER_SLOT,
+};
+
+/// Readers at once. Each may keep a processor and the disk busy; more wait for each other anyway.
+pub(crate) const READERS: usize = 4;
+
+/// Bytes of memory of a reader: names of two states of a large directory, or some buffers.
+const MEMORY_BYTES: u64 = 384 * 1024 * 1024;
+
+/// Threads of an agent, with room.
+const PIDS: u32 = 64;
+
+/// The host name of readers.
+const HOSTNAME: &str = "reader";
+
+const ATTEMPT: &str = "starting a reader";
+
+/// A jail that reads. Dropping it ends and removes the jail, behind the caller's back.
+#[derive(Debug)]
+pub struct Reader {
+    node: Arc<Node>,
+    runtime: Handle,
+    guest: Option<Guest>,
+    /// What it is shown.
+    views: Vec<View>,
+    /// Volumes that are there for it alone, on record as ones to be buried.
+    volumes: Vec<JailId>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Reader {
+    /// The number of its jail, which its agent answers under.
+    #[must_use]
+    pub fn jail(&self) -> u64 {
+        self.guest.map_or(0, |guest| guest.jail.0)
+    }
+
+    /// A place, which is to be taken before anything is made for a reader.
+    ///
+    /// # Errors
+    /// `TOO_MANY_REQUESTS`, `SHUTTING_DOWN`.
+    pub(crate) fn begin(node: &Arc<Node>) -> Result<Self, EngineError> {
+        node.check_open()?;
+        let place = Arc::clone(&node.readers).try_acquire_owned();
+        Ok(Self {
+            node: Arc::clone(node),
+            runtime: Handle::current(),
+            guest: None,
+            views: vec![View::Image],
+            volumes: Vec::new(),
+            _place: place.map_err(|_full| error::too_many_readers(READERS))?,
+        })
+    }
+
+    /// Shows it a volume that is there for it alone, on record as one to be buried.
+    pub(crate) fn lend(&mut self, volume: JailId) {
+        self.views.extend([View::Whole(volume), View::Own(volume)]);
+        self.volumes.push(volume);
+    }
+
+    /// Shows it a copy of a checkpoint's volume: it may outlive the checkpoint.
+    pub(crate) async fn lend_copy(&mut self, of: JailId) -> Result<(), EngineError> {
+        let copy = self.node.take_number();
+        let recorded = self.node.records.write(Change::Bury(copy)).await;
+        recorded.map_err(|error| error.publish("recording a copy of the files"))?;
+        self.lend(copy);
+        checkpoint::copy(&self.node, of, copy, true).await
+    }
+
+    /// Starts it over the image of `sandbox`. What it writes into its own root, if it writes anything,
+    /// is in a volume with its number, within the limit in `writes`. The agent serves at return.
+    pub(crate) async fn start(
+        mut self,
+        sandbox: &Sandbox,
+        writes: Option<Option<u64>>,
+    ) -> Result<Self, EngineError> {
+        let digest = sandbox.image_digest.clone();
+        let read = move |images: &Store| images.by_digest(&digest);
+        let rootfs = create::read_image(&self.node, &sandbox.settings().image, read).await?;
+        let (guest, _asker) = self.node.acquire_guest(Asker::of_build)?;
+        self.guest = Some(guest);
+        let recorded = self.node.records.write(Change::Bury(guest.jail)).await;
+        recorded.map_err(|error| error.publish(ATTEMPT))?;
+        // What an image binds is not what a sandbox wrote.
+        let rootfs = Rootfs { binds: Vec::new(), ..rootfs };
+        let prepared = blank::prepare(&self.node, guest.jail, rootfs).await?;
+        let spec = spec(&self.node, guest, std::mem::take(&mut self.views), writes);
+        let claimed = async {
+            let blank: Blank = blank::launch(&self.node, spec, prepared).await?;
+            blank.claim(&self.node, Hostname::of(HOSTNAME), &config()).await
+        };
+        claimed.await.map_err(|error| error.publish(ATTEMPT))?;
+        Ok(self)
+    }
+
+    /// Ends its jail, so that nothing it wrote changes any more.
+    pub(crate) async fn end(&self) -> Result<(), EngineError> {
+        let Some(guest) = self.guest else { return Ok(()) };
+        let ended = destroy::end_jail(&self.node, guest.jail).await;
+        ended.map_err(|error| error.publish("ending a reader"))
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let (node, guest) = (Arc::clone(&self.node), self.guest.take());
+        let volumes = std::mem::take(&mut self.volumes);
+        let work = async move {
+            if let Some(guest) = guest {
+                if let Err(error) = destroy::end_jail(&node, guest.jail).await {
+                    // Its ids, and what it reads, are in use until the next start, which ends it.
+                    tracing::error!(jail = %guest.jail, error = &error as &dyn std::error::Error,
+                        "a reader cannot be ended; the next start ends it");
+                    return;
+                }
+                node.release(guest.slot);
+                node.remover.remove(guest.jail).await;
+            }
+            for volume in volumes {
+                node.remover.remove(volume).await;
+            }
+        };
+        self.node.work.spawn_on(work, &self.runtime);
+    }
+}
+
+/// It reaches nothing.
+fn spec(node: &Node, guest: Guest, views: Vec<View>, writes: Option<Option<u64>>) -> JailSpec {
+    let most = node.config.max_limits;
+    JailSpec {
+        jail: guest.jail,
+        // Without one, its root is an empty directory beside the volumes, for nobody to write to.
+        volume: writes.map(|_| guest.jail),
+        uid_base: node.config.uid_base + guest.slot * UIDS_PER_SLOT,
+        network: None,
+        limits: Limits {
+            memory_bytes: most.memory_bytes.min(MEMORY_BYTES),
+            pids: most.pids.min(PIDS),
+            cpu_millis: most.cpu_millis,
+            disk_bytes: writes.flatten(),
+        },
+        hostname: Hostname::of(HOSTNAME),
+        binds: Vec::new(),
+        views,
+    }
+}
+
+fn config() -> AgentConfig {
+    AgentConfig {
+        env: std::collections::BTreeMap::new(),
+        // Nothing is made for it.
+        workdir: "/".to_owned(),
+        definitions: None,
+        services: Vec::new(),
+    }
+}
