@@ -122,13 +122,6 @@ impl Reader {
         claimed.await.map_err(|error| error.publish(ATTEMPT))?;
         Ok(self)
     }
-
-    /// Ends its jail, so that nothing it wrote changes any more.
-    pub(crate) async fn end(&self) -> Result<(), EngineError> {
-        let Some(guest) = self.guest else { return Ok(()) };
-        let ended = destroy::end_jail(&self.node, guest.jail).await;
-        ended.map_err(|error| error.publish("ending a reader"))
-    }
 }
 
 impl Drop for Reader {
