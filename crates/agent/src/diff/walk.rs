@@ -1,10 +1,11 @@
 //! The names that may differ, one after the other, sorted; a directory before what is in it.
 //!
-//! Nothing recurses and no descriptor is held for the way: a directory is opened by its path, which is
-//! as long as a path can be at most. That is sound because nothing changes in the views.
+//! Nothing recurses, and only the directory that it is in is held open: one that it comes back to is
+//! opened by its path, which is as long as a path can be at most. That is sound because nothing changes
+//! in the views.
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     os::fd::{AsFd, OwnedFd},
 };
 
@@ -61,9 +62,39 @@ impl Where {
     }
 }
 
+/// A directory as each of the trees has it, where it has one.
+struct Dirs {
+    before: Option<OwnedFd>,
+    after: Option<OwnedFd>,
+    before_own: Option<OwnedFd>,
+    after_own: Option<OwnedFd>,
+}
+
+impl Dirs {
+    /// What `open` makes of a directory in each of the trees.
+    fn each<'a>(
+        trees: [Option<&'a OwnedFd>; 4],
+        open: impl Fn(&'a OwnedFd) -> Result<Option<OwnedFd>, SysError>,
+    ) -> Result<Self, SysError> {
+        let [before, after, before_own, after_own] = trees.map(|tree| tree.map_or(Ok(None), &open));
+        Ok(Self { before: before?, after: after?, before_own: before_own?, after_own: after_own? })
+    }
+
+    fn all(&self) -> [Option<&OwnedFd>; 4] {
+        [&self.before, &self.after, &self.before_own, &self.after_own].map(Option::as_ref)
+    }
+
+    fn whole(&self) -> Result<(&OwnedFd, &OwnedFd), SysError> {
+        let missing = SysError { call: "openat2", errno: errno::ENOENT };
+        self.before.as_ref().zip(self.after.as_ref()).ok_or(missing)
+    }
+}
+
 /// A directory on the way.
 struct Level {
     names: std::vec::IntoIter<(CString, Where)>,
+    /// Open while it is the last one.
+    dirs: Option<Dirs>,
     /// Bytes that the names are counted with.
     bytes: usize,
     /// Length of its own path.
@@ -77,6 +108,8 @@ pub(super) struct Walk {
     levels: Vec<Level>,
     /// Of what was found last; relative to the root, which is empty.
     path: Vec<u8>,
+    /// Its name in the last directory; none when it is that directory.
+    name: Option<CString>,
     /// Where to go on: everything up to this path is passed over.
     resume: Option<Vec<u8>>,
     /// The root itself has not been looked at.
@@ -98,6 +131,7 @@ impl Walk {
             after,
             levels: Vec::new(),
             path: Vec::new(),
+            name: None,
             is_new: resume.is_none(),
             is_unread: false,
             resume,
@@ -119,19 +153,25 @@ impl Walk {
 
     /// Opens what was found last, before and after.
     pub(super) fn open(&self, flags: i32) -> Result<(OwnedFd, OwnedFd), SysError> {
-        Ok((
-            open(&self.before.whole, &self.path, flags)?,
-            open(&self.after.whole, &self.path, flags)?,
-        ))
+        let (before, after) = self.dirs()?.whole()?;
+        let name = self.name.as_deref().unwrap_or(c".");
+        Ok((open(before, name, flags)?, open(after, name, flags)?))
     }
 
     /// Where the symbolic link that was found last points, before and after.
     pub(super) fn read_links(&self) -> Result<(Vec<u8>, Vec<u8>), SysError> {
-        let path = file::c_name(&*self.path)?;
-        let read = |side: &Side| {
-            file::read_link(side.whole.as_fd(), &path).map(std::ffi::OsString::into_encoded_bytes)
+        let (before, after) = self.dirs()?.whole()?;
+        let name = self.name.as_deref().unwrap_or_default();
+        let read = |dir: &OwnedFd| {
+            file::read_link(dir.as_fd(), name).map(std::ffi::OsString::into_encoded_bytes)
         };
-        Ok((read(&self.before)?, read(&self.after)?))
+        Ok((read(before)?, read(after)?))
+    }
+
+    /// The directory that it is in.
+    fn dirs(&self) -> Result<&Dirs, SysError> {
+        let dirs = self.levels.last().and_then(|level| level.dirs.as_ref());
+        dirs.ok_or(SysError { call: "openat2", errno: errno::ENOENT })
     }
 
     /// The next name that may differ; none at the end.
@@ -158,7 +198,7 @@ impl Walk {
                 continue;
             }
             self.is_unread = false;
-            let found = self.look(place).map_err(|error| fault(&self.path, error))?;
+            let found = self.look(name, place).map_err(|error| fault(&self.path, error))?;
             if let Found::Added(after) | Found::Both(_, after) | Found::Replaced(_, after) = &found
                 && after.mode & file::S_IFMT == file::S_IFDIR
             {
@@ -188,39 +228,85 @@ impl Walk {
         (true, true)
     }
 
-    fn look(&self, place: Where) -> Result<Found, SysError> {
-        let path = file::c_name(&*self.path)?;
-        let look = |side: &Side| file::stat(side.whole.as_fd(), &path);
-        Ok(match (place.before, place.after) {
-            (true, false) => Found::Deleted(look(&self.before)?),
-            (false, _) => Found::Added(look(&self.after)?),
+    /// Opens the last directory again, if it came back to it.
+    fn reopen(&mut self) -> Result<(), SysError> {
+        let Some(Level { dirs: None, path, .. }) = self.levels.last() else { return Ok(()) };
+        let path = match self.path.get(..*path) {
+            Some([]) | None => c".".to_owned(),
+            Some(path) => file::c_name(path)?,
+        };
+        let dirs = Dirs::each(self.roots(), |root| directory(root, &path))?;
+        if let Some(level) = self.levels.last_mut() {
+            level.dirs = Some(dirs);
+        }
+        Ok(())
+    }
+
+    /// Looks at a name in the last directory, at the path.
+    fn look(&mut self, name: CString, place: Where) -> Result<Found, SysError> {
+        self.reopen()?;
+        let dirs = self.dirs()?;
+        let look = |dir: Option<&OwnedFd>| {
+            let missing = SysError { call: "openat2", errno: errno::ENOENT };
+            file::stat(dir.ok_or(missing)?.as_fd(), &name)
+        };
+        let (was, is) = (dirs.before.as_ref(), dirs.after.as_ref());
+        let found = match (place.before, place.after) {
+            (true, false) => Found::Deleted(look(was)?),
+            (false, _) => Found::Added(look(is)?),
             (true, true) => {
-                let (before, after) = (look(&self.before)?, look(&self.after)?);
+                let (before, after) = (look(was)?, look(is)?);
                 if before.mode & file::S_IFMT == after.mode & file::S_IFMT {
                     Found::Both(before, after)
                 } else {
                     Found::Replaced(before, after)
                 }
             }
-        })
+        };
+        self.name = Some(name);
+        Ok(found)
     }
 
-    /// Goes into the directory at the path.
+    fn roots(&self) -> [Option<&OwnedFd>; 4] {
+        let (before, after) = (&self.before, &self.after);
+        [Some(&before.whole), Some(&after.whole), before.own.as_ref(), after.own.as_ref()]
+    }
+
+    /// Goes into the directory that was found last, or the root.
     fn enter(&mut self) -> Result<(), ApiError> {
+        let above = self.levels.last_mut().and_then(|level| level.dirs.take());
+        let name = self.name.take();
+        let opened = Dirs::each(above.as_ref().map_or(self.roots(), Dirs::all), |dir| {
+            directory(dir, name.as_deref().unwrap_or(c"."))
+        });
+        let dirs = opened.map_err(|error| fault(&self.path, error))?;
+        let (names, bytes) = self.read(&dirs)?;
+        self.bytes += bytes;
+        let room = PATH_BYTES - self.path.len();
+        let count = names.len();
+        let names: Vec<_> =
+            names.into_iter().filter(|(name, _)| name.count_bytes() < room).collect();
+        self.is_unread = names.len() < count;
+        let (names, path) = (names.into_iter(), self.path.len());
+        self.levels.push(Level { names, dirs: Some(dirs), bytes, path });
+        Ok(())
+    }
+
+    /// The names in a directory that may differ, and what they are counted with.
+    fn read(&self, dirs: &Dirs) -> Result<(Vec<(CString, Where)>, usize), ApiError> {
         let mut names: Vec<(CString, Where)> = Vec::new();
         let mut bytes = 0;
-        for (tree, place) in [
-            (Some(&self.before.whole), Where { before: true, ..Where::default() }),
-            (Some(&self.after.whole), Where { after: true, ..Where::default() }),
-            (self.before.own.as_ref(), Where { own: true, ..Where::default() }),
-            (self.after.own.as_ref(), Where { own: true, ..Where::default() }),
-        ] {
-            let Some(tree) = tree else { continue };
-            let Some(mut dir) = read(tree, &self.path).map_err(|error| fault(&self.path, error))?
-            else {
-                continue;
-            };
-            while let Some(found) = dir.read().map_err(|error| fault(&self.path, error))? {
+        let (before, after, own) = (
+            Where { before: true, ..Where::default() },
+            Where { after: true, ..Where::default() },
+            Where { own: true, ..Where::default() },
+        );
+        for (dir, place) in dirs.all().into_iter().zip([before, after, own, own]) {
+            let Some(dir) = dir else { continue };
+            let refuse = |error| fault(&self.path, error);
+            let own = open(dir, c".", file::O_RDONLY | file::O_DIRECTORY).map_err(refuse)?;
+            let mut all = Names::new(own);
+            while let Some(found) = all.read().map_err(refuse)? {
                 names.push((found.name.to_owned(), place));
                 bytes += found.name.count_bytes() + NAME_BYTES;
                 if self.bytes + bytes > NAMES_BYTES {
@@ -242,27 +328,19 @@ impl Walk {
             is_same
         });
         names.retain(|(_, place)| place.may_differ());
-        let room = PATH_BYTES - self.path.len();
-        let count = names.len();
-        names.retain(|(name, _)| name.count_bytes() < room);
-        self.is_unread = names.len() < count;
-        self.bytes += bytes;
-        self.levels.push(Level { names: names.into_iter(), bytes, path: self.path.len() });
-        Ok(())
+        Ok((names, bytes))
     }
 }
 
-/// The names of the directory at `path` in `tree`; none where there is no directory.
-fn read(tree: &OwnedFd, path: &[u8]) -> Result<Option<Names>, SysError> {
-    match open(tree, path, file::O_RDONLY | file::O_DIRECTORY) {
-        Ok(dir) => Ok(Some(Names::new(dir))),
+/// Opens the directory `path` in `dir`; none where there is no directory.
+fn directory(dir: &OwnedFd, path: &CStr) -> Result<Option<OwnedFd>, SysError> {
+    match open(dir, path, file::O_RDONLY | file::O_DIRECTORY) {
         Err(SysError { errno: errno::ENOENT | errno::ENOTDIR | errno::ELOOP, .. }) => Ok(None),
-        Err(error) => Err(error),
+        opened => opened.map(Some),
     }
 }
 
-fn open(tree: &OwnedFd, path: &[u8], flags: i32) -> Result<OwnedFd, SysError> {
-    let path = if path.is_empty() { c".".to_owned() } else { file::c_name(path)? };
+fn open(dir: &OwnedFd, path: &CStr, flags: i32) -> Result<OwnedFd, SysError> {
     let how = How {
         flags: flags | file::O_NOFOLLOW | file::O_NONBLOCK | file::O_NOCTTY,
         mode: 0,
@@ -271,7 +349,7 @@ fn open(tree: &OwnedFd, path: &[u8], flags: i32) -> Result<OwnedFd, SysError> {
             | file::RESOLVE_NO_MAGICLINKS
             | file::RESOLVE_NO_XDEV,
     };
-    file::open(tree.as_fd(), &path, how)
+    file::open(dir.as_fd(), path, how)
 }
 
 fn too_large(path: &[u8]) -> ApiError {
