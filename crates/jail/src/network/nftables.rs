@@ -1,4 +1,5 @@
-//! Messages about the tables of nftables: elements of sets, and the chain of an allow-list.
+//! Messages about the tables of nftables: elements of sets, the chain of an allow-list, and the table
+//! of a jail's own.
 //! `linux/netfilter/nf_tables.h`; `nft --debug=netlink` prints what a rule is made of.
 
 use std::net::Ipv4Addr;
@@ -8,6 +9,7 @@ use super::message::{APPEND, CREATE, Message};
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const SUBSYSTEM: u16 = 10;
+const NEW_TABLE: u16 = SUBSYSTEM << 8;
 const NEW_CHAIN: u16 = SUBSYSTEM << 8 | 3;
 const GET_CHAIN: u16 = SUBSYSTEM << 8 | 4;
 const DELETE_CHAIN: u16 = SUBSYSTEM << 8 | 5;
@@ -21,6 +23,13 @@ const FAMILY_INET: u8 = 1;
 
 const TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
+const CHAIN_HOOK: u16 = 4;
+const CHAIN_TYPE: u16 = 7;
+const HOOK_NUMBER: u16 = 1;
+const HOOK_PRIORITY: u16 = 2;
+/// `NF_INET_LOCAL_IN` and `NF_INET_LOCAL_OUT`.
+const HOOK_INPUT: u32 = 1;
+const HOOK_OUTPUT: u32 = 3;
 const RULE_CHAIN: u16 = 2;
 const RULE_EXPRESSIONS: u16 = 4;
 const SET_NAME: u16 = 2;
@@ -44,6 +53,7 @@ const VERDICT_CHAIN: u16 = 2;
 const EXPRESSION_NAME: u16 = 1;
 const EXPRESSION_DATA: u16 = 2;
 const COUNTER_PACKETS: u16 = 2;
+const DROP: i32 = 0;
 const ACCEPT: i32 = 1;
 const GOTO: i32 = -4;
 
@@ -58,6 +68,8 @@ const ELEMENTS_PER_MESSAGE: usize = 1024;
 pub(super) enum Verdict {
     /// It goes on its way.
     Accept,
+    /// It goes nowhere, and nobody is told.
+    Drop,
     /// This chain decides.
     Goto(String),
 }
@@ -117,6 +129,7 @@ impl Verdict {
     fn put(&self, message: &mut Message) {
         message.nested(VERDICT, |verdict| match self {
             Self::Accept => verdict.attribute(VERDICT_CODE, ACCEPT.to_be_bytes()),
+            Self::Drop => verdict.attribute(VERDICT_CODE, DROP.to_be_bytes()),
             Self::Goto(chain) => {
                 verdict.attribute(VERDICT_CODE, GOTO.to_be_bytes());
                 verdict.text(VERDICT_CHAIN, chain);
@@ -225,6 +238,32 @@ impl Changes<'_> {
         self.messages.push(set.finish());
     }
 
+    /// Adds the table itself.
+    pub(super) fn add_table(&mut self) {
+        self.messages.push(self.table.message(NEW_TABLE, CREATE).finish());
+    }
+
+    /// Adds a chain that sees what comes in for this network namespace, and lets it.
+    pub(super) fn add_input_chain(&mut self, name: &str) {
+        self.add_base_chain(name, HOOK_INPUT);
+    }
+
+    /// The same with what it sends.
+    pub(super) fn add_output_chain(&mut self, name: &str) {
+        self.add_base_chain(name, HOOK_OUTPUT);
+    }
+
+    fn add_base_chain(&mut self, name: &str, number: u32) {
+        let mut chain = self.table.message(NEW_CHAIN, CREATE);
+        chain.text(CHAIN_NAME, name);
+        chain.nested(CHAIN_HOOK, |hook| {
+            hook.attribute(HOOK_NUMBER, number.to_be_bytes());
+            hook.attribute(HOOK_PRIORITY, 0_u32.to_be_bytes());
+        });
+        chain.text(CHAIN_TYPE, "filter");
+        self.messages.push(chain.finish());
+    }
+
     /// Adds a chain.
     pub(super) fn add_chain(&mut self, name: &str) {
         let mut chain = self.table.message(NEW_CHAIN, CREATE);
@@ -275,10 +314,22 @@ pub(super) enum Expression {
     Destination(Register),
     /// Loads the packet's destination port, in the first two bytes of a register.
     Port(Register),
+    /// Loads the number of the link that the packet came by.
+    CameBy(Register),
+    /// Loads the number of the link that the packet leaves by.
+    LeavesBy(Register),
+    /// Loads the flags of a TCP packet, in the first byte of a register.
+    Flags(Register),
+    /// Loads how many hops the packet has left, in the first byte of a register.
+    Hops(Register),
     /// Blanks the bits of a register that the mask has not.
     Mask(Register, [u8; 4]),
     /// Goes on if the register begins with these bytes.
     Equals(Register, Vec<u8>),
+    /// Goes on if there are more packets than so many in a second, and so many at once.
+    Over { rate: u64, burst: u32 },
+    /// Shows the first so many bytes of the packet to who listens to this group, and goes on.
+    Show { group: u16, bytes: u32 },
     /// Goes on if the set has what the registers from this one on hold.
     In(Register, String),
     /// Decides.
@@ -294,6 +345,12 @@ impl Expression {
         const FIRST: u32 = 8;
         /// `NFT_META_L4PROTO`.
         const L4PROTO: u32 = 16;
+        /// `NFT_META_IIF` and `NFT_META_OIF`.
+        const IIF: u32 = 4;
+        const OIF: u32 = 5;
+        /// `NFT_LIMIT_PKTS` and `NFT_LIMIT_F_INV`.
+        const PACKETS: u32 = 0;
+        const OVER: u32 = 1;
         const EQUAL: u32 = 0;
         const VERDICT_REGISTER: u32 = 0;
         let number = |list: &mut Message, kind: u16, value: u32| {
@@ -308,6 +365,28 @@ impl Expression {
                 number(meta, 2, L4PROTO);
                 number(meta, 1, FIRST + register);
             }),
+            Self::CameBy(register) => named("meta", &mut |meta| {
+                number(meta, 2, IIF);
+                number(meta, 1, FIRST + register);
+            }),
+            Self::LeavesBy(register) => named("meta", &mut |meta| {
+                number(meta, 2, OIF);
+                number(meta, 1, FIRST + register);
+            }),
+            Self::Flags(register) => {
+                named("payload", &mut |load| put_load(load, FIRST + register, TRANSPORT, (13, 1)));
+            }
+            Self::Over { rate, burst } => named("limit", &mut |limit| {
+                limit.attribute(1, rate.to_be_bytes());
+                // In each second.
+                limit.attribute(2, 1_u64.to_be_bytes());
+                number(limit, 3, *burst);
+                number(limit, 4, PACKETS);
+                number(limit, 5, OVER);
+            }),
+            Self::Hops(register) => {
+                named("payload", &mut |load| put_load(load, FIRST + register, NETWORK, (8, 1)));
+            }
             Self::Destination(register) => {
                 named("payload", &mut |load| put_load(load, FIRST + register, NETWORK, (16, 4)));
             }
@@ -325,6 +404,10 @@ impl Expression {
                 number(compare, 1, FIRST + register);
                 number(compare, 2, EQUAL);
                 compare.nested(3, |value| value.attribute(VALUE, bytes));
+            }),
+            Self::Show { group, bytes } => named("log", &mut |log| {
+                log.attribute(1, group.to_be_bytes());
+                number(log, 3, *bytes);
             }),
             Self::In(register, set) => named("lookup", &mut |lookup| {
                 lookup.text(1, set);
@@ -375,6 +458,7 @@ impl Found<'_> {
         let code = super::message::find(verdict, VERDICT_CODE)?.first_chunk()?;
         match i32::from_be_bytes(*code) {
             ACCEPT => Some(Verdict::Accept),
+            DROP => Some(Verdict::Drop),
             GOTO => {
                 let chain = super::message::find(verdict, VERDICT_CHAIN)?.strip_suffix(&[0])?;
                 Some(Verdict::Goto(str::from_utf8(chain).ok()?.to_owned()))
