@@ -2,7 +2,11 @@
 //! of a jail's own.
 //! `linux/netfilter/nf_tables.h`; `nft --debug=netlink` prints what a rule is made of.
 
+mod expression;
+
 use std::net::Ipv4Addr;
+
+pub(super) use expression::Expression;
 
 use super::message::{APPEND, CREATE, Message};
 
@@ -303,134 +307,6 @@ fn elements(mut message: Message, set: &str, all: &[Element]) -> Message {
     message.text(SET_NAME, set);
     message.nested(ELEMENTS, |list| all.iter().for_each(|element| element.put(list)));
     message.finish()
-}
-
-/// One step of a rule. Registers hold four bytes each and follow one another.
-#[derive(Debug, Clone)]
-pub(super) enum Expression {
-    /// Loads the packet's transport protocol, in the first byte of a register.
-    Protocol(Register),
-    /// Loads the packet's destination address.
-    Destination(Register),
-    /// Loads the packet's destination port, in the first two bytes of a register.
-    Port(Register),
-    /// Loads the number of the link that the packet came by.
-    CameBy(Register),
-    /// Loads the number of the link that the packet leaves by.
-    LeavesBy(Register),
-    /// Loads the flags of a TCP packet, in the first byte of a register.
-    Flags(Register),
-    /// Loads how many hops the packet has left, in the first byte of a register.
-    Hops(Register),
-    /// Blanks the bits of a register that the mask has not.
-    Mask(Register, [u8; 4]),
-    /// Goes on if the register begins with these bytes.
-    Equals(Register, Vec<u8>),
-    /// Goes on if there are more packets than so many in a second, and so many at once.
-    Over { rate: u64, burst: u32 },
-    /// Shows the first so many bytes of the packet to who listens to this group, and goes on.
-    Show { group: u16, bytes: u32 },
-    /// Goes on if the set has what the registers from this one on hold.
-    In(Register, String),
-    /// Decides.
-    Decide(Verdict),
-}
-
-/// A register, counted from 0.
-pub(super) type Register = u32;
-
-impl Expression {
-    fn put(&self, item: &mut Message) {
-        /// `NFT_REG32_00`: the first of the registers of four bytes.
-        const FIRST: u32 = 8;
-        /// `NFT_META_L4PROTO`.
-        const L4PROTO: u32 = 16;
-        /// `NFT_META_IIF` and `NFT_META_OIF`.
-        const IIF: u32 = 4;
-        const OIF: u32 = 5;
-        /// `NFT_LIMIT_PKTS` and `NFT_LIMIT_F_INV`.
-        const PACKETS: u32 = 0;
-        const OVER: u32 = 1;
-        const EQUAL: u32 = 0;
-        const VERDICT_REGISTER: u32 = 0;
-        let number = |list: &mut Message, kind: u16, value: u32| {
-            list.attribute(kind, value.to_be_bytes());
-        };
-        let mut named = |name: &str, fill: &mut dyn FnMut(&mut Message)| {
-            item.text(EXPRESSION_NAME, name);
-            item.nested(EXPRESSION_DATA, |data| fill(data));
-        };
-        match self {
-            Self::Protocol(register) => named("meta", &mut |meta| {
-                number(meta, 2, L4PROTO);
-                number(meta, 1, FIRST + register);
-            }),
-            Self::CameBy(register) => named("meta", &mut |meta| {
-                number(meta, 2, IIF);
-                number(meta, 1, FIRST + register);
-            }),
-            Self::LeavesBy(register) => named("meta", &mut |meta| {
-                number(meta, 2, OIF);
-                number(meta, 1, FIRST + register);
-            }),
-            Self::Flags(register) => {
-                named("payload", &mut |load| put_load(load, FIRST + register, TRANSPORT, (13, 1)));
-            }
-            Self::Over { rate, burst } => named("limit", &mut |limit| {
-                limit.attribute(1, rate.to_be_bytes());
-                // In each second.
-                limit.attribute(2, 1_u64.to_be_bytes());
-                number(limit, 3, *burst);
-                number(limit, 4, PACKETS);
-                number(limit, 5, OVER);
-            }),
-            Self::Hops(register) => {
-                named("payload", &mut |load| put_load(load, FIRST + register, NETWORK, (8, 1)));
-            }
-            Self::Destination(register) => {
-                named("payload", &mut |load| put_load(load, FIRST + register, NETWORK, (16, 4)));
-            }
-            Self::Port(register) => {
-                named("payload", &mut |load| put_load(load, FIRST + register, TRANSPORT, (2, 2)));
-            }
-            Self::Mask(register, mask) => named("bitwise", &mut |bitwise| {
-                number(bitwise, 1, FIRST + register);
-                number(bitwise, 2, FIRST + register);
-                number(bitwise, 3, 4);
-                bitwise.nested(4, |value| value.attribute(VALUE, mask));
-                bitwise.nested(5, |value| value.attribute(VALUE, [0; 4]));
-            }),
-            Self::Equals(register, bytes) => named("cmp", &mut |compare| {
-                number(compare, 1, FIRST + register);
-                number(compare, 2, EQUAL);
-                compare.nested(3, |value| value.attribute(VALUE, bytes));
-            }),
-            Self::Show { group, bytes } => named("log", &mut |log| {
-                log.attribute(1, group.to_be_bytes());
-                number(log, 3, *bytes);
-            }),
-            Self::In(register, set) => named("lookup", &mut |lookup| {
-                lookup.text(1, set);
-                number(lookup, 2, FIRST + register);
-            }),
-            Self::Decide(verdict) => named("immediate", &mut |immediate| {
-                number(immediate, 1, VERDICT_REGISTER);
-                immediate.nested(2, |data| verdict.put(data));
-            }),
-        }
-    }
-}
-
-/// `NFT_PAYLOAD_NETWORK_HEADER`.
-const NETWORK: u32 = 1;
-/// `NFT_PAYLOAD_TRANSPORT_HEADER`.
-const TRANSPORT: u32 = 2;
-
-/// What to load, from where in which header, into which register.
-fn put_load(load: &mut Message, register: u32, header: u32, (offset, length): (u32, u32)) {
-    for (kind, value) in [(1, register), (2, header), (3, offset), (4, length)] {
-        load.attribute(kind, value.to_be_bytes());
-    }
 }
 
 /// What the kernel says of one element.
