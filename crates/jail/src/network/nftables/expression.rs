@@ -16,8 +16,6 @@ pub(in super::super) enum Expression {
     CameBy(Register),
     /// Loads the number of the link that the packet leaves by.
     LeavesBy(Register),
-    /// Loads the flags of a TCP packet, in the first byte of a register.
-    Flags(Register),
     /// Loads how many hops the packet has left, in the first byte of a register.
     Hops(Register),
     /// Blanks the bits of a register that the mask has not.
@@ -65,7 +63,6 @@ impl Expression {
             Self::Hops(register) => put_payload(item, *register, NETWORK, (8, 1)),
             Self::Destination(register) => put_payload(item, *register, NETWORK, (16, 4)),
             Self::Port(register) => put_payload(item, *register, TRANSPORT, (2, 2)),
-            Self::Flags(register) => put_payload(item, *register, TRANSPORT, (13, 1)),
             Self::Mask(register, mask) => named(item, "bitwise", |bitwise| {
                 number(bitwise, 1, FIRST + register);
                 number(bitwise, 2, FIRST + register);
