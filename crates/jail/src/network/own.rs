@@ -19,8 +19,8 @@ pub(crate) type Requests = (Vec<u8>, usize);
 const DNS: u16 = 53;
 
 /// Packets a second to the name server, and how many at once. The host has the same limit
-/// (`policies/network.nft`, `to_host`), behind the queue of packets that all of the machine share:
-/// whoever floods that has others lose theirs, and wait for a fifth of a second until they try again.
+/// (`policies/network.nft`, `to_host`), behind a link whose packets are worked on at the machine's
+/// expense: here they cost who sends them.
 const QUESTIONS: (u64, u32) = (500, 1000);
 
 /// What a jail's process asks of its own network namespace, in turn: the table, and to be shown what
