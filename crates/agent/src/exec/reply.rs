@@ -36,7 +36,7 @@ pub(super) async fn buffered(attachment: Attachment, encoding: Encoding) -> Resp
     if let Some(loss) = session::loss(process, &end) {
         return Refusal(with_tails(loss, &process.log, encoding)).into_response();
     }
-    let pieces = pieces(process.about.id.clone(), Arc::clone(&process.log), end, encoding);
+    let pieces = pieces(process.about.id.clone(), Arc::clone(&process.log), &end, encoding);
     whole(&process.log, pieces)
 }
 
@@ -106,10 +106,10 @@ impl Frame {
 fn pieces(
     process_id: ProcessId,
     log: Arc<Log>,
-    end: End,
+    end: &End,
     encoding: Encoding,
-) -> impl Iterator<Item = Bytes> {
-    let Frame { head, middle, tail } = Frame::of(process_id, &log, &end);
+) -> impl Iterator<Item = Bytes> + use<> {
+    let Frame { head, middle, tail } = Frame::of(process_id, &log, end);
     std::iter::once(Bytes::from(head))
         .chain(escaped(Arc::clone(&log), OutputStream::Stdout, encoding))
         .chain(std::iter::once(Bytes::from(middle)))
@@ -186,7 +186,7 @@ mod tests {
                 let log = written_in_turns(stdout, stderr);
                 let id: ProcessId = "p".parse().unwrap();
 
-                let json: Vec<Bytes> = pieces(id.clone(), log, END, encoding).collect();
+                let json: Vec<Bytes> = pieces(id.clone(), log, &END, encoding).collect();
 
                 let result: ExecResult = serde_json::from_slice(&json.concat()).unwrap();
                 assert_eq!(
