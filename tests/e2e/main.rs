@@ -2,6 +2,7 @@
 
 mod api;
 mod archive;
+mod bench;
 mod browser;
 mod checkpoint;
 mod command_line;
@@ -21,6 +22,7 @@ mod key;
 mod lifecycle;
 mod network;
 mod node;
+mod overload;
 mod pool;
 mod port;
 mod preview;
