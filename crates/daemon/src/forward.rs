@@ -94,17 +94,12 @@ pub(crate) async fn forward(
 ) -> Result<Response, Failure> {
     admit(route, &request)?;
     let engine = app.engine().await?;
-    let (engine, id, key, metrics) = (&engine, &id, &key, &app.metrics);
-    let activate = |is_retry| async move {
-        let active = if is_retry {
-            engine.activate_again(id, key).await
-        } else {
-            engine.activate(id, key).await
-        };
-        metrics.lifecycle(Lifecycle::Activate, active.is_ok());
+    let activate = || async {
+        let active = engine.activate(&id, &key).await;
+        app.metrics.lifecycle(Lifecycle::Activate, active.is_ok());
         active.map(|active| (active.jail.0, active))
     };
-    relay(route, activate, &app.links, metrics, request).await
+    relay(route, activate, &app.links, &app.metrics, request).await
 }
 
 /// What can be refused without a sandbox.
@@ -117,8 +112,7 @@ fn admit(route: Forward, request: &Request) -> Result<(), Failure> {
 }
 
 /// Sends `request` to the agent that `activate` names and streams its answer back. What `activate`
-/// returns beside the jail's number is held until the answer's last byte. It is told whether an
-/// agent could not be reached before.
+/// returns beside the jail's number is held until the answer's last byte.
 ///
 /// An agent that died a moment ago, behind the engine's back, is not the caller's concern: as long
 /// as no byte of the request went out, the sandbox is activated once more.
@@ -133,7 +127,7 @@ pub(crate) async fn relay<A, F, G>(
     request: Request,
 ) -> Result<Response, Failure>
 where
-    A: Fn(bool) -> F,
+    A: Fn() -> F,
     F: Future<Output = Result<(u64, G), ApiError>>,
     G: Send + 'static,
 {
@@ -146,7 +140,7 @@ where
     let upload = Upload::new(body, limit, metrics.bytes_to_agents());
     let mut is_retry = false;
     loop {
-        let (jail, guard) = activate(is_retry).await?;
+        let (jail, guard) = activate().await?;
         let mut request = agent_request(&head.method, &target, &head.headers, &upload);
         if switch.is_some() {
             header::add_switch(request.headers_mut(), &head.headers);

@@ -44,7 +44,7 @@ use crate::{
     record::{Loaded, Records},
     recover, resolver,
     sandbox::{InUse, Sandbox as Resident},
-    shutdown, update, watch, webhook,
+    shutdown, update, webhook,
 };
 
 /// Launchers that an engine needs: one that builds jails, one for the network, one that removes
@@ -219,21 +219,6 @@ impl Engine {
     pub async fn activate(&self, id: &SandboxId, by: &Key) -> Result<Active, EngineError> {
         self.node.check_open()?;
         create::activate(&self.node, id, by).await.map(Active::from)
-    }
-
-    /// As [`Engine::activate`], for a request that did not reach the agent: one that died a moment ago
-    /// is first seen to have ended, for which this waits up to 2 s.
-    ///
-    /// # Cancel safety
-    /// As [`Engine::create`].
-    ///
-    /// # Errors
-    /// As [`Engine::create`].
-    pub async fn activate_again(&self, id: &SandboxId, by: &Key) -> Result<Active, EngineError> {
-        if let Some(sandbox) = self.node.find(id) {
-            watch::notice(&sandbox).await;
-        }
-        self.activate(id, by).await
     }
 
     /// Stops every process of a running sandbox where it is, once no request is under way. A frozen

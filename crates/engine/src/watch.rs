@@ -1,23 +1,12 @@
 //! Notices that an agent has ended by itself: killed by its sandbox's memory limit, by its tenant,
 //! or by an administrator. The sandbox is then stopped, and the next request starts it again.
 
-use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{os::fd::OwnedFd, sync::Arc};
 
 use api::event::EventCause;
 use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{destroy, event::Cause, node::Node, sandbox::Sandbox, state::AgentIdentity};
-
-/// How long the end of an agent that could not be reached may take to be noticed: its socket goes with
-/// its first thread, its end comes with the last process of its sandbox.
-const NOTICE: Duration = Duration::from_secs(2);
-
-/// Waits until the end of an agent that could not be reached is noticed, and what follows from it is
-/// done. Gives up after [`NOTICE`]: then it did not end, or is busy ending.
-pub(crate) async fn notice(sandbox: &Sandbox) {
-    let Some(agent) = sandbox.state().agent().cloned() else { return };
-    drop(tokio::time::timeout(NOTICE, sandbox.outlived(&agent)).await);
-}
 
 /// Watches an agent until it ends, is ended, or the engine stops watching.
 pub(crate) fn spawn(node: &Arc<Node>, sandbox: Arc<Sandbox>, agent: AgentIdentity, pidfd: OwnedFd) {

@@ -86,7 +86,7 @@ impl Daemon {
             let (links, count, metrics) = (links.clone(), Arc::clone(&count), Arc::clone(&counted));
             let (activated, guard) = (Arc::clone(&activated), Arc::clone(&guard));
             async move {
-                let activate = |_is_retry| async {
+                let activate = || async {
                     activated(count.fetch_add(1, Ordering::SeqCst));
                     Ok((JAIL, Arc::clone(&guard)))
                 };
