@@ -58,10 +58,10 @@ fn is_left_behind(point: &str) -> bool {
 }
 
 /// The points of a server.
-struct Points(PathBuf);
+pub(crate) struct Points(PathBuf);
 
 impl Points {
-    fn of(server: &Server) -> Self {
+    pub(crate) fn of(server: &Server) -> Self {
         let dir = server.state_dir().join("failpoints");
         fs::create_dir_all(&dir).expect("the state directory is there");
         Self(dir)
@@ -74,7 +74,7 @@ impl Points {
         }
     }
 
-    fn arm(&self, point: &str, word: &str) {
+    pub(crate) fn arm(&self, point: &str, word: &str) {
         // Whole at once: it is taken as soon as it is there.
         let armed = self.0.join("new");
         fs::write(&armed, word).expect("a point can be armed");

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::json;
 use testkit::Server;
 
-use crate::crash::kill;
+use crate::{crash::kill, failpoints::Points};
 
 /// A server with two sandboxes, and two more made ahead.
 async fn server() -> Server {
@@ -70,4 +70,25 @@ async fn one_whose_agent_has_ended_costs_no_creation() {
         assert_eq!(server.shell(id, "hostname").await, format!("{id}\n"));
     }
     assert_eq!(server.log().matches("is of no use").count(), 2, "{}", server.log());
+}
+
+#[tokio::test]
+async fn one_that_cannot_get_its_name_costs_no_creation() {
+    let cases = [
+        ("ask.name", "error"),
+        ("launcher.name", "error"),
+        ("launcher.name", "kill"),
+        ("launcher.name.done", "kill"),
+        ("heard.name", "error"),
+    ];
+    for (point, word) in cases {
+        let server = server().await;
+        Points::of(&server).arm(point, word);
+
+        let created = server.post("/v1/sandboxes", &json!({"id": "third"})).await;
+
+        assert_eq!(created.status, 201, "{word} at {point}: {}", created.text);
+        assert_eq!(server.shell("third", "hostname").await, "third\n", "{word} at {point}");
+        assert_eq!(server.log().matches("is of no use").count(), 1, "{word} at {point}");
+    }
 }

@@ -297,9 +297,12 @@ fn connections_of_a_sandbox_that_is_gone_do_not_help_its_successor() {
     assert_eq!(connect(&server, &successor.expect("the address comes again"), PUBLIC, 80), "hello");
     let name = server.slot().name();
     let rules = world.rules();
+    // The kernel forgets the number of connections when all are closed, at a time of its own.
+    let numbers = rules.matches("\" ct count over").count();
+    assert!(numbers <= 1, "{rules}");
     assert_eq!(
-        rules.matches(&format!("\"{name}-")).count() - rules.matches("-*\"").count(),
-        5,
-        "policy (of both names), address, connected and number of connections of one sandbox, and nothing of those before: {rules}"
+        rules.matches(&format!("\"{name}-")).count() - rules.matches("-*\"").count() - numbers,
+        4,
+        "policy (of both names), address and connected of one sandbox, and nothing of those before: {rules}"
     );
 }

@@ -1,7 +1,7 @@
 //! Blanks: jails whose agents run and wait, and which are nobody's yet.
 //!
 //! ```text
-//! prepare ─▶ launch ─▶ blank ─▶ claim: its host name and its configuration ─▶ the agent serves
+//! prepare ─▶ launch ─▶ blank ─▶ claim: its host name, if it has another, and its configuration ─▶ the agent serves
 //! ```
 //!
 //! Whatever gets a jail gets it as a blank and claims it: a new sandbox, one that is started again,
@@ -35,8 +35,8 @@ use crate::{
     state::AgentIdentity,
 };
 
-/// The host name of a jail until it is claimed.
-const NOBODYS: &str = "blank";
+/// The host name of a jail that is made for nobody yet.
+pub(crate) const NOBODYS: &str = "blank";
 
 /// A jail whose agent waits to be told whose it is. Dropping it ends the agent.
 #[derive(Debug)]
@@ -44,6 +44,7 @@ pub(crate) struct Blank {
     jail: JailId,
     agent: AgentIdentity,
     pidfd: OwnedFd,
+    hostname: Hostname,
     config: ConfigSender,
 }
 
@@ -57,10 +58,10 @@ pub(crate) struct Prepared {
     binds: Vec<(File, String)>,
 }
 
-/// The jail of a guest with these files and limits, which reaches what `asker` may.
+/// The jail of a guest with this host name, these files and limits, which reaches what `asker` may.
 pub(crate) fn spec(
     node: &Node,
-    guest: Guest,
+    (guest, hostname): (Guest, Hostname),
     asker: &Asker,
     files: Files,
     limits: Limits,
@@ -77,7 +78,7 @@ pub(crate) fn spec(
         uid_base: node.config.uid_base + guest.slot * UIDS_PER_SLOT,
         network,
         limits: Limits { disk_bytes, ..limits },
-        hostname: Hostname::of(NOBODYS),
+        hostname,
         // Filled in with the descriptors, see `launch`.
         binds: Vec::new(),
         views: Vec::new(),
@@ -120,7 +121,7 @@ pub(crate) async fn launch(
     mut spec: JailSpec,
     prepared: Prepared,
 ) -> Result<Blank, LaunchError> {
-    let jail = spec.jail;
+    let (jail, hostname) = (spec.jail, spec.hostname.clone());
     let Prepared { listener, channel, config, layers, binds } = prepared;
     spec.binds = binds.iter().map(|(_, target)| Bind { target: target.clone() }).collect();
     let build = move |launcher: &mut jail::Launcher| {
@@ -142,7 +143,7 @@ pub(crate) async fn launch(
     };
     let Launched { pid, start_time, pidfd } = node.launchers.call(build, undo).await?;
     let agent = AgentIdentity { pid, start_time, boot_id: node.boot_id.clone() };
-    Ok(Blank { jail, agent, pidfd, config })
+    Ok(Blank { jail, agent, pidfd, hostname, config })
 }
 
 impl Blank {
@@ -156,10 +157,12 @@ impl Blank {
         hostname: Hostname,
         config: &AgentConfig,
     ) -> Result<(AgentIdentity, OwnedFd), LaunchError> {
-        let Self { jail, agent, pidfd, config: sender } = self;
-        // Not in the queue of those who build: it would wait behind jails that nobody has asked for.
-        let name = move |launcher: &mut jail::Launcher| launcher.name(jail, &hostname);
-        node.network.call(name, |_, ()| {}).await?;
+        let Self { jail, agent, pidfd, hostname: known_as, config: sender } = self;
+        if hostname != known_as {
+            // Not in the queue of those who build: it would wait behind jails that nobody has asked for.
+            let name = move |launcher: &mut jail::Launcher| launcher.name(jail, &hostname);
+            node.network.call(name, |_, ()| {}).await?;
+        }
         sender.send(config).map_err(LaunchError::Claim)?;
         Ok((agent, pidfd))
     }

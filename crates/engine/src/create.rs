@@ -1,13 +1,14 @@
 //! Makes sandboxes, and starts those that are stopped.
 //!
 //! ```text
-//! check ─▶ take an id and a blank ────────────────▶ record it ─┬▶ running ─▶ record that it runs
-//!                                                   claim it ──┘
-//!        ─▶ take an id, a jail number and a slot ─▶ record it ─┬▶ make a blank, claim it ─▶ running ─▶ …
-//!                                        prepare descriptors ──┘
+//! check ─▶ take an id and a blank ────────────────▶ record it ────────┬▶ running ─▶ record that it runs
+//!                                                   claim it ─────────┤
+//!        ─▶ take an id, a jail number and a slot ─▶ record it ────────┤
+//!                           prepare, make a blank and claim it ───────┘
 //! ```
 //!
-//! The second where no blank was made ahead.
+//! The second where no blank was made ahead. A jail that is made and not on record is one that nobody
+//! was told of; whatever cuts this short, recovery finds it by its number and removes it.
 //!
 //! The work is a task of the node, not of the request that asked for it: a caller that goes away
 //! leaves a whole sandbox or none, and those who ask for the same id meanwhile wait for the same
@@ -262,14 +263,7 @@ async fn run_on_start(node: &Node, sandbox: &Sandbox) {
     }
 }
 
-/// What of a start can be done while it is being recorded.
-enum Begun {
-    /// It had a blank, which is its own now.
-    Claimed(AgentIdentity, OwnedFd),
-    /// There is everything that one is made with.
-    Prepared(Prepared, AgentConfig),
-}
-
+/// Records the start, and carries it out meanwhile.
 async fn start(
     node: &Arc<Node>,
     sandbox: &Sandbox,
@@ -278,20 +272,15 @@ async fn start(
 ) -> Result<(AgentIdentity, OwnedFd), NotStarted> {
     let is_new = new.is_some();
     let intent = intent(sandbox, is_new, cause);
-    let (recorded, begun) = tokio::join!(node.records.write(intent), begin(node, sandbox, new));
+    // The intent first: what is made may have more to record.
+    let (recorded, started) =
+        tokio::join!(biased; node.records.write(intent), carry_out(node, sandbox, new));
     if let Err(error) = recorded {
         tracing::warn!(sandbox_id = %sandbox.id, error = &error as &dyn std::error::Error,
             "a sandbox is not started because that could not be recorded");
         let error = error.publish("recording the sandbox");
         return Err(NotStarted { error, is_recorded: false });
     }
-    let started = match begun {
-        Ok(Begun::Claimed(agent, pidfd)) => Ok((agent, pidfd)),
-        Ok(Begun::Prepared(prepared, config)) => {
-            make(node, sandbox, is_new, (prepared, config)).await
-        }
-        Err(error) => Err(error),
-    };
     started.map_err(|error| NotStarted { error, is_recorded: true })
 }
 
@@ -313,11 +302,12 @@ fn intent(sandbox: &Sandbox, is_new: bool, cause: &Cause) -> Entry {
     create.telling(sandbox.tells(EventKind::Created, cause.clone()))
 }
 
-async fn begin(
+async fn carry_out(
     node: &Arc<Node>,
     sandbox: &Sandbox,
     new: Option<New>,
-) -> Result<Begun, EngineError> {
+) -> Result<(AgentIdentity, OwnedFd), EngineError> {
+    let is_new = new.is_some();
     let New { rootfs, blank } = match new {
         Some(new) => new,
         None => {
@@ -330,7 +320,7 @@ async fn begin(
     let config = agent_config(&rootfs, &sandbox.settings());
     if let Some(blank) = blank {
         match blank.claim(node, hostname(sandbox), &config).await {
-            Ok((agent, pidfd)) => return Ok(Begun::Claimed(agent, pidfd)),
+            Ok(claimed) => return Ok(claimed),
             Err(error) => {
                 tracing::warn!(sandbox_id = %sandbox.id, jail = %sandbox.jail,
                     error = &error as &dyn std::error::Error,
@@ -340,7 +330,8 @@ async fn begin(
             }
         }
     }
-    Ok(Begun::Prepared(blank::prepare(node, sandbox.jail, rootfs).await?, config))
+    let prepared = blank::prepare(node, sandbox.jail, rootfs).await?;
+    make(node, sandbox, is_new, (prepared, config)).await
 }
 
 /// Makes the sandbox's blank, and claims it.
@@ -362,6 +353,7 @@ async fn make(
     sandbox.asker.forget();
     let guest = Guest { jail: sandbox.jail, slot: sandbox.slot };
     let limits = sandbox.settings().limits();
+    let guest = (guest, hostname(sandbox));
     let spec = blank::spec(node, guest, &sandbox.asker, sandbox.files(), limits);
     let claimed = async {
         let blank = blank::launch(node, spec, prepared).await?;

@@ -22,7 +22,7 @@ use std::{
 
 use api::{id::ImageRef, network::NetworkPolicy};
 use image::Store;
-use jail::Limits;
+use jail::{Hostname, Limits};
 use tokio::sync::Notify;
 
 use crate::{
@@ -299,6 +299,7 @@ async fn launch(
     let rootfs = create::read_image(node, &kind.image, read).await?;
     let prepared = blank::prepare(node, guest.jail, rootfs).await?;
     let files = Files { volume: guest.jail, inherited_bytes: 0 };
+    let guest = (guest, Hostname::of(blank::NOBODYS));
     let spec = blank::spec(node, guest, asker, files, kind.limits);
     blank::launch(node, spec, prepared).await.map_err(|error| error.publish(ATTEMPT))
 }

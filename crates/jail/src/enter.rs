@@ -90,12 +90,9 @@ fn first_steps(plan: &Plan<'_>, channel: &Channel) -> Result<(), Failure> {
     // Root of the new namespace, so that it owns the namespaces that follow.
     in_step("identity", sys::credentials::become_user(0, 0))?;
     in_step("namespaces", unshare(Namespaces::ALL_BUT_USER))?;
-    // Through the host's /proc, which shows the writer's network namespace; before the link is
-    // made, because a link takes some of its settings when it is made.
-    network::set()?;
-    // Through the host's /proc as well, and behind the namespaces, of which there are no more
-    // from here on.
-    counters::set()?;
+    // Before the second process is known, because the link, which takes this when it is made, is
+    // made behind it.
+    network::disable_ipv6()?;
     // Before anybody is in the time namespace: the jail's clocks count from its start.
     in_step("clocks", file::write_all(clocks.as_fd(), plan.clocks))?;
     // Process ids and clocks change for children only; the child is the launcher's child too.
@@ -119,11 +116,16 @@ fn second_steps(plan: &Plan<'_>, channel: &Channel) -> Result<(), Failure> {
     // The launcher ignores its children's ends, and that would survive exec.
     in_step("signals", signal::default_action(signal::SIGCHLD))?;
     in_step("hostname", sys::namespace::set_hostname(plan.hostname))?;
+    // A view of its own, while it sees the host's: the kernel gives a new one only to who does. In
+    // the host's the same settings of all jails are one list, which each open would search.
+    let proc = rootfs::new_proc()?;
+    network::set(proc.as_fd())?;
+    // Behind the namespaces, of which there are no more from here on.
+    counters::set(proc.as_fd())?;
     // The launcher has made the mounts and set the last limits when this returns.
     let mounts = in_step("mounts", channel.wait_for_mounts())?;
-    // Needs the host's /proc (the kernel gives a new one only to who sees the old) and ends with
-    // the host's tree gone.
-    rootfs::enter(plan, &mounts)?;
+    // Ends with the host's tree gone.
+    rootfs::enter(plan, &mounts, &proc)?;
     // The launcher has made the link meanwhile.
     in_step("network", channel.wait_for_link())?;
     network::configure(plan)?;
@@ -145,9 +147,9 @@ fn in_step<T>(step: &'static str, result: Result<T, SysError>) -> Result<T, Fail
     done.map_err(|error| (step, error))
 }
 
-/// Writes a setting of `/proc/sys`.
-fn write_setting(path: &CStr, value: &[u8]) -> Result<(), SysError> {
-    let setting = file::open(file::cwd(), path, How::new(file::O_WRONLY))?;
+/// Writes a setting of the namespaces that this process is in. `path` lies in `proc`.
+fn write_setting(proc: BorrowedFd<'_>, path: &CStr, value: &[u8]) -> Result<(), SysError> {
+    let setting = file::open(proc, path, How::new(file::O_WRONLY))?;
     file::write_all(setting.as_fd(), value)
 }
 

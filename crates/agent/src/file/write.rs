@@ -138,28 +138,28 @@ pub(super) fn parse_sha256(text: &str) -> Result<[u8; 32], ApiError> {
 /// that has begun ends.
 async fn upload(path: FilePath, how: How, mut body: Body) -> Result<FileEntry, ApiError> {
     let mut upload: Option<Upload> = None;
-    loop {
-        let (piece, is_last) = gather(&mut body).await?;
+    let (mut piece, mut is_last) = gather(&mut body).await?;
+    while !is_last {
         let (path, how) = (path.clone(), how.clone());
-        let adding = if is_last && how.append { Some(ADDING.lock().await) } else { None };
         let step = blocking(move || {
-            // Held here, because this goes on also when nobody waits for it any more.
-            let _adding = adding;
-            let mut upload = match upload {
-                Some(upload) => upload,
-                None => Upload::begin(&path, how)?,
-            };
+            let mut upload = upload.map_or_else(|| Upload::begin(&path, how), Ok)?;
             upload.write(&piece)?;
-            if is_last {
-                return upload.finish().map(|entry| (None, Some(entry)));
-            }
-            Ok((Some(upload), None))
+            Ok(upload)
         });
-        match step.await? {
-            (_, Some(entry)) => return Ok(entry),
-            (next, None) => upload = next,
-        }
+        // The next piece comes while this one is written.
+        let (written, next) = tokio::try_join!(step, gather(&mut body))?;
+        upload = Some(written);
+        (piece, is_last) = next;
     }
+    let adding = if how.append { Some(ADDING.lock().await) } else { None };
+    blocking(move || {
+        // Held here, because this goes on also when nobody waits for it any more.
+        let _adding = adding;
+        let mut upload = upload.map_or_else(|| Upload::begin(&path, how), Ok)?;
+        upload.write(&piece)?;
+        upload.finish()
+    })
+    .await
 }
 
 /// Writes `content` to `path`, on a thread that may wait.

@@ -1,6 +1,9 @@
 //! Step: the jail's side of its network. *After fork.*
 
-use std::{ffi::CStr, os::fd::OwnedFd};
+use std::{
+    ffi::CStr,
+    os::fd::{BorrowedFd, OwnedFd},
+};
 
 use sys::{
     SysError, errno,
@@ -12,25 +15,27 @@ use super::{Failure, Plan, in_step, write_setting};
 use crate::network::exchange;
 
 /// Settings of the jail's own network namespace, with the reason for each.
-const SETTINGS: [(&CStr, &[u8]); 3] = [
+const SETTINGS: [(&CStr, &[u8]); 2] = [
     // Programs that want port 80 need no privilege for it; the ports are the jail's own.
-    (c"/proc/sys/net/ipv4/ip_unprivileged_port_start", b"0"),
+    (c"sys/net/ipv4/ip_unprivileged_port_start", b"0"),
     // `ping` works without raw sockets (icmp(7)).
-    (c"/proc/sys/net/ipv4/ping_group_range", b"0 65535"),
-    // IPv6 is off on the link out, where nothing would answer it; loopback, which is there
-    // already, keeps it. Absent on a kernel without IPv6, where there is nothing to switch off.
-    (c"/proc/sys/net/ipv6/conf/default/disable_ipv6", b"1"),
+    (c"sys/net/ipv4/ping_group_range", b"0 65535"),
 ];
 
-/// Writes the settings.
-pub(super) fn set() -> Result<(), Failure> {
-    for (path, value) in SETTINGS {
-        match write_setting(path, value) {
-            Err(error) if error.errno == errno::ENOENT => {}
-            other => in_step(STEP, other)?,
-        }
+/// Writes the settings through `proc`.
+pub(super) fn set(proc: BorrowedFd<'_>) -> Result<(), Failure> {
+    SETTINGS.iter().try_for_each(|(path, value)| in_step(STEP, write_setting(proc, path, value)))
+}
+
+/// Switches IPv6 off on the link out, where nothing would answer it; loopback, which is there
+/// already, keeps it. Through the host's `/proc`, which shows the writer's network namespace.
+pub(super) fn disable_ipv6() -> Result<(), Failure> {
+    const PATH: &CStr = c"/proc/sys/net/ipv6/conf/default/disable_ipv6";
+    match write_setting(file::cwd(), PATH, b"1") {
+        // A kernel without IPv6.
+        Err(error) if error.errno == errno::ENOENT => Ok(()),
+        other => in_step(STEP, other),
     }
-    Ok(())
 }
 
 /// Switches loopback on and, with an address, the link and the way out.

@@ -72,7 +72,12 @@ const TERMINALS: &CStr = c"128";
 const PLAIN: MountFlags = MountFlags::NO_SUID.and(MountFlags::NO_DEVICES);
 const QUIET: MountFlags = PLAIN.and(MountFlags::NO_EXEC);
 
-pub(super) fn enter(plan: &Plan<'_>, mounts: &Mounts) -> Result<(), Failure> {
+/// A `/proc` of the process ids that the caller's are of, not attached yet.
+pub(super) fn new_proc() -> Result<OwnedFd, Failure> {
+    in_step("proc", filesystem(c"proc", &[], QUIET))
+}
+
+pub(super) fn enter(plan: &Plan<'_>, mounts: &Mounts, proc: &OwnedFd) -> Result<(), Failure> {
     const STEP: &str = "rootfs";
     let [root, dev, figures, binds @ ..] = mounts;
     let missing = SysError { call: "take the launcher's mounts", errno: 71 };
@@ -81,7 +86,6 @@ pub(super) fn enter(plan: &Plan<'_>, mounts: &Mounts) -> Result<(), Failure> {
     };
     let here = in_step(STEP, file::open(file::cwd(), c"/", How::new(file::O_PATH)))?;
     in_step(STEP, mount::make_private(here.as_fd()))?;
-    let proc = in_step("proc", filesystem(c"proc", &[], QUIET))?;
     // The new root goes over the old one, becomes the root, and the old one goes away.
     in_step(STEP, mount::attach(root.as_fd(), file::cwd(), c"/"))?;
     in_step(STEP, process::enter(root.as_fd()))?;

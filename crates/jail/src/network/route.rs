@@ -21,6 +21,8 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_NUM_TX_QUEUES: u16 = 31;
+const IFLA_NUM_RX_QUEUES: u16 = 32;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
@@ -54,6 +56,11 @@ impl Message {
         self.put(flags.to_ne_bytes());
     }
 
+    fn one_queue(&mut self) {
+        self.attribute(IFLA_NUM_TX_QUEUES, 1_u32.to_ne_bytes());
+        self.attribute(IFLA_NUM_RX_QUEUES, 1_u32.to_ne_bytes());
+    }
+
     /// Switches a link on.
     pub(super) fn link_up(index: u32) -> Self {
         let mut message = Self::new(RTM_NEWLINK, 0);
@@ -62,12 +69,14 @@ impl Message {
     }
 
     /// A veth pair: `name` here, switched on; `eth0` with index `peer_index` in the network
-    /// namespace `namespace`.
+    /// namespace `namespace`. Each end has the one queue that the kernel uses: without a number it
+    /// makes one per processor, and then waits for a grace period to switch the others off.
     pub(super) fn add_link_pair(name: &CStr, peer_index: u32, namespace: BorrowedFd<'_>) -> Self {
         let mut message = Self::new(RTM_NEWLINK, CREATE | EXCLUSIVE);
         message.link_body(0, IFF_UP);
         message.attribute(IFLA_ADDRESS, HOST_END);
         message.attribute(IFLA_IFNAME, name.to_bytes_with_nul());
+        message.one_queue();
         message.nested(IFLA_LINKINFO, |info| {
             info.attribute(IFLA_INFO_KIND, b"veth");
             info.nested(IFLA_INFO_DATA, |data| {
@@ -75,6 +84,7 @@ impl Message {
                     peer.link_body(peer_index, 0);
                     peer.attribute(IFLA_ADDRESS, JAIL_END);
                     peer.attribute(IFLA_IFNAME, b"eth0\0");
+                    peer.one_queue();
                     peer.attribute(IFLA_NET_NS_FD, namespace.as_raw_fd().to_ne_bytes());
                 });
             });

@@ -35,29 +35,24 @@ pub(super) async fn unpack(
     mut body: Body,
 ) -> Result<Unpacked, ApiError> {
     let mut unpacking = blocking(move || Unpacking::begin(path, &query)).await?;
+    let mut gathered = gather(&mut body).await;
     loop {
-        let Ok((pieces, is_last)) = gather(&mut body).await else {
+        let Ok((pieces, is_last)) = gathered else {
             return blocking(move || Err(unpacking.refuse(broken_off()))).await;
         };
-        let step = blocking(move || {
+        let taken = move || {
             for piece in pieces {
                 unpacking.take(&piece)?;
             }
-            if is_last {
-                return unpacking.finish().map(Step::Done);
-            }
-            Ok(Step::More(unpacking))
-        });
-        unpacking = match step.await? {
-            Step::Done(unpacked) => return Ok(unpacked),
-            Step::More(unpacking) => unpacking,
+            Ok(unpacking)
         };
+        if is_last {
+            return blocking(move || taken()?.finish()).await;
+        }
+        // The next pieces come while these are unpacked.
+        let next = async { Ok(gather(&mut body).await) };
+        (unpacking, gathered) = tokio::try_join!(blocking(taken), next)?;
     }
-}
-
-enum Step {
-    More(Unpacking),
-    Done(Unpacked),
 }
 
 /// A directory that is being unpacked.
