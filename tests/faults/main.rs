@@ -10,6 +10,8 @@ mod hostile;
 mod leak;
 mod pool;
 mod power;
+mod reboot;
+mod reconcile;
 mod resume;
 mod soak;
 mod terminal;

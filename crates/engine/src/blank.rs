@@ -60,7 +60,7 @@ pub(crate) struct Prepared {
 /// The jail of a guest with these files and limits, which reaches what `asker` may.
 pub(crate) fn spec(
     node: &Node,
-    guest: Guest,
+    guest: &Guest,
     asker: &Asker,
     files: Files,
     limits: Limits,
@@ -72,7 +72,7 @@ pub(crate) fn spec(
     let left = |limit: u64| limit.saturating_sub(files.inherited_bytes).max(MIN_DISK_BYTES);
     let disk_bytes = limits.disk_bytes.map(left);
     JailSpec {
-        jail: guest.jail,
+        jail: guest.jail(),
         volume: Some(files.volume),
         uid_base: node.config.uid_base + guest.slot * UIDS_PER_SLOT,
         network,
