@@ -7,6 +7,7 @@ mod failpoints;
 mod files;
 mod freeze;
 mod hostile;
+mod kills;
 mod leak;
 mod pool;
 mod power;
