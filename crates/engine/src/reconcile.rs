@@ -288,8 +288,10 @@ pub(crate) fn remove_behind(node: &Arc<Node>, volumes: Vec<Number>) {
 async fn bury(node: &Node, number: &Number, remains: Remains, cause: EventCause) -> bool {
     let jail = number.id();
     let change = Change::Remains(jail);
-    // What a daemon had begun to remove when it ended is no leak; what one leaves while it runs is.
-    let is_leak = !remains.burial || cause == EventCause::Reconcile;
+    // What a daemon had begun to remove when it ended is no leak, nor is the socket of a creation that it
+    // had not recorded; what one leaves while it runs is.
+    let is_unknown = !remains.burial && (remains.jail || remains.volume);
+    let is_leak = is_unknown || cause == EventCause::Reconcile;
     let recorded = if is_leak {
         let what = format!("number {jail}: {remains}");
         let told = Draft::of_nobody(EventKind::RemainsFound, cause, &what);
