@@ -147,6 +147,59 @@ async fn a_changed_warm_start_is_the_sandbox_s_own_harm() {
     assert_eq!(run(&server, "/v1/sandboxes/other/run", "python", is_warm).await, "True");
 }
 
+/// Each of these says that it is what the image's file is, by its magic and its fingerprint, and is not.
+#[tokio::test]
+async fn a_forged_warm_start_is_the_sandbox_s_own_harm() {
+    let server = server();
+    // The head: magic, fingerprint, registers, number of segments, the segments (address, length,
+    // offset, access), number of ranges, the ranges.
+    let forge = r#"
+import os, struct, sys
+path = '/var/cache/sandbar/python'
+real = open('/tmp/real', 'rb').read()
+def write(registers, segments, soon, pages=b''):
+    words = [registers, len(segments)] + [w for s in segments for w in s] + [len(soon)] + [w for s in soon for w in s]
+    head = real[:40] + struct.pack(f'<{len(words)}Q', *[w % 2**64 for w in words])
+    open(path, 'wb').write(head.ljust(65536, b'\0') + pages)
+NONE, PAGE = 2**64 - 1, 4096
+here = 0x100000000000
+forgeries = {
+    'registers nowhere': lambda: write(16, [(here, PAGE, NONE, 7)], []),
+    'registers over an end': lambda: write(2**64 - 16, [(2**64 - PAGE, PAGE, NONE, 7)], []),
+    'the kernel': lambda: write(-2**47, [(-2**47, PAGE, NONE, 7)], []),
+    'the first page': lambda: write(0, [(0, PAGE, NONE, 7)], []),
+    'not in pages': lambda: write(here + 16, [(here + 1, PAGE, 65537, 7)], []),
+    'behind the end': lambda: write(here, [(here, PAGE, 2**40, 7)], []),
+    'code that is none': lambda: write(here, [(here, PAGE, 65536, 7)], [], b'\xcc' * PAGE),
+    'more than there is': lambda: write(here, [(here, 2**45, NONE, 7)], [(here, 2**45)]),
+    'a thousand times the same': lambda: write(here, [(here, PAGE, NONE, 7)] * 1000, []),
+    'segments without end': lambda: open(path, 'wb').write(real[:48] + b'\xff' * 65488),
+    'a pipe': lambda: os.mkfifo(path),
+    'a directory': lambda: os.mkdir(path),
+    'memory of the agent': lambda: os.symlink('/proc/1/mem', path),
+    'a device': lambda: os.symlink('/dev/zero', path),
+}
+if os.path.isdir(path): os.rmdir(path)
+elif os.path.lexists(path): os.unlink(path)
+forgeries[sys.argv[1]]()
+"#;
+    server.put("/v1/sandboxes/s/files/tmp/forge.py", forge).await;
+    let names = "cp /var/cache/sandbar/python /tmp/real; grep -oE \"^    '[^']+'\" /tmp/forge.py | tr -d \"'\" | sed 's/^ *//'";
+    let names = server.shell("s", names).await;
+    assert_eq!(names.lines().count(), 14, "{names}");
+    for name in names.lines() {
+        server.shell("s", &format!("python3 /tmp/forge.py '{name}'")).await;
+        let contexts = "/v1/sandboxes/s/contexts";
+        let made = server.post(contexts, &json!({"id": "forged"})).await;
+        assert_eq!(made.status, 201, "{name}: {}", made.text);
+        let path = format!("{contexts}/forged");
+        assert_eq!(run(&server, &format!("{path}/run"), "python", "1 + 1").await, "2", "{name}");
+        assert_eq!(server.delete(&path).await.status, 204);
+    }
+    let is_warm = "open('/proc/self/cmdline').read().split('\\0')[1] == '__resume'";
+    assert_eq!(run(&server, "/v1/sandboxes/other/run", "python", is_warm).await, "True");
+}
+
 #[tokio::test]
 async fn lies_on_the_way_to_the_agent_harm_the_liar_alone() {
     let server = server();

@@ -4,6 +4,7 @@
 mod api;
 mod archive;
 mod attack;
+mod checkpoint;
 mod daemon;
 mod escape;
 mod exhaustion;

@@ -2,6 +2,7 @@
 
 mod allow_list;
 mod change;
+mod told;
 mod world;
 
 use serde_json::json;
@@ -231,14 +232,17 @@ fn one_sandbox_cannot_fill_the_table_of_connections() {
         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
         for port in range(10000, 20000): s.sendto(b'x', ('203.0.113.10', port))\n\
         for n in range(2000):\n \
-         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.sendto(b'x', (name_server, 53)); s.close()\n\
+         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n \
+         try: s.sendto(b'x', (name_server, 53))\n \
+         except PermissionError: pass # more than the name server is sent\n \
+         s.close()\n\
         print('done')";
     assert_eq!(python(&server, "s", flood), "done");
 
     let tracked = world.connections_of(&shell(&server, "s", "hostname -I"));
     assert!((AT_ONCE - 1000..=AT_ONCE).contains(&tracked), "{tracked} connections");
     assert_eq!(connect(&server, "s", PUBLIC, 80), "ECONNREFUSED");
-    assert!(refused(&server, "s").0 >= 3000);
+    assert!(refused(&server, "s").0 >= 2500);
     assert_eq!(connect(&server, "neighbour", PUBLIC, 80), "hello");
 }
 
@@ -246,16 +250,20 @@ fn one_sandbox_cannot_fill_the_table_of_connections() {
 fn questions_for_names_are_bounded_in_time() {
     let world = World::new();
     let server = world.server();
-    let flood = "import socket\n\
+    let flood = "import socket, time\n\
         to = (open('/etc/resolv.conf').read().split()[1], 53)\n\
         ask = lambda name: bytes.fromhex('abcd01000001000000000000') + bytes([len(name)]) + name + b'\\x04test\\0\\0\\x01\\0\\x01'\n\
         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(0.1)\n\
-        for n in range(3000): s.sendto(ask(b'flood'), to)\n\
+        refused = 0\n\
+        for n in range(3000):\n \
+         try: s.sendto(ask(b'flood'), to)\n \
+         except PermissionError: refused += 1\n\
+        assert refused > 500, refused\n\
         last = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); last.settimeout(0.1)\n\
         for n in range(100):\n \
-         last.sendto(ask(b'last'), to)\n \
-         try: print(len(last.recv(512)) > 0); break\n \
-         except TimeoutError: pass";
+         try: last.sendto(ask(b'last'), to); print(len(last.recv(512)) > 0); break\n \
+         except TimeoutError: pass\n \
+         except PermissionError: time.sleep(0.1)";
     assert_eq!(python(&server, "s", flood), "True", "it may ask again after a while");
 
     let asked = world.told_until("query last.test").len();

@@ -81,6 +81,8 @@ export interface ExecResult {
   usage: wire.ExecUsage;
   /** Bytes of output that were lost; 0 means that nothing is missing. */
   droppedBytes: number;
+  /** What the network policy refused to the sandbox meanwhile, if the command failed and that is something. */
+  refused?: wire.Refused;
 }
 
 /** The answer of `exec`, as older documents call it. */
@@ -226,6 +228,7 @@ function resultOf(run: Run, exit: Extract<wire.ExecEvent, { type: 'exit' }>, mor
     usage,
     droppedBytes: more.dropped,
   };
+  if (exit.refused) result.refused = exit.refused;
   if (run.session !== undefined) result.sessionId = run.session;
   if (more.processId) result.processId = more.processId;
   return result;

@@ -111,6 +111,8 @@ export class Process {
   declare readonly sessionId?: string;
   /** How it ended. */
   declare readonly ending?: wire.Ending;
+  /** What the network policy refused to the sandbox while it ran, if it failed and that is something. */
+  declare readonly refused?: wire.Refused;
 
   constructor(scope: Scope, about: wire.Process) {
     this.#scope = scope;
@@ -123,6 +125,7 @@ export class Process {
     if (about.exitCode !== undefined && about.exitCode !== null) this.exitCode = about.exitCode;
     if (about.session) this.sessionId = about.session;
     if (about.ending) this.ending = about.ending;
+    if (about.refused) this.refused = about.refused;
   }
 
   /** Asks its whole tree to end, and ends it after five seconds. */

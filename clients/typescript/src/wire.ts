@@ -661,6 +661,12 @@ export type ExecEvent =
   ending: Ending;
   /** The number a shell would give. */
   exitCode: number;
+  refused?: 
+  | null
+  | /**
+   * What the network policy refused meanwhile. Absent when it refused nothing, and for a
+   * command that returned 0.
+   */ Refused;
   /** The session's shell had to be killed with the command. Absent unless true. */
   sessionReset?: boolean;
   /** True when it returned 0. */
@@ -714,6 +720,12 @@ export type ExecResult = {
   exitCode: number;
   /** The id it had, and keeps as long as its idempotency key is remembered. */
   processId: ProcessId;
+  refused?: 
+  | null
+  | /**
+   * What the network policy refused meanwhile. Absent when it refused nothing, and for a command
+   * that returned 0.
+   */ Refused;
   /**
    * The session's shell had to be killed with the command, so what the session kept is lost; its
    * next use gets a fresh shell. Absent unless true.
@@ -1510,6 +1522,9 @@ export type Process = {
   log: LogState;
   /** Its process id inside the sandbox; the shell's for an exec in a session. */
   pid: number;
+  refused?: 
+  | null
+  | /** What the network policy refused while it ran, if it failed. Absent when that is nothing. */ Refused;
   /** False once it has ended. */
   running: boolean;
   session?: 
@@ -1577,6 +1592,23 @@ export type ReadFiles = {
   session?: 
   | null
   | /** Session whose current directory relative paths start at. */ SessionId;
+};
+
+/**
+ * What the network policy refused to a sandbox while a command ran that failed. It is the sandbox's:
+ * what other commands tried at the same time counts too.
+ */
+export type Refused = {
+  /**
+   * Attempts to connect, datagrams and other packets; at least this many, when there were more than
+   * a few dozen at once.
+   */
+  connections: number;
+  /**
+   * Where they were to go, the newest first, each once, at most 8: `ADDRESS:PORT/PROTOCOL`, or
+   * `ADDRESS/PROTOCOL` of a protocol without ports.
+   */
+  destinations: string[];
 };
 
 /**

@@ -50,6 +50,9 @@ test('what a sandbox may reach is changed while it runs', async (t) => {
   await sandbox.removeAllowedHost('pypi.org:443');
   await sandbox.removeAllowedHost('*.example.com');
   assert.deepEqual(await network(), { allow: [] });
+  const failed = await sandbox.exec('true < /dev/tcp/192.0.2.1/80');
+  assert.deepEqual(failed.refused, { connections: 1, destinations: ['192.0.2.1:80/tcp'] });
+  assert.equal((await sandbox.exec('false')).refused, undefined);
   await sandbox.setAllowedHosts([]);
   assert.equal(await network(), 'internet');
   assert.equal((await errorFrom(sandbox.allowHost('not a host'))).code, 'VALIDATION_FAILED');

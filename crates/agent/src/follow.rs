@@ -157,7 +157,7 @@ impl Follow {
                 Next::Wait if self.until == Until::Now => return (Bytes::new(), true),
                 Next::Wait => self.process.log.readable(self.cursor).await,
                 Next::End if self.is_run => return (Bytes::new(), true),
-                Next::End => return (self.exit(self.process.ended().await), true),
+                Next::End => return (self.exit(&self.process.ended().await), true),
             }
         }
     }
@@ -206,7 +206,7 @@ impl Follow {
     }
 
     /// What is missing at the end of the log, what is still kept of both outputs, and the end.
-    fn exit(&mut self, end: End) -> Bytes {
+    fn exit(&mut self, end: &End) -> Bytes {
         let exit = ExecEvent::Exit {
             success: end.ending == Ending::Exited { code: 0 },
             exit_code: end.ending.exit_code(),
@@ -214,6 +214,7 @@ impl Follow {
             duration_ms: end.duration_ms(),
             usage: end.usage,
             session_reset: end.aftermath == Aftermath::Reset,
+            refused: end.refused(),
         };
         // Whoever runs the command has lost its session; whoever looks on sees how it ended.
         let loss = session::loss(&self.process, end).filter(|_| self.is_awaited);

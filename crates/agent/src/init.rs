@@ -239,6 +239,7 @@ impl Inherited {
             counters: Counters::new(
                 optional(handoff.memory_events)?.map(File::from),
                 optional(handoff.pids_events)?.map(File::from),
+                optional(handoff.refusals)?,
             ),
             figures: Figures::new(
                 optional(handoff.figures)?,

@@ -22,6 +22,7 @@ mod exit;
 mod launch;
 pub(crate) mod log;
 mod pump;
+mod refused;
 mod run;
 mod spawn;
 mod table;
@@ -39,7 +40,7 @@ use std::{
 };
 
 use api::{
-    exec::{Ending, ExecUsage},
+    exec::{Ending, ExecUsage, Refused},
     id::{ProcessId, SessionId},
     limit::COMMAND_SHOWN_CHARS,
     process::ProcessKind,
@@ -60,7 +61,7 @@ pub(crate) use check::{
     Surroundings, Wish, WishedStdin, argv, c_string, default_env, environment, programs, shell,
     surroundings,
 };
-pub(crate) use ending::{Cause, Counters, Evidence, ending};
+pub(crate) use ending::{Cause, Counters, Counts, Evidence, ending};
 pub(crate) use exit::Exit;
 pub(crate) use launch::{launch, not_started, refused};
 pub(crate) use pump::{Output, discard, read_report};
@@ -140,9 +141,11 @@ fn shown(command: &api::exec::Command) -> String {
 }
 
 /// How a command ended and what it used.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct End {
     pub(crate) ending: Ending,
+    /// What the network refused meanwhile, if it failed.
+    pub(crate) refused: Option<Arc<Refused>>,
     pub(crate) duration: Duration,
     pub(crate) usage: ExecUsage,
     /// Milliseconds since 1970-01-01 UTC.
@@ -165,6 +168,11 @@ pub(crate) enum Aftermath {
 }
 
 impl End {
+    /// What the network refused meanwhile, as callers see it.
+    pub(crate) fn refused(&self) -> Option<Refused> {
+        self.refused.as_deref().cloned()
+    }
+
     pub(crate) fn duration_ms(&self) -> u64 {
         u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX)
     }
@@ -174,7 +182,7 @@ impl End {
     pub(crate) fn lost() -> Self {
         let (ending, duration) = (Ending::Lost, Duration::ZERO);
         let (usage, aftermath) = (ExecUsage::default(), Aftermath::Kept);
-        Self { ending, duration, usage, at_ms: log::now_ms(), aftermath }
+        Self { ending, refused: None, duration, usage, at_ms: log::now_ms(), aftermath }
     }
 }
 
@@ -263,7 +271,7 @@ impl Process {
 
     /// How it ended, if it has.
     pub(crate) fn end(&self) -> Option<End> {
-        *self.end.borrow()
+        self.end.borrow().clone()
     }
 
     /// Its end, when it comes.
@@ -271,7 +279,7 @@ impl Process {
     /// Cancel safe.
     pub(crate) async fn ended(&self) -> End {
         let mut end = self.end.subscribe();
-        let end = end.wait_for(Option::is_some).await.map(|end| *end);
+        let end = end.wait_for(Option::is_some).await.map(|end| end.clone());
         end.ok().flatten().expect("the sender is a field of `self`")
     }
 
@@ -349,11 +357,12 @@ impl Process {
             command: self.about.command.clone(),
             session: self.about.session.clone(),
             running: end.is_none(),
-            ending: end.map(|end| end.ending),
-            exit_code: end.map(|end| end.ending.exit_code()),
+            ending: end.as_ref().map(|end| end.ending),
+            exit_code: end.as_ref().map(|end| end.ending.exit_code()),
             started_at_ms: self.started.get().map_or(0, |started| started.at_ms),
-            ended_at_ms: end.map(|end| end.at_ms),
-            usage: end.map(|end| end.usage),
+            ended_at_ms: end.as_ref().map(|end| end.at_ms),
+            usage: end.as_ref().map(|end| end.usage),
+            refused: end.as_ref().and_then(End::refused),
             log: self.log.describe(),
         }
     }

@@ -373,7 +373,7 @@ async fn task<T: Send + 'static>(
 }
 
 /// The error in place of a result, if the command's end was the end of its session.
-pub(crate) fn loss(process: &Process, end: End) -> Option<ApiError> {
+pub(crate) fn loss(process: &Process, end: &End) -> Option<ApiError> {
     let id = process.about.session.as_ref()?;
     match end.aftermath {
         Aftermath::Kept | Aftermath::Reset => None,

@@ -158,6 +158,19 @@ pub struct ExecUsage {
     pub peak_memory_bytes: u64,
 }
 
+/// What the network policy refused to a sandbox while a command ran that failed. It is the sandbox's:
+/// what other commands tried at the same time counts too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Refused {
+    /// Attempts to connect, datagrams and other packets; at least this many, when there were more than
+    /// a few dozen at once.
+    pub connections: u64,
+    /// Where they were to go, the newest first, each once, at most 8: `ADDRESS:PORT/PROTOCOL`, or
+    /// `ADDRESS/PROTOCOL` of a protocol without ports.
+    pub destinations: Vec<String>,
+}
+
 /// A finished command. Exit codes other than 0 are results, not errors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -184,6 +197,10 @@ pub struct ExecResult {
     /// next use gets a fresh shell. Absent unless true.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub session_reset: bool,
+    /// What the network policy refused meanwhile. Absent when it refused nothing, and for a command
+    /// that returned 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Refused>,
 }
 
 /// One event of a streamed exec or of a followed log (`text/event-stream`).
@@ -241,6 +258,10 @@ pub enum ExecEvent {
         /// The session's shell had to be killed with the command. Absent unless true.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         session_reset: bool,
+        /// What the network policy refused meanwhile. Absent when it refused nothing, and for a
+        /// command that returned 0.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        refused: Option<Refused>,
     },
 }
 
@@ -271,6 +292,7 @@ mod tests {
             duration_ms: 5,
             usage: ExecUsage::default(),
             session_reset: false,
+            refused: None,
         };
         assert_eq!(
             serde_json::to_value(exit).unwrap(),

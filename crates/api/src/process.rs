@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    exec::{Command, Encoding, Ending, ExecUsage},
+    exec::{Command, Encoding, Ending, ExecUsage, Refused},
     id::{ProcessId, SessionId},
     limit::KILL_GRACE_MS,
 };
@@ -106,6 +106,9 @@ pub struct Process {
     /// What it used, once it has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<ExecUsage>,
+    /// What the network policy refused while it ran, if it failed. Absent when that is nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Refused>,
     /// Its output so far.
     pub log: LogState,
 }

@@ -22,7 +22,7 @@ use sys::{
     signal,
 };
 
-use crate::cgroup;
+use crate::{cgroup, network::own::Requests};
 
 pub(crate) mod channel;
 mod counters;
@@ -48,6 +48,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) hostname: &'a CStr,
     /// Routing messages for the jail's own network namespace, and how many they are.
     pub(crate) network: (&'a [u8], usize),
+    /// The table of that namespace, see [`crate::network::own`].
+    pub(crate) own_table: &'a [Requests; 2],
     /// Where the trees of the host appear, in the order of their mounts.
     pub(crate) binds: &'a [&'a CStr],
     /// Descriptors for the agent; the first becomes 3, the next 4 and so on.
@@ -123,11 +125,12 @@ fn second_steps(plan: &Plan<'_>, channel: &Channel) -> Result<(), Failure> {
     // The launcher has made the link meanwhile.
     in_step("network", channel.wait_for_link())?;
     network::configure(plan)?;
+    let refusals = network::own_table(plan)?;
     limits::set()?;
     // A hint and no limit, which the quota is: programs count the processors they may run on.
     in_step("processors", sys::cpu::run_on(plan.cpus))?;
     // Behind every step that needs a descriptor by number or a privilege over mounts.
-    let program = descriptors::arrange(plan, &mounts)?;
+    let program = descriptors::arrange(plan, &mounts, &refusals)?;
     credentials::drop_privileges()?;
     // Last: most calls above are refused by the filter.
     in_step("seccomp", sys::seccomp::load(plan.filter))?;

@@ -31,6 +31,8 @@ pub struct Handoff {
     pub memory_stat: Option<RawFd>,
     /// CPU time of the sandbox: `cpu.stat` of a v2 tree, else `cpuacct.stat`.
     pub cpu_stat: Option<RawFd>,
+    /// A socket that is shown what the network refuses, see [`crate::network::refusal`].
+    pub refusals: Option<RawFd>,
 }
 
 impl fmt::Display for Handoff {
@@ -43,6 +45,7 @@ impl fmt::Display for Handoff {
             ("figures", self.figures),
             ("memory_stat", self.memory_stat),
             ("cpu_stat", self.cpu_stat),
+            ("refusals", self.refusals),
         ] {
             if let Some(fd) = fd {
                 write!(f, ",{name}={fd}")?;
@@ -74,6 +77,7 @@ impl FromStr for Handoff {
                 "figures" => handoff.figures = Some(fd),
                 "memory_stat" => handoff.memory_stat = Some(fd),
                 "cpu_stat" => handoff.cpu_stat = Some(fd),
+                "refusals" => handoff.refusals = Some(fd),
                 "tasks" => handoff.tasks.push(fd),
                 _ => return Err(InvalidHandoff),
             }
@@ -101,6 +105,7 @@ mod tests {
             figures: Some(10),
             memory_stat: Some(11),
             cpu_stat: None,
+            refusals: Some(12),
         };
         assert_eq!(full.to_string().parse(), Ok(full));
         for bad in

@@ -166,6 +166,8 @@ fn start_first(
         server.node.network,
         spec.network.as_ref().map(|network| network.address),
     );
+    let gateway = server.node.network.map(|network| network.gateway());
+    let own_table = network::own::requests(gateway);
     let clocks = clocks_from_now().in_step("clocks")?;
     let argv = [c"sandbar", c"__agent", &handoff];
     let plan = Plan {
@@ -175,6 +177,7 @@ fn start_first(
         cpus,
         hostname: &hostname,
         network: (&messages, count),
+        own_table: &own_table,
         binds: &targets,
         inherited: &inherited,
         filter: &server.filter,
@@ -212,10 +215,11 @@ fn inherited<'a>(fixed: &'a [OwnedFd], cgroups: &'a JailCgroups) -> (Vec<Borrowe
         memory_stat: Some(next(&cgroups.memory_stat)),
         cpu_stat: cgroups.cpu_stat.as_ref().map(&mut next),
         figures: None,
+        refusals: None,
     };
-    // Made later; it comes behind the others, see `enter::descriptors`.
+    // Made later; they come behind the others, see `enter::descriptors`.
     let figures = enter::FIRST_INHERITED + i32::try_from(fds.len()).unwrap_or(i32::MAX);
-    (fds, Handoff { figures: Some(figures), ..handoff })
+    (fds, Handoff { figures: Some(figures), refusals: Some(figures + 1), ..handoff })
 }
 
 /// Has the clocks of a time namespace that nobody is in yet count from now on, `time_namespaces(7)`.

@@ -32,7 +32,9 @@ use crate::{
 mod conntrack;
 mod message;
 mod nftables;
+pub(crate) mod own;
 mod policy;
+pub mod refusal;
 mod route;
 pub(crate) mod rules;
 mod socket;

@@ -52,6 +52,18 @@ pub fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<usize, SysErr
     check("recv(AF_NETLINK)", ret).map(|n| usize::try_from(n).unwrap_or_default())
 }
 
+/// As [`receive`], and does not wait.
+///
+/// # Errors
+/// As recv(2): `EAGAIN` when there is nothing, `ENOBUFS` once when some was lost for want of room.
+pub fn receive_now(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<usize, SysError> {
+    let flags = libc::MSG_DONTWAIT;
+    // SAFETY: the pointer and length describe `bytes`, which the kernel may write.
+    let ret =
+        unsafe { libc::recv(socket.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), flags) };
+    check("recv(AF_NETLINK)", ret).map(|n| usize::try_from(n).unwrap_or_default())
+}
+
 /// The index of the network link `name`.
 ///
 /// # Errors

@@ -33,10 +33,10 @@ pub(crate) const PIECE_BYTES: usize = 48 * 1024;
 pub(super) async fn buffered(attachment: Attachment, encoding: Encoding) -> Response {
     let process = attachment.process();
     let end = process.ended().await;
-    if let Some(loss) = session::loss(process, end) {
+    if let Some(loss) = session::loss(process, &end) {
         return Refusal(with_tails(loss, &process.log, encoding)).into_response();
     }
-    let pieces = pieces(process.about.id.clone(), Arc::clone(&process.log), end, encoding);
+    let pieces = pieces(process.about.id.clone(), Arc::clone(&process.log), &end, encoding);
     whole(&process.log, pieces)
 }
 
@@ -74,7 +74,7 @@ struct Frame {
 }
 
 impl Frame {
-    fn of(process_id: ProcessId, log: &Log, end: End) -> Self {
+    fn of(process_id: ProcessId, log: &Log, end: &End) -> Self {
         let whole = serde_json::to_string(&ExecResult {
             process_id,
             success: end.ending == Ending::Exited { code: 0 },
@@ -86,6 +86,7 @@ impl Frame {
             duration_ms: end.duration_ms(),
             usage: end.usage,
             session_reset: end.aftermath == Aftermath::Reset,
+            refused: end.refused(),
         })
         .expect("numbers, names and empty texts are JSON");
         let (head, rest) =
@@ -105,9 +106,9 @@ impl Frame {
 fn pieces(
     process_id: ProcessId,
     log: Arc<Log>,
-    end: End,
+    end: &End,
     encoding: Encoding,
-) -> impl Iterator<Item = Bytes> {
+) -> impl Iterator<Item = Bytes> + use<> {
     let Frame { head, middle, tail } = Frame::of(process_id, &log, end);
     std::iter::once(Bytes::from(head))
         .chain(escaped(Arc::clone(&log), OutputStream::Stdout, encoding))
@@ -151,6 +152,7 @@ mod tests {
 
     const END: End = End {
         ending: Ending::Exited { code: 3 },
+        refused: None,
         duration: Duration::from_millis(5),
         usage: ExecUsage { cpu_ms: 1, peak_memory_bytes: 2 },
         at_ms: 0,
@@ -184,7 +186,7 @@ mod tests {
                 let log = written_in_turns(stdout, stderr);
                 let id: ProcessId = "p".parse().unwrap();
 
-                let json: Vec<Bytes> = pieces(id.clone(), log, END, encoding).collect();
+                let json: Vec<Bytes> = pieces(id.clone(), log, &END, encoding).collect();
 
                 let result: ExecResult = serde_json::from_slice(&json.concat()).unwrap();
                 assert_eq!(
@@ -200,6 +202,7 @@ mod tests {
                         duration_ms: 5,
                         usage: END.usage,
                         session_reset: false,
+                        refused: None,
                     }
                 );
             }

@@ -61,11 +61,11 @@ pub(super) async fn run(
     context.set_current(None);
     context.touch();
     let is_lost = end.aftermath != Aftermath::Kept;
-    conclude(process, end, (context, is_lost, limit, count));
+    conclude(process, &end, (context, is_lost, limit, count));
     if is_lost {
         context.end(agent, slot).await;
     }
-    Some(End { ending: end.ending, aftermath: end.aftermath, ..end })
+    Some(end)
 }
 
 fn request(job: &Job, limit: std::time::Duration) -> ExecRequest {
@@ -122,7 +122,7 @@ async fn follow(command: &Arc<Process>, process: &Process, context: &Context) {
 /// Says how the run ended.
 fn conclude(
     process: &Process,
-    end: End,
+    end: &End,
     (context, is_lost, limit, count): (&Context, bool, std::time::Duration, u64),
 ) {
     let cause = match end.ending {

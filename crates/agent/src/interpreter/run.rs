@@ -229,7 +229,7 @@ fn found_ended(
     put(process, &end, true);
     // The code did not run; the interpreter is gone already.
     let (duration, usage, aftermath) = (Duration::ZERO, ExecUsage::default(), Aftermath::Reset);
-    End { ending, duration, usage, at_ms: now_ms(), aftermath }
+    End { ending, refused: None, duration, usage, at_ms: now_ms(), aftermath }
 }
 
 /// How it came that a run is over.
@@ -510,6 +510,13 @@ impl<'a> Course<'a> {
             None => Ending::Exited { code: 0 },
         };
         let aftermath = if is_lost { Aftermath::Reset } else { Aftermath::Kept };
-        End { ending, duration, usage: ExecUsage::default(), at_ms: now_ms(), aftermath }
+        End {
+            ending,
+            refused: None,
+            duration,
+            usage: ExecUsage::default(),
+            at_ms: now_ms(),
+            aftermath,
+        }
     }
 }

@@ -1,9 +1,14 @@
 //! How a command ended: a pure judgement of what is known.
 
-use std::{fs::File, os::unix::fs::FileExt};
+use std::{
+    fs::File,
+    os::{fd::OwnedFd, unix::fs::FileExt},
+};
 
-use api::exec::Ending;
+use api::exec::{Ending, Refused};
 use sys::{signal::SIGKILL, wait::Status};
+
+use super::refused::Refusals;
 
 /// Bytes of a counter file at most: a few short lines.
 const COUNTER_FILE_BYTES: usize = 1024;
@@ -16,6 +21,7 @@ const SHELL_KILLED: i32 = 128 + SIGKILL;
 pub(crate) struct Counters {
     memory: Option<File>,
     pids: Option<File>,
+    refusals: Refusals,
 }
 
 /// The counts at one time.
@@ -25,11 +31,13 @@ pub(crate) struct Counts {
     pub(crate) oom_kills: u64,
     /// Forks refused for want of process ids.
     pub(crate) refused_forks: u64,
+    /// Packets that the network refused.
+    pub(crate) refused_packets: u64,
 }
 
 impl Counters {
-    pub(crate) fn new(memory: Option<File>, pids: Option<File>) -> Self {
-        Self { memory, pids }
+    pub(crate) fn new(memory: Option<File>, pids: Option<File>, refusals: Option<OwnedFd>) -> Self {
+        Self { memory, pids, refusals: Refusals::new(refusals) }
     }
 
     /// Reads the counts; a file that is missing or unreadable counts nothing.
@@ -37,7 +45,15 @@ impl Counters {
         Counts {
             oom_kills: self.memory.as_ref().map_or(0, |file| read_count(file, "oom_kill")),
             refused_forks: self.pids.as_ref().map_or(0, |file| read_count(file, "max")),
+            refused_packets: self.refusals.count(),
         }
+    }
+
+    /// What the network refused to the sandbox while a command ran that ended like this: nothing
+    /// where it succeeded, because then it did not fail for that.
+    pub(crate) fn refused(&self, before: Counts, ending: Ending) -> Option<Refused> {
+        let has_failed = ending != Ending::Exited { code: 0 };
+        has_failed.then(|| self.refusals.since(before.refused_packets)).flatten()
     }
 }
 
@@ -127,7 +143,7 @@ mod tests {
         oom: u64,
         forks: u64,
     ) -> Ending {
-        let after = Counts { oom_kills: oom, refused_forks: forks };
+        let after = Counts { oom_kills: oom, refused_forks: forks, refused_packets: 0 };
         ending(Evidence { cause, signal, status, before: Counts::default(), after }, || false)
     }
 

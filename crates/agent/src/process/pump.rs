@@ -407,6 +407,7 @@ fn conclude(agent: &Agent, running: &Running, course: &Course) -> End {
     let ending = ending(evidence, || crate::file::is_disk_full(&agent.workdir));
     End {
         ending,
+        refused: agent.counters.refused(running.before, ending).map(Arc::new),
         duration: running.started.elapsed(),
         usage,
         at_ms: now_ms(),

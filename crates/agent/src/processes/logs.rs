@@ -170,7 +170,7 @@ impl Iterator for Records {
                 self.end = state.next_cursor;
                 continue;
             }
-            if let Some(end) = end {
+            if let Some(end) = &end {
                 self.dropped += self.process.log.refused();
                 for record in self.rest(end.at_ms).collect::<Vec<_>>() {
                     self.push(&mut json, &record);

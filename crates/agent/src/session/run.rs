@@ -30,7 +30,7 @@ use crate::{
     file,
     init::Agent,
     process::{
-        Aftermath, Cause, End, Evidence, Kill, Process,
+        Aftermath, Cause, Counts, End, Evidence, Kill, Process,
         check::{environment, limit, stdin},
         ending,
         log::now_ms,
@@ -98,6 +98,7 @@ pub(super) async fn run(
         Err(error) => return refuse(&process, begun, error),
     };
     session.touch();
+    let before = agent.counters.read();
     let (shell, file) = match prepare(&agent, &session, &mut slot, &job).await {
         Ok(begun) => begun,
         Err(error) => {
@@ -109,13 +110,14 @@ pub(super) async fn run(
     // The caller may be gone already.
     begun.send(Ok(())).ok();
     let course = Course::new(shell, file, job.limit.or(session.command_timeout));
-    let end = follow(&agent, &session, course, &process).await;
+    let end = follow(&agent, &session, course, &process, before).await;
+    let aftermath = end.aftermath;
     session.touch();
     drop(waiting);
     drop(job.place);
     process.finish(end);
     drop(process);
-    settle(&agent, &session, &mut slot, end.aftermath).await;
+    settle(&agent, &session, &mut slot, aftermath).await;
     session.stay(None);
 }
 
@@ -215,8 +217,8 @@ async fn follow(
     session: &Session,
     mut course: Course<'_>,
     process: &Process,
+    before: Counts,
 ) -> End {
-    let before = agent.counters.read();
     let mut kills = process.kills();
     // One timer for the whole command: each new one costs a wake-up of the runtime.
     let mut bell = std::pin::pin!(sleep_until(course.next_ring()));
@@ -265,7 +267,8 @@ async fn follow(
     course.remember(ending);
     let cpu_ms = u64::try_from(course.shell.lap().as_millis()).unwrap_or(u64::MAX);
     let usage = ExecUsage { cpu_ms, peak_memory_bytes: 0 };
-    End { ending, duration: course.started.elapsed(), usage, at_ms: now_ms(), aftermath }
+    let refused = agent.counters.refused(before, ending).map(Arc::new);
+    End { ending, refused, duration: course.started.elapsed(), usage, at_ms: now_ms(), aftermath }
 }
 
 impl<'a> Course<'a> {

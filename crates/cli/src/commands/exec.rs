@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use api::{
-    exec::{Command, Encoding, Ending, ExecEvent, ExecRequest},
+    exec::{Command, Encoding, Ending, ExecEvent, ExecRequest, ExecResult, Refused},
     id::{SandboxId, SessionId},
 };
 use clap::Args;
@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::{
     failure::Stop,
-    output::{Output, note, print_json, written},
+    output::{Output, escape_control, note, print_json, written},
     signals::Signals,
     units::parse_duration,
 };
@@ -144,7 +144,7 @@ pub(crate) async fn follow(
     request: &ExecRequest,
     out: Output,
 ) -> anyhow::Result<ExitCode> {
-    let (ending, is_reset) = if out.json {
+    let Outcome { ending, is_reset, refused } = if out.json {
         // A JSON text cannot hold all bytes; people who need them read a file, or leave --json.
         let stdin = request.stdin.as_deref();
         let request = match stdin {
@@ -161,14 +161,25 @@ pub(crate) async fn follow(
     if is_reset {
         note(out, "the session's shell had to be killed too; what it kept is lost");
     }
+    if let Some(refused) = refused {
+        note(out, escape_control(&explain_refused(&refused)));
+    }
     Ok(ExitCode::from(exit_code(ending)))
+}
+
+/// How a command ended, and what is to be said about it.
+struct Outcome {
+    ending: Ending,
+    /// Its session's shell had to be killed too.
+    is_reset: bool,
+    refused: Option<Refused>,
 }
 
 async fn buffered(
     client: &Client,
     id: &SandboxId,
     request: &ExecRequest,
-) -> anyhow::Result<(Ending, bool)> {
+) -> anyhow::Result<Outcome> {
     let mut result = client.exec(id, request).await?;
     if request.encoding == Encoding::Base64 {
         for text in [&mut result.stdout, &mut result.stderr] {
@@ -176,14 +187,11 @@ async fn buffered(
         }
     }
     print_json(&result)?;
-    Ok((result.ending, result.session_reset))
+    let ExecResult { ending, session_reset: is_reset, refused, .. } = result;
+    Ok(Outcome { ending, is_reset, refused })
 }
 
-async fn live(
-    client: &Client,
-    id: &SandboxId,
-    request: &ExecRequest,
-) -> anyhow::Result<(Ending, bool)> {
+async fn live(client: &Client, id: &SandboxId, request: &ExecRequest) -> anyhow::Result<Outcome> {
     let mut events = client.exec_stream(id, request).await?;
     // Asynchronous, so that a reader who is slow does not keep signals from being seen.
     let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
@@ -200,16 +208,28 @@ async fn live(
                 // Without a stderr the command's result still counts.
                 drop(write(&mut stderr, &bytes).await);
             }
-            ExecEvent::Exit { ending, session_reset, .. } => return Ok((ending, session_reset)),
+            ExecEvent::Exit { ending, session_reset: is_reset, refused, .. } => {
+                return Ok(Outcome { ending, is_reset, refused });
+            }
         }
     }
     // The stream fails before it ends without its final event.
-    Ok((Ending::Lost, false))
+    Ok(Outcome { ending: Ending::Lost, is_reset: false, refused: None })
 }
 
 pub(crate) async fn write(target: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
     target.write_all(bytes).await?;
     target.flush().await
+}
+
+fn explain_refused(refused: &Refused) -> String {
+    let Refused { connections, destinations } = refused;
+    let what = if *connections == 1 { "connection" } else { "connections" };
+    let to = if destinations.is_empty() { "" } else { ", to " };
+    format!(
+        "the network policy refused {connections} {what} of the sandbox meanwhile{to}{}",
+        destinations.join(", ")
+    )
 }
 
 /// The code for the shell. What does not fit into a byte was no success.

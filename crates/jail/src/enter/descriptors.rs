@@ -15,13 +15,18 @@ pub(crate) const FIRST: RawFd = 3;
 /// Numbers from here on are free for intermediate copies: more than a handoff has descriptors.
 const ABOVE: RawFd = 64;
 
-/// Puts the agent's descriptors in their places, the directory of the figures behind them, and marks all others to close. Returns the
-/// agent's program, which is open under a number that closes.
-pub(super) fn arrange(plan: &Plan<'_>, mounts: &Mounts) -> Result<OwnedFd, Failure> {
-    in_step("descriptors", arrange_all(plan, mounts))
+/// Puts the agent's descriptors in their places, behind them the directory of the figures and the
+/// socket that is shown refusals, and marks all others to close. Returns the agent's program, which is
+/// open under a number that closes.
+pub(super) fn arrange(
+    plan: &Plan<'_>,
+    mounts: &Mounts,
+    refusals: &OwnedFd,
+) -> Result<OwnedFd, Failure> {
+    in_step("descriptors", arrange_all(plan, mounts, refusals))
 }
 
-fn arrange_all(plan: &Plan<'_>, mounts: &Mounts) -> Result<OwnedFd, SysError> {
+fn arrange_all(plan: &Plan<'_>, mounts: &Mounts, refusals: &OwnedFd) -> Result<OwnedFd, SysError> {
     let [_, _, figures, ..] = mounts;
     let program = fd::duplicate_above(plan.program, ABOVE)?;
     let null = file::open(file::cwd(), c"/dev/null", How::new(file::O_RDWR))?;
@@ -29,7 +34,8 @@ fn arrange_all(plan: &Plan<'_>, mounts: &Mounts) -> Result<OwnedFd, SysError> {
     // Every source is moved out of the way before any target is overwritten.
     let mut copies: [Option<OwnedFd>; sys::socket::MESSAGE_FDS] =
         [const { None }; sys::socket::MESSAGE_FDS];
-    let sources = plan.inherited.iter().copied().chain(figures.as_ref().map(AsFd::as_fd));
+    let made_here = figures.iter().chain([refusals]).map(AsFd::as_fd);
+    let sources = plan.inherited.iter().copied().chain(made_here);
     for (slot, source) in copies.iter_mut().zip(sources) {
         *slot = Some(fd::duplicate_above(source, ABOVE)?);
     }

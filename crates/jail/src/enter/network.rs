@@ -1,8 +1,12 @@
 //! Step: the jail's side of its network. *After fork.*
 
-use std::ffi::CStr;
+use std::{ffi::CStr, os::fd::OwnedFd};
 
-use sys::{errno, netlink};
+use sys::{
+    SysError, errno,
+    file::{self, How},
+    netlink,
+};
 
 use super::{Failure, Plan, in_step, write_setting};
 use crate::network::exchange;
@@ -34,6 +38,20 @@ pub(super) fn configure(plan: &Plan<'_>) -> Result<(), Failure> {
     let (messages, count) = plan.network;
     let socket = in_step(STEP, netlink::open(netlink::Family::ROUTE))?;
     in_step(STEP, exchange(&socket, messages, count))
+}
+
+/// Makes the jail's own table, where the kernel can, and returns the socket that it shows refusals to;
+/// else one that is shown nothing: they are told to programs in any case, and counted on the host.
+pub(super) fn own_table(plan: &Plan<'_>) -> Result<OwnedFd, Failure> {
+    let shown = || -> Result<OwnedFd, SysError> {
+        let socket = netlink::open(netlink::Family::NETFILTER)?;
+        for (requests, answers) in plan.own_table {
+            exchange(&socket, requests, *answers)?;
+        }
+        Ok(socket)
+    };
+    let nothing = || file::open(file::cwd(), c"/dev/null", How::new(file::O_RDONLY));
+    in_step(STEP, shown().or_else(|_not_here| nothing()))
 }
 
 const STEP: &str = "network";

@@ -1,13 +1,19 @@
-//! Messages about the tables of nftables: elements of sets, and the chain of an allow-list.
+//! Messages about the tables of nftables: elements of sets, the chain of an allow-list, and the table
+//! of a jail's own.
 //! `linux/netfilter/nf_tables.h`; `nft --debug=netlink` prints what a rule is made of.
 
+mod expression;
+
 use std::net::Ipv4Addr;
+
+pub(super) use expression::Expression;
 
 use super::message::{APPEND, CREATE, Message};
 
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const SUBSYSTEM: u16 = 10;
+const NEW_TABLE: u16 = SUBSYSTEM << 8;
 const NEW_CHAIN: u16 = SUBSYSTEM << 8 | 3;
 const GET_CHAIN: u16 = SUBSYSTEM << 8 | 4;
 const DELETE_CHAIN: u16 = SUBSYSTEM << 8 | 5;
@@ -21,6 +27,13 @@ const FAMILY_INET: u8 = 1;
 
 const TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
+const CHAIN_HOOK: u16 = 4;
+const CHAIN_TYPE: u16 = 7;
+const HOOK_NUMBER: u16 = 1;
+const HOOK_PRIORITY: u16 = 2;
+/// `NF_INET_LOCAL_IN` and `NF_INET_LOCAL_OUT`.
+const HOOK_INPUT: u32 = 1;
+const HOOK_OUTPUT: u32 = 3;
 const RULE_CHAIN: u16 = 2;
 const RULE_EXPRESSIONS: u16 = 4;
 const SET_NAME: u16 = 2;
@@ -44,6 +57,7 @@ const VERDICT_CHAIN: u16 = 2;
 const EXPRESSION_NAME: u16 = 1;
 const EXPRESSION_DATA: u16 = 2;
 const COUNTER_PACKETS: u16 = 2;
+const DROP: i32 = 0;
 const ACCEPT: i32 = 1;
 const GOTO: i32 = -4;
 
@@ -58,6 +72,8 @@ const ELEMENTS_PER_MESSAGE: usize = 1024;
 pub(super) enum Verdict {
     /// It goes on its way.
     Accept,
+    /// It goes nowhere, and nobody is told.
+    Drop,
     /// This chain decides.
     Goto(String),
 }
@@ -117,6 +133,7 @@ impl Verdict {
     fn put(&self, message: &mut Message) {
         message.nested(VERDICT, |verdict| match self {
             Self::Accept => verdict.attribute(VERDICT_CODE, ACCEPT.to_be_bytes()),
+            Self::Drop => verdict.attribute(VERDICT_CODE, DROP.to_be_bytes()),
             Self::Goto(chain) => {
                 verdict.attribute(VERDICT_CODE, GOTO.to_be_bytes());
                 verdict.text(VERDICT_CHAIN, chain);
@@ -225,6 +242,32 @@ impl Changes<'_> {
         self.messages.push(set.finish());
     }
 
+    /// Adds the table itself.
+    pub(super) fn add_table(&mut self) {
+        self.messages.push(self.table.message(NEW_TABLE, CREATE).finish());
+    }
+
+    /// Adds a chain that sees what comes in for this network namespace, and lets it.
+    pub(super) fn add_input_chain(&mut self, name: &str) {
+        self.add_base_chain(name, HOOK_INPUT);
+    }
+
+    /// The same with what it sends.
+    pub(super) fn add_output_chain(&mut self, name: &str) {
+        self.add_base_chain(name, HOOK_OUTPUT);
+    }
+
+    fn add_base_chain(&mut self, name: &str, number: u32) {
+        let mut chain = self.table.message(NEW_CHAIN, CREATE);
+        chain.text(CHAIN_NAME, name);
+        chain.nested(CHAIN_HOOK, |hook| {
+            hook.attribute(HOOK_NUMBER, number.to_be_bytes());
+            hook.attribute(HOOK_PRIORITY, 0_u32.to_be_bytes());
+        });
+        chain.text(CHAIN_TYPE, "filter");
+        self.messages.push(chain.finish());
+    }
+
     /// Adds a chain.
     pub(super) fn add_chain(&mut self, name: &str) {
         let mut chain = self.table.message(NEW_CHAIN, CREATE);
@@ -266,90 +309,6 @@ fn elements(mut message: Message, set: &str, all: &[Element]) -> Message {
     message.finish()
 }
 
-/// One step of a rule. Registers hold four bytes each and follow one another.
-#[derive(Debug, Clone)]
-pub(super) enum Expression {
-    /// Loads the packet's transport protocol, in the first byte of a register.
-    Protocol(Register),
-    /// Loads the packet's destination address.
-    Destination(Register),
-    /// Loads the packet's destination port, in the first two bytes of a register.
-    Port(Register),
-    /// Blanks the bits of a register that the mask has not.
-    Mask(Register, [u8; 4]),
-    /// Goes on if the register begins with these bytes.
-    Equals(Register, Vec<u8>),
-    /// Goes on if the set has what the registers from this one on hold.
-    In(Register, String),
-    /// Decides.
-    Decide(Verdict),
-}
-
-/// A register, counted from 0.
-pub(super) type Register = u32;
-
-impl Expression {
-    fn put(&self, item: &mut Message) {
-        /// `NFT_REG32_00`: the first of the registers of four bytes.
-        const FIRST: u32 = 8;
-        /// `NFT_META_L4PROTO`.
-        const L4PROTO: u32 = 16;
-        const EQUAL: u32 = 0;
-        const VERDICT_REGISTER: u32 = 0;
-        let number = |list: &mut Message, kind: u16, value: u32| {
-            list.attribute(kind, value.to_be_bytes());
-        };
-        let mut named = |name: &str, fill: &mut dyn FnMut(&mut Message)| {
-            item.text(EXPRESSION_NAME, name);
-            item.nested(EXPRESSION_DATA, |data| fill(data));
-        };
-        match self {
-            Self::Protocol(register) => named("meta", &mut |meta| {
-                number(meta, 2, L4PROTO);
-                number(meta, 1, FIRST + register);
-            }),
-            Self::Destination(register) => {
-                named("payload", &mut |load| put_load(load, FIRST + register, NETWORK, (16, 4)));
-            }
-            Self::Port(register) => {
-                named("payload", &mut |load| put_load(load, FIRST + register, TRANSPORT, (2, 2)));
-            }
-            Self::Mask(register, mask) => named("bitwise", &mut |bitwise| {
-                number(bitwise, 1, FIRST + register);
-                number(bitwise, 2, FIRST + register);
-                number(bitwise, 3, 4);
-                bitwise.nested(4, |value| value.attribute(VALUE, mask));
-                bitwise.nested(5, |value| value.attribute(VALUE, [0; 4]));
-            }),
-            Self::Equals(register, bytes) => named("cmp", &mut |compare| {
-                number(compare, 1, FIRST + register);
-                number(compare, 2, EQUAL);
-                compare.nested(3, |value| value.attribute(VALUE, bytes));
-            }),
-            Self::In(register, set) => named("lookup", &mut |lookup| {
-                lookup.text(1, set);
-                number(lookup, 2, FIRST + register);
-            }),
-            Self::Decide(verdict) => named("immediate", &mut |immediate| {
-                number(immediate, 1, VERDICT_REGISTER);
-                immediate.nested(2, |data| verdict.put(data));
-            }),
-        }
-    }
-}
-
-/// `NFT_PAYLOAD_NETWORK_HEADER`.
-const NETWORK: u32 = 1;
-/// `NFT_PAYLOAD_TRANSPORT_HEADER`.
-const TRANSPORT: u32 = 2;
-
-/// What to load, from where in which header, into which register.
-fn put_load(load: &mut Message, register: u32, header: u32, (offset, length): (u32, u32)) {
-    for (kind, value) in [(1, register), (2, header), (3, offset), (4, length)] {
-        load.attribute(kind, value.to_be_bytes());
-    }
-}
-
 /// What the kernel says of one element.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Found<'a>(&'a [u8]);
@@ -375,6 +334,7 @@ impl Found<'_> {
         let code = super::message::find(verdict, VERDICT_CODE)?.first_chunk()?;
         match i32::from_be_bytes(*code) {
             ACCEPT => Some(Verdict::Accept),
+            DROP => Some(Verdict::Drop),
             GOTO => {
                 let chain = super::message::find(verdict, VERDICT_CHAIN)?.strip_suffix(&[0])?;
                 Some(Verdict::Goto(str::from_utf8(chain).ok()?.to_owned()))

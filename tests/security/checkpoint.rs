@@ -1,0 +1,96 @@
+//! Trees that somebody hostile has made, in every way that they come back: a start, a restore, a fork.
+
+use serde_json::json;
+use testkit::Server;
+
+use crate::server;
+
+/// Makes of its own root what it can, as root, and says which of the places where the jail mounts
+/// something it could replace: none.
+const MAKE: &str = r#"
+import os, socket, subprocess
+def tried(action, *what):
+    try: action(*what); return True
+    except OSError: return False
+os.chdir('/workspace')
+# Set-user-id, with capabilities of a file, and one that belongs to another.
+subprocess.check_call('cp "$(command -v setpriv)" "$(command -v id)" . && chmod 6755 setpriv id', shell=True)
+tried(os.setxattr, 'id', 'security.capability', bytes.fromhex('0100000200200000002000000000000000000000'))
+# What the overlay itself writes: names that are gone, directories that hide what is below.
+for name in ['trusted.overlay.opaque', 'trusted.overlay.redirect', 'trusted.overlay.metacopy']:
+    assert not tried(os.setxattr, '/workspace', name, b'y'), name
+os.makedirs('/etc/opaque')
+for name in ['user.overlay.opaque', 'user.overlay.redirect', 'user.overlay.whiteout']:
+    tried(os.setxattr, '/etc/opaque', name, b'/../../../../..')
+for kind in [(0o20000, 0, 0), (0o20000, 1, 1), (0o60000, 7, 0)]:
+    assert not tried(os.mknod, f'node-{kind[1]}', kind[0] | 0o666, os.makedev(*kind[1:])), kind
+os.mkfifo('fifo'); socket.socket(socket.AF_UNIX).bind('socket')
+os.makedirs('.wh..wh..opq'); open('.wh.passwd', 'w')
+# Links in the place of whatever is looked at by whoever starts or copies this.
+for name in ['etc', 'root', 'home', 'var', 'srv', 'opt', 'tmp', 'mnt', 'media']:
+    if not os.path.islink('/' + name) and tried(os.rename, '/' + name, f'/{name}.was'):
+        os.symlink('/proc/1/root/proc/1', '/' + name)
+for name in ['proc', 'dev', 'sys', 'run']:
+    assert not tried(os.rename, '/' + name, f'/{name}.was'), name
+    assert not tried(os.rmdir, '/' + name), name
+os.symlink('/../../../../../..', '/workspace/up')
+# Deeper than any path.
+for depth in range(20000):
+    os.mkdir('d'); os.chdir('d')
+print('made')
+"#;
+
+/// What must hold in a sandbox with that tree.
+const LOOK: &str = r#"
+import os, subprocess
+os.chdir('/workspace')
+# The bits are there, and give nobody anything.
+assert os.stat('setpriv').st_mode & 0o6000 == 0o6000
+other = ['./setpriv', '--reuid', '1000', '--regid', '1000', '--clear-groups', './id', '-u']
+assert subprocess.check_output(other) == b'1000\n', 'set-user-id'
+other[-2:] = ['grep', '-E', 'CapEff|CapPrm', '/proc/self/status']
+assert set(subprocess.check_output(other).split()[1::2]) == {b'0' * 16}, 'capabilities'
+assert not [name for name in os.listdir('.') if name.startswith('node-')], 'devices'
+# A link from above the root ends at the root.
+assert os.path.samefile('up', '/') and not os.path.exists('/boot/vmlinuz')
+assert open('/proc/1/cmdline').read().startswith('sandbar\0__agent'), 'the processes are its own'
+assert os.listdir('/sys') == [] and open('/proc/keys').read() == ''
+# As deep as it was made.
+depth = 0
+while os.path.isdir('d'):
+    os.chdir('d'); depth += 1
+print(depth)
+"#;
+
+async fn python(server: &Server, id: &str, program: &str) -> String {
+    let path = format!("/v1/sandboxes/{id}/exec");
+    let start = json!({"command": ["python3", "-I", "-c", program], "cwd": "/"});
+    let answer = server.post(&path, &start).await;
+    assert_eq!(answer.json["exitCode"], 0, "{id}: {}", answer.text);
+    answer.json["stdout"].as_str().unwrap_or_default().to_owned()
+}
+
+async fn post(server: &Server, path: &str, body: serde_json::Value) {
+    let answer = server.post(path, &body).await;
+    assert!(answer.status < 300, "{path}: {}", answer.text);
+}
+
+/// F30, E29, E34
+#[tokio::test]
+async fn a_hostile_tree_is_no_more_than_files_when_it_comes_back() {
+    let server = server();
+    assert_eq!(python(&server, "s", MAKE).await, "made\n");
+    assert_eq!(python(&server, "s", LOOK).await, "20000\n");
+
+    post(&server, "/v1/sandboxes/s/checkpoints", json!({"id": "c"})).await;
+    post(&server, "/v1/sandboxes/s/stop", json!({})).await;
+    assert_eq!(python(&server, "s", LOOK).await, "20000\n", "started again");
+    post(&server, "/v1/sandboxes/s/restore", json!({"checkpoint": "c"})).await;
+    assert_eq!(python(&server, "s", LOOK).await, "20000\n", "restored");
+    post(&server, "/v1/sandboxes/s/fork", json!({"checkpoint": "c", "ids": ["f"]})).await;
+    assert_eq!(python(&server, "f", LOOK).await, "20000\n", "forked");
+    // The server goes through it too, and leaves nothing of it: that is looked at when it ends.
+    for id in ["s", "f"] {
+        assert_eq!(server.delete(&format!("/v1/sandboxes/{id}")).await.status, 204);
+    }
+}
