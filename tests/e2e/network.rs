@@ -213,3 +213,21 @@ async fn what_was_refused_is_counted_per_sandbox_since_its_start() {
     server.shell("s", "true").await;
     assert_eq!(refused("s").await, json!({"refusedPackets": 0, "refusedNames": 0}));
 }
+
+/// The kernel's table of neighbours is one for all network namespaces of the machine, and small: what it
+/// had to ask for is forgotten, or not even asked for, above 1,024 entries. What it was told is not
+/// counted.
+#[tokio::test]
+async fn both_ends_of_a_link_are_known_for_ever() {
+    const PERMANENT: &str = "0x6";
+    let server = server();
+    let inside = server.shell("a", "cat /proc/net/arp").await;
+    let outside = std::fs::read_to_string("/proc/net/arp").unwrap();
+    let link = format!("{}-", server.slot().name());
+    for (table, device) in [(&inside, "eth0"), (&outside, link.as_str())] {
+        let entries = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let ours: Vec<_> = entries.filter(|entry| entry[5].starts_with(device)).collect();
+        assert_eq!(ours.len(), 1, "{table}");
+        assert_eq!(ours[0][2], PERMANENT, "{table}");
+    }
+}

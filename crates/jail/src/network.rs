@@ -145,6 +145,8 @@ impl HostNetwork {
         let index = netlink::link_index(&name).in_step(STEP)?;
         let gateway = self.network.gateway();
         self.ask(Message::route_to(network.address, index, gateway)).in_step(STEP)?;
+        let jail_end = Message::neighbour(network.address, route::JAIL_END, index);
+        self.ask(jail_end).in_step(STEP)?;
         Ok(index)
     }
 
@@ -253,7 +255,7 @@ fn socket_in(namespace: BorrowedFd<'_>) -> Result<OwnedFd, SysError> {
 }
 
 /// What a jail's first process sends to its own network namespace: loopback and, with an address,
-/// `eth0` and the way out. With the number of answers to expect.
+/// `eth0`, the way out and who is there. With the number of answers to expect.
 pub(crate) fn jail_messages(
     network: Option<NodeNetwork>,
     address: Option<Ipv4Addr>,
@@ -263,6 +265,7 @@ pub(crate) fn jail_messages(
         messages.push(Message::add_address(JAIL_LINK, address));
         messages.push(Message::link_up(JAIL_LINK));
         messages.push(Message::default_route(network.gateway(), JAIL_LINK));
+        messages.push(Message::neighbour(network.gateway(), route::HOST_END, JAIL_LINK));
     }
     let count = messages.len();
     (messages.iter().flat_map(|message| message.bytes().iter().copied()).collect(), count)

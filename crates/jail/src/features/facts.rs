@@ -18,7 +18,7 @@ use super::trial::{Outcome, Trial};
 use crate::cgroup::devices;
 
 /// The sysctls that are looked at, as paths below /proc/sys. One that cannot be read is left out.
-pub(super) const SETTINGS: [&str; 16] = [
+pub(super) const SETTINGS: [&str; 15] = [
     "fs/inotify/max_user_instances",
     "fs/inotify/max_user_watches",
     "fs/protected_fifos",
@@ -32,7 +32,6 @@ pub(super) const SETTINGS: [&str; 16] = [
     "kernel/pid_max",
     "kernel/threads-max",
     "net/ipv4/ip_forward",
-    "net/ipv4/neigh/default/gc_thresh3",
     "net/netfilter/nf_conntrack_max",
     "user/max_user_namespaces",
 ];

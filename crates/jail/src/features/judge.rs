@@ -34,7 +34,6 @@ pub(super) fn judge(facts: &Facts) -> Vec<Feature> {
         host::open_files(facts),
         host::process_ids(facts),
         host::inotify(facts),
-        host::neighbours(facts),
         host::connections(facts),
         host::core_files(facts),
         host::swap(facts),

@@ -14,8 +14,10 @@ const RTM_DELLINK: u16 = 17;
 const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const RTM_NEWROUTE: u16 = 24;
+const RTM_NEWNEIGH: u16 = 28;
 const AF_INET: u8 = 2;
 const IFF_UP: u32 = 1;
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
@@ -24,6 +26,9 @@ const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
+const NUD_PERMANENT: u16 = 0x80;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
@@ -34,6 +39,11 @@ const RT_SCOPE_UNIVERSE: u8 = 0;
 const RT_SCOPE_LINK: u8 = 253;
 const RTN_UNICAST: u8 = 1;
 const RTNH_F_ONLINK: u32 = 4;
+
+/// Hardware addresses of the host's end of every link, and of the jail's: each link is a wire of its own,
+/// so they need not differ from those of others. Made up, as their second bit says.
+pub(super) const HOST_END: [u8; 6] = [2, 0, 0, 0, 0, 1];
+pub(super) const JAIL_END: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
 impl Message {
     /// `struct ifinfomsg`.
@@ -56,12 +66,14 @@ impl Message {
     pub(super) fn add_link_pair(name: &CStr, peer_index: u32, namespace: BorrowedFd<'_>) -> Self {
         let mut message = Self::new(RTM_NEWLINK, CREATE | EXCLUSIVE);
         message.link_body(0, IFF_UP);
+        message.attribute(IFLA_ADDRESS, HOST_END);
         message.attribute(IFLA_IFNAME, name.to_bytes_with_nul());
         message.nested(IFLA_LINKINFO, |info| {
             info.attribute(IFLA_INFO_KIND, b"veth");
             info.nested(IFLA_INFO_DATA, |data| {
                 data.nested(VETH_INFO_PEER, |peer| {
                     peer.link_body(peer_index, 0);
+                    peer.attribute(IFLA_ADDRESS, JAIL_END);
                     peer.attribute(IFLA_IFNAME, b"eth0\0");
                     peer.attribute(IFLA_NET_NS_FD, namespace.as_raw_fd().to_ne_bytes());
                 });
@@ -95,6 +107,21 @@ impl Message {
     /// Takes it away.
     pub(super) fn remove_address(index: u32, address: Ipv4Addr) -> Self {
         Self::address(RTM_DELADDR, 0, index, address)
+    }
+
+    /// `address` has the hardware address `end` on link `index`, for ever. The kernel remembers what it
+    /// had to ask for in one table for all network namespaces of the machine, and forgets or refuses
+    /// above its limit (`gc_thresh3`, 1,024 by default); what it was told does not count.
+    pub(super) fn neighbour(address: Ipv4Addr, end: [u8; 6], index: u32) -> Self {
+        let mut message = Self::new(RTM_NEWNEIGH, CREATE | REPLACE);
+        // struct ndmsg: family, padding, index, state, flags, type
+        message.put([AF_INET, 0, 0, 0]);
+        message.put(index.to_ne_bytes());
+        message.put(NUD_PERMANENT.to_ne_bytes());
+        message.put([0, RTN_UNICAST]);
+        message.attribute(NDA_DST, address.octets());
+        message.attribute(NDA_LLADDR, end);
+        message.finish()
     }
 
     /// `struct rtmsg`.

@@ -17,8 +17,6 @@ const OPEN_FILES: u64 = 65_536;
 const SANDBOXES: u64 = 2_000;
 /// Process ids, and threads, for all of them with some dozen each.
 const PROCESS_IDS: u64 = 64 * SANDBOXES;
-/// Addresses of the links to sandboxes that the kernel remembers at once: one each, and the host's own.
-const NEIGHBOURS: u64 = 2 * SANDBOXES;
 /// Connections of all of them that the firewall keeps track of.
 const CONNECTIONS: u64 = 64 * SANDBOXES;
 /// Inotify instances per user that development tools need.
@@ -204,16 +202,6 @@ pub(super) fn process_ids(facts: &Facts) -> Feature {
     };
     let ids = number(facts, "kernel/pid_max");
     at_least(&topic, ids.min(number(facts, "kernel/threads-max")), PROCESS_IDS)
-}
-
-pub(super) fn neighbours(facts: &Facts) -> Feature {
-    let topic = Topic {
-        name: "neighbour entries",
-        required: false,
-        cost: "with more sandboxes than that sending packets within seconds, some packets are lost",
-        remedy: "sysctl net.ipv4.neigh.default.gc_thresh3=16384 net.ipv4.neigh.default.gc_thresh2=8192",
-    };
-    at_least(&topic, number(facts, "net/ipv4/neigh/default/gc_thresh3"), NEIGHBOURS)
 }
 
 pub(super) fn connections(facts: &Facts) -> Feature {

@@ -30,7 +30,6 @@ fn good() -> Facts {
             ("kernel/pid_max", "4194304"),
             ("kernel/threads-max", "1000000"),
             ("net/ipv4/ip_forward", "1"),
-            ("net/ipv4/neigh/default/gc_thresh3", "16384"),
             ("net/netfilter/nf_conntrack_max", "524288"),
             ("user/max_user_namespaces", "60000"),
         ]
@@ -237,7 +236,7 @@ fn disks_are_full_by_bytes_or_by_files() {
 #[test]
 fn each_weakness_is_named() {
     type Spoil = fn(&mut Facts);
-    let cases: [(&str, Status, Spoil); 24] = [
+    let cases: [(&str, Status, Spoil); 23] = [
         ("disk limits", Missing, |facts| facts.btrfs = Outcome::Fails("x".to_owned())),
         ("disk limits", Missing, |facts| facts.mkfs_btrfs = None),
         ("disk limits", Missing, |facts| facts.loop_devices = false),
@@ -267,9 +266,6 @@ fn each_weakness_is_named() {
         }),
         ("process ids", Degraded, |facts| {
             facts.settings.insert("kernel/threads-max", "32768".to_owned());
-        }),
-        ("neighbour entries", Degraded, |facts| {
-            facts.settings.insert("net/ipv4/neigh/default/gc_thresh3", "1024".to_owned());
         }),
         ("tracked connections", Degraded, |facts| {
             facts.settings.insert("net/netfilter/nf_conntrack_max", "65536".to_owned());
@@ -309,12 +305,6 @@ fn what_bounds_all_sandboxes_together_names_its_setting_and_what_is_wanted() {
     let names = [
         ("process ids", "kernel/pid_max", "kernel.pid_max=", 128_000),
         ("process ids", "kernel/threads-max", "kernel.threads-max=", 128_000),
-        (
-            "neighbour entries",
-            "net/ipv4/neigh/default/gc_thresh3",
-            "net.ipv4.neigh.default.gc_thresh3=",
-            4_000,
-        ),
         (
             "tracked connections",
             "net/netfilter/nf_conntrack_max",
