@@ -210,6 +210,7 @@ fn chosen(point: &str) -> (&'static str, Action) {
 
 /// Does to the points of an operation what has its turn in this run, or with `FAILPOINTS=all` everything
 /// that can happen at each.
+#[expect(clippy::print_stdout, reason = "a run that failed is repeated by its seed")]
 async fn run_all(name: &str) {
     let scenario = SCENARIOS.iter().find(|scenario| scenario.name == name).expect("there is one");
     let mut server = server();
