@@ -113,21 +113,6 @@ async fn a_killed_agent_costs_its_sandbox_its_processes_and_nothing_else() {
     assert_eq!(server.shell("s", "cat /proc/[0-9]*/comm | grep -c '^sleep$' || true").await, "0\n");
 }
 
-/// What a reboot leaves: the state directory, and no process.
-#[tokio::test]
-async fn after_a_reboot_sandboxes_are_stopped_with_their_files() {
-    let mut server = server();
-    server.shell("s", "echo kept > file; sleep 1000 &").await;
-    let agent = server.agent_pid();
-
-    server.kill();
-    kill(agent);
-    server.restart();
-
-    assert_eq!(server.get("/v1/sandboxes/s").await.json["state"], "stopped");
-    assert_eq!(server.shell("s", "cat file").await, "kept\n");
-}
-
 #[tokio::test]
 async fn a_command_whose_sandbox_dies_ends_with_an_error_at_once() {
     let server = server();

@@ -11,7 +11,8 @@ use std::{
     collections::BTreeSet,
     fs,
     path::PathBuf,
-    time::{Duration, Instant},
+    sync::OnceLock,
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde_json::json;
@@ -50,7 +51,7 @@ fn actions(point: &str) -> &'static [Action] {
     }
 }
 
-/// What the kernel or a disk refuses to take away is there until the next start tries again.
+/// What the kernel or a disk refuses to take away is there until it is looked for.
 fn is_left_behind(point: &str) -> bool {
     let Some((place, request)) = point.split_once('.') else { return false };
     matches!(place, "ask" | "launcher")
@@ -183,23 +184,53 @@ async fn run(server: &mut Server, scenario: &Scenario, point: &str, action: Acti
     expect_agreement(server, &case).await;
 }
 
-/// Does to every point of an operation one of the things that can happen there, or with
-/// `FAILPOINTS=all` every one of them. Which one it is differs from operation to operation, so that all
-/// of them happen at the points that several come to.
+/// What differs from run to run, the same for all operations of one; `FAILPOINTS_SEED` repeats it.
+fn seed() -> u64 {
+    static SEED: OnceLock<u64> = OnceLock::new();
+    *SEED.get_or_init(|| {
+        let given = std::env::var("FAILPOINTS_SEED").ok().and_then(|seed| seed.parse().ok());
+        let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        given.unwrap_or_else(|| now().map_or(0, |now| u64::from(now.subsec_nanos())))
+    })
+}
+
+/// What is tried at a point in this run: one thing that can happen there, in one of the operations that
+/// come to it. So each point has its turn in each run, and in some runs everything has.
+fn chosen(point: &str) -> (&'static str, Action) {
+    let come: Vec<_> =
+        SCENARIOS.iter().filter(|scenario| scenario.points().contains(point)).collect();
+    let bytes = point.bytes().map(u64::from);
+    let mut mixed = bytes.fold(seed(), |mixed, byte| (mixed ^ byte).wrapping_mul(0x100_0000_01b3));
+    mixed ^= mixed >> 31;
+    let actions = actions(point);
+    let turns = (come.len() * actions.len()) as u64;
+    let turn = usize::try_from(mixed % turns).expect("it is below a length");
+    (come[turn % come.len()].name, actions[turn / come.len()])
+}
+
+/// Does to the points of an operation what has its turn in this run, or with `FAILPOINTS=all` everything
+/// that can happen at each.
+#[expect(clippy::print_stdout, reason = "a run that failed is repeated by its seed")]
 async fn run_all(name: &str) {
-    let turn = SCENARIOS.iter().position(|scenario| scenario.name == name).expect("there is one");
-    let scenario = &SCENARIOS[turn];
+    let scenario = SCENARIOS.iter().find(|scenario| scenario.name == name).expect("there is one");
     let mut server = server();
     expect_no_other_points(&mut server, scenario).await;
     let is_all = std::env::var("FAILPOINTS").is_ok_and(|which| which == "all");
-    for (number, point) in scenario.points().iter().enumerate() {
-        let actions = actions(point);
-        let first = (turn + number) % actions.len();
-        let chosen = if is_all { actions } else { &actions[first..=first] };
-        for action in chosen {
-            run(&mut server, scenario, point, *action).await;
+    println!("FAILPOINTS_SEED={}", seed());
+    let mut count = 0;
+    for point in scenario.points() {
+        let (turn, one) = chosen(&point);
+        let now: &[Action] = match (is_all, turn == name) {
+            (true, _) => actions(&point),
+            (false, true) => &[one],
+            (false, false) => &[],
+        };
+        for action in now {
+            run(&mut server, scenario, &point, *action).await;
         }
+        count += now.len();
     }
+    println!("{name}: {count} times");
 }
 
 #[tokio::test]

@@ -621,18 +621,19 @@ export type Event = {
   labels?: Record<string, string>;
   /** For people: why it failed, or how much of it happened. */
   message?: string | null;
-  /** To which sandbox. */
-  sandboxId: SandboxId;
+  sandboxId?: 
+  | null
+  | /** To which sandbox: always there but with `remainsFound`. */ SandboxId;
   source?: 
   | null
   | /** The sandbox whose files the new one began with. */ SandboxId;
 };
 
 /** Why it happened. */
-export type EventCause = "request" | "use" | "preview" | "idle" | "ttl" | "agentEnded" | "outOfMemory" | "failure" | "shutdown" | "recovery" | "reboot";
+export type EventCause = "request" | "use" | "preview" | "idle" | "ttl" | "agentEnded" | "outOfMemory" | "failure" | "shutdown" | "recovery" | "reconcile" | "reboot";
 
 /** What happened. */
-export type EventKind = "created" | "started" | "frozen" | "thawed" | "stopped" | "outOfMemory" | "failed" | "changed" | "checkpointCreated" | "checkpointRemoved" | "restored" | "destroyed";
+export type EventKind = "created" | "started" | "frozen" | "thawed" | "stopped" | "outOfMemory" | "failed" | "changed" | "checkpointCreated" | "checkpointRemoved" | "restored" | "destroyed" | "remainsFound";
 
 /** Some of the events, oldest first. */
 export type EventList = {

@@ -40,6 +40,10 @@ pub enum EventKind {
     Restored,
     /// It is gone, and its id free. What runs of it is ended within a second. The last of a sandbox.
     Destroyed,
+    /// Something was there that nobody has, or that runs of a sandbox that does not run, and is removed;
+    /// `message` says what. Told to whoever may see all sandboxes, with a sandbox where it is known whose
+    /// it was.
+    RemainsFound,
 }
 
 /// Why it happened.
@@ -66,6 +70,8 @@ pub enum EventCause {
     Shutdown,
     /// The server found it so when it started.
     Recovery,
+    /// The server found it so as it looked, which it does from time to time.
+    Reconcile,
     /// The machine was started again.
     Reboot,
 }
@@ -85,8 +91,9 @@ pub struct Event {
     pub kind: EventKind,
     /// Why.
     pub cause: EventCause,
-    /// To which sandbox.
-    pub sandbox_id: SandboxId,
+    /// To which sandbox: always there but with `remainsFound`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox_id: Option<SandboxId>,
     /// Its labels at that time.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,

@@ -1,6 +1,6 @@
 //! What is counted, one name per line, in the OpenMetrics text format.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use api::sandbox::SandboxState;
 use http::StatusCode;
@@ -80,6 +80,7 @@ pub(crate) struct Metrics {
     in_flight: Gauge,
     sandboxes: Family<State, Gauge>,
     ahead: Gauge,
+    remains: Counter,
     lifecycle: Family<Operation, Counter>,
     forwarded: Family<Direction, Counter>,
 }
@@ -93,6 +94,7 @@ impl Metrics {
             in_flight: Gauge::default(),
             sandboxes: Family::default(),
             ahead: Gauge::default(),
+            remains: Counter::default(),
             lifecycle: Family::default(),
             forwarded: Family::default(),
         };
@@ -107,6 +109,7 @@ impl Metrics {
         r.register("http_requests_in_flight", "Requests not yet ended, streams included", self.in_flight.clone());
         r.register("sandboxes", "Sandboxes that exist, by state", self.sandboxes.clone());
         r.register("sandboxes_ahead", "Sandboxes made ahead, which are nobody's yet", self.ahead.clone());
+        r.register("remains_found", "Things found that were nobody's, and removed", self.remains.clone());
         r.register("sandbox_operations", "What sandboxes were asked to become, by result", self.lifecycle.clone());
         r.register_with_unit("forwarded", "Body bytes passed on to and from agents", Unit::Bytes, self.forwarded.clone());
         self
@@ -164,10 +167,17 @@ impl Metrics {
         self.forwarded.get_or_create_owned(&Direction { direction: "from_agent" })
     }
 
-    /// Everything in the OpenMetrics text format; `sandboxes`, by state, and those made `ahead` are
-    /// counted by the caller, because the engine, not the daemon, knows them.
-    pub(crate) fn render(&self, sandboxes: &BTreeMap<&'static str, i64>, ahead: usize) -> String {
+    /// Everything in the OpenMetrics text format; `sandboxes`, by state, those made `ahead` and the
+    /// `remains` that were found are counted by the caller, because the engine, not the daemon, knows
+    /// them.
+    pub(crate) fn render(
+        &self,
+        sandboxes: &BTreeMap<&'static str, i64>,
+        ahead: usize,
+        remains: u64,
+    ) -> String {
         self.ahead.set(i64::try_from(ahead).unwrap_or(i64::MAX));
+        self.remains.inner().store(remains, Ordering::Relaxed);
         for state in STATES {
             let count = sandboxes.get(state).copied().unwrap_or(0);
             self.sandboxes.get_or_create(&State { state }).set(count);
@@ -208,7 +218,7 @@ mod tests {
         metrics.bytes_to_agents().inc_by(5);
         metrics.bytes_from_agents().inc_by(6);
 
-        let text = metrics.render(&BTreeMap::from([("running", 2)]), 3);
+        let text = metrics.render(&BTreeMap::from([("running", 2)]), 3, 4);
 
         for line in [
             "sandbar_http_requests_total{method=\"GET\",route=\"/healthz\",status=\"2xx\"} 1",
@@ -217,6 +227,7 @@ mod tests {
             "sandbar_sandboxes{state=\"running\"} 2",
             "sandbar_sandboxes{state=\"failed\"} 0",
             "sandbar_sandboxes_ahead 3",
+            "sandbar_remains_found_total 4",
             "sandbar_sandbox_operations_total{operation=\"create\",result=\"success\"} 1",
             "sandbar_sandbox_operations_total{operation=\"activate\",result=\"success\"} 1",
             "sandbar_sandbox_operations_total{operation=\"destroy\",result=\"failure\"} 1",

@@ -266,6 +266,7 @@ fn engine_config(config: &Config, volumes: Volumes) -> EngineConfig {
         max_limits: config.limits.max,
         max_sandboxes: config.node.max_sandboxes,
         pool: config.node.pool,
+        reconcile_every: Duration::from_secs(config.node.reconcile_seconds.into()),
         kept_memory: config.node.kept_memory,
         uid_base: config.node.uid_base,
         name_servers: config.node.name_servers.clone(),

@@ -61,7 +61,7 @@ pub(crate) struct Prepared {
 /// The jail of a guest with this host name, these files and limits, which reaches what `asker` may.
 pub(crate) fn spec(
     node: &Node,
-    (guest, hostname): (Guest, Hostname),
+    (guest, hostname): (&Guest, Hostname),
     asker: &Asker,
     files: Files,
     limits: Limits,
@@ -73,7 +73,7 @@ pub(crate) fn spec(
     let left = |limit: u64| limit.saturating_sub(files.inherited_bytes).max(MIN_DISK_BYTES);
     let disk_bytes = limits.disk_bytes.map(left);
     JailSpec {
-        jail: guest.jail,
+        jail: guest.jail(),
         volume: Some(files.volume),
         uid_base: node.config.uid_base + guest.slot * UIDS_PER_SLOT,
         network,

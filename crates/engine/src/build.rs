@@ -17,12 +17,11 @@ use api::{
     limit::RECIPE_BYTES,
 };
 use image::{Build, Cancel, Downloads, ImageError, Recipe};
-use jail::JailId;
 use tokio::{runtime::Handle, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
 use self::{lines::Lines, step::Output};
-use crate::{EngineError, error, node::Node};
+use crate::{EngineError, error, node::Node, number::Number};
 
 /// Events that may wait for the listener. Behind it, the build waits.
 const EVENTS: usize = 256;
@@ -138,7 +137,7 @@ fn carry_out(
         cancel: &cancel,
         warm: Some(&node.config.warm),
     };
-    let mut used: Vec<JailId> = Vec::new();
+    let mut used: Vec<Number> = Vec::new();
     let built = build.run(
         &mut |run, line| {
             let used = &mut used;
@@ -162,8 +161,8 @@ fn carry_out(
     );
     bridge.abort();
     // The store has taken the layers; the rest goes.
-    for jail in used {
-        runtime.block_on(node.remover.remove(jail));
+    for volume in used {
+        runtime.block_on(node.remover.remove(volume));
     }
     built
 }

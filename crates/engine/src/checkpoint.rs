@@ -33,6 +33,7 @@ use crate::{
     key::Key,
     launch::LaunchError,
     node::{Node, now_ms},
+    number::Number,
     record::{Change, CheckpointRecord, Files},
     sandbox::Sandbox,
     state::{Operation, State},
@@ -54,30 +55,31 @@ pub(crate) struct Checkpoints(Mutex<Table>);
 
 #[derive(Debug, Default)]
 struct Table {
-    /// Oldest first.
-    made: Vec<CheckpointRecord>,
+    /// Oldest first, with the numbers of their volumes.
+    made: Vec<(CheckpointRecord, Number)>,
     /// Ids of those that are being made.
     begun: BTreeSet<CheckpointId>,
 }
 
 impl Checkpoints {
     /// Those on record.
-    pub(crate) fn restore(&self, records: Vec<CheckpointRecord>) {
+    pub(crate) fn restore(&self, records: Vec<(CheckpointRecord, Number)>) {
         self.table().made = records;
     }
 
     /// The volumes of all.
-    pub(crate) fn volumes(&self) -> Vec<JailId> {
-        self.table().made.iter().map(|checkpoint| checkpoint.volume).collect()
+    pub(crate) fn volumes(&self) -> Vec<Number> {
+        self.table().made.iter().map(|(_, volume)| volume.clone()).collect()
     }
 
     pub(crate) fn find(&self, id: &CheckpointId) -> Option<CheckpointRecord> {
-        self.table().made.iter().find(|checkpoint| checkpoint.id == *id).cloned()
+        let table = self.table();
+        table.made.iter().find(|(record, _)| record.id == *id).map(|(record, _)| record.clone())
     }
 
     fn begin(&self, id: &CheckpointId) -> Result<(), EngineError> {
         let mut table = self.table();
-        if table.begun.contains(id) || table.made.iter().any(|checkpoint| checkpoint.id == *id) {
+        if table.begun.contains(id) || table.made.iter().any(|(record, _)| record.id == *id) {
             return Err(error::checkpoint_exists(id));
         }
         if table.made.len() + table.begun.len() >= CHECKPOINTS {
@@ -87,15 +89,15 @@ impl Checkpoints {
         Ok(())
     }
 
-    fn end(&self, id: &CheckpointId, made: Option<CheckpointRecord>) {
+    fn end(&self, id: &CheckpointId, made: Option<(CheckpointRecord, Number)>) {
         let mut table = self.table();
         table.begun.remove(id);
         table.made.extend(made);
     }
 
-    fn take(&self, id: &CheckpointId) -> Option<CheckpointRecord> {
+    fn take(&self, id: &CheckpointId) -> Option<(CheckpointRecord, Number)> {
         let made = &mut self.table().made;
-        let at = made.iter().position(|checkpoint| checkpoint.id == *id)?;
+        let at = made.iter().position(|(record, _)| record.id == *id)?;
         Some(made.remove(at))
     }
 
@@ -123,11 +125,12 @@ pub(crate) async fn create(
     let (owner, cause) = (Arc::clone(node), Cause::request(by).about(&checkpoint));
     let work = async move {
         let made = make(&owner, &sandbox, &checkpoint, cause).await;
-        sandbox.checkpoints.end(&checkpoint, made.as_ref().ok().map(|made| made.0.clone()));
-        let (record, pause) = made?;
+        let kept = made.as_ref().ok().map(|(record, volume, _)| (record.clone(), volume.clone()));
+        sandbox.checkpoints.end(&checkpoint, kept);
+        let (record, volume, pause) = made?;
         if !sandbox.is_there() {
             // Its destroy did not see the checkpoint; its record went with it.
-            owner.remover.remove(record.volume).await;
+            owner.remover.remove(volume).await;
             return Err(error::not_found(&sandbox.id));
         }
         tracing::info!(sandbox_id = %sandbox.id, checkpoint = %record.id,
@@ -145,18 +148,19 @@ async fn make(
     sandbox: &Arc<Sandbox>,
     id: &CheckpointId,
     cause: Cause,
-) -> Result<(CheckpointRecord, Duration), EngineError> {
+) -> Result<(CheckpointRecord, Number, Duration), EngineError> {
     let (volume, size_bytes, pause) = seal(node, sandbox).await?;
-    let record = CheckpointRecord { id: id.clone(), volume, created_at_ms: now_ms(), size_bytes };
+    let (id, created_at_ms) = (id.clone(), now_ms());
+    let record = CheckpointRecord { id, volume: volume.id(), created_at_ms, size_bytes };
     let change = Change::Checkpoint(sandbox.jail, Box::new(record.clone()));
     let change = change.telling(sandbox.tells(EventKind::CheckpointCreated, cause));
     if let Err(error) = node.records.write(change).await {
         // Also a write that comes late is taken back by this one.
-        node.records.submit(Change::Bury(volume)).await;
+        node.records.submit(Change::Bury(volume.id())).await;
         node.remover.remove(volume).await;
         return Err(error.publish("recording the checkpoint"));
     }
-    Ok((record, pause))
+    Ok((record, volume, pause))
 }
 
 /// Copies the volume of a sandbox while nothing of it runs, to a new volume that is on record as one
@@ -165,15 +169,16 @@ async fn make(
 pub(crate) async fn seal(
     node: &Arc<Node>,
     sandbox: &Arc<Sandbox>,
-) -> Result<(JailId, u64, Duration), EngineError> {
-    let volume = node.take_number();
-    let (recorded, ()) = tokio::join!(node.records.write(Change::Bury(volume)), sync(node));
+) -> Result<(Number, u64, Duration), EngineError> {
+    let volume = node.numbers.take();
+    let sealed = volume.id();
+    let (recorded, ()) = tokio::join!(node.records.write(Change::Bury(sealed)), sync(node));
     recorded.map_err(|error| error.publish("recording the checkpoint"))?;
     let (owner, source) = (Arc::clone(node), Arc::clone(sandbox));
     // What is copied is decided while the sandbox is held: a restore exchanges it.
     let work = async move {
         let files = source.files();
-        copy(&owner, files.volume, volume, true).await?;
+        copy(&owner, files.volume, sealed, true).await?;
         Ok(files)
     };
     match freeze::hold(node, sandbox, work).await {
@@ -192,7 +197,7 @@ pub(crate) async fn seal(
 pub(crate) fn list(node: &Node, id: &SandboxId) -> Result<Vec<Checkpoint>, EngineError> {
     let sandbox = find_sandbox(node, id)?;
     let table = sandbox.checkpoints.table();
-    Ok(table.made.iter().map(|record| describe(&sandbox, record)).collect())
+    Ok(table.made.iter().map(|(record, _)| describe(&sandbox, record)).collect())
 }
 
 /// One checkpoint of the sandbox with this id.
@@ -215,7 +220,7 @@ pub(crate) async fn remove(
 ) -> Result<(), EngineError> {
     let sandbox = find_sandbox(node, id)?;
     let cause = Cause::request(by).about(checkpoint);
-    let record = sandbox
+    let (record, volume) = sandbox
         .checkpoints
         .take(checkpoint)
         .ok_or_else(|| error::checkpoint_not_found(checkpoint))?;
@@ -224,10 +229,10 @@ pub(crate) async fn remove(
         let told = sandbox.tells(EventKind::CheckpointRemoved, cause);
         let bury = Change::Bury(record.volume).telling(told);
         if let Err(error) = owner.records.write(bury).await {
-            sandbox.checkpoints.table().made.push(record);
+            sandbox.checkpoints.table().made.push((record, volume));
             return Err(error.publish("recording that the checkpoint goes"));
         }
-        owner.remover.remove(record.volume).await;
+        owner.remover.remove(volume).await;
         Ok(())
     };
     node.work.spawn(work).await.map_err(|_panicked| error::internal("removing the checkpoint"))?
@@ -270,12 +275,12 @@ async fn exchange(
         return Ok(false);
     }
     let record = find(&sandbox, &checkpoint)?;
-    let (old, new) = (sandbox.files().volume, node.take_number());
+    let (old, new) = (sandbox.volume(), node.numbers.take());
     let failed = "recording the restored files";
-    node.records.write(Change::Bury(new)).await.map_err(|error| error.publish(failed))?;
+    node.records.write(Change::Bury(new.id())).await.map_err(|error| error.publish(failed))?;
     let exchanged = async {
-        let inherited_bytes = inherit(&node, record.volume, record.size_bytes, new).await?;
-        let files = Files { volume: new, inherited_bytes };
+        let inherited_bytes = inherit(&node, record.volume, record.size_bytes, new.id()).await?;
+        let files = Files { volume: new.id(), inherited_bytes };
         let change = Change::Files(sandbox.jail, files);
         let change = change.telling(sandbox.tells(EventKind::Restored, cause));
         node.records.write(change).await.map_err(|error| error.publish(failed))?;
@@ -283,7 +288,7 @@ async fn exchange(
     };
     match exchanged.await {
         Ok(files) => {
-            sandbox.set_files(files);
+            sandbox.set_files(files, new);
             node.remover.remove(old).await;
             Ok(true)
         }
@@ -377,6 +382,7 @@ mod tests {
     use api::error::ErrorCode;
 
     use super::*;
+    use crate::number::Numbers;
 
     #[test]
     fn an_id_is_taken_once_and_their_number_is_limited() {
@@ -390,7 +396,7 @@ mod tests {
         };
         checkpoints.begin(&id(0)).unwrap();
         assert_eq!(checkpoints.begin(&id(0)).unwrap_err().code, ErrorCode::CheckpointExists);
-        checkpoints.end(&id(0), Some(record(0)));
+        checkpoints.end(&id(0), Some((record(0), Numbers::new().take())));
         assert_eq!(checkpoints.begin(&id(0)).unwrap_err().code, ErrorCode::CheckpointExists);
         for number in 1..CHECKPOINTS {
             checkpoints.begin(&id(number)).unwrap();

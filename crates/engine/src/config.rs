@@ -1,6 +1,6 @@
 //! What an operator decides about the node, already checked.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use api::id::ImageRef;
 use jail::{Limits, NodeSpec, Volumes};
@@ -22,6 +22,8 @@ pub struct EngineConfig {
     pub max_sandboxes: usize,
     /// Sandboxes that are made ahead of the creations that will take them; 0 for none.
     pub pool: usize,
+    /// Between two looks whether something is there that is nobody's.
+    pub reconcile_every: Duration,
     /// Bytes of the machine's memory that are kept: with less left, none is created or started.
     pub kept_memory: u64,
     /// First host user id of the sandboxes' ranges; slot n gets 65,536 ids from `uid_base + n * 65536`.

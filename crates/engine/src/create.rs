@@ -351,9 +351,9 @@ async fn make(
     }
     // It starts anew: what an earlier start was told of names is no more.
     sandbox.asker.forget();
-    let guest = Guest { jail: sandbox.jail, slot: sandbox.slot };
+    let guest = Guest { number: sandbox.number.clone(), slot: sandbox.slot };
     let limits = sandbox.settings().limits();
-    let guest = (guest, hostname(sandbox));
+    let guest = (&guest, hostname(sandbox));
     let spec = blank::spec(node, guest, &sandbox.asker, sandbox.files(), limits);
     let claimed = async {
         let blank = blank::launch(node, spec, prepared).await?;
@@ -375,7 +375,7 @@ async fn take_files(node: &Node, sandbox: &Sandbox, origin: Origin) -> Result<()
     let Origin { volume, size_bytes } = origin;
     let inherited_bytes = checkpoint::inherit(node, volume, size_bytes, sandbox.jail).await?;
     let files = Files { volume: sandbox.jail, inherited_bytes };
-    sandbox.set_files(files);
+    sandbox.set_files(files, sandbox.number.clone());
     let recorded = node.records.write(Change::Files(sandbox.jail, files)).await;
     recorded.map_err(|error| error.publish("recording the sandbox"))
 }
@@ -413,7 +413,7 @@ async fn fail(
         }
         node.forget(sandbox, Some(error));
         if buried.is_ok() {
-            node.remover.remove(sandbox.jail).await;
+            node.remover.remove(sandbox.number.clone()).await;
         }
         return;
     }

@@ -172,13 +172,13 @@ pub(crate) async fn carry_out_destroy(
     })?;
     // Before the reply: when remains pile up faster than they go, destroying slows down.
     let room = node.remover.reserve().await;
-    let volumes = sandbox.checkpoints.volumes().into_iter().chain([sandbox.files().volume]);
+    let volumes = sandbox.checkpoints.volumes().into_iter().chain([sandbox.volume()]);
     node.forget(sandbox, None);
     tracing::info!(sandbox_id = %sandbox.id, jail = %sandbox.jail, "sandbox destroyed");
     if let Some(room) = room {
-        room.send(Chore::Remove(Removal { jail: sandbox.jail, root }));
+        room.send(Chore::Remove(Removal { number: sandbox.number.clone(), root }));
     }
-    for volume in volumes.filter(|volume| *volume != sandbox.jail) {
+    for volume in volumes.filter(|volume| volume.id() != sandbox.jail) {
         node.remover.remove(volume).await;
     }
     Ok(())

@@ -42,6 +42,7 @@ use crate::{
     pool,
     port::{self, Exposure, Found, Secret, Visit},
     reader::Reader,
+    reconcile,
     record::{Loaded, Records},
     recover, resolver,
     sandbox::{InUse, Sandbox as Resident},
@@ -123,6 +124,7 @@ impl Engine {
         idle::sweep::spawn(&node);
         memory::spawn(&node);
         pool::spawn(&node);
+        reconcile::spawn(&node);
         Ok(Self { node, keys, records: Arc::new(Mutex::new(Some(records))) })
     }
 
@@ -205,6 +207,12 @@ impl Engine {
     #[must_use]
     pub fn sandboxes_ahead(&self) -> usize {
         self.node.pool.len()
+    }
+
+    /// How often something was found that was nobody's, and removed, since the engine was opened.
+    #[must_use]
+    pub fn remains_found(&self) -> u64 {
+        self.node.finds.count()
     }
 
     /// Finds, creates (with the node's defaults) or starts the sandbox, for one request to it. Whether

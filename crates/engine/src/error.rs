@@ -283,7 +283,7 @@ impl Publish for RecordError {
                 );
                 ApiError::new(ErrorCode::InternalError, message)
             }
-            Self::Failed(_) | Self::Closed => internal(attempt),
+            Self::Failed(_) | Self::Closed | Self::Owned(_) => internal(attempt),
             Self::Late => ApiError::new(ErrorCode::Timeout, self.to_string()),
         }
     }

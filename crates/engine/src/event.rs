@@ -12,7 +12,10 @@
 //! Invariant: a follower is given every event from its cursor on that it may see, or learns that it
 //! missed some.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use api::{
     event::{Event, EventCause, EventKind, EventList, ListEvents},
@@ -102,12 +105,28 @@ impl Draft {
             at_ms: now_ms(),
             kind,
             cause: why,
-            sandbox_id: id.clone(),
+            sandbox_id: Some(id.clone()),
             labels: settings.labels.clone(),
             key,
             checkpoint,
             source,
             message,
+        })
+    }
+
+    /// Tells of something that is no sandbox's.
+    pub(crate) fn of_nobody(kind: EventKind, cause: EventCause, message: &str) -> Self {
+        Self(Event {
+            cursor: 0,
+            at_ms: now_ms(),
+            kind,
+            cause,
+            sandbox_id: None,
+            labels: BTreeMap::new(),
+            key: None,
+            checkpoint: None,
+            source: None,
+            message: Some(message.to_owned()),
         })
     }
 
@@ -156,8 +175,9 @@ impl Filter {
     }
 
     fn takes(&self, event: &Event) -> bool {
-        self.prefix.as_ref().is_none_or(|prefix| prefix.covers(&event.sandbox_id))
-            && self.sandbox.as_ref().is_none_or(|id| *id == event.sandbox_id)
+        let sandbox = event.sandbox_id.as_ref();
+        self.prefix.as_ref().is_none_or(|prefix| sandbox.is_some_and(|id| prefix.covers(id)))
+            && self.sandbox.as_ref().is_none_or(|id| sandbox == Some(id))
             && self.label.as_ref().is_none_or(|label| label.matches(&event.labels))
             && (self.kinds.is_empty() || self.kinds.contains(&event.kind))
     }

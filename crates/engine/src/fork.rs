@@ -67,7 +67,7 @@ pub(crate) async fn fork(
             .await;
         }
         let (volume, size_bytes, _pause) = checkpoint::seal(&owner, &source).await?;
-        let origin = Origin { volume, size_bytes };
+        let origin = Origin { volume: volume.id(), size_bytes };
         let forks =
             make_all(&owner, Common { source, settings, origin, quota, cause }, ids, places).await;
         owner.remover.remove(volume).await;

@@ -19,7 +19,10 @@ use std::{
 use jail::{JailError, JailId, Launcher};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::record::{Change, Records};
+use crate::{
+    number::Number,
+    record::{Change, Records},
+};
 
 /// Requests that may wait for a launcher: at 200 a second, what is served in five seconds.
 const QUEUED_JOBS: usize = 1024;
@@ -202,7 +205,7 @@ pub(crate) enum Chore {
     /// Leave nothing of a jail.
     Remove(Removal),
     /// Remove a volume, which has a burial on record and which nothing can reach.
-    RemoveFiles(JailId),
+    RemoveFiles(Number),
     /// Push out the memory of a jail.
     Reclaim(JailId),
 }
@@ -210,7 +213,7 @@ pub(crate) enum Chore {
 /// A jail of which nothing is to be left: it has a burial on record, and no process.
 #[derive(Debug)]
 pub(crate) struct Removal {
-    pub(crate) jail: JailId,
+    pub(crate) number: Number,
     /// See [`Launcher::kill`].
     pub(crate) root: Option<OwnedFd>,
 }
@@ -247,7 +250,7 @@ impl Remover {
     }
 
     /// Leaves a volume, which has a burial on record and which nothing can reach, to be removed.
-    pub(crate) async fn remove(&self, volume: JailId) {
+    pub(crate) async fn remove(&self, volume: Number) {
         if let Some(room) = self.reserve().await {
             room.send(Chore::RemoveFiles(volume));
         }
@@ -280,10 +283,12 @@ fn do_all(
             return;
         }
         match chore {
-            Chore::Remove(Removal { jail, root }) => {
-                settle(jail, launcher.remove(jail, root), records);
+            Chore::Remove(Removal { number, root }) => {
+                settle(&number, launcher.remove(number.id(), root), records);
             }
-            Chore::RemoveFiles(volume) => settle(volume, launcher.remove_files(volume), records),
+            Chore::RemoveFiles(volume) => {
+                settle(&volume, launcher.remove_files(volume.id()), records);
+            }
             Chore::Reclaim(jail) => {
                 if let Err(error) = launcher.reclaim(jail) {
                     tracing::warn!(%jail, error = &error as &dyn std::error::Error,
@@ -295,10 +300,11 @@ fn do_all(
 }
 
 /// A burial is over when what it is of has been removed.
-fn settle(jail: JailId, removed: Result<(), JailError>, records: &Records) {
+fn settle(number: &Number, removed: Result<(), JailError>, records: &Records) {
+    let jail = number.id();
     match removed {
         Ok(()) => records.submit_blocking(Change::Buried(jail)),
         Err(error) => tracing::error!(%jail, error = &error as &dyn std::error::Error,
-            "what is left of a destroyed sandbox cannot be removed; the next start tries again"),
+            "what is left of a destroyed sandbox cannot be removed; it is tried again later"),
     }
 }

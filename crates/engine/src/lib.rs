@@ -1,7 +1,7 @@
 //! The engine: the sandboxes of one node. Knows nothing of the public HTTP API.
 //!
 //! ```text
-//! Engine ─▶ create │ freeze │ destroy │ recover │ shutdown ─▶ node (who exists) ─▶ launch (jails)
+//! Engine ─▶ create │ freeze │ destroy │ recover │ reconcile │ shutdown ─▶ node (who exists) ─▶ launch (jails)
 //!                          └▶ state (what may happen)      └▶ record (SQLite)
 //! ```
 //!
@@ -35,6 +35,7 @@ mod memory;
 mod pool;
 mod port;
 mod reader;
+mod reconcile;
 mod recover;
 mod shutdown;
 mod update;
@@ -46,6 +47,7 @@ mod key;
 mod life;
 mod network;
 mod node;
+mod number;
 mod resolver;
 mod sandbox;
 mod settings;

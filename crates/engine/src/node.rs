@@ -1,6 +1,6 @@
 //! The sandboxes of this node: the only place that adds one or forgets one.
 //!
-//! Owns: ids, jail numbers, slots, and who waits for whom at the end. Knows nothing of how a jail
+//! Owns: ids, slots, and who waits for whom at the end. Knows nothing of how a jail
 //! is made.
 //!
 //! Invariant: an id in the map, its slot and its jail number are taken and given back together.
@@ -33,9 +33,11 @@ use crate::{
     idle::Alarm,
     key::{Places, Quota, Visitors},
     launch::{Launchers, Remover},
+    number::{Number, Numbers},
     pool::{Kind, Pool},
     port::Secret,
     reader::READERS,
+    reconcile::Finds,
     record::{Files, Origin, Phase, Records, SandboxRecord},
     resolver::Asker,
     sandbox::Sandbox,
@@ -61,6 +63,10 @@ pub(crate) struct Node {
     /// One launcher for what is quick, what names and policies ask of the firewall above all: nobody's
     /// question for a name waits behind somebody's creation.
     pub(crate) network: Launchers,
+    /// Of jails and volumes, and whose they are.
+    pub(crate) numbers: Numbers,
+    /// What was found that was nobody's.
+    pub(crate) finds: Finds,
     /// Blanks that were made ahead.
     pub(crate) pool: Pool,
     pub(crate) remover: Remover,
@@ -115,14 +121,23 @@ struct Residents {
     /// Who asks the resolver, by slot: the sandboxes, and those of builds.
     askers: BTreeMap<u32, Arc<Asker>>,
     slots: Slots,
-    next_jail: u64,
+    /// Slots of guests that could not be ended, by their jails.
+    lost: BTreeMap<JailId, u32>,
+    /// Numbers of sandboxes on record that have no place on the node as it is.
+    kept: Vec<Number>,
 }
 
 /// A jail number and a slot without a sandbox: for a blank, or one RUN of a recipe.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Guest {
-    pub(crate) jail: JailId,
+    pub(crate) number: Number,
     pub(crate) slot: u32,
+}
+
+impl Guest {
+    pub(crate) fn jail(&self) -> JailId {
+        self.number.id()
+    }
 }
 
 /// What came of adding a sandbox.
@@ -153,8 +168,13 @@ impl Node {
         let capacity = Capacity::new(config.kept_memory);
         let pool = Pool::new(config.pool);
         let slots = Slots::new(&config.node, config.uid_base);
-        let residents =
-            Residents { by_id: BTreeMap::new(), askers: BTreeMap::new(), slots, next_jail: 1 };
+        let residents = Residents {
+            by_id: BTreeMap::new(),
+            askers: BTreeMap::new(),
+            slots,
+            lost: BTreeMap::new(),
+            kept: Vec::new(),
+        };
         Self {
             config,
             links,
@@ -163,6 +183,8 @@ impl Node {
             secret,
             launchers,
             network,
+            numbers: Numbers::new(),
+            finds: Finds::default(),
             pool,
             remover,
             builders,
@@ -231,9 +253,10 @@ impl Node {
         };
         let (guest, blank) = match ahead {
             Some((guest, blank)) => (guest, Some(blank)),
-            None => (residents.admit(self.config.max_sandboxes)?, None),
+            None => (self.admit(&mut residents)?, None),
         };
-        let Guest { jail, slot } = guest;
+        let Guest { number, slot } = guest;
+        let jail = number.id();
         let record = SandboxRecord {
             id: id.clone(),
             jail,
@@ -245,7 +268,8 @@ impl Node {
             origin,
             phase: Phase::Creating,
         };
-        let sandbox = Arc::new(Sandbox::new(record, State::Creating, &self.alarm));
+        let numbers = (number.clone(), number);
+        let sandbox = Arc::new(Sandbox::new(record, numbers, State::Creating, &self.alarm));
         residents.askers.insert(slot, Arc::clone(&sandbox.asker));
         residents.by_id.insert(id.clone(), Arc::clone(&sandbox));
         Ok((sandbox, Added::New(blank)))
@@ -258,31 +282,24 @@ impl Node {
         allowed.min(residents.slots.free())
     }
 
-    /// Puts a recorded sandbox back. None: its id or slot is taken, or its slot is out of range.
+    /// Puts a recorded sandbox back. None: its id, slot or a number is taken, or its slot is out of
+    /// range.
     pub(crate) fn restore(&self, record: SandboxRecord) -> Option<Arc<Sandbox>> {
+        let number = self.numbers.own(record.jail)?;
+        let volume = match record.files.volume {
+            volume if volume == record.jail => number.clone(),
+            volume => self.numbers.own(volume)?,
+        };
         let mut residents = self.write();
         if residents.by_id.contains_key(&record.id) || !residents.slots.reserve(record.slot) {
             return None;
         }
         let id = record.id.clone();
-        let sandbox = Arc::new(Sandbox::new(record, State::Creating, &self.alarm));
+        let numbers = (number, volume);
+        let sandbox = Arc::new(Sandbox::new(record, numbers, State::Creating, &self.alarm));
         residents.askers.insert(sandbox.slot, Arc::clone(&sandbox.asker));
         residents.by_id.insert(id, Arc::clone(&sandbox));
         Some(sandbox)
-    }
-
-    /// Takes a number for a volume that is no jail's: they share their numbers.
-    pub(crate) fn take_number(&self) -> JailId {
-        let mut residents = self.write();
-        let number = JailId(residents.next_jail);
-        residents.next_jail += 1;
-        number
-    }
-
-    /// Jail numbers below `number` are not given out any more.
-    pub(crate) fn skip_jails(&self, number: u64) {
-        let mut residents = self.write();
-        residents.next_jail = residents.next_jail.max(number);
     }
 
     /// Forgets a sandbox of which nothing runs. Those who wait for it look its id up again, or fail
@@ -295,6 +312,12 @@ impl Node {
         sandbox.set(State::Gone(error.map(Box::new)));
     }
 
+    /// These numbers are somebody's who is not here.
+    pub(crate) fn keep_numbers(&self, numbers: impl Iterator<Item = JailId>) {
+        let kept = numbers.filter_map(|number| self.numbers.own(number));
+        self.write().kept.extend(kept);
+    }
+
     /// Takes a jail number and a slot that no sandbox owns, for whoever asks the resolver like this.
     ///
     /// # Errors
@@ -305,8 +328,8 @@ impl Node {
     ) -> Result<(Guest, Arc<Asker>), EngineError> {
         self.check_open()?;
         let mut residents = self.write();
-        let guest = residents.admit(self.config.max_sandboxes)?;
-        let asker = Arc::new(asker(guest.jail));
+        let guest = self.admit(&mut residents)?;
+        let asker = Arc::new(asker(guest.jail()));
         residents.askers.insert(guest.slot, Arc::clone(&asker));
         Ok((guest, asker))
     }
@@ -316,11 +339,30 @@ impl Node {
         self.write().release(slot);
     }
 
+    /// A guest cannot be ended: its slot is nobody's else until that is done.
+    pub(crate) fn lose(&self, guest: &Guest) {
+        self.write().lost.insert(guest.jail(), guest.slot);
+    }
+
+    /// A jail has been ended that nobody had: if it was a guest's, gives its slot back.
+    pub(crate) fn release_lost(&self, jail: JailId) {
+        let mut residents = self.write();
+        if let Some(slot) = residents.lost.remove(&jail) {
+            residents.release(slot);
+        }
+    }
+
     /// Who asks the resolver from this address.
     pub(crate) fn asker_at(&self, address: IpAddr) -> Option<Arc<Asker>> {
         let IpAddr::V4(address) = address else { return None };
         let slot = self.config.node.network?.slot(address)?;
         self.read().askers.get(&slot).cloned()
+    }
+
+    fn admit(&self, residents: &mut Residents) -> Result<Guest, EngineError> {
+        let slot = residents.slots.acquire();
+        let slot = slot.ok_or_else(|| error::capacity(self.config.max_sandboxes))?;
+        Ok(Guest { number: self.numbers.take(), slot })
     }
 
     /// # Errors
@@ -345,13 +387,6 @@ impl Residents {
         let from = (Bound::Included(prefix.as_str()), Bound::Unbounded);
         let those = self.by_id.range::<str, _>(from);
         those.take_while(|(id, _)| id.as_str().starts_with(prefix.as_str())).count()
-    }
-
-    fn admit(&mut self, limit: usize) -> Result<Guest, EngineError> {
-        let slot = self.slots.acquire().ok_or_else(|| error::capacity(limit))?;
-        let jail = JailId(self.next_jail);
-        self.next_jail += 1;
-        Ok(Guest { jail, slot })
     }
 
     fn release(&mut self, slot: u32) {

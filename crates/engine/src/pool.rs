@@ -269,13 +269,14 @@ async fn make(node: &Arc<Node>, kind: Kind) -> Result<(), EngineError> {
     node.capacity.check()?;
     let asker = |jail| Asker::with(jail, kind.network.clone(), kind.network_revision);
     let (guest, asker) = node.acquire_guest(asker)?;
-    match launch(node, guest, &asker, &kind).await {
+    match launch(node, &guest, &asker, &kind).await {
         Ok(blank) => {
+            let jail = guest.jail();
             if let Some(unwanted) = node.pool.put(Kept { kind, guest, blank }) {
                 end(node, unwanted.guest, Some(unwanted.blank)).await;
                 return Ok(());
             }
-            tracing::info!(jail = %guest.jail, ahead = node.pool.len(), "sandbox made ahead");
+            tracing::info!(%jail, ahead = node.pool.len(), "sandbox made ahead");
         }
         Err(error) => {
             end(node, guest, None).await;
@@ -287,18 +288,18 @@ async fn make(node: &Arc<Node>, kind: Kind) -> Result<(), EngineError> {
 
 async fn launch(
     node: &Arc<Node>,
-    guest: Guest,
+    guest: &Guest,
     asker: &Asker,
     kind: &Kind,
 ) -> Result<Blank, EngineError> {
     const ATTEMPT: &str = "making a sandbox ahead";
-    let recorded = node.records.write(Change::Bury(guest.jail)).await;
+    let recorded = node.records.write(Change::Bury(guest.jail())).await;
     recorded.map_err(|error| error.publish(ATTEMPT))?;
     let digest = kind.image_digest.clone();
     let read = move |images: &Store| images.by_digest(&digest);
     let rootfs = create::read_image(node, &kind.image, read).await?;
-    let prepared = blank::prepare(node, guest.jail, rootfs).await?;
-    let files = Files { volume: guest.jail, inherited_bytes: 0 };
+    let prepared = blank::prepare(node, guest.jail(), rootfs).await?;
+    let files = Files { volume: guest.jail(), inherited_bytes: 0 };
     let guest = (guest, Hostname::of(blank::NOBODYS));
     let spec = blank::spec(node, guest, asker, files, kind.limits);
     blank::launch(node, spec, prepared).await.map_err(|error| error.publish(ATTEMPT))
@@ -314,14 +315,15 @@ async fn end_apart(node: &Arc<Node>, guest: Guest, blank: Option<Blank>) {
 /// Leaves nothing of a blank, which has a burial on record, but its files for the remover.
 async fn end(node: &Node, guest: Guest, blank: Option<Blank>) {
     drop(blank);
-    if let Err(error) = destroy::end_jail(node, guest.jail).await {
-        // Its ids and address are lost until the next start, which ends the jail.
-        tracing::error!(jail = %guest.jail, error = &error as &dyn std::error::Error,
+    if let Err(error) = destroy::end_jail(node, guest.jail()).await {
+        // Whoever looks for what is left ends the jail.
+        node.lose(&guest);
+        tracing::error!(jail = %guest.jail(), error = &error as &dyn std::error::Error,
             "a sandbox that was made ahead cannot be ended");
         return;
     }
     node.release(guest.slot);
-    node.remover.remove(guest.jail).await;
+    node.remover.remove(guest.number).await;
 }
 
 #[cfg(test)]

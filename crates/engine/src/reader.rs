@@ -25,6 +25,7 @@ use crate::{
     checkpoint, create, destroy,
     error::{self, Publish},
     node::{Guest, Node},
+    number::Number,
     record::Change,
     resolver::Asker,
     sandbox::Sandbox,
@@ -54,7 +55,7 @@ pub struct Reader {
     /// What it is shown.
     views: Vec<View>,
     /// Volumes that are there for it alone, on record as ones to be buried.
-    volumes: Vec<JailId>,
+    volumes: Vec<Number>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -62,7 +63,7 @@ impl Reader {
     /// The number of its jail, which its agent answers under.
     #[must_use]
     pub fn jail(&self) -> u64 {
-        self.guest.map_or(0, |guest| guest.jail.0)
+        self.guest.as_ref().map_or(0, |guest| guest.jail().0)
     }
 
     /// A place, which is to be taken before anything is made for a reader.
@@ -83,17 +84,18 @@ impl Reader {
     }
 
     /// Shows it a volume that is there for it alone, on record as one to be buried.
-    pub(crate) fn lend(&mut self, volume: JailId) {
-        self.views.extend([View::Whole(volume), View::Own(volume)]);
+    pub(crate) fn lend(&mut self, volume: Number) {
+        self.views.extend([View::Whole(volume.id()), View::Own(volume.id())]);
         self.volumes.push(volume);
     }
 
     /// Shows it a copy of a checkpoint's volume: it may outlive the checkpoint.
     pub(crate) async fn lend_copy(&mut self, of: JailId) -> Result<(), EngineError> {
-        let copy = self.node.take_number();
+        let volume = self.node.numbers.take();
+        let copy = volume.id();
         let recorded = self.node.records.write(Change::Bury(copy)).await;
         recorded.map_err(|error| error.publish("recording a copy of the files"))?;
-        self.lend(copy);
+        self.lend(volume);
         checkpoint::copy(&self.node, of, copy, true).await
     }
 
@@ -108,13 +110,13 @@ impl Reader {
         let read = move |images: &Store| images.by_digest(&digest);
         let rootfs = create::read_image(&self.node, &sandbox.settings().image, read).await?;
         let (guest, _asker) = self.node.acquire_guest(Asker::of_build)?;
-        self.guest = Some(guest);
-        let recorded = self.node.records.write(Change::Bury(guest.jail)).await;
+        self.guest = Some(guest.clone());
+        let recorded = self.node.records.write(Change::Bury(guest.jail())).await;
         recorded.map_err(|error| error.publish(ATTEMPT))?;
         // What an image binds is not what a sandbox wrote.
         let rootfs = Rootfs { binds: Vec::new(), ..rootfs };
-        let prepared = blank::prepare(&self.node, guest.jail, rootfs).await?;
-        let spec = spec(&self.node, guest, std::mem::take(&mut self.views), writes);
+        let prepared = blank::prepare(&self.node, guest.jail(), rootfs).await?;
+        let spec = spec(&self.node, &guest, std::mem::take(&mut self.views), writes);
         let claimed = async {
             let blank: Blank = blank::launch(&self.node, spec, prepared).await?;
             blank.claim(&self.node, Hostname::of(HOSTNAME), &config()).await
@@ -130,14 +132,15 @@ impl Drop for Reader {
         let volumes = std::mem::take(&mut self.volumes);
         let work = async move {
             if let Some(guest) = guest {
-                if let Err(error) = destroy::end_jail(&node, guest.jail).await {
-                    // Its ids, and what it reads, are in use until the next start, which ends it.
-                    tracing::error!(jail = %guest.jail, error = &error as &dyn std::error::Error,
-                        "a reader cannot be ended; the next start ends it");
+                if let Err(error) = destroy::end_jail(&node, guest.jail()).await {
+                    // Whoever looks for what is left ends it, and then what it reads.
+                    node.lose(&guest);
+                    tracing::error!(jail = %guest.jail(), error = &error as &dyn std::error::Error,
+                        "a reader cannot be ended");
                     return;
                 }
                 node.release(guest.slot);
-                node.remover.remove(guest.jail).await;
+                node.remover.remove(guest.number).await;
             }
             for volume in volumes {
                 node.remover.remove(volume).await;
@@ -148,12 +151,12 @@ impl Drop for Reader {
 }
 
 /// It reaches nothing.
-fn spec(node: &Node, guest: Guest, views: Vec<View>, writes: Option<Option<u64>>) -> JailSpec {
+fn spec(node: &Node, guest: &Guest, views: Vec<View>, writes: Option<Option<u64>>) -> JailSpec {
     let most = node.config.max_limits;
     JailSpec {
-        jail: guest.jail,
+        jail: guest.jail(),
         // Without one, its root is an empty directory beside the volumes, for nobody to write to.
-        volume: writes.map(|_| guest.jail),
+        volume: writes.map(|_| guest.jail()),
         uid_base: node.config.uid_base + guest.slot * UIDS_PER_SLOT,
         network: None,
         limits: Limits {

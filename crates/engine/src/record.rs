@@ -183,6 +183,9 @@ pub(crate) enum Change {
     /// forgotten with its checkpoints, all of whose volumes must not exist either; so is the
     /// checkpoint, if it is one's.
     Bury(JailId),
+    /// The jail and the volume of this number, which are nobody's, must not exist. Refused when they
+    /// are somebody's.
+    Remains(JailId),
     /// Nothing is left of the jail, or the volume.
     Buried(JailId),
     /// A new key.
@@ -236,6 +239,7 @@ impl Change {
             Self::Checkpoint(..) => "checkpoint",
             Self::Files(..) => "files",
             Self::Bury(_) => "bury",
+            Self::Remains(_) => "remains",
             Self::Buried(_) => "buried",
             Self::CreateKey(_) => "create-key",
             Self::RemoveKey(_) => "remove-key",
@@ -261,6 +265,8 @@ pub(crate) enum RecordError {
     Failed(#[source] Arc<rusqlite::Error>),
     #[error("a row of the database sandbar.db cannot be read: {0}")]
     BadRow(String),
+    #[error("number {0} is on record as somebody's")]
+    Owned(JailId),
     #[error("the database did not answer within {} s", WRITE_TIMEOUT.as_secs())]
     Late,
     #[error("the database is closed")]
@@ -297,6 +303,8 @@ enum Asked {
     Write(Write),
     /// The events after a cursor, or from the oldest on; of all changes that were left before, too.
     Read(Option<u64>, oneshot::Sender<Result<Chapter, RecordError>>),
+    /// What is to be buried, as of all changes that were left before.
+    Burials(oneshot::Sender<Result<Vec<JailId>, RecordError>>),
 }
 
 /// A change on its way, and who waits for it. Without anybody, the writer logs a failure.
@@ -344,6 +352,14 @@ impl Records {
     /// When they cannot be read.
     pub(crate) async fn events(&self, after: Option<u64>) -> Result<Chapter, RecordError> {
         self.ask(|reply| Asked::Read(after, reply)).await
+    }
+
+    /// What is to be buried.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) async fn burials(&self) -> Result<Vec<JailId>, RecordError> {
+        self.ask(Asked::Burials).await
     }
 
     /// The events that reach the disk from now on.

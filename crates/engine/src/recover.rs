@@ -1,5 +1,5 @@
 //! Compares what is on record with what exists, once, at the start: every sandbox is adopted or
-//! found stopped, and everything without one is buried.
+//! found stopped, and everything without one is buried, see `reconcile.rs`.
 //!
 //! | on record      | its agent runs, is the recorded one, and answers | anything else             |
 //! |----------------|--------------------------------------------------|---------------------------|
@@ -26,9 +26,7 @@
 mod place;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     os::fd::{AsFd, OwnedFd},
-    path::Path,
     sync::Arc,
 };
 
@@ -38,11 +36,13 @@ use jail::JailId;
 use link::LinkError;
 
 use crate::{
-    EngineError, error,
+    EngineError,
     error::Publish,
     event::{Cause, Draft},
     network,
     node::Node,
+    number::Number,
+    reconcile::{self, Found, Jails},
     record::{Change, CheckpointRecord, Loaded, Phase, PortRecord, SandboxRecord},
     sandbox::Sandbox,
     slot::UIDS_PER_SLOT,
@@ -53,9 +53,6 @@ use crate::{
 /// Sandboxes looked at together. Looking is waiting for an agent's answer, so this is more than
 /// there are processors; kills queue at the launchers anyway.
 const AT_ONCE: usize = 64;
-
-/// Jails with a cgroup, and the agent's pid where it is alive.
-type Jails = BTreeMap<JailId, Option<i32>>;
 
 /// What becomes of a recorded sandbox.
 #[derive(Debug, PartialEq, Eq)]
@@ -68,30 +65,15 @@ pub(crate) enum Verdict {
 
 /// Brings memory, records and kernel into agreement.
 pub(crate) async fn recover(node: &Arc<Node>, loaded: Loaded) -> Result<(), EngineError> {
-    let jails: Jails = node
-        .launchers
-        .call(jail::Launcher::jails, |_, _| {})
-        .await
-        .map_err(|error| error.publish("looking for running sandboxes"))?
-        .into_iter()
-        .collect();
-    let state_dir = &node.config.node.state_dir;
-    let mut directories = numbered(&state_dir.join("sandboxes"), volume_of)?;
-    directories.extend(numbered(&state_dir.join("volumes"), volume_of)?);
-    let sockets = numbered(node.links.run_dir(), link::socket::jail_of)?;
-
+    let mut found = reconcile::look(node).await?;
+    // The kernel is still about those of what ran last; whoever looks again finds those that stay.
+    found.links.clear();
     // The highest number in use counts even when the records have been lost.
-    let kernel = jails.keys().map(|jail| jail.0);
-    let highest = kernel.chain(directories.iter().chain(&sockets).copied()).max().unwrap_or(0);
-    node.skip_jails(loaded.next_jail.max(highest + 1));
+    node.numbers.skip(loaded.next_jail.max(found.highest() + 1));
 
     // A fork without its files is nobody's: whoever asked for it was not answered.
     let (unborn, sandboxes): (Vec<_>, Vec<_>) =
         loaded.sandboxes.into_iter().partition(|record| record.origin.is_some());
-    let owners: BTreeSet<JailId> = sandboxes.iter().map(|record| record.jail).collect();
-    let mut volumes: BTreeSet<JailId> =
-        sandboxes.iter().map(|record| record.files.volume).collect();
-    volumes.extend(loaded.checkpoints.values().flatten().map(|record| record.volume));
     let count = sandboxes.len();
     let (mut ports, mut checkpoints) = (loaded.ports, loaded.checkpoints);
     let mut with_belongings = |record: SandboxRecord| {
@@ -100,49 +82,29 @@ pub(crate) async fn recover(node: &Arc<Node>, loaded: Loaded) -> Result<(), Engi
         (record, Belongings { ports, checkpoints })
     };
     stream::iter(sandboxes.into_iter().map(&mut with_belongings))
-        .for_each_concurrent(AT_ONCE, |(record, its)| restore(node, record, its, &jails))
+        .for_each_concurrent(AT_ONCE, |(record, its)| restore(node, record, its, &found.jails))
         .await;
 
     for record in &unborn {
         let cause = Cause::of(EventCause::Recovery);
         let told = Draft::of(&record.id, &record.settings, EventKind::Destroyed, cause);
         node.records.submit(Change::Bury(record.jail).telling(told)).await;
+        found.burials.insert(record.jail);
     }
-    let found: BTreeSet<JailId> = (jails.keys().copied())
-        .chain(directories.into_iter().map(JailId))
-        .chain(unborn.iter().map(|record| record.jail))
-        .chain(loaded.burials)
-        .filter(|number| !volumes.contains(number))
-        .collect();
-    // A sandbox that was restored has left the volume of its jail's number, and the jail it has.
-    let (left, buried): (BTreeSet<_>, BTreeSet<_>) =
-        found.into_iter().partition(|number| owners.contains(number));
-    let without = |jail: &JailId| !owners.contains(jail) && !volumes.contains(jail);
-    for socket in sockets.into_iter().filter(|socket| without(&JailId(*socket))) {
-        link::socket::unlink(node.links.run_dir(), socket)
-            .map_err(|error| error::state_dir("removing a stale socket", &error))?;
-    }
-    tracing::info!(sandboxes = count, remains = buried.len(), "recovered");
-    bury(node, buried, left, &jails).await;
+    let nobodys = found.nobodys(&node.numbers.look());
+    tracing::info!(sandboxes = count, remains = nobodys.len(), "recovered");
+    reconcile::remove_behind(node, left_volumes(node, &found));
+    reconcile::bury_all(node, nobodys, &found, EventCause::Recovery).await;
     Ok(())
 }
 
-/// The volume whose directory has this name.
-fn volume_of(name: &str) -> Option<u64> {
-    let number = name.parse().ok()?;
-    (JailId(number).to_string() == name).then_some(number)
-}
-
-/// Numbers that `parse` finds in the names of a directory.
-fn numbered(dir: &Path, parse: impl Fn(&str) -> Option<u64>) -> Result<Vec<u64>, EngineError> {
-    let read = || -> std::io::Result<Vec<u64>> {
-        let mut numbers = Vec::new();
-        for entry in std::fs::read_dir(dir)? {
-            numbers.extend(entry?.file_name().to_str().and_then(&parse));
-        }
-        Ok(numbers)
-    };
-    read().map_err(|error| error::state_dir("reading the state directory", &error))
+/// A sandbox that was restored has left the volume of its jail's number, and has the jail.
+fn left_volumes(node: &Node, found: &Found) -> Vec<Number> {
+    let is_there =
+        |number: &JailId| found.volumes.contains(number) || found.burials.contains(number);
+    let has_left = |sandbox: &Arc<Sandbox>| sandbox.files().volume != sandbox.jail;
+    let all = node.all().into_iter().filter(has_left).map(|sandbox| sandbox.number.clone());
+    all.filter(|number| is_there(&number.id())).collect()
 }
 
 /// What else is on record of a sandbox.
@@ -154,11 +116,14 @@ struct Belongings {
 async fn restore(node: &Arc<Node>, record: SandboxRecord, its: Belongings, jails: &Jails) {
     let found = jails.get(&record.jail).copied();
     let phase = record.phase.clone();
-    let jail = record.jail;
+    let (jail, volume) = (record.jail, record.files.volume);
     let Some(sandbox) = node.restore(record) else {
         // Its slot is out of range since the node's network or user ids were changed. Its record
         // stays, so that changing them back brings it back; nothing of it runs meanwhile.
         tracing::error!(%jail, "a sandbox has no place in the node's address or user id range");
+        node.keep_numbers(
+            [jail, volume].into_iter().chain(its.checkpoints.iter().map(|it| it.volume)),
+        );
         if found.is_some()
             && let Err(error) = node.launchers.clear(jail).await
         {
@@ -166,7 +131,11 @@ async fn restore(node: &Arc<Node>, record: SandboxRecord, its: Belongings, jails
         }
         return;
     };
-    sandbox.checkpoints.restore(its.checkpoints);
+    let numbered = |record: CheckpointRecord| {
+        let number = node.numbers.own(record.volume)?;
+        Some((record, number))
+    };
+    sandbox.checkpoints.restore(its.checkpoints.into_iter().filter_map(numbered).collect());
     sandbox.ports.restore(its.ports, |port, generation| node.secret.token(jail, port, generation));
     let agent = found.flatten().and_then(|pid| identify(pid, &node.boot_id));
     if let Some((agent, pidfd)) = agent
@@ -308,43 +277,6 @@ pub(crate) fn rest(phase: &Phase) -> Phase {
     }
 }
 
-/// Ends what runs of the jails that are to be buried, and leaves their files, and the volumes that
-/// their sandboxes have left, to the remover.
-async fn bury(node: &Arc<Node>, buried: BTreeSet<JailId>, left: BTreeSet<JailId>, jails: &Jails) {
-    let ended: Vec<Option<JailId>> = stream::iter(buried)
-        .map(|jail| async move {
-            let recorded = node.records.write(Change::Bury(jail)).await;
-            if let Err(error) = &recorded {
-                tracing::warn!(%jail, error = error as &dyn std::error::Error,
-                    "remains are not recorded; the next start finds them again");
-            }
-            if jails.contains_key(&jail)
-                && let Err(error) = node.launchers.clear(jail).await
-            {
-                tracing::error!(%jail, error = &error as &dyn std::error::Error,
-                    "remains of a sandbox cannot be ended; the next start tries again");
-                return None;
-            }
-            Some(jail)
-        })
-        .buffer_unordered(AT_ONCE)
-        .collect()
-        .await;
-    let owner = Arc::clone(node);
-    // Behind the start: there may be more than the remover's queue holds.
-    node.watchers.spawn(async move {
-        let all = async {
-            for volume in ended.into_iter().flatten().chain(left) {
-                owner.remover.remove(volume).await;
-            }
-        };
-        tokio::select! {
-            () = owner.ending.cancelled() => {}
-            () = all => {}
-        }
-    });
-}
-
 /// The process `pid` as it is named for ever, and a descriptor of it. None: it has ended.
 fn identify(pid: i32, boot_id: &str) -> Option<(AgentIdentity, OwnedFd)> {
     // The descriptor first: if the process is still alive after its start time has been read, the
@@ -412,17 +344,5 @@ mod tests {
         drop(child.stdin.take());
         child.wait().unwrap();
         assert!(identify(pid, "boot").is_none());
-    }
-
-    #[test]
-    fn only_numbers_as_we_print_them_are_directories_of_jails() {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["7", "08", "x", "7.tmp", "12"] {
-            std::fs::create_dir(dir.path().join(name)).unwrap();
-        }
-        let mut found = numbered(dir.path(), volume_of).unwrap();
-        found.sort_unstable();
-        assert_eq!(found, [7, 12]);
-        assert!(numbered(&dir.path().join("none"), volume_of).is_err());
     }
 }

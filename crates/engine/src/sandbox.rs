@@ -21,6 +21,7 @@ use crate::{
     idle::{self, Alarm, Resting},
     life::{Life, Rest},
     memory::Kills,
+    number::Number,
     port::Ports,
     record::{Files, Origin, SandboxRecord},
     resolver::Asker,
@@ -37,6 +38,8 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(120);
 pub(crate) struct Sandbox {
     pub(crate) id: SandboxId,
     pub(crate) jail: JailId,
+    /// Its jail's.
+    pub(crate) number: Number,
     pub(crate) slot: u32,
     /// What it may ask the resolver, and has asked.
     pub(crate) asker: Arc<Asker>,
@@ -50,8 +53,8 @@ pub(crate) struct Sandbox {
     pub(crate) kills: Kills,
     /// Whose files it begins with, when it is new and a fork.
     pub(crate) origin: Option<Origin>,
-    /// Changed by whoever was admitted.
-    files: Mutex<Files>,
+    /// With the number of their volume. Changed by whoever was admitted.
+    files: Mutex<(Files, Number)>,
     /// Its state is assigned by whoever was admitted, see [`crate::state`]. Its lock is never held
     /// across an await and nothing is called under it.
     life: watch::Sender<Life>,
@@ -90,10 +93,15 @@ impl Drop for InUse {
 }
 
 impl Sandbox {
-    /// The sandbox of a record.
-    pub(crate) fn new(record: SandboxRecord, state: State, alarm: &Arc<Alarm>) -> Self {
+    /// The sandbox of a record, with the numbers of its jail and its volume.
+    pub(crate) fn new(
+        record: SandboxRecord,
+        (number, volume): (Number, Number),
+        state: State,
+        alarm: &Arc<Alarm>,
+    ) -> Self {
         let SandboxRecord { id, jail, slot, settings, image_digest, created_at_ms, .. } = record;
-        let (files, origin) = (Mutex::new(record.files), record.origin);
+        let (files, origin) = (Mutex::new((record.files, volume)), record.origin);
         let life = watch::Sender::new(Life::new(state, alarm.clock.now_ms()));
         let alarm = Arc::clone(alarm);
         let asker = Arc::new(Asker::new(jail, &settings));
@@ -102,6 +110,7 @@ impl Sandbox {
         Self {
             id,
             jail,
+            number,
             slot,
             asker,
             settings,
@@ -119,12 +128,17 @@ impl Sandbox {
 
     /// Where its own files are.
     pub(crate) fn files(&self) -> Files {
-        *self.files.lock().unwrap_or_else(PoisonError::into_inner)
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// They are there now: for whoever was admitted.
-    pub(crate) fn set_files(&self, files: Files) {
-        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
+    /// The number of their volume.
+    pub(crate) fn volume(&self) -> Number {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
+
+    /// They are there now, on the volume of this number: for whoever was admitted.
+    pub(crate) fn set_files(&self, files: Files, volume: Number) {
+        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = (files, volume);
     }
 
     /// What it is to be now.
@@ -312,10 +326,12 @@ impl Sandbox {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::number::Numbers;
     use crate::record::tests::record;
 
     pub(crate) fn sandbox(id: &str, state: State) -> Sandbox {
-        Sandbox::new(record(id, 1), state, &Arc::new(Alarm::new()))
+        let number = Numbers::new().take();
+        Sandbox::new(record(id, 1), (number.clone(), number), state, &Arc::new(Alarm::new()))
     }
 
     #[tokio::test]

@@ -337,6 +337,7 @@ pub(crate) mod tests {
             max_limits: Limits { pids: 200, ..limits },
             max_sandboxes: 10,
             pool: 0,
+            reconcile_every: std::time::Duration::from_secs(60),
             kept_memory: 0,
             uid_base: 1 << 20,
             name_servers: Vec::new(),

@@ -204,9 +204,12 @@ impl Launcher {
         self.say(&request, &fds)?;
         // Before theirs: whoever drops the last one waits.
         drop(root);
-        match self.hear(&request)?.0 {
-            Reply::Done => Ok(()),
-            other => Err(unexpected(&other)),
+        match self.hear(&request) {
+            Ok((Reply::Done, _)) => Ok(()),
+            Ok((other, _)) => Err(unexpected(&other)),
+            // It has taken `root` along; nobody knows how far it came with the rest.
+            Err(JailError::Lost(_)) => self.repeat(&request),
+            Err(error) => Err(error),
         }
     }
 
@@ -227,6 +230,14 @@ impl Launcher {
     /// [`JailError::Refused`] for a jail that does not run and has no link.
     pub fn admit(&mut self, jail: JailId, network: &JailNetwork) -> Result<(), JailError> {
         self.repeat(&Request::Admit(jail, network.clone()))
+    }
+
+    /// Removes the links of a jail that has ended, where the kernel has not. Safe to repeat.
+    ///
+    /// # Errors
+    /// [`JailError::Step`] when the kernel refuses.
+    pub fn remove_links(&mut self, jail: JailId) -> Result<(), JailError> {
+        self.repeat(&Request::RemoveLinks(jail))
     }
 
     /// Lets a jail open connections to addresses that an allowed name led to, if the allow-list of

@@ -40,7 +40,7 @@ pub use cgroup::{Usage, is_frozen, usage};
 pub use confine::Confinement;
 pub use error::JailError;
 pub use launcher::{JailFiles, Launched, Launcher, sealed_program};
-pub use network::{refusal, rules::why_out_of_reach};
+pub use network::{links, refusal, rules::why_out_of_reach};
 pub use presence::Presence;
 pub use server::launcher_main;
 pub use spec::{

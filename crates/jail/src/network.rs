@@ -11,6 +11,7 @@
 //! jail's network namespace.
 
 use std::{
+    collections::BTreeSet,
     ffi::CString,
     fs, io,
     net::Ipv4Addr,
@@ -20,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sys::{SysError, namespace, netlink};
+use sys::{SysError, errno::ENODEV, namespace, netlink};
 
 use crate::{
     error::{InStep, JailError},
@@ -213,6 +214,18 @@ impl HostNetwork {
         self.policies.release(jail).in_step(STEP)
     }
 
+    /// Removes the links of a jail, whoever has their other ends. Takes some 35 ms for each.
+    pub(crate) fn remove_links(&self, jail: JailId) -> Result<(), JailError> {
+        for name in link_names(&self.node_name, jail) {
+            let index = netlink::link_index(&CString::new(name).unwrap_or_default());
+            match index.and_then(|index| self.ask(Message::remove_link(index))) {
+                Err(SysError { errno: ENODEV, .. }) => {}
+                other => other.in_step(STEP)?,
+            }
+        }
+        Ok(())
+    }
+
     /// Jails that have not been released, in no order.
     pub(crate) fn jails(&self) -> Result<Vec<JailId>, JailError> {
         let links = self.policies.addresses().in_step(STEP)?;
@@ -302,9 +315,30 @@ fn link_name(node_name: &str, separator: &str, jail: JailId) -> String {
 
 /// The jail whose link has this name, if it is one of the node's.
 fn jail_of(node_name: &str, link: &str) -> Option<JailId> {
-    let digits = link.strip_prefix(node_name)?.strip_prefix('-')?;
+    numbered(node_name, "-", link)
+}
+
+fn numbered(node_name: &str, separator: &str, link: &str) -> Option<JailId> {
+    let digits = link.strip_prefix(node_name)?.strip_prefix(separator)?;
     let jail = JailId(u64::from_str_radix(digits, 36).ok()?);
-    (link_name(node_name, "-", jail) == link).then_some(jail)
+    (link_name(node_name, separator, jail) == link).then_some(jail)
+}
+
+/// Jails of the node of this name that have a link, in the network namespace of this process. The
+/// kernel takes some seconds to remove that of a jail that has ended.
+///
+/// # Errors
+/// When the kernel's list cannot be read.
+pub fn links(node_name: &str) -> io::Result<BTreeSet<JailId>> {
+    let table = fs::read_to_string("/proc/self/net/dev")?;
+    Ok(linked(node_name, &table))
+}
+
+/// Two lines of headings, then a link in each, `NAME: figures`.
+fn linked(node_name: &str, table: &str) -> BTreeSet<JailId> {
+    let names = table.lines().filter_map(|line| Some(line.split_once(':')?.0.trim()));
+    let jail = |name| jail_of(node_name, name).or_else(|| numbered(node_name, "-+", name));
+    names.filter_map(jail).collect()
 }
 
 /// Jail numbers are written in this base in the names of links.
@@ -333,6 +367,9 @@ mod tests {
         for jail in [0, 36, 36_u64.pow(6) - 1].map(JailId) {
             assert_eq!(jail_of("sb0", &link_name("sb0", "-", jail)), Some(jail));
         }
+        let table =
+            "Inter-|   Receive\n face |bytes\n    lo: 1 2\n sb0-+10: 5\nsb0-z: 1\n sb1-3: 4\n";
+        assert_eq!(linked("sb0", table), BTreeSet::from([JailId(35), JailId(36)]));
         for foreign in ["sb1-5", "sb0-", "sb0-05", "sb0-+5", "sb05"] {
             assert_eq!(jail_of("sb0", foreign), None, "{foreign}");
         }

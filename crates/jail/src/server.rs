@@ -205,6 +205,7 @@ impl Server {
                 let bytes = self.files.volumes.bytes(volume)?;
                 return Ok(bytes.map_or(Reply::Done, Reply::Count).into());
             }
+            Request::RemoveLinks(jail) => self.network()?.remove_links(jail)?,
             Request::SetUpNetwork => self.network.as_ref().map_or(Ok(()), HostNetwork::set_up)?,
             Request::CopyVolume { from, to, is_read_only } => {
                 self.files.volumes.copy(from, to, is_read_only)?;

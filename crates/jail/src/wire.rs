@@ -78,6 +78,8 @@ pub(crate) enum Request {
         /// The addresses.
         learned: Vec<Learned>,
     },
+    /// Remove the links of a jail that has ended.
+    RemoveLinks(JailId),
     /// How many packets of a jail were refused?
     Refused(JailId),
     /// How many bytes is a volume charged with?
@@ -133,6 +135,7 @@ impl Request {
             Self::Notify(_) => "notify",
             Self::Admit(..) => "admit",
             Self::Learn { .. } => "learn",
+            Self::RemoveLinks(_) => "remove-links",
             Self::Refused(_) => "refused",
             Self::VolumeBytes(_) => "volume-bytes",
             Self::Name(..) => "name",
@@ -181,6 +184,7 @@ impl Request {
                 w.u64(*revision);
                 w.learned(learned);
             }
+            Self::RemoveLinks(jail) => w.kind_and_jail(31, *jail),
             Self::Refused(jail) => w.kind_and_jail(11, *jail),
             Self::VolumeBytes(volume) => w.kind_and_jail(14, *volume),
             Self::Name(jail, hostname) => {
@@ -215,6 +219,7 @@ impl Request {
             30 => Self::Notify(JailId(r.u64()?)),
             9 => Self::Admit(JailId(r.u64()?), r.network()?),
             10 => Self::Learn { jail: JailId(r.u64()?), revision: r.u64()?, learned: r.learned()? },
+            31 => Self::RemoveLinks(JailId(r.u64()?)),
             11 => Self::Refused(JailId(r.u64()?)),
             14 => Self::VolumeBytes(JailId(r.u64()?)),
             16 => Self::Name(JailId(r.u64()?), r.hostname()?),

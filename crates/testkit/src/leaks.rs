@@ -70,6 +70,12 @@ impl Leaks {
         }
     }
 
+    /// The same, whatever the number of launchers: one that was killed is replaced when it is needed.
+    #[must_use]
+    pub fn but_for_launchers(self) -> Self {
+        Self { launchers: 0, ..self }
+    }
+
     /// How many volumes there are: one for each sandbox, and one for each checkpoint.
     #[must_use]
     pub fn volume_count(&self) -> usize {

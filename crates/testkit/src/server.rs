@@ -91,9 +91,19 @@ impl Server {
     /// As [`Server::start`].
     #[must_use]
     pub fn start_at_one_address(binary: &str) -> Self {
+        Self::start_at_one_address_with(binary, &[])
+    }
+
+    /// As [`Server::start_at_one_address`], with further settings.
+    ///
+    /// # Panics
+    /// As [`Server::start`].
+    #[must_use]
+    pub fn start_at_one_address_with(binary: &str, settings: Settings<'_>) -> Self {
         let slot = Slot::take();
         let address = format!("127.0.0.1:{}", slot.port());
-        Self::start_on(binary, slot, temporary_state(), None, &[("LISTEN", &address)])
+        let settings = [&[("LISTEN", address.as_str())], settings].concat();
+        Self::start_on(binary, slot, temporary_state(), None, &settings)
     }
 
     /// Starts a server with further settings whose host network is the network namespace `namespace`,

@@ -278,13 +278,16 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
 
 /// Effects beside the operations: of what looks at sandboxes, of a start and an end of the server, of
 /// what is about no sandbox, and of what others test.
-pub(super) const ELSEWHERE: [Effect; 20] = [
+pub(super) const ELSEWHERE: [Effect; 22] = [
     // Only what was made ahead gets another name: `pool.rs`.
     Request("name"),
     Request("jails"),
     Request("set-up-network"),
     Request("set-up-volumes"),
     Request("tear-down"),
+    // Of what is left behind.
+    Request("remove-links"),
+    Record("remains"),
     Request("refused"),
     Request("volume-bytes"),
     Request("learn"),

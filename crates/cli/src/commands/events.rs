@@ -69,8 +69,8 @@ fn show(event: &Event, out: Output) -> anyhow::Result<()> {
 fn line(event: &Event) -> String {
     let since = Duration::from_millis(u64::try_from(event.at_ms).unwrap_or_default());
     let at = humantime::format_rfc3339_millis(UNIX_EPOCH + since);
-    let what =
-        format!("{at}  {:<17}  {}  {}", word(event.kind), event.sandbox_id, word(event.cause));
+    let sandbox = event.sandbox_id.as_ref().map_or("-", SandboxId::as_str);
+    let what = format!("{at}  {:<17}  {sandbox}  {}", word(event.kind), word(event.cause));
     let facts = [
         event.key.as_ref().map(|key| format!("by={key}")),
         event.source.as_ref().map(|source| format!("from={source}")),

@@ -41,6 +41,10 @@ const DEFAULT_UID_BASE: u32 = 1 << 30;
 /// (cgroups, mounts) are the limit.
 const DEFAULT_LAUNCHERS_MAX: usize = 8;
 
+/// A minute: a node that leaks something with every tenth sandbox of a busy second has lost a thousand
+/// addresses by then, of many thousands, and a look costs some milliseconds.
+const DEFAULT_RECONCILE_SECONDS: u32 = 60;
+
 /// For what people and agents begin at a time; each takes what an idle sandbox does, under a MiB.
 const DEFAULT_POOL: usize = 4;
 
@@ -63,6 +67,8 @@ pub struct NodeConfig {
     pub launchers: usize,
     /// Sandboxes that are made ahead; 0 for none.
     pub pool: usize,
+    /// Seconds between two looks whether something is there that is nobody's.
+    pub reconcile_seconds: u32,
     /// Address range of the sandboxes; none means that no sandbox has a network.
     pub network: Option<NodeNetwork>,
     /// DNS servers asked for sandboxes; none means the machine's own.
@@ -97,6 +103,12 @@ impl NodeConfig {
             |raw| value::number(raw, &(0..=64)),
             usize::to_string,
         );
+        let reconcile_seconds = reader.read(
+            "reconcile_seconds",
+            DEFAULT_RECONCILE_SECONDS,
+            |raw| value::number(raw, &(1..=86_400)),
+            u32::to_string,
+        );
         let network = network::read(reader);
         let name_servers = network::read_name_servers(reader);
         let max_sandboxes = max_sandboxes(reader, uid_base, network.as_ref());
@@ -116,6 +128,7 @@ impl NodeConfig {
             uid_base,
             launchers,
             pool,
+            reconcile_seconds,
             network,
             name_servers,
             proxies,

@@ -38,6 +38,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("uid_base", "first host user id of the sandboxes' ranges"),
     setting("launchers", "processes that create sandboxes, so many at a time"),
     setting("pool", "sandboxes that are made ahead"),
+    setting("reconcile_seconds", "seconds between two looks for what is left behind"),
     setting("network.subnet", "address range of the sandboxes, or none"),
     setting(
         "network.name_servers",

@@ -22,6 +22,7 @@ use crate::{
     EngineError, blank, destroy,
     error::{self, Publish},
     node::{Guest, Node},
+    number::Number,
     record::Change,
     resolver::Asker,
     slot::UIDS_PER_SLOT,
@@ -71,18 +72,19 @@ pub(super) async fn run(
     run: &RunStep<'_>,
     stop: &CancellationToken,
     output: mpsc::Sender<Output>,
-    used: &mut Vec<JailId>,
+    used: &mut Vec<Number>,
 ) -> Result<PathBuf, ImageError> {
     let ended = match node.acquire_guest(Asker::of_build) {
         Ok((guest, _asker)) => {
-            let ended = in_guest(node, run, stop, output, (guest, used)).await;
-            // Otherwise its ids and address are lost until the next start, which ends the jail.
-            if !matches!(ended, Err(NoLayer::NotEnded(_))) {
-                node.release(guest.slot);
+            let ended = in_guest(node, run, stop, output, (&guest, used)).await;
+            // Otherwise whoever looks for what is left ends the jail.
+            match ended {
+                Err(NoLayer::NotEnded(_)) => node.lose(&guest),
+                _ => node.release(guest.slot),
             }
             ended.map(|()| {
                 let jail =
-                    node.config.node.state_dir.join("sandboxes").join(guest.jail.to_string());
+                    node.config.node.state_dir.join("sandboxes").join(guest.jail().to_string());
                 jail.join("upper")
             })
         }
@@ -106,12 +108,12 @@ async fn in_guest(
     run: &RunStep<'_>,
     stop: &CancellationToken,
     output: mpsc::Sender<Output>,
-    (guest, used): (Guest, &mut Vec<JailId>),
+    (guest, used): (&Guest, &mut Vec<Number>),
 ) -> Result<(), NoLayer> {
     let attempt = "making a sandbox for the step";
-    let recorded = node.records.write(Change::Bury(guest.jail)).await;
+    let recorded = node.records.write(Change::Bury(guest.jail())).await;
     recorded.map_err(|error| error.publish(attempt))?;
-    used.push(guest.jail);
+    used.push(guest.number.clone());
     let rootfs = Rootfs { binds: run.binds.clone(), ..run.rootfs.clone() };
     let config = AgentConfig {
         env: run.env.clone(),
@@ -119,7 +121,7 @@ async fn in_guest(
         definitions: None,
         services: Vec::new(),
     };
-    let prepared = blank::prepare(node, guest.jail, rootfs).await?;
+    let prepared = blank::prepare(node, guest.jail(), rootfs).await?;
     let claimed = async {
         let blank = blank::launch(node, spec(node, guest), prepared).await?;
         blank.claim(node, Hostname::of(HOSTNAME), &config).await
@@ -128,20 +130,20 @@ async fn in_guest(
         Ok(_) => {
             tokio::select! {
                 () = stop.cancelled() => Err(NoLayer::Cancelled),
-                done = carry_out(node, guest.jail, run, output) => done,
+                done = carry_out(node, guest.jail(), run, output) => done,
             }
         }
         Err(error) => Err(error.publish(attempt).into()),
     };
-    let killed = destroy::end_jail(node, guest.jail).await;
+    let killed = destroy::end_jail(node, guest.jail()).await;
     killed.map_err(|error| NoLayer::NotEnded(error.publish("ending the step's sandbox")))?;
     ended
 }
 
 /// Everything the node gives to one sandbox, and a network: a build is the operator's.
-fn spec(node: &Node, guest: Guest) -> JailSpec {
+fn spec(node: &Node, guest: &Guest) -> JailSpec {
     JailSpec {
-        jail: guest.jail,
+        jail: guest.jail(),
         // Its upper layer is renamed into the store.
         volume: None,
         uid_base: node.config.uid_base + guest.slot * UIDS_PER_SLOT,

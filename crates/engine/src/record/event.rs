@@ -176,7 +176,7 @@ mod tests {
             at_ms,
             kind: EventKind::Created,
             cause: EventCause::Request,
-            sandbox_id: "a".parse().unwrap(),
+            sandbox_id: Some("a".parse().unwrap()),
             labels: [("k".to_owned(), "ä".to_owned())].into(),
             key: None,
             checkpoint: None,

@@ -176,10 +176,7 @@ pub(super) fn load(database: &Connection) -> Result<Loaded, RecordError> {
         .query_map([], |row| Ok(sandbox(row)))?
         .map(|row| row?)
         .collect::<Result<_, RecordError>>()?;
-    let burials = database
-        .prepare("SELECT jail FROM burial ORDER BY jail")?
-        .query_map([], |row| row.get(0).map(JailId))?
-        .collect::<Result<_, _>>()?;
+    let burials = burials(database)?;
     let ports = ports(database)?;
     let checkpoints = checkpoints(database)?;
     let keys = database
@@ -196,6 +193,13 @@ pub(super) fn load(database: &Connection) -> Result<Loaded, RecordError> {
         database.query_row("SELECT number FROM last_jail", [], |row| row.get(0)).optional()?;
     let last = last.ok_or_else(|| RecordError::BadRow("last_jail is empty".to_owned()))?;
     Ok(Loaded { sandboxes, burials, ports, checkpoints, keys, webhooks, next_jail: last + 1 })
+}
+
+/// What is to be buried, in order.
+pub(super) fn burials(database: &Connection) -> Result<Vec<JailId>, RecordError> {
+    let mut statement = database.prepare_cached("SELECT jail FROM burial ORDER BY jail")?;
+    let burials = statement.query_map([], |row| row.get(0).map(JailId))?;
+    Ok(burials.collect::<Result<_, _>>()?)
 }
 
 fn ports(database: &Connection) -> Result<BTreeMap<JailId, Vec<PortRecord>>, RecordError> {
@@ -352,6 +356,7 @@ pub(super) fn apply(database: &Connection, change: &Change) -> Result<(), Record
         Change::Checkpoint(jail, checkpoint) => add_checkpoint(database, *jail, checkpoint),
         Change::Files(jail, files) => set_files(database, *jail, *files),
         Change::Bury(jail) => bury(database, *jail),
+        Change::Remains(jail) => note_remains(database, *jail),
         Change::Buried(jail) => {
             database.prepare_cached("DELETE FROM burial WHERE jail = ?1")?.execute([jail.0])?;
             Ok(())
@@ -397,6 +402,21 @@ fn bury(database: &Connection, jail: JailId) -> Result<(), RecordError> {
     ] {
         database.prepare_cached(statement)?.execute([jail.0])?;
     }
+    note_jail(database, jail)
+}
+
+/// A burial of what has none, unless the number is somebody's.
+fn note_remains(database: &Connection, jail: JailId) -> Result<(), RecordError> {
+    let owned: bool = database
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM sandbox WHERE jail = ?1 OR volume = ?1)
+                 OR EXISTS (SELECT 1 FROM checkpoint WHERE volume = ?1)",
+        )?
+        .query_row([jail.0], |row| row.get(0))?;
+    if owned {
+        return Err(RecordError::Owned(jail));
+    }
+    database.prepare_cached("INSERT OR IGNORE INTO burial VALUES (?1)")?.execute([jail.0])?;
     note_jail(database, jail)
 }
 

@@ -36,11 +36,12 @@ impl Writer {
     pub(super) fn work(mut self, mut queue: mpsc::Receiver<Asked>) {
         let mut group = Vec::with_capacity(GROUP);
         while queue.blocking_recv_many(&mut group, GROUP) > 0 {
-            let (mut writes, mut reads) = (Vec::new(), Vec::new());
+            let (mut writes, mut reads, mut burials) = (Vec::new(), Vec::new(), Vec::new());
             for asked in group.drain(..) {
                 match asked {
                     Asked::Write(write) => writes.push(write),
                     Asked::Read(after, reply) => reads.push((after, reply)),
+                    Asked::Burials(reply) => burials.push(reply),
                 }
             }
             if !writes.is_empty() {
@@ -49,6 +50,9 @@ impl Writer {
             for (after, reply) in reads {
                 // Who no longer waits needs no answer.
                 drop(reply.send(event::read(&self.database, after)));
+            }
+            for reply in burials {
+                drop(reply.send(schema::burials(&self.database)));
             }
         }
         if let Err((_, error)) = self.database.close() {
