@@ -18,6 +18,7 @@ servers:  ## Install what the tests show in a browser, below target/servers
 test: setup servers format lint doc  ## Everything that CI runs
 	timeout --foreground 3600 cargo test --workspace --locked
 	@scripts/build
+	@scripts/test-speed
 	@scripts/demo
 	@scripts/test-image
 	@scripts/test-programs

@@ -2,6 +2,7 @@
 
 mod api;
 mod archive;
+mod bench;
 mod browser;
 mod checkpoint;
 mod command_line;
@@ -20,6 +21,7 @@ mod key;
 mod lifecycle;
 mod network;
 mod node;
+mod overload;
 mod pool;
 mod port;
 mod preview;

@@ -1,7 +1,9 @@
 //! Sandboxes that are made ahead: like any other when somebody gets one, and nobody's before.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
-use testkit::Server;
+use testkit::{PATIENCE, Server};
 
 /// A server that makes up to two ahead, with two of its own default sandboxes made ahead.
 async fn server() -> Server {
@@ -95,4 +97,30 @@ async fn what_was_made_ahead_goes_with_the_server() {
     let before = server.look();
     assert_eq!(before.volume_count(), 2);
     assert_eq!(server.shell("first", "hostname").await, "first\n");
+}
+
+/// Nothing but the ladder of idle sandboxes acts by time alone, and what is nobody's is not on it: an
+/// hour is to a blank what this second is.
+#[tokio::test]
+async fn those_made_ahead_are_ready_after_everything_else_has_come_to_rest() {
+    let server = server().await;
+    let soon = json!({"idle": {"sleepAfterMs": 200, "stopAfterMs": 200}});
+    for id in ["first", "second"] {
+        let path = format!("/v1/sandboxes/{id}");
+        assert_eq!(server.patch(&path, &soon).await.status, 200);
+    }
+    let begin = Instant::now();
+    for id in ["first", "second"] {
+        while server.get(&format!("/v1/sandboxes/{id}")).await.json["state"] != "stopped" {
+            assert!(begin.elapsed() < PATIENCE, "{}", server.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    let metrics = server.get("/metrics").await.text;
+    assert!(metrics.lines().any(|line| line == "sandbar_sandboxes_ahead 2"), "{metrics}");
+    for id in ["third", "fourth"] {
+        assert_eq!(server.shell(id, "hostname").await, format!("{id}\n"));
+    }
+    assert!(was_ahead(&server, "third"), "{}", server.log());
 }

@@ -473,6 +473,9 @@ async fn bench_measures_and_destroys_what_it_made() {
             "create, exec true, destroy",
             "create to first exec result, unhurried",
             "destroy, unhurried",
+            "create to first exec result, unhurried, none made ahead",
+            "create to first exec result, 8 at once",
+            "create to first exec result, 50 at once",
             "exec true",
             "exec echo hi in a session",
             "process start",
@@ -482,13 +485,18 @@ async fn bench_measures_and_destroys_what_it_made() {
             "start of a stopped sandbox",
             "write 1 KiB",
             "replace 1 KiB",
-            "read 1 KiB"
+            "read 1 KiB",
+            "write 1 MiB",
+            "replace 1 MiB",
+            "read 1 MiB",
+            "create, 200 begun at once",
         ]
     );
     assert_eq!(report["measures"][0]["count"], 2);
     let flows: Vec<_> = report["flows"].as_array().unwrap().iter().map(|f| &f["streams"]).collect();
     assert_eq!(flows, [1, 1, 100]);
-    assert_eq!((&report["rate"]["count"], &report["idle"]["sandboxes"]), (&json!(2), &json!(2)));
+    assert!(report["rate"]["count"].as_u64().unwrap() > 0, "{report}");
+    assert_eq!(report["idle"]["sandboxes"], 2);
     assert_eq!(report["burst"]["count"], 2);
     assert_eq!(report["sessionRate"]["count"], 100);
     assert_eq!(fs::read_to_string(&samples).unwrap().lines().count(), 2 * names.len());

@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use api::{error::ApiError, limit::PAGE_ENTRIES, node::ShutdownSandboxes, sandbox::ListSandboxes};
+use api::{error::ApiError, node::ShutdownSandboxes};
 use engine::{Engine, EngineConfig, Keys, Places, Secret};
 use jail::{Confinement, JailError, Launcher, NodeSpec, Presence, Volumes};
 use link::Links;
@@ -428,7 +428,7 @@ async fn ending(config: &Config, tools: Tools, destroy: bool) -> Result<DownRepo
         source: io::Error::other(error.to_string()),
     })?;
     let engine = open(config, tools, Keys::new(&secret, 0, 1)).await?;
-    let sandboxes = count(&engine).await?;
+    let sandboxes = engine.states().len();
     let fate = if destroy { ShutdownSandboxes::Destroy } else { ShutdownSandboxes::Stop };
     shut_down(&engine, fate).await?;
     Ok(DownReport { sandboxes, are_destroyed: destroy })
@@ -439,20 +439,6 @@ async fn shut_down(engine: &Engine, sandboxes: ShutdownSandboxes) -> Result<(), 
         .shut_down(sandboxes)
         .await
         .map_err(|source| ServeError::Engine { attempt: "ending the sandboxes", source })
-}
-
-async fn count(engine: &Engine) -> Result<usize, ServeError> {
-    let mut query = ListSandboxes { limit: Some(PAGE_ENTRIES), ..ListSandboxes::default() };
-    let mut sandboxes = 0;
-    loop {
-        let page = engine
-            .list(&query, None)
-            .await
-            .map_err(|source| ServeError::Engine { attempt: "counting the sandboxes", source })?;
-        sandboxes += page.sandboxes.len();
-        let Some(cursor) = page.next_cursor else { return Ok(sandboxes) };
-        query.cursor = Some(cursor);
-    }
 }
 
 /// The signals that ask for the end.

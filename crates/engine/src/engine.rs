@@ -17,8 +17,8 @@ use api::{
     node::ShutdownSandboxes,
     port::{ExposePort, PortNumber, PreviewLabel, RotatePort},
     sandbox::{
-        CreateSandbox, ListSandboxes, NetworkUsage, Sandbox, SandboxList, SandboxUsage,
-        UpdateSandbox,
+        CreateSandbox, ListSandboxes, NetworkUsage, Sandbox, SandboxList, SandboxState,
+        SandboxUsage, UpdateSandbox,
     },
     webhook::{CreateWebhook, NewWebhook, Webhook, WebhookTested},
 };
@@ -192,6 +192,12 @@ impl Engine {
     ) -> Result<SandboxList, EngineError> {
         let page = Page::of(query, prefix)?;
         Ok(self.node.survey(|all| page.take(all)))
+    }
+
+    /// The state of each sandbox: cheap however many there are.
+    #[must_use]
+    pub fn states(&self) -> Vec<SandboxState> {
+        self.node.survey(|all| all.values().filter_map(|one| one.public_state()).collect())
     }
 
     /// Sandboxes that were made ahead of the creations that will take them.

@@ -9,7 +9,7 @@ use std::{
 use api::{
     id::SandboxId,
     idle::{Activity, NextRung},
-    sandbox::{Sandbox as Description, SandboxUsage},
+    sandbox::{Sandbox as Description, SandboxState, SandboxUsage},
 };
 use jail::JailId;
 use tokio::sync::watch;
@@ -151,7 +151,12 @@ impl Sandbox {
 
     /// False while it is being destroyed: nobody finds it any more.
     pub(crate) fn is_there(&self) -> bool {
-        self.life.borrow().state.public().is_some()
+        self.public_state().is_some()
+    }
+
+    /// Its state as callers see it; none while it is being destroyed.
+    pub(crate) fn public_state(&self) -> Option<SandboxState> {
+        self.life.borrow().state.public().map(|(state, _failure)| state)
     }
 
     /// Uses it, if it runs.

@@ -9,27 +9,38 @@
 mod checkpoint;
 mod compare;
 mod files;
+mod floor;
 mod flow;
 mod interpreter;
 mod lifecycle;
 mod machine;
 mod measure;
 mod neighbour;
+mod overload;
+mod page;
 pub(crate) mod preview;
+mod rate;
 mod report;
 mod rootfs;
 mod samples;
+mod scale;
 
-use std::{fs::File, io::Write as _, path::PathBuf, process::ExitCode};
+use std::{
+    fs::File,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Context as _;
-use api::id::ImageRef;
+use api::{id::ImageRef, sandbox::Sandbox};
 use clap::Args;
 use client::{Client, ClientError};
 use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 
-use self::{measure::Bench, report::Report};
+use self::{measure::Bench, report::Report, scale::Kind};
 use crate::{
     failure::Stop,
     output::{Output, note, print_json, print_text},
@@ -41,6 +52,14 @@ const RUNS: usize = 300;
 
 /// Runs with `--quick`: no p99 worth its name, but a first look within seconds.
 const QUICK_RUNS: usize = 30;
+
+/// Rising numbers of sandboxes that do nothing, and of stopped ones, unless said otherwise.
+const IDLE_COUNTS: &str = "10,100,500,2000";
+const STOPPED_COUNTS: &str = "10,1000,10000";
+
+/// Seconds of creating and destroying as fast as it goes, and with fewer runs than usual.
+const SUSTAINED_SECS: u64 = 60;
+const QUICK_SUSTAINED_SECS: u64 = 1;
 
 /// Sandboxes destroyed at once when tidying up.
 const IN_FLIGHT: usize = 8;
@@ -54,6 +73,9 @@ pub(crate) struct Arguments {
     /// Runs of each measure, and sandboxes at once for the memory of an idle one [default: 300].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     runs: Option<u32>,
+    /// Measure only what further options ask for.
+    #[arg(long)]
+    only: bool,
     /// Image of the sandboxes; the server's default unless given.
     #[arg(long)]
     image: Option<ImageRef>,
@@ -72,12 +94,36 @@ pub(crate) struct Arguments {
     /// answers is this binary, which has to run in the image.
     #[arg(long)]
     previews: bool,
-    /// Do the same with bwrap, crun, runc and podman, where these are installed (needs root).
+    /// Ask for five times as much as the server can do, and measure what it accepts, refuses, and how
+    /// soon it has recovered.
+    #[arg(long)]
+    overload: bool,
+    /// Measure memory, and the API beside so many sandboxes that do nothing too. The server has to be
+    /// allowed so many (`max_sandboxes`).
+    #[arg(long, value_name = "N,...", value_delimiter = ',', num_args = 0..=1,
+          default_missing_value = IDLE_COUNTS, value_parser = clap::value_parser!(u32).range(1..))]
+    idle: Option<Vec<u32>>,
+    /// The same beside so many that are stopped.
+    #[arg(long, value_name = "N,...", value_delimiter = ',', num_args = 0..=1,
+          default_missing_value = STOPPED_COUNTS, value_parser = clap::value_parser!(u32).range(1..))]
+    stopped: Option<Vec<u32>>,
+    /// Command that starts the server again, such as "systemctl restart sandbar": measure how long it
+    /// takes to come back with those sandboxes.
+    #[arg(long, value_name = "COMMAND")]
+    restart: Option<String>,
+    /// Do the same with bwrap, crun, runc, podman and runsc (gVisor), where these are installed (needs root).
     #[arg(long)]
     compare: bool,
     /// Root file system for --compare; the image's own layers unless given.
     #[arg(long, value_name = "DIR", requires = "compare")]
     rootfs: Option<PathBuf>,
+    /// Measure nothing but a few medians, as multiples of what this machine needs for a process and a
+    /// message, and fail where one is grossly over its multiple: within seconds, for tests.
+    #[arg(long, conflicts_with_all = ["quick", "runs"])]
+    ratios: bool,
+    /// Write a page with plots, which a browser shows.
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
     /// Write every single timing to a file, one JSON object a line.
     #[arg(long, value_name = "FILE")]
     samples: Option<PathBuf>,
@@ -92,24 +138,35 @@ pub(crate) async fn run(
     let client = Client::from_environment()?;
     client.health().await?;
     // Opened first: a wrong name is better known before the minutes than after.
-    let samples = match &arguments.samples {
-        Some(path) => Some(
-            File::create(path).with_context(|| format!("could not create {}", path.display()))?,
-        ),
-        None => None,
-    };
+    let samples = arguments.samples.as_deref().map(create).transpose()?;
+    let page = arguments.report.as_deref().map(create).transpose()?;
     let runs = match arguments.runs {
         Some(runs) => usize::try_from(runs)?,
         None if arguments.quick => QUICK_RUNS,
         None => RUNS,
     };
     let bench = Bench::new(client.clone(), arguments.image.clone(), runs, out)?;
+    if arguments.ratios {
+        let measured = signals.unless(bench.ratios()).await;
+        signals.unless(tidy(&client, bench.label(), out)).await?;
+        let ratios = measured??;
+        if out.json {
+            print_json(&ratios)?;
+        } else {
+            print_text(&ratios)?;
+        }
+        return if ratios.hold() { Ok(ExitCode::SUCCESS) } else { Err(Stop::Reported.into()) };
+    }
     let measured = signals.unless(measure(&bench, &arguments)).await;
     // A second signal drops this and ends the program.
     signals.unless(tidy(&client, bench.label(), out)).await?;
     let report = measured??;
     if let Some(file) = samples {
         write_samples(file, &report).context("could not write the samples")?;
+    }
+    if let Some(mut file) = page {
+        let text = page::page(&report);
+        file.write_all(text.as_bytes()).context("could not write the page")?;
     }
     if out.json {
         print_json(&report)?;
@@ -119,13 +176,50 @@ pub(crate) async fn run(
     if report.has_failures() { Err(Stop::Reported.into()) } else { Ok(ExitCode::SUCCESS) }
 }
 
+fn create(path: &Path) -> anyhow::Result<File> {
+    File::create(path).with_context(|| format!("could not create {}", path.display()))
+}
+
 /// All measures, in an order in which the earlier warm what the later need.
 async fn measure(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Report> {
-    let image = bench.warm_up().await?;
+    let warm = bench.warm_up().await?;
     let mut report = Report::new(machine::Machine::read());
-    let mut once = bench.create_exec_destroy().await;
-    report.measures.append(&mut once);
-    report.measures.extend(bench.unhurried().await);
+    if !arguments.only {
+        measure_latencies(bench, &warm, &mut report).await?;
+    }
+    measure_what_is_asked_for(bench, arguments, &mut report).await?;
+    if !arguments.only {
+        measure_rates(bench, &mut report).await?;
+    }
+    if arguments.overload {
+        report.overloads.extend(bench.overloads().await?);
+    }
+    let restart = arguments.restart.as_deref();
+    for (kind, counts) in [(Kind::Idle, &arguments.idle), (Kind::Stopped, &arguments.stopped)] {
+        if let Some(counts) = counts {
+            report.scales.push(bench.scale(kind, counts, restart).await?);
+        }
+    }
+    if arguments.compare {
+        let mut others = compare::run(bench, &warm.image, arguments.rootfs.as_deref()).await?;
+        let once = if arguments.only { bench.create_exec_destroy().await } else { Vec::new() };
+        let mut ours = report.measures.iter().chain(&once);
+        if let Some(ours) = ours.find(|one| one.name() == measure::WHOLE_LIFE) {
+            others.measures.insert(0, ours.named("sandbar"));
+        }
+        report.comparison = Some(others);
+    }
+    Ok(report)
+}
+
+async fn measure_latencies(
+    bench: &Bench,
+    warm: &Sandbox,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    report.measures.append(&mut bench.create_exec_destroy().await);
+    report.measures.extend(bench.unhurried(warm.resources.pids).await);
+    report.measures.extend(bench.callers().await);
     report.measures.push(bench.exec().await?);
     report.measures.push(bench.session().await?);
     report.measures.push(bench.start().await?);
@@ -136,6 +230,14 @@ async fn measure(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Report>
     report.measures.extend(measures);
     report.contexts = contexts;
     report.measures.extend(bench.files().await?);
+    Ok(())
+}
+
+async fn measure_what_is_asked_for(
+    bench: &Bench,
+    arguments: &Arguments,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     if arguments.large_files {
         report.measures.extend(bench.large_files().await?);
     }
@@ -145,7 +247,6 @@ async fn measure(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Report>
     if arguments.neighbours {
         report.neighbours = bench.neighbours().await?;
     }
-    report.flows = bench.flows().await?;
     if arguments.previews {
         let preview::Previews { latency, rates, download, sockets } = bench.previews().await?;
         report.measures.extend(latency);
@@ -153,14 +254,19 @@ async fn measure(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Report>
         report.flows.push(download);
         report.sockets = sockets;
     }
-    report.rate = Some(bench.rate().await);
-    report.burst = Some(bench.burst().await);
+    Ok(())
+}
+
+async fn measure_rates(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
+    report.flows.extend(bench.flows().await?);
+    let sustained = if bench.runs < RUNS { QUICK_SUSTAINED_SECS } else { SUSTAINED_SECS };
+    report.rate = Some(bench.rate(Duration::from_secs(sustained)).await);
+    let (burst, rate) = bench.burst().await;
+    report.measures.push(burst);
+    report.burst = Some(rate);
     report.session_rate = Some(bench.session_rate().await?);
     report.idle = bench.idle_memory().await?;
-    if arguments.compare {
-        report.comparison = Some(compare::run(bench, &image, arguments.rootfs.as_deref()).await?);
-    }
-    Ok(report)
+    Ok(())
 }
 
 /// Destroys what this run has left.

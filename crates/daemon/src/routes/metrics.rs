@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::{error::ErrorBody, limit::PAGE_ENTRIES, sandbox::ListSandboxes};
+use api::error::ErrorBody;
 use axum::{extract::State, response::IntoResponse};
 use http::header;
 
@@ -28,15 +28,9 @@ pub(super) async fn metrics(State(app): State<App>) -> Result<impl IntoResponse,
 
 /// Sandboxes by state.
 async fn count(app: &App) -> Result<BTreeMap<&'static str, i64>, Failure> {
-    let engine = app.engine().await?;
     let mut counts = BTreeMap::new();
-    let mut query = ListSandboxes { limit: Some(PAGE_ENTRIES), ..ListSandboxes::default() };
-    loop {
-        let page = engine.list(&query, None).await?;
-        for sandbox in &page.sandboxes {
-            *counts.entry(state_name(sandbox.state)).or_insert(0) += 1;
-        }
-        let Some(cursor) = page.next_cursor else { return Ok(counts) };
-        query.cursor = Some(cursor);
+    for state in app.engine().await?.states() {
+        *counts.entry(state_name(state)).or_insert(0) += 1;
     }
+    Ok(counts)
 }

@@ -18,7 +18,7 @@ use super::trial::{Outcome, Trial};
 use crate::cgroup::devices;
 
 /// The sysctls that are looked at, as paths below /proc/sys. One that cannot be read is left out.
-pub(super) const SETTINGS: [&str; 13] = [
+pub(super) const SETTINGS: [&str; 16] = [
     "fs/inotify/max_user_instances",
     "fs/inotify/max_user_watches",
     "fs/protected_fifos",
@@ -30,7 +30,10 @@ pub(super) const SETTINGS: [&str; 13] = [
     "kernel/kptr_restrict",
     "kernel/osrelease",
     "kernel/pid_max",
+    "kernel/threads-max",
     "net/ipv4/ip_forward",
+    "net/ipv4/neigh/default/gc_thresh3",
+    "net/netfilter/nf_conntrack_max",
     "user/max_user_namespaces",
 ];
 

@@ -34,6 +34,8 @@ pub(super) fn judge(facts: &Facts) -> Vec<Feature> {
         host::open_files(facts),
         host::process_ids(facts),
         host::inotify(facts),
+        host::neighbours(facts),
+        host::connections(facts),
         host::core_files(facts),
         host::swap(facts),
         machine::page_merging(facts),

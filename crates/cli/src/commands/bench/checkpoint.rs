@@ -6,8 +6,8 @@ use api::checkpoint::{CreateCheckpoint, ForkSandbox};
 
 use super::{measure::Bench, samples::Samples};
 
-/// Checkpoints: each is of another GiB, which has to be written first.
-const CHECKPOINTS: usize = 10;
+/// Checkpoints at most: each is of another GiB, which has to be written first.
+const CHECKPOINTS: usize = 100;
 
 /// Writes a GiB over what is there.
 const CHANGE: &str = "head -c 1073741824 /dev/urandom > /workspace/changes";
@@ -21,8 +21,9 @@ impl Bench {
         let mut pause = Samples::new("pause of a checkpoint, 1 GiB changed");
         let mut call = Samples::new("checkpoint, 1 GiB changed");
         let mut last = None;
-        let bar = self.progress("checkpoints", CHECKPOINTS);
-        for _index in 0..CHECKPOINTS {
+        let count = self.runs.min(CHECKPOINTS);
+        let bar = self.progress("checkpoints", count);
+        for _index in 0..count {
             self.run_shell(&id, CHANGE).await?;
             // One at a time, so that the disk need not hold them all.
             if let Some(before) = last.take() {

@@ -91,10 +91,12 @@ enum Program {
     Crun,
     Runc,
     Podman,
+    /// gVisor: a kernel of its own in a process.
+    Runsc,
 }
 
 impl Program {
-    const ALL: [Self; 4] = [Self::Bwrap, Self::Crun, Self::Runc, Self::Podman];
+    const ALL: [Self; 5] = [Self::Bwrap, Self::Crun, Self::Runc, Self::Podman, Self::Runsc];
 
     fn name(self) -> &'static str {
         match self {
@@ -102,14 +104,16 @@ impl Program {
             Self::Crun => "crun",
             Self::Runc => "runc",
             Self::Podman => "podman",
+            Self::Runsc => "runsc",
         }
     }
 
-    /// Makes what every run shares: for OCI runtimes a bundle, of their own default configuration.
+    /// Makes what every run shares: for OCI runtimes a bundle, of their own default
+    /// configuration.
     fn prepare(self, root: &Path, scratch: &Scratch) -> anyhow::Result<()> {
         match self {
             Self::Bwrap | Self::Podman => Ok(()),
-            Self::Crun | Self::Runc => {
+            Self::Crun | Self::Runc | Self::Runsc => {
                 let bundle = self.bundle(scratch);
                 fs::create_dir(&bundle)?;
                 attempt(Command::new(self.name()).arg("spec").current_dir(&bundle))?;
@@ -118,6 +122,10 @@ impl Program {
                 config["root"] = json!({"path": root, "readonly": true});
                 config["process"]["terminal"] = json!(false);
                 config["process"]["args"] = json!(["/bin/true"]);
+                // `true` has no use for it, and on some hosts it cannot be mounted.
+                if let Some(mounts) = config["mounts"].as_array_mut() {
+                    mounts.retain(|mount| mount["type"] != "cgroup");
+                }
                 Ok(fs::write(path, serde_json::to_vec(&config)?)?)
             }
         }
@@ -134,6 +142,13 @@ impl Program {
                 .arg("--root")
                 .arg(scratch.dir.join(format!("{}-state", self.name())))
                 .args(["run", "--bundle"])
+                .arg(self.bundle(scratch))
+                .arg(format!("{}-{index}", scratch.name())),
+            // Without a network, which bwrap has not either.
+            Self::Runsc => command
+                .arg("--root")
+                .arg(scratch.dir.join("runsc-state"))
+                .args(["--network", "none", "run", "--bundle"])
                 .arg(self.bundle(scratch))
                 .arg(format!("{}-{index}", scratch.name())),
             Self::Podman => {

@@ -18,39 +18,50 @@ use super::{measure::Bench, samples::Samples};
 /// Bytes of the small file that is written and read.
 const FILE_BYTES: usize = 1024;
 
+/// Bytes of one as programs' sources and pictures have at most.
+const MIDDLE_BYTES: usize = 1 << 20;
+
 /// Bytes of the large one.
 const STREAM_BYTES: usize = 1 << 30;
 
 /// Bytes given to a connection at once: as a program reads them from a file.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// Runs of what takes seconds.
-const SLOW_RUNS: usize = 5;
+/// Runs of what takes seconds, at most.
+const SLOW_RUNS: usize = 100;
 
 /// Files of [`FILE_BYTES`] in the tree that is listed and packed, and in each of its directories.
 const TREE_FILES: usize = 100_000;
 const DIRECTORY_FILES: usize = 1000;
 
 impl Bench {
-    /// Writing, replacing and reading a small file.
-    pub(super) async fn files(&self) -> anyhow::Result<[Samples; 3]> {
+    /// Writing, replacing and reading a small file, and one of a MiB.
+    pub(super) async fn files(&self) -> anyhow::Result<Vec<Samples>> {
         let id = self.id("file", 0)?;
         self.create(&id).await?;
-        let content = vec![b'x'; FILE_BYTES];
-        let mut write = Samples::new("write 1 KiB");
-        let mut replace = Samples::new("replace 1 KiB");
-        let mut read = Samples::new("read 1 KiB");
-        let bar = self.progress("files", self.runs);
+        let mut measures = Vec::new();
+        for (bytes, size) in [(FILE_BYTES, "1 KiB"), (MIDDLE_BYTES, "1 MiB")] {
+            measures.extend(self.files_of(&id, bytes, size).await);
+        }
+        self.client.destroy_sandbox(&id).await?;
+        Ok(measures)
+    }
+
+    async fn files_of(&self, id: &SandboxId, bytes: usize, size: &str) -> [Samples; 3] {
+        let content = Bytes::from(vec![b'x'; bytes]);
+        let [mut write, mut replace, mut read] =
+            ["write", "replace", "read"].map(|what| Samples::new(format!("{what} {size}")));
+        let bar = self.progress(&format!("files of {size}"), self.runs);
         let options = WriteFile::default();
         for index in 0..self.runs {
-            let path = format!("/tmp/bench-{index}");
+            let path = format!("/tmp/bench-{bytes}-{index}");
             for samples in [&mut write, &mut replace] {
                 let begin = Instant::now();
-                let written = self.client.write_file(&id, &path, &options, content.clone()).await;
+                let written = self.client.write_file(id, &path, &options, content.clone()).await;
                 samples.record(begin, written);
             }
             let begin = Instant::now();
-            let result = match self.client.read_file(&id, &path).await {
+            let result = match self.client.read_file(id, &path).await {
                 Ok(bytes) if bytes == content => Ok(()),
                 Ok(_other) => Err("the file read differs from the one written".to_owned()),
                 Err(error) => Err(error.to_string()),
@@ -59,8 +70,7 @@ impl Bench {
             bar.inc(1);
         }
         bar.finish_and_clear();
-        self.client.destroy_sandbox(&id).await?;
-        Ok([write, replace, read])
+        [write, replace, read]
     }
 
     /// Writing and reading a large file; listing, packing and unpacking a large tree.

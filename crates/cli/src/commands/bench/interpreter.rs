@@ -13,9 +13,9 @@ use futures_util::future::try_join_all;
 
 use super::{measure::Bench, report::Contexts, samples::Samples};
 
-/// Runs of the measures in which an interpreter starts: each takes a good part of a second, and the
-/// others take a millisecond.
-const STARTS: usize = 30;
+/// Runs of the measures in which an interpreter starts, at most: each takes some ten times what the
+/// others take.
+const STARTS: usize = 100;
 
 /// Code that needs pandas.
 const PANDAS: &str = "import pandas as pd; int(pd.DataFrame({'n': range(3)}).n.sum())";
@@ -26,8 +26,8 @@ const CHART: &str = "import matplotlib.pyplot as plt\nplt.plot(range(100)); plt.
 /// Contexts that are asked for at once.
 const AT_ONCE: usize = 50;
 
-/// Times that many contexts are asked for at once: each takes a second or so.
-const BURSTS: usize = 10;
+/// Times that many contexts are asked for at once, at most: each takes half a second or so.
+const BURSTS: usize = 100;
 
 /// Contexts whose memory is measured, so many that what they share is not any one's own.
 const IDLE: usize = 20;

@@ -9,35 +9,33 @@ use anyhow::{Context as _, bail};
 use api::{
     exec::{Command, ExecRequest},
     id::{ImageRef, SandboxId},
-    sandbox::CreateSandbox,
+    sandbox::{CreateSandbox, Resources, Sandbox},
     session::DEFAULT_SESSION,
     terminal::{AttachTerminal, CreateTerminal, TerminalEvent},
 };
 use client::{Client, ClientError, TerminalConnection, TerminalMessage};
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{
     machine::{available_memory, cores},
-    report::{Idle, Rate},
+    report::Idle,
     samples::Samples,
 };
 use crate::{output::Output, random::random_name};
 
+/// What other programs do in one run.
+pub(super) const WHOLE_LIFE: &str = "create, exec true, destroy";
+
 /// Creations before anything is timed: the first pays for cold caches and lazy set-up.
 const WARM_UP: usize = 3;
 
-/// Creations that begin at the same time, unless there are fewer runs.
-const BURST: usize = 200;
-
 /// Between two rounds when there is time: that of a person, or an agent, who looks at a result, is
 /// longer.
-const PAUSE: Duration = Duration::from_millis(60);
+pub(super) const PAUSE: Duration = Duration::from_millis(60);
 
-/// Sandboxes with a busy session each, and commands in them for every run of the other measures:
-/// they take a tenth of a millisecond's work each, and a rate needs seconds.
-const SESSION_SANDBOXES: usize = 50;
-const SESSION_EXECS: usize = 50;
+/// More kinds of sandboxes than a server looks back on to tell which to make ahead: it sees each once.
+const KINDS: u32 = 17;
 
 /// Between two looks at the free memory. Removal happens behind the reply, and the kernel frees
 /// some of it only after a grace period.
@@ -94,48 +92,66 @@ impl Bench {
         &self.label
     }
 
-    /// Creates, uses and destroys a few sandboxes, and gives the image they were made from. What
-    /// cannot work at all fails here, before anything is counted.
-    pub(super) async fn warm_up(&self) -> anyhow::Result<ImageRef> {
-        let mut image = None;
+    /// Creates, uses and destroys a few sandboxes, and describes the last. What cannot work at all fails
+    /// here, before anything is counted.
+    pub(super) async fn warm_up(&self) -> anyhow::Result<Sandbox> {
+        let mut last = None;
         for index in 0..WARM_UP {
             let id = self.id("warm", index)?;
             let sandbox = self.create(&id).await.context("could not create a sandbox")?;
             self.run_true(&id).await?;
             self.client.destroy_sandbox(&id).await.context("could not destroy a sandbox")?;
-            image = Some(sandbox.image);
+            last = Some(sandbox);
         }
-        image.context("nothing was warmed up")
+        last.context("nothing was warmed up")
     }
 
     /// Creation to the first result, the destruction after it, and the three together: one after the
     /// other, which leaves no time to make sandboxes ahead.
     pub(super) async fn create_exec_destroy(&self) -> Vec<Samples> {
-        let names = ["create to first exec result", "destroy", "create, exec true, destroy"];
-        self.rounds("once", names, Duration::ZERO).await
+        let names = ["create to first exec result", "destroy", WHOLE_LIFE];
+        self.rounds("once", names, Duration::ZERO, |request, _index| request).await
     }
 
-    /// The same at a pace that leaves time to make sandboxes ahead.
-    pub(super) async fn unhurried(&self) -> Vec<Samples> {
+    /// The same at a pace that leaves time to make sandboxes ahead, and at that pace with sandboxes of
+    /// which none is made ahead: each is of a kind of its own.
+    pub(super) async fn unhurried(&self, pids: u32) -> Vec<Samples> {
         let names = [
             "create to first exec result, unhurried",
             "destroy, unhurried",
             "create, exec true, destroy, unhurried",
         ];
-        let mut measures = self.rounds("pace", names, PAUSE).await;
-        // Their sum tells nothing more.
+        let mut measures = self.rounds("pace", names, PAUSE, |request, _index| request).await;
+        let names = [
+            "create to first exec result, unhurried, none made ahead",
+            "destroy, unhurried, none made ahead",
+            "create, exec true, destroy, unhurried, none made ahead",
+        ];
+        let of_its_own = |request: CreateSandbox, index: usize| {
+            let kind = u32::try_from(index).unwrap_or(0) % KINDS;
+            let pids = Some(pids.saturating_sub(1 + kind));
+            CreateSandbox { resources: Resources { pids, ..request.resources }, ..request }
+        };
+        // Their sums tell nothing more, and a destroy is a destroy.
         measures.truncate(2);
+        measures.extend(self.rounds("anew", names, PAUSE, of_its_own).await.into_iter().take(1));
         measures
     }
 
-    async fn rounds(&self, name: &str, names: [&str; 3], pause: Duration) -> Vec<Samples> {
+    async fn rounds(
+        &self,
+        name: &str,
+        names: [&str; 3],
+        pause: Duration,
+        change: impl Fn(CreateSandbox, usize) -> CreateSandbox,
+    ) -> Vec<Samples> {
         let [mut first, mut destroy, mut all] = names.map(Samples::new);
         let bar = self.progress(names[2], self.runs);
         for index in 0..self.runs {
             let begin = Instant::now();
             let result = async {
                 let id = self.id(name, index)?;
-                self.create(&id).await?;
+                self.client.create_sandbox(&change(self.request(&id), index)).await?;
                 self.run_true(&id).await?;
                 Ok::<_, anyhow::Error>(id)
             };
@@ -186,39 +202,6 @@ impl Bench {
         Ok(samples)
     }
 
-    /// The same per second, over many sandboxes with one at a time in each.
-    pub(super) async fn session_rate(&self) -> anyhow::Result<Rate> {
-        let sandboxes = SESSION_SANDBOXES.min(self.runs);
-        let ids: Vec<SandboxId> =
-            (0..sandboxes).map(|index| self.id("busy", index)).collect::<Result<_, _>>()?;
-        let made = stream::iter(&ids).map(|id| async {
-            self.create(id).await?;
-            self.echo(id).await
-        });
-        made.buffer_unordered(cores()).try_collect::<Vec<()>>().await?;
-        let each = self.runs * SESSION_EXECS / sandboxes;
-        let bar = self.progress("exec in sessions at once", each * sandboxes);
-        let begin = Instant::now();
-        let failures: usize = stream::iter(&ids)
-            .map(|id| async {
-                let mut failures = 0;
-                for _index in 0..each {
-                    failures += usize::from(self.echo(id).await.is_err());
-                    bar.inc(1);
-                }
-                failures
-            })
-            .buffer_unordered(sandboxes)
-            .fold(0, |all, failures| async move { all + failures })
-            .await;
-        let elapsed = begin.elapsed();
-        bar.finish_and_clear();
-        for id in &ids {
-            self.client.destroy_sandbox(id).await?;
-        }
-        Ok(Rate::new(each * sandboxes - failures, failures, sandboxes, elapsed))
-    }
-
     /// A key pressed in a terminal, to a program and back.
     pub(super) async fn keys(&self) -> anyhow::Result<Samples> {
         let id = self.id("keys", 0)?;
@@ -252,49 +235,6 @@ impl Bench {
         Ok(connection)
     }
 
-    /// Creations and destructions per second with as many in flight as there are cores.
-    pub(super) async fn rate(&self) -> Rate {
-        let in_flight = cores();
-        let bar = self.progress("create and destroy at once", self.runs);
-        let begin = Instant::now();
-        let results: Vec<anyhow::Result<()>> = stream::iter(0..self.runs)
-            .map(|index| async move {
-                let id = self.id("rate", index)?;
-                self.create(&id).await?;
-                self.client.destroy_sandbox(&id).await?;
-                Ok(())
-            })
-            .buffer_unordered(in_flight)
-            .inspect(|_result| bar.inc(1))
-            .collect()
-            .await;
-        let elapsed = begin.elapsed();
-        bar.finish_and_clear();
-        let failures = results.iter().filter(|result| result.is_err()).count();
-        Rate::new(self.runs - failures, failures, in_flight, elapsed)
-    }
-
-    /// Creations that begin at the same time, until the last is done.
-    pub(super) async fn burst(&self) -> Rate {
-        let count = BURST.min(self.runs);
-        let begin = Instant::now();
-        let made: Vec<Option<SandboxId>> = stream::iter(0..count)
-            .map(|index| async move {
-                let id = self.id("burst", index).ok()?;
-                self.create(&id).await.ok().map(|_sandbox| id)
-            })
-            .buffer_unordered(count)
-            .collect()
-            .await;
-        let elapsed = begin.elapsed();
-        let made: Vec<SandboxId> = made.into_iter().flatten().collect();
-        for id in &made {
-            // What is left is destroyed by its label at the end.
-            drop(self.client.destroy_sandbox(id).await);
-        }
-        Rate::new(made.len(), count - made.len(), count, elapsed)
-    }
-
     /// Memory of a sandbox that does nothing: what all of them take away from the machine, divided
     /// by their number. None when the server's memory is another machine's.
     pub(super) async fn idle_memory(&self) -> anyhow::Result<Option<Idle>> {
@@ -317,22 +257,25 @@ impl Bench {
         let asked = results.len();
         let ids: Vec<SandboxId> = results.into_iter().filter_map(Result::ok).collect();
         let (made, failures) = (ids.len(), asked - ids.len());
-        stream::iter(ids)
-            .map(|id| async move { self.client.destroy_sandbox(&id).await })
-            .buffer_unordered(cores())
-            .for_each(|result| async {
-                // What is left is destroyed by its label at the end.
-                drop(result);
-            })
-            .await;
+        self.destroy_all(ids).await;
         bar.finish_and_clear();
         Ok(Some(Idle::new(made, failures, before.saturating_sub(with_sandboxes))))
     }
 
+    /// Destroys sandboxes, several at once. What is left is destroyed by its label at the end.
+    pub(super) async fn destroy_all(&self, ids: Vec<SandboxId>) {
+        stream::iter(ids)
+            .map(|id| async move { self.client.destroy_sandbox(&id).await })
+            .buffer_unordered(cores())
+            .for_each(|result| async { drop(result) })
+            .await;
+    }
+
     /// Free memory once two looks agree.
-    async fn settled_memory(&self) -> anyhow::Result<u64> {
+    pub(super) async fn settled_memory(&self) -> anyhow::Result<u64> {
         let mut last = available_memory()?;
-        for _look in 0..SETTLE_LOOKS {
+        // Who asks for few runs asks for a quick look.
+        for _look in 0..SETTLE_LOOKS.min(self.runs) {
             tokio::time::sleep(SETTLE_INTERVAL).await;
             let now = available_memory()?;
             if now.abs_diff(last) <= SETTLED_BYTES {
@@ -347,10 +290,7 @@ impl Bench {
         Ok(format!("bench-{}-{measure}-{index}", self.tag).parse()?)
     }
 
-    pub(super) async fn create(
-        &self,
-        id: &SandboxId,
-    ) -> Result<api::sandbox::Sandbox, ClientError> {
+    pub(super) async fn create(&self, id: &SandboxId) -> Result<Sandbox, ClientError> {
         self.client.create_sandbox(&self.request(id)).await
     }
 

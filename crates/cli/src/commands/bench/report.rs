@@ -4,7 +4,13 @@ use std::{fmt, time::Duration};
 
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
-use super::{machine::Machine, neighbour::Neighbour, samples::Samples};
+use super::{
+    machine::Machine,
+    neighbour::Neighbour,
+    overload::Overload,
+    samples::{Samples, table},
+    scale::Scale,
+};
 use crate::{output::escape_control, table::Table, units::format_bytes};
 
 /// Everything that was measured.
@@ -23,6 +29,12 @@ pub(super) struct Report {
     /// Of commands in sessions.
     pub(super) session_rate: Option<Rate>,
     pub(super) idle: Option<Idle>,
+    /// What the number of sandboxes costs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) scales: Vec<Scale>,
+    /// What becomes of too much.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) overloads: Vec<Overload>,
     /// Requests through a preview, and directly inside.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) preview_rates: Vec<(&'static str, Rate)>,
@@ -98,7 +110,8 @@ pub(super) struct Contexts {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Comparison {
-    /// One entry per program that is installed.
+    /// One entry per program that is installed, Sandbar's first: it has a network and disk limits, and is
+    /// asked over HTTP.
     pub(super) measures: Vec<Samples>,
     /// Programs that are not.
     pub(super) absent: Vec<String>,
@@ -195,11 +208,33 @@ impl Report {
             burst: None,
             session_rate: None,
             idle: None,
+            scales: Vec::new(),
+            overloads: Vec::new(),
             preview_rates: Vec::new(),
             sockets: None,
             contexts: None,
             comparison: None,
         }
+    }
+
+    pub(super) fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// What is plotted together.
+    pub(super) fn plots(&self) -> Vec<(String, Vec<&Samples>)> {
+        let mut plots = vec![("Measures".to_owned(), self.measures.iter().collect::<Vec<_>>())];
+        if let Some(others) = &self.comparison {
+            let title = "A fresh sandbox, /bin/true in it, everything gone again".to_owned();
+            plots.push((title, others.measures.iter().collect()));
+        }
+        for overload in &self.overloads {
+            plots.push((overload.title(), overload.measures().collect()));
+        }
+        for scale in &self.scales {
+            plots.push((scale.title(), scale.rows().collect()));
+        }
+        plots
     }
 
     fn own_rates(&self) -> impl Iterator<Item = (&'static str, &Rate)> {
@@ -211,9 +246,34 @@ impl Report {
         rates.into_iter().filter_map(|(name, rate)| Some((name, rate.as_ref()?)))
     }
 
+    /// What others did, and what went wrong.
+    fn write_end(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(comparison) = &self.comparison {
+            writeln!(
+                f,
+                "\n{}",
+                table("run /bin/true, ms", &comparison.measures).to_string().trim_end()
+            )?;
+            if !comparison.absent.is_empty() {
+                writeln!(f, "not installed: {}", comparison.absent.join(", "))?;
+            }
+        }
+        let samples = self.all_measures().map(|samples| (samples.name(), samples.first_failure()));
+        let flows = self.flows.iter().map(|flow| (flow.name, flow.first_failure.as_deref()));
+        for (name, failure) in samples.chain(flows) {
+            if let Some(failure) = failure {
+                writeln!(f, "{name}: first failure: {}", escape_control(failure))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Those of other programs included.
     pub(super) fn all_measures(&self) -> impl Iterator<Item = &Samples> {
-        self.measures.iter().chain(self.comparison.iter().flat_map(|others| &others.measures))
+        let others = self.comparison.iter().flat_map(|others| &others.measures);
+        let overloads = self.overloads.iter().flat_map(Overload::measures);
+        let scales = self.scales.iter().flat_map(Scale::rows);
+        self.measures.iter().chain(overloads).chain(scales).chain(others)
     }
 
     /// True when an attempt of ours failed. Failures of other programs are theirs.
@@ -221,6 +281,8 @@ impl Report {
         let felt = self.neighbours.iter().flat_map(|one| [&one.quiet, &one.loaded]);
         self.measures.iter().chain(felt).any(|samples| samples.failures() > 0)
             || self.flows.iter().any(|flow| flow.failures > 0)
+            || self.overloads.iter().any(Overload::has_failures)
+            || self.scales.iter().any(Scale::has_failures)
             || self.own_rates().any(|(_, rate)| rate.failures > 0)
             || self.idle.as_ref().is_some_and(|idle| idle.failures > 0)
     }
@@ -256,8 +318,9 @@ impl Serialize for Samples {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}\n", self.machine)?;
-        write!(f, "{}", table("milliseconds", &self.measures))?;
-        writeln!(f)?;
+        if !self.measures.is_empty() {
+            writeln!(f, "{}", table("milliseconds", &self.measures))?;
+        }
         if !self.neighbours.is_empty() {
             writeln!(f, "{}", beside(&self.neighbours))?;
         }
@@ -279,7 +342,17 @@ impl fmt::Display for Report {
                 "idle sandbox        {} ({sandboxes} at once, {failures} failed)",
                 format_bytes(*bytes_per_sandbox)
             )?,
-            None => writeln!(f, "idle sandbox        not measured: the server is not local")?,
+            None if self.rate.is_some() => {
+                writeln!(f, "idle sandbox        not measured: the server is not local")?;
+            }
+            // Nobody has asked for it.
+            None => {}
+        }
+        for overload in &self.overloads {
+            write!(f, "\n{overload}")?;
+        }
+        for scale in &self.scales {
+            write!(f, "\n{scale}")?;
         }
         if let Some(Contexts { count, private_bytes }) = &self.contexts {
             let each = format_bytes(*private_bytes);
@@ -296,41 +369,8 @@ impl fmt::Display for Report {
                 format_bytes(*agent_bytes)
             )?;
         }
-        if let Some(comparison) = &self.comparison {
-            writeln!(
-                f,
-                "\n{}",
-                table("run /bin/true, ms", &comparison.measures).to_string().trim_end()
-            )?;
-            if !comparison.absent.is_empty() {
-                writeln!(f, "not installed: {}", comparison.absent.join(", "))?;
-            }
-        }
-        let samples = self.all_measures().map(|samples| (samples.name(), samples.first_failure()));
-        let flows = self.flows.iter().map(|flow| (flow.name, flow.first_failure.as_deref()));
-        for (name, failure) in samples.chain(flows) {
-            if let Some(failure) = failure {
-                writeln!(f, "{name}: first failure: {}", escape_control(failure))?;
-            }
-        }
-        Ok(())
+        self.write_end(f)
     }
-}
-
-fn table(heading: &str, measures: &[Samples]) -> Table<7> {
-    let mut table =
-        Table::new([heading, "     p50", "     p90", "     p99", "     max", "runs", "failed"]);
-    for samples in measures {
-        let number = |value: f64| format!("{value:8.2}");
-        let [p50, p90, p99, max] = match samples.summary() {
-            Some(s) => [s.p50, s.p90, s.p99, s.max].map(number),
-            None => std::array::from_fn(|_| format!("{:>8}", "-")),
-        };
-        let runs = samples.milliseconds().len() + samples.failures();
-        let failed = samples.failures().to_string();
-        table.row([samples.name().to_owned(), p50, p90, p99, max, runs.to_string(), failed]);
-    }
-    table
 }
 
 /// Execs beside each load, quiet and not, and how many times slower they got.

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::table::Table;
+
 /// Timings of one measure, in milliseconds, as they were taken.
 #[derive(Debug, Clone)]
 pub(super) struct Samples {
@@ -32,6 +34,11 @@ impl Samples {
         &self.name
     }
 
+    /// The same under another name.
+    pub(super) fn named(&self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self.clone() }
+    }
+
     pub(super) fn milliseconds(&self) -> &[f64] {
         &self.milliseconds
     }
@@ -57,11 +64,27 @@ impl Samples {
                 Some(value)
             }
             Err(error) => {
-                self.failures += 1;
-                self.first_failure.get_or_insert_with(|| error.to_string());
+                self.take(Err(error));
                 None
             }
         }
+    }
+
+    /// Counts an attempt that was timed elsewhere.
+    pub(super) fn take<E: std::fmt::Display>(&mut self, result: Result<Duration, E>) {
+        match result {
+            Ok(took) => self.push(took),
+            Err(error) => {
+                self.failures += 1;
+                // All of the chain, where there is one.
+                self.first_failure.get_or_insert_with(|| format!("{error:#}"));
+            }
+        }
+    }
+
+    /// Those that failed included.
+    pub(super) fn attempts(&self) -> usize {
+        self.milliseconds.len() + self.failures
     }
 
     pub(super) fn push(&mut self, elapsed: Duration) {
@@ -84,6 +107,26 @@ impl Samples {
 fn percentile(sorted: &[f64], percent: usize) -> Option<f64> {
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied()
+}
+
+/// Measures as rows.
+pub(super) fn table<'a>(
+    heading: &str,
+    measures: impl IntoIterator<Item = &'a Samples>,
+) -> Table<7> {
+    let mut table =
+        Table::new([heading, "     p50", "     p90", "     p99", "     max", "runs", "failed"]);
+    for samples in measures {
+        let number = |value: f64| format!("{value:8.2}");
+        let [p50, p90, p99, max] = match samples.summary() {
+            Some(s) => [s.p50, s.p90, s.p99, s.max].map(number),
+            None => std::array::from_fn(|_| format!("{:>8}", "-")),
+        };
+        let runs = samples.attempts();
+        let failed = samples.failures().to_string();
+        table.row([samples.name().to_owned(), p50, p90, p99, max, runs.to_string(), failed]);
+    }
+    table
 }
 
 #[cfg(test)]

@@ -13,8 +13,14 @@ const AMPLE_FREE: u64 = 10 * GIB;
 const LEAST_FREE_FILES: u64 = 200_000;
 /// Open files that one process of a sandbox is given.
 const OPEN_FILES: u64 = 65_536;
-/// Process ids for some hundreds of sandboxes with some hundreds of processes each.
-const PROCESS_IDS: u64 = 131_072;
+/// Sandboxes of a large node that do something at the same time.
+const SANDBOXES: u64 = 2_000;
+/// Process ids, and threads, for all of them with some dozen each.
+const PROCESS_IDS: u64 = 64 * SANDBOXES;
+/// Addresses of the links to sandboxes that the kernel remembers at once: one each, and the host's own.
+const NEIGHBOURS: u64 = 2 * SANDBOXES;
+/// Connections of all of them that the firewall keeps track of.
+const CONNECTIONS: u64 = 64 * SANDBOXES;
 /// Inotify instances per user that development tools need.
 const WATCHERS: u64 = 128;
 /// Inotify watches per user that a large source tree needs.
@@ -194,11 +200,37 @@ pub(super) fn process_ids(facts: &Facts) -> Feature {
         name: "process ids",
         required: false,
         cost: "the whole machine may run out of process ids before its sandboxes reach their limits",
-        remedy: "sysctl kernel.pid_max=4194304",
+        remedy: "sysctl kernel.pid_max=4194304 kernel.threads-max=1000000",
     };
-    match number(facts, "kernel/pid_max") {
-        Some(most) if most >= PROCESS_IDS => topic.present(format!("up to {most}")),
-        Some(most) => topic.degraded(format!("up to {most}")),
+    let ids = number(facts, "kernel/pid_max");
+    at_least(&topic, ids.min(number(facts, "kernel/threads-max")), PROCESS_IDS)
+}
+
+pub(super) fn neighbours(facts: &Facts) -> Feature {
+    let topic = Topic {
+        name: "neighbour entries",
+        required: false,
+        cost: "with more sandboxes than that sending packets within seconds, some packets are lost",
+        remedy: "sysctl net.ipv4.neigh.default.gc_thresh3=16384 net.ipv4.neigh.default.gc_thresh2=8192",
+    };
+    at_least(&topic, number(facts, "net/ipv4/neigh/default/gc_thresh3"), NEIGHBOURS)
+}
+
+pub(super) fn connections(facts: &Facts) -> Feature {
+    let topic = Topic {
+        name: "tracked connections",
+        required: false,
+        cost: "with more connections of all sandboxes than that, new ones fail",
+        remedy: "modprobe nf_conntrack; sysctl net.netfilter.nf_conntrack_max=524288",
+    };
+    at_least(&topic, number(facts, "net/netfilter/nf_conntrack_max"), CONNECTIONS)
+}
+
+/// A setting that bounds all sandboxes together.
+fn at_least(topic: &Topic, most: Option<u64>, wanted: u64) -> Feature {
+    match most {
+        Some(most) if most >= wanted => topic.present(format!("up to {most}")),
+        Some(most) => topic.degraded(format!("up to {most}; {SANDBOXES} sandboxes want {wanted}")),
         None => topic.degraded("unknown"),
     }
 }

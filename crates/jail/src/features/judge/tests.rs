@@ -28,7 +28,10 @@ fn good() -> Facts {
             ("kernel/kptr_restrict", "1"),
             ("kernel/osrelease", "6.12.9-amd64"),
             ("kernel/pid_max", "4194304"),
+            ("kernel/threads-max", "1000000"),
             ("net/ipv4/ip_forward", "1"),
+            ("net/ipv4/neigh/default/gc_thresh3", "16384"),
+            ("net/netfilter/nf_conntrack_max", "524288"),
             ("user/max_user_namespaces", "60000"),
         ]
         .map(|(name, value)| (name, value.to_owned()))
@@ -234,7 +237,7 @@ fn disks_are_full_by_bytes_or_by_files() {
 #[test]
 fn each_weakness_is_named() {
     type Spoil = fn(&mut Facts);
-    let cases: [(&str, Status, Spoil); 20] = [
+    let cases: [(&str, Status, Spoil); 24] = [
         ("disk limits", Missing, |facts| facts.btrfs = Outcome::Fails("x".to_owned())),
         ("disk limits", Missing, |facts| facts.mkfs_btrfs = None),
         ("disk limits", Missing, |facts| facts.loop_devices = false),
@@ -262,6 +265,18 @@ fn each_weakness_is_named() {
         ("process ids", Degraded, |facts| {
             facts.settings.insert("kernel/pid_max", "32768".to_owned());
         }),
+        ("process ids", Degraded, |facts| {
+            facts.settings.insert("kernel/threads-max", "32768".to_owned());
+        }),
+        ("neighbour entries", Degraded, |facts| {
+            facts.settings.insert("net/ipv4/neigh/default/gc_thresh3", "1024".to_owned());
+        }),
+        ("tracked connections", Degraded, |facts| {
+            facts.settings.insert("net/netfilter/nf_conntrack_max", "65536".to_owned());
+        }),
+        ("tracked connections", Degraded, |facts| {
+            facts.settings.remove("net/netfilter/nf_conntrack_max");
+        }),
         ("inotify", Degraded, |facts| {
             facts.settings.insert("fs/inotify/max_user_watches", "8192".to_owned());
         }),
@@ -286,5 +301,40 @@ fn each_weakness_is_named() {
     }
     for clock_source in [None, Some("hpet".to_owned())] {
         assert_eq!(complaints(&Facts { clock_source, ..good() }), [("clock", Degraded)]);
+    }
+}
+
+#[test]
+fn what_bounds_all_sandboxes_together_names_its_setting_and_what_is_wanted() {
+    let names = [
+        ("process ids", "kernel/pid_max", "kernel.pid_max=", 128_000),
+        ("process ids", "kernel/threads-max", "kernel.threads-max=", 128_000),
+        (
+            "neighbour entries",
+            "net/ipv4/neigh/default/gc_thresh3",
+            "net.ipv4.neigh.default.gc_thresh3=",
+            4_000,
+        ),
+        (
+            "tracked connections",
+            "net/netfilter/nf_conntrack_max",
+            "net.netfilter.nf_conntrack_max=",
+            128_000,
+        ),
+    ];
+    for (name, setting, sysctl, wanted) in names {
+        let mut facts = good();
+        let judged =
+            |facts: &Facts| judge(facts).into_iter().find(|feature| feature.name == name).unwrap();
+        facts.settings.insert(setting, (wanted - 1).to_string());
+        let low = judged(&facts);
+        assert_eq!(low.status, Status::Degraded, "{low:?}");
+        assert!(low.detail.ends_with(&format!("2000 sandboxes want {wanted}")), "{low:?}");
+        // What it says to do is enough.
+        let (_, value) = low.remedy.split_once(sysctl).unwrap();
+        let value: u64 = value.split_whitespace().next().unwrap().parse().unwrap();
+        assert!(value >= wanted, "{low:?}");
+        facts.settings.insert(setting, wanted.to_string());
+        assert_eq!(judged(&facts).status, Status::Present);
     }
 }
