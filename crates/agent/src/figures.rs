@@ -110,7 +110,13 @@ impl Figures {
             tokio::task::yield_now().await;
             let mut pause = INTERVAL;
             while files.write(&mut last) {
-                pause = if last.used > WORK { INTERVAL } else { LONGEST_INTERVAL.min(pause * 2) };
+                if last.used > WORK {
+                    // However much is asked for meanwhile.
+                    pause = INTERVAL;
+                    tokio::time::sleep(pause).await;
+                    continue;
+                }
+                pause = LONGEST_INTERVAL.min(pause * 2);
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     () = self.asked.notified() => {

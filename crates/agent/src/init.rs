@@ -295,7 +295,7 @@ async fn live(
     let mut child_ended = signal(SignalKind::child()).map_err(InitError::Reap)?;
     let router = routes::router(Arc::clone(&agent));
     agent.services.start(&agent);
-    let mut serving = std::pin::pin!(serve::serve(listener, router));
+    let mut serving = std::pin::pin!(serve::serve(listener, (Arc::clone(&agent), router)));
     let mut keeping = std::pin::pin!(agent.figures.keep());
     let mut defining = std::pin::pin!(definitions::keep_all(&agent));
     let mut tidying = std::pin::pin!(agent.processes.tidy());

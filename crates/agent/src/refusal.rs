@@ -2,13 +2,13 @@
 
 use api::error::{ApiError, ErrorBody, ErrorCode};
 use axum::{
-    Json,
+    Json, Router,
     extract::Request,
     http::{HeaderValue, StatusCode, header},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use link::REQUEST_ID;
+use tower::Service;
 
 /// Seconds a caller should wait when too much runs at once: commands usually end sooner.
 const RETRY_AFTER_SECS: HeaderValue = HeaderValue::from_static("1");
@@ -32,9 +32,13 @@ impl IntoResponse for Refusal {
 }
 
 /// Gives every refusal its status, its body and the request's id, and every response that id.
-pub(crate) async fn render(request: Request, next: Next) -> Response {
+pub(crate) async fn render(mut router: Router, request: Request) -> Response {
     let id = request.headers().get(REQUEST_ID).cloned();
-    let mut response = next.run(request).await;
+    // A router is always ready.
+    let mut response = match router.call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    };
     if let Some(mut error) = response.extensions_mut().remove::<ApiError>() {
         error.request_id = id.as_ref().and_then(|id| id.to_str().ok()).map(str::to_owned);
         let allow = response.headers_mut().remove(header::ALLOW);

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use api::error::{ApiError, ErrorCode};
-use axum::{Router, extract::DefaultBodyLimit, http::Uri, middleware, routing::MethodRouter};
+use axum::{
+    Router, body::Body, extract::DefaultBodyLimit, http::Uri, response::Response,
+    routing::MethodRouter,
+};
 use utoipa_axum::{PathItemExt as _, paste, router::OpenApiRouter, routes};
 
 use crate::{
@@ -100,21 +103,25 @@ pub fn api() -> utoipa::openapi::OpenApi {
     document
 }
 
-/// The table with its state and what surrounds every route.
+/// The table with its state.
 pub(crate) fn router(agent: Arc<Agent>) -> Router {
-    let asked = Arc::clone(&agent);
-    let ask = move |request: axum::extract::Request| {
-        asked.figures.ask();
-        std::future::ready(request)
-    };
     served()
         .with_state(agent)
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         // Each body is bounded where it is read: JSON by `extract::Json`, contents by the disk.
         .layer(DefaultBodyLimit::disable())
-        .layer(middleware::from_fn(refusal::render))
-        .layer(middleware::map_request(ask))
+}
+
+/// Answers a request by the table, with what surrounds every route. As layers of the router these
+/// would be copied, with all that is inside them, for each request.
+pub(crate) fn answer(
+    agent: &Agent,
+    router: Router,
+    request: http::Request<hyper::body::Incoming>,
+) -> impl Future<Output = Response> + use<> {
+    agent.figures.ask();
+    refusal::render(router, request.map(Body::new))
 }
 
 async fn no_route(uri: Uri) -> Refusal {

@@ -1,11 +1,15 @@
 //! Accepts connections and speaks HTTP/1.1 on them. The only peer is the daemon.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use axum::Router;
-use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use link::Stream;
 use sys::errno;
 use tokio::{net::UnixListener, sync::Semaphore, task::JoinSet};
+
+use crate::{init::Agent, routes};
 
 /// Connections at once. The daemon keeps one per request in flight; this leaves room for every
 /// exec and as many file requests, and bounds memory against a peer that only connects.
@@ -25,27 +29,34 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// is how a caller's going away reaches a command.
 pub(crate) async fn serve(
     listener: UnixListener,
-    router: Router,
-) -> Result<std::convert::Infallible, io::Error> {
+    (agent, router): (Arc<Agent>, Router),
+) -> Result<Infallible, io::Error> {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
         let place = Arc::clone(&room).acquire_owned().await.map_err(io::Error::other)?;
         while connections.try_join_next().is_some() {}
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let accepted = listener.accept().await;
+        let stream = match accepted.and_then(|(stream, _)| Stream::new(stream)) {
+            Ok(stream) => stream,
             Err(error) if is_passing(&error) => {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
             Err(error) => return Err(error),
         };
-        let service = TowerToHyperService::new(router.clone());
+        let (agent, router) = (Arc::clone(&agent), router.clone());
+        let service = service_fn(move |request| {
+            let answer = routes::answer(&agent, router.clone(), request);
+            async { Ok::<_, Infallible>(answer.await) }
+        });
         connections.spawn(async move {
             // A broken connection concerns its peer alone, which knows.
             drop(
                 hyper::server::conn::http1::Builder::new()
                     .max_buf_size(BUFFER_BYTES)
+                    // The daemon answers callers with its own.
+                    .auto_date_header(false)
                     .serve_connection(TokioIo::new(stream), service)
                     .with_upgrades()
                     .await,

@@ -32,11 +32,7 @@ use api::{
     error::{ApiError, ErrorCode},
     port::PreviewLabel,
 };
-use axum::{
-    extract::{Request, State},
-    middleware::Next,
-    response::Response,
-};
+use axum::{extract::Request, response::Response};
 
 use self::{guesses::Guesses, places::Places};
 use crate::app::App;
@@ -80,11 +76,7 @@ pub(crate) enum Addressed {
 }
 
 /// Finds out whether a request is for a preview, before anything else is done with it.
-pub(crate) async fn recognise(
-    State(app): State<App>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+pub(crate) fn recognise(app: &App, mut request: Request) -> Request {
     let is_only = request.extensions().get::<Arrival>().is_some_and(|arrival| arrival.is_previews);
     if is_only || !app.previews.is_apart {
         let addressed = app.previews.domain.addressee(request.uri(), request.headers());
@@ -97,24 +89,24 @@ pub(crate) async fn recognise(
             request = Request::from_parts(head, body);
         }
     }
-    next.run(request).await
+    request
 }
 
 /// Answers requests for previews; the others go on to the API.
-pub(crate) async fn divert(State(app): State<App>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn divert(app: &App, mut request: Request) -> Result<Request, Response> {
     let Some(addressed) = request.extensions_mut().remove::<Addressed>() else {
-        return next.run(request).await;
+        return Ok(request);
     };
     let reader = page::Reader::of(request.headers());
     let visited = match addressed {
-        Addressed::To(label) => proxy::visit(&app, &label, request).await,
+        Addressed::To(label) => proxy::visit(app, &label, request).await,
         Addressed::ToNobody => Err(unknown()),
         Addressed::Ambiguously => {
             let text = "the request does not say which host it is for";
             Err(ApiError::new(ErrorCode::ValidationFailed, text))
         }
     };
-    visited.unwrap_or_else(|error| reader.show(&error))
+    Err(visited.unwrap_or_else(|error| reader.show(&error)))
 }
 
 /// What everybody is told who has no right URL, whatever is wrong with it.

@@ -1,11 +1,13 @@
 //! Follows one command: moves its output, enforces its deadline, sees its end.
 
 use std::{
+    future::poll_fn,
     io,
     mem::MaybeUninit,
     os::fd::AsFd,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -17,7 +19,7 @@ use sys::{
     wait::Ended,
 };
 use tokio::{
-    io::ReadBuf,
+    io::{AsyncRead, ReadBuf},
     net::unix::pipe,
     sync::oneshot,
     time::{Instant, Sleep},
@@ -79,7 +81,7 @@ impl Output {
     pub(crate) async fn rest(&mut self) -> Option<(OutputStream, Vec<u8>)> {
         let mut rest = Vec::new();
         self.count_owed();
-        // What is there makes the pipe readable, so this does not wait.
+        // What is there is told of, so this does not wait.
         while self.owed > 0 {
             rest.extend_from_slice(&self.next().await);
         }
@@ -90,24 +92,17 @@ impl Output {
     ///
     /// Cancel safety: nothing is read before the last await.
     pub(crate) async fn next(&mut self) -> Vec<u8> {
-        loop {
-            let Some(pipe) = &self.pipe else { return std::future::pending().await };
-            let chunk = match pipe.readable().await {
-                Ok(()) => read_chunk(pipe),
-                Err(error) => Err(error),
-            };
-            match chunk {
-                Ok(chunk) => {
-                    self.owed = self.owed.saturating_sub(chunk.len());
-                    if chunk.is_empty() {
-                        self.close();
-                    }
-                    return chunk;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => self.close(),
-            }
+        let Some(pipe) = &mut self.pipe else { return std::future::pending().await };
+        // Not `readable` and a read: that looks once more after each read whether there is more.
+        let Ok(chunk) = poll_fn(|context| poll_chunk(pipe, context)).await else {
+            self.close();
+            return Vec::new();
+        };
+        self.owed = self.owed.saturating_sub(chunk.len());
+        if chunk.is_empty() {
+            self.close();
         }
+        chunk
     }
 
     fn close(&mut self) {
@@ -124,12 +119,12 @@ impl Output {
     }
 }
 
-fn read_chunk(pipe: &pipe::Receiver) -> io::Result<Vec<u8>> {
+fn poll_chunk(pipe: &mut pipe::Receiver, context: &mut Context<'_>) -> Poll<io::Result<Vec<u8>>> {
     // Not filled with zeros first, and copied to its size: what is kept for long takes no more.
     let mut space = [MaybeUninit::uninit(); CHUNK_BYTES];
     let mut chunk = ReadBuf::uninit(&mut space);
-    pipe.try_read_buf(&mut chunk)?;
-    Ok(chunk.filled().to_vec())
+    ready!(Pin::new(pipe).poll_read(context, &mut chunk))?;
+    Poll::Ready(Ok(chunk.filled().to_vec()))
 }
 
 /// The writing end of stdin and what is still to be written.

@@ -6,6 +6,7 @@
 use std::{
     ffi::{CStr, CString},
     fs::File,
+    io,
     os::{
         fd::{AsFd, OwnedFd},
         unix::fs::MetadataExt,
@@ -98,13 +99,23 @@ impl Dir {
     fn put(&self, name: &str, content: &[u8]) -> Result<(), SysError> {
         let flags = file::O_WRONLY
             | file::O_CREAT
-            | file::O_TRUNC
             | file::O_NOFOLLOW
             // Of a pipe that somebody put there.
             | file::O_NONBLOCK;
         let how = How { mode: 0o600, ..How::new(flags) };
         let file = file::open(file::cwd(), &self.path_of(name)?, how)?;
-        if content.is_empty() { Ok(()) } else { file::write_all(file.as_fd(), content) }
+        if !content.is_empty() {
+            file::write_all(file.as_fd(), content)?;
+        }
+        // Over what was there, and then the rest of that away: emptied first, it would give back its
+        // memory to take it again.
+        let file = File::from(file);
+        let length = content.len() as u64;
+        let cut = file.metadata().and_then(|found| match found.len() > length {
+            true => file.set_len(length),
+            false => Ok(()),
+        });
+        cut.map_err(|error| of_io("ftruncate", &error))
     }
 
     /// The directory was removed.
@@ -132,10 +143,7 @@ impl Dir {
         let mode = if is_endless { file::O_RDWR } else { file::O_RDONLY };
         let how = How::new(mode | file::O_NONBLOCK | file::O_NOFOLLOW);
         let pipe = File::from(file::open(file::cwd(), &path, how)?);
-        let metadata = pipe.metadata().map_err(|error| SysError {
-            call: "fstat",
-            errno: error.raw_os_error().unwrap_or(errno::EIO),
-        })?;
+        let metadata = pipe.metadata().map_err(|error| of_io("fstat", &error))?;
         Ok((pipe.into(), FileId::of(&metadata)))
     }
 
@@ -155,6 +163,10 @@ impl Drop for Dir {
             file::remove_dir(file::cwd(), &path).unwrap_or(());
         }
     }
+}
+
+fn of_io(call: &'static str, error: &io::Error) -> SysError {
+    SysError { call, errno: error.raw_os_error().unwrap_or(errno::EIO) }
 }
 
 fn make_below_root(path: &str) -> Result<(), SysError> {

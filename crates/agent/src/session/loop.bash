@@ -2,7 +2,9 @@
 # Standard input is the agent's pipe here and /dev/null in what is sourced.
 #
 # A line is `\. LOOP #FILE ID`: should a signal have thrown the shell out of here, its top level takes
-# the line for a command and comes back.
+# the line for a command and comes back. All lines are equally long, so that `read -N` takes one in one
+# piece; what reads to the end of a line reads a pipe byte by byte. But `read` obeys TMOUT, and in POSIX
+# mode any trap ends it.
 #
 # Bash keeps copies of redirected descriptors above the highest of ours, because `<&41` says so, and
 # thus out of the way of `exec 10>file` in commands.
@@ -11,9 +13,12 @@
 \builtin set +m
 __sandbar=${__sandbar-}
 @ENTERED@
-while \builtin mapfile -t -n 1 __sandbar && [[ ${__sandbar-} == *'#'* ]]; do
-  __sandbar=${__sandbar##*'#'}
-  ! \builtin . "@DIR@/${__sandbar% *}" <&41
+while
+  { [[ ! ${TMOUT-} ]] && \builtin read -r -N @LINE_BYTES@ __sandbar; } ||
+    { \builtin mapfile -t -n 1 __sandbar && [[ ${__sandbar-} ]]; }
+do
+  __sandbar=${__sandbar:@CALL_AT@:@CALL_BYTES@}
+  ! \builtin . "@DIR@/${__sandbar%% *}" <&41
   @REPORT@
 done
 \exit 125

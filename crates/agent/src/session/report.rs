@@ -4,9 +4,18 @@
 //! shell's own, but code of the session can write to it, so nothing here is believed to be well
 //! formed.
 
-use std::{io, os::fd::AsFd};
+use std::{
+    future::poll_fn,
+    mem::MaybeUninit,
+    os::fd::AsFd,
+    pin::Pin,
+    task::{Poll, ready},
+};
 
-use tokio::net::unix::pipe;
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    net::unix::pipe,
+};
 
 use super::Broken;
 
@@ -61,35 +70,32 @@ impl Reports {
             if let Some(report) = self.take()? {
                 return Ok(report);
             }
-            self.pipe.readable().await.map_err(|_closed| Broken)?;
-            self.fill()?;
+            self.fill().await?;
         }
     }
 
     /// The next report, if it is there already.
     pub(super) async fn now(&mut self) -> Result<Option<Report>, Broken> {
-        // What is there makes the pipe readable, so this does not wait.
+        // What is there is told of, so this does not wait.
         while sys::pipe::pending(self.pipe.as_fd()).is_ok_and(|bytes| bytes > 0) {
-            self.pipe.readable().await.map_err(|_closed| Broken)?;
-            self.fill()?;
+            self.fill().await?;
         }
         self.take()
     }
 
-    fn fill(&mut self) -> Result<(), Broken> {
-        let mut chunk = [0; CHUNK_BYTES];
-        loop {
-            match self.pipe.try_read(&mut chunk) {
-                Ok(length) if length > 0 && self.buffer.len() < REPORT_BYTES => {
-                    self.buffer.extend_from_slice(chunk.get(..length).unwrap_or_default());
-                    if length < CHUNK_BYTES {
-                        return Ok(());
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Ok(_) | Err(_) => return Err(Broken),
-            }
-        }
+    /// Waits for more of it.
+    async fn fill(&mut self) -> Result<(), Broken> {
+        let Self { pipe, buffer } = self;
+        poll_fn(|context| {
+            let mut space = [MaybeUninit::uninit(); CHUNK_BYTES];
+            let mut chunk = ReadBuf::uninit(&mut space);
+            ready!(Pin::new(&mut *pipe).poll_read(context, &mut chunk))
+                .map_err(|_closed| Broken)?;
+            let is_good = !chunk.filled().is_empty() && buffer.len() < REPORT_BYTES;
+            buffer.extend_from_slice(chunk.filled());
+            Poll::Ready(if is_good { Ok(()) } else { Err(Broken) })
+        })
+        .await
     }
 
     fn take(&mut self) -> Result<Option<Report>, Broken> {
@@ -134,7 +140,7 @@ fn parse(record: &[u8]) -> Option<Report> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{self, Write};
 
     use super::*;
 

@@ -17,6 +17,10 @@ const REPORT: &str = include_str!("report.bash");
 /// What the loop reports when it is entered: no status that a command can have.
 pub(super) const ENTERED: i32 = 300;
 
+/// Bytes of what the loop is told to source and to report, `FILE ID`: of the longest such name and the
+/// longest number.
+const CALL_BYTES: usize = "command ".len() + 20;
+
 /// What a shell sources that is only to come back into its loop; it is empty.
 pub(super) const NOTHING: &str = "nothing";
 
@@ -27,15 +31,22 @@ pub(super) fn start(dir: &str) -> String {
 
 /// What it does from then on.
 pub(super) fn main_loop(dir: &str) -> String {
+    let line = line(dir, NOTHING, 0);
+    // All but the newline.
+    let call_at = line.len() - 1 - CALL_BYTES;
     LOOP.replace("@ENTERED@", &REPORT.replace("@STATUS@", &ENTERED.to_string()))
         .replace("@REPORT@", &REPORT.replace("@STATUS@", "${PIPESTATUS[0]}"))
+        .replace("@LINE_BYTES@", &line.len().to_string())
+        .replace("@CALL_AT@", &call_at.to_string())
+        .replace("@CALL_BYTES@", &CALL_BYTES.to_string())
         .replace("@DIR@", dir)
 }
 
 /// The line that makes the loop source a file and report with this id. At the top level it is a command
-/// that enters the loop; the backslash is for aliases.
+/// that enters the loop; the backslash is for aliases. All lines of a shell are equally long.
 pub(super) fn line(dir: &str, file: &str, id: u64) -> String {
-    format!("\\. {dir}/loop #{file} {id}\n")
+    let digits = CALL_BYTES.saturating_sub(file.len() + 1);
+    format!("\\. {dir}/loop #{file} {id:0digits$}\n")
 }
 
 /// The first line of all.
@@ -200,6 +211,22 @@ mod tests {
         let output = Process::new("bash").arg("-c").arg(OsStr::from_bytes(text)).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         output.stdout
+    }
+
+    #[test]
+    fn every_line_is_as_long_as_the_loop_reads_and_says_the_same_at_its_place() {
+        let dir = "/run/sandbar/123";
+        let text = main_loop(dir);
+        assert!(!text.contains('@'), "{text}");
+        for (file, id) in [("command", 0), ("step", 7), (NOTHING, u64::MAX)] {
+            let line = line(dir, file, id);
+            assert!(text.contains(&format!("read -r -N {} ", line.len())), "{text}");
+            let cut = text.split_once("${__sandbar:").unwrap().1.split_once('}').unwrap().0;
+            let script = format!("__sandbar='{line}'; echo \"${{__sandbar:{cut}}}\"");
+            let call = String::from_utf8(bash(script.as_bytes())).unwrap();
+            let (name, number) = call.trim_end().split_once(' ').unwrap();
+            assert_eq!((name, number.parse()), (file, Ok(id)));
+        }
     }
 
     #[test]

@@ -7,11 +7,7 @@ use api::{
     error::{ApiError, ErrorCode},
     key::KeyScope,
 };
-use axum::{
-    extract::{Request, State},
-    middleware::Next,
-    response::{IntoResponse, Response},
-};
+use axum::extract::Request;
 use engine::{Key, Presented};
 use http::{HeaderMap, header};
 
@@ -26,26 +22,17 @@ use crate::{
 /// Passes requests to public routes, and requests with a key whose scope allows them; these carry
 /// the key in their extensions. An unknown path needs a key as well: without one there is nothing to
 /// find out.
-pub(super) async fn authenticate(
-    State(app): State<App>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+pub(super) async fn authenticate(app: &App, request: &mut Request) -> Result<(), Failure> {
     if is_public(request.uri().path()) {
-        return next.run(request).await;
+        return Ok(());
     }
-    let key = match find(&app, request.headers()).await {
-        Ok(key) => key,
-        Err(failure) => return failure.into_response(),
-    };
+    let key = find(app, request.headers()).await?;
     if let Some(name) = request.extensions().get::<CallerName>() {
         name.set(key.name());
     }
-    if let Err(error) = authorize(key.scope(), request.uri().path()) {
-        return Failure(error).into_response();
-    }
+    authorize(key.scope(), request.uri().path())?;
     request.extensions_mut().insert(key);
-    next.run(request).await
+    Ok(())
 }
 
 /// The key of a request. While the keys on record are not read, only the key `local` is known;

@@ -16,7 +16,7 @@ use std::{
 use api::error::{ApiError, ErrorCode};
 use axum::{
     body::{Body, Bytes},
-    extract::{Request, State},
+    extract::Request,
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -47,13 +47,13 @@ impl Parting {
 
 /// Takes a place for the request. Public routes need none, so that a full server can still be asked
 /// for its health; their callers are nobody, and their connections the first to be closed.
-pub(super) async fn limit(State(app): State<App>, mut request: Request, next: Next) -> Response {
+pub(super) async fn limit(app: &App, mut request: Request, next: Next) -> Response {
     let Some(key) = request.extensions().get::<Arc<Key>>().cloned() else {
         return next.run(request).await;
     };
     let place = match key.place(&app.requests) {
         Ok(place) => place,
-        Err(full) => return Failure(too_many(full, &app, &key)).into_response(),
+        Err(full) => return Failure(too_many(full, app, &key)).into_response(),
     };
     let working = request.extensions().get::<Seat>().map(Seat::work);
     let parting = Parting::default();

@@ -14,8 +14,7 @@ use api::{
 };
 use axum::{
     body::{Body, Bytes},
-    extract::{MatchedPath, Request, State},
-    middleware::Next,
+    extract::{MatchedPath, Request},
     response::Response,
 };
 use http::{Method, StatusCode};
@@ -28,10 +27,14 @@ use crate::{app::App, extract::split, preview::Addressed, reply};
 const PREVIEW: &str = "preview";
 
 /// Watches a request to its end, and writes the body of a failed one.
-pub(super) async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Response {
+pub(super) async fn observe<F: Future<Output = Response>>(
+    app: App,
+    mut request: Request,
+    answer: impl FnOnce(Request) -> F,
+) -> Response {
     let mut record = Record::begin(app, &request);
     request.extensions_mut().insert(record.caller.clone());
-    let mut response = next.run(request).await;
+    let mut response = answer(request).await;
     let error = reply::render(&mut response, &record.request_id);
     record.answered(response.status(), error);
     // An empty body is never asked for.

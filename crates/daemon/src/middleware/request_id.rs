@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use axum::{extract::Request, middleware::Next, response::Response};
+use axum::{extract::Request, response::Response};
 use http::{HeaderName, HeaderValue};
 use link::REQUEST_ID;
 
@@ -18,14 +18,17 @@ pub(crate) struct RequestId(pub(crate) String);
 
 /// Gives the request its id: the caller's own where it is a plain word, so that a trace can span
 /// systems, or a new one.
-pub(super) async fn give(mut request: Request, next: Next) -> Response {
+pub(super) async fn give<F: Future<Output = Response>>(
+    mut request: Request,
+    answer: impl FnOnce(Request) -> F,
+) -> Response {
     let name = HeaderName::from_static(REQUEST_ID);
     let own = request.headers().get(&name).and_then(|value| value.to_str().ok());
     let id = own.filter(|id| is_plain(id)).map_or_else(new, str::to_owned);
     let header = HeaderValue::from_str(&id).expect("an id is plain ASCII");
     request.headers_mut().insert(name.clone(), header.clone());
     request.extensions_mut().insert(RequestId(id));
-    let mut response = next.run(request).await;
+    let mut response = answer(request).await;
     response.headers_mut().insert(name, header);
     response
 }
