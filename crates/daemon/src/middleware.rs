@@ -86,10 +86,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_costs_one_request_and_tells_nothing() {
-        async fn fails() -> Response {
-            panic!("/secret/path")
-        }
-        let mut response = caught(fails()).await;
+        let mut response = caught(async { panic!("/secret/path") }).await;
 
         let error = crate::reply::render(&mut response, "r-1").unwrap();
         assert_eq!(error.code, api::error::ErrorCode::InternalError);
