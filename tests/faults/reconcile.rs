@@ -147,7 +147,7 @@ async fn what_is_left_behind_is_removed_and_told_beside_sandboxes_that_are_used(
     assert_eq!(server.shell("idle", "kill -0 $(cat pid) && echo runs").await, "runs\n");
     assert_eq!(server.shell("stopped", "cat file").await, "kept\n");
     // Nobody but who may see everything is told.
-    let key = server.new_key("one", Some("a")).await;
+    let key = server.new_key("one", Some("a-")).await;
     let request = server.request_with(&key, Method::GET, "/v1/events?kind=remainsFound");
     let seen = testkit::answer(request.send().await.expect("a response comes")).await;
     assert_eq!(seen.json["events"].as_array().map(Vec::len), Some(0), "{}", seen.text);
