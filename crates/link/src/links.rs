@@ -15,7 +15,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -39,7 +39,6 @@ use crate::{
     Body, LinkError, TCP,
     idle::{Connection, IdleConnections, Peer, SWEEP_EVERY},
     socket::Address,
-    stream::{Socket, Stream},
 };
 
 /// Bytes of an agent's response head. Ours have a few hundred; an agent taken over by its tenant
@@ -225,7 +224,7 @@ impl Links {
         // A full queue of connections is an error at once (EAGAIN), so this does not wait.
         let dir = Address::open(&self.shared.run_dir).map_err(unreachable)?;
         let stream = UnixStream::connect(dir.of(peer.jail)).await.map_err(unreachable)?;
-        let stream = Arc::clone(Stream::new(stream).map_err(unreachable)?.socket());
+        let stream = Arc::new(stream);
         let mut sender = handshake(&stream, AGENT_LIMITS).await?;
         if let Some(port) = peer.port {
             change_to_port(sender, port).await?;
@@ -257,12 +256,15 @@ const PORT_LIMITS: Limits =
     Limits { head_bytes: PORT_HEAD_BYTES, headers: PORT_HEADERS, ahead_bytes: PORT_AHEAD_BYTES };
 
 /// Begins to speak HTTP on a stream.
-async fn handshake(stream: &Arc<Socket>, limits: Limits) -> Result<SendRequest<Body>, LinkError> {
+async fn handshake(
+    stream: &Arc<UnixStream>,
+    limits: Limits,
+) -> Result<SendRequest<Body>, LinkError> {
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(limits.ahead_bytes)
         .max_header_size(limits.head_bytes)
         .max_headers(limits.headers)
-        .handshake(TokioIo::new(SharedStream(Stream::of(Arc::clone(stream)))))
+        .handshake(TokioIo::new(SharedStream(Arc::clone(stream))))
         .await
         .map_err(unreachable)?;
     // Ends with its sender or its peer. Its error reaches whoever waits for a response.
@@ -340,36 +342,56 @@ fn unheard(done: std::io::Result<usize>, offered: usize) -> std::io::Result<usiz
     }
 }
 
-/// A stream that hyper drives while [`Connection`] keeps a look at its socket.
+/// A unix stream that hyper drives while [`Connection`] keeps a look at its descriptor.
 #[derive(Debug)]
-struct SharedStream(Stream);
+struct SharedStream(Arc<UnixStream>);
 
 impl AsyncRead for SharedStream {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        loop {
+            ready!(self.0.poll_read_ready(cx))?;
+            match self.0.try_read_buf(buf) {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done.map(drop)),
+            }
+        }
     }
 }
 
 impl AsyncWrite for SharedStream {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf).map(|done| unheard(done, buf.len()))
+        loop {
+            ready!(self.0.poll_write_ready(cx))?;
+            match self.0.try_write(buf) {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(unheard(done, buf.len())),
+            }
+        }
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[std::io::IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
-        let offered = bufs.iter().map(|buf| buf.len()).sum();
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs).map(|done| unheard(done, offered))
+        loop {
+            ready!(self.0.poll_write_ready(cx))?;
+            match self.0.try_write_vectored(bufs) {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                done => {
+                    let offered = bufs.iter().map(|buf| buf.len()).sum();
+                    return Poll::Ready(unheard(done, offered));
+                }
+            }
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
