@@ -31,10 +31,7 @@ use axum::{
 };
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::{
-    net::{TcpStream, UnixStream},
-    sync::OwnedSemaphorePermit,
-};
+use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
 
 use self::target::{Target, invalid};
 use crate::{extract, init::Agent, refusal::Refusal};
@@ -160,7 +157,7 @@ pub(crate) async fn connect(
 async fn relay(raw: OnUpgrade, mut service: TcpStream, _place: OwnedSemaphorePermit) {
     let Ok(upgraded) = raw.await else { return };
     // Every connection of this server is one.
-    let Ok(parts) = upgraded.downcast::<TokioIo<UnixStream>>() else { return };
+    let Ok(parts) = upgraded.downcast::<TokioIo<link::Stream>>() else { return };
     let mut daemon = parts.io.into_inner();
     // The daemon may have begun to speak in the same piece as its request.
     link::relay(&mut daemon, &mut service, parts.read_buf).await;

@@ -5,6 +5,7 @@ use std::{convert::Infallible, io, sync::Arc, time::Duration};
 use axum::Router;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use link::Stream;
 use sys::errno;
 use tokio::{net::UnixListener, sync::Semaphore, task::JoinSet};
 
@@ -35,8 +36,9 @@ pub(crate) async fn serve(
     loop {
         let place = Arc::clone(&room).acquire_owned().await.map_err(io::Error::other)?;
         while connections.try_join_next().is_some() {}
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let accepted = listener.accept().await;
+        let stream = match accepted.and_then(|(stream, _)| Stream::new(stream)) {
+            Ok(stream) => stream,
             Err(error) if is_passing(&error) => {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;

@@ -14,7 +14,7 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     path::Path,
     sync::Arc,
     time::Duration,
@@ -171,6 +171,8 @@ impl Node {
         let launchers = (0..config.node.launchers + 2).map(|_| launcher());
         let launchers = launchers.collect::<Result<Vec<_>, _>>()?;
         let mut ground = Ground { launcher: launcher()?, claims };
+        enlarge_pages(program)
+            .map_err(|source| ServeError::System { attempt: "starting a thread", source })?;
         let confinement = Confinement::prepare(&config.node.state_dir).map_err(|source| {
             ServeError::System { attempt: "preparing to confine threads", source }
         })?;
@@ -190,6 +192,17 @@ impl Node {
             }
         }
     }
+}
+
+/// Has launchers and agents run from large pages, as soon as there are some: nobody waits for them. The
+/// thread ends by itself.
+fn enlarge_pages(program: OwnedFd) -> io::Result<()> {
+    let enlarge = move || {
+        if let Err(error) = jail::enlarge_pages(program.as_fd()) {
+            tracing::info!(%error, "sandboxes start from small pages, which takes a little longer");
+        }
+    };
+    std::thread::Builder::new().name("pages".to_owned()).spawn(enlarge).map(drop)
 }
 
 /// Confines a thread that is about to read what strangers write. One that cannot be confined must not.

@@ -39,7 +39,7 @@ mod wire;
 pub use cgroup::{Usage, is_frozen, usage};
 pub use confine::Confinement;
 pub use error::JailError;
-pub use launcher::{JailFiles, Launched, Launcher, sealed_program};
+pub use launcher::{JailFiles, Launched, Launcher, enlarge_pages, sealed_program};
 pub use network::{links, refusal, rules::why_out_of_reach};
 pub use presence::Presence;
 pub use server::launcher_main;

@@ -10,9 +10,8 @@ use std::{
 };
 
 use hyper::client::conn::http1::SendRequest;
-use tokio::net::UnixStream;
 
-use crate::Body;
+use crate::{Body, stream::Socket};
 
 /// How long an unused connection is kept. Long enough for a burst of requests, short because each
 /// one costs a descriptor here and one in the agent.
@@ -41,7 +40,7 @@ const IDLE_TOTAL: usize = 2000;
 pub(crate) struct Connection {
     pub(crate) sender: SendRequest<Body>,
     /// The same stream that hyper reads and writes, to ask the kernel about.
-    pub(crate) stream: Arc<UnixStream>,
+    pub(crate) stream: Arc<Socket>,
 }
 
 impl Connection {

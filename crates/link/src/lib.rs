@@ -16,6 +16,7 @@ mod idle;
 mod links;
 mod relay;
 pub mod socket;
+mod stream;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -24,6 +25,7 @@ pub use config::{AgentConfig, ConfigSender, config_channel};
 pub use hyper::body::Incoming;
 pub use links::Links;
 pub use relay::relay;
+pub use stream::Stream;
 
 /// Header that carries the request's id to the agent, and back in its errors.
 pub const REQUEST_ID: &str = "x-request-id";

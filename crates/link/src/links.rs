@@ -15,7 +15,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -39,6 +39,7 @@ use crate::{
     Body, LinkError, TCP,
     idle::{Connection, IdleConnections, Peer, SWEEP_EVERY},
     socket::Address,
+    stream::{Socket, Stream},
 };
 
 /// Bytes of an agent's response head. Ours have a few hundred; an agent taken over by its tenant
@@ -224,7 +225,7 @@ impl Links {
         // A full queue of connections is an error at once (EAGAIN), so this does not wait.
         let dir = Address::open(&self.shared.run_dir).map_err(unreachable)?;
         let stream = UnixStream::connect(dir.of(peer.jail)).await.map_err(unreachable)?;
-        let stream = Arc::new(stream);
+        let stream = Arc::clone(Stream::new(stream).map_err(unreachable)?.socket());
         let mut sender = handshake(&stream, AGENT_LIMITS).await?;
         if let Some(port) = peer.port {
             change_to_port(sender, port).await?;
@@ -256,15 +257,12 @@ const PORT_LIMITS: Limits =
     Limits { head_bytes: PORT_HEAD_BYTES, headers: PORT_HEADERS, ahead_bytes: PORT_AHEAD_BYTES };
 
 /// Begins to speak HTTP on a stream.
-async fn handshake(
-    stream: &Arc<UnixStream>,
-    limits: Limits,
-) -> Result<SendRequest<Body>, LinkError> {
+async fn handshake(stream: &Arc<Socket>, limits: Limits) -> Result<SendRequest<Body>, LinkError> {
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(limits.ahead_bytes)
         .max_header_size(limits.head_bytes)
         .max_headers(limits.headers)
-        .handshake(TokioIo::new(SharedStream(Arc::clone(stream))))
+        .handshake(TokioIo::new(SharedStream(Stream::of(Arc::clone(stream)))))
         .await
         .map_err(unreachable)?;
     // Ends with its sender or its peer. Its error reaches whoever waits for a response.
@@ -342,56 +340,36 @@ fn unheard(done: std::io::Result<usize>, offered: usize) -> std::io::Result<usiz
     }
 }
 
-/// A unix stream that hyper drives while [`Connection`] keeps a look at its descriptor.
+/// A stream that hyper drives while [`Connection`] keeps a look at its socket.
 #[derive(Debug)]
-struct SharedStream(Arc<UnixStream>);
+struct SharedStream(Stream);
 
 impl AsyncRead for SharedStream {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        loop {
-            ready!(self.0.poll_read_ready(cx))?;
-            match self.0.try_read_buf(buf) {
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                done => return Poll::Ready(done.map(drop)),
-            }
-        }
+        Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for SharedStream {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        loop {
-            ready!(self.0.poll_write_ready(cx))?;
-            match self.0.try_write(buf) {
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                done => return Poll::Ready(unheard(done, buf.len())),
-            }
-        }
+        Pin::new(&mut self.0).poll_write(cx, buf).map(|done| unheard(done, buf.len()))
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[std::io::IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
-        loop {
-            ready!(self.0.poll_write_ready(cx))?;
-            match self.0.try_write_vectored(bufs) {
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                done => {
-                    let offered = bufs.iter().map(|buf| buf.len()).sum();
-                    return Poll::Ready(unheard(done, offered));
-                }
-            }
-        }
+        let offered = bufs.iter().map(|buf| buf.len()).sum();
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs).map(|done| unheard(done, offered))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -37,6 +37,7 @@ pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod spawn;
+pub mod view;
 pub mod wait;
 
 pub use error::SysError;

@@ -232,6 +232,11 @@ impl Log {
         self.changed.notify_waiters();
     }
 
+    /// True while a reader is waited for, who wants what there is as soon as it is there.
+    pub(crate) fn has_reader(&self) -> bool {
+        matches!(self.state().retention, Retention::Unread { .. })
+    }
+
     /// Whoever was waited for now wants the whole at the end: from now on the log keeps the oldest.
     pub(crate) fn keep_oldest(&self) {
         let mut state = self.state();

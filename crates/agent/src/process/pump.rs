@@ -1,9 +1,10 @@
 //! Follows one command: moves its output, enforces its deadline, sees its end.
 
 use std::{
+    fs::File,
     future::poll_fn,
-    io,
-    mem::MaybeUninit,
+    io::{self, Read},
+    mem::{self, MaybeUninit},
     os::fd::AsFd,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
@@ -61,20 +62,51 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) stream: OutputStream,
-    /// None once it has ended.
-    pipe: Option<pipe::Receiver>,
+    pipe: Pipe,
     /// Bytes that were in the pipe when the command ended and are not read yet.
     pub(crate) owed: usize,
 }
 
+#[derive(Debug)]
+enum Pipe {
+    /// It has ended.
+    Closed,
+    /// Read when it is known that there is something; nothing wakes the agent for it.
+    Unwatched(File),
+    Watched(pipe::Receiver),
+}
+
 impl Output {
     pub(crate) fn new(stream: OutputStream, pipe: pipe::Receiver) -> Self {
-        Self { stream, pipe: Some(pipe), owed: 0 }
+        Self { stream, pipe: Pipe::Watched(pipe), owed: 0 }
     }
 
     /// One that has ended.
     pub(crate) fn closed(stream: OutputStream) -> Self {
-        Self { stream, pipe: None, owed: 0 }
+        Self { stream, pipe: Pipe::Closed, owed: 0 }
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(self.pipe, Pipe::Closed)
+    }
+
+    /// From now on it is read as it is written.
+    pub(crate) fn watch(&mut self) {
+        self.pipe = match mem::replace(&mut self.pipe, Pipe::Closed) {
+            Pipe::Unwatched(pipe) => pipe::Receiver::from_owned_fd_unchecked(pipe.into())
+                .map_or(Pipe::Closed, Pipe::Watched),
+            other => other,
+        };
+    }
+
+    /// From now on only [`Output::rest`] and what is owed are read.
+    pub(crate) fn unwatch(&mut self) {
+        self.pipe = match mem::replace(&mut self.pipe, Pipe::Closed) {
+            Pipe::Watched(pipe) => pipe
+                .into_nonblocking_fd()
+                .map_or(Pipe::Closed, |pipe| Pipe::Unwatched(File::from(pipe))),
+            other => other,
+        };
     }
 
     /// What is in the pipe now.
@@ -88,13 +120,20 @@ impl Output {
         (!rest.is_empty()).then_some((self.stream, rest))
     }
 
-    /// The next bytes; never ready once the output has ended. An end is returned as no bytes.
+    /// The next bytes; never ready once the output has ended, nor while nothing watches it and nothing is
+    /// owed. An end is returned as no bytes.
     ///
     /// Cancel safety: nothing is read before the last await.
     pub(crate) async fn next(&mut self) -> Vec<u8> {
-        let Some(pipe) = &mut self.pipe else { return std::future::pending().await };
-        // Not `readable` and a read: that looks once more after each read whether there is more.
-        let Ok(chunk) = poll_fn(|context| poll_chunk(pipe, context)).await else {
+        let read = match &mut self.pipe {
+            Pipe::Watched(pipe) => {
+                // Not `readable` and a read: that looks once more after each read whether there is more.
+                poll_fn(|context| poll_chunk(pipe, context)).await
+            }
+            Pipe::Unwatched(pipe) if self.owed > 0 => read_chunk(pipe, self.owed),
+            Pipe::Unwatched(_) | Pipe::Closed => return std::future::pending().await,
+        };
+        let Ok(chunk) = read else {
             self.close();
             return Vec::new();
         };
@@ -106,17 +145,27 @@ impl Output {
     }
 
     fn close(&mut self) {
-        self.pipe = None;
+        self.pipe = Pipe::Closed;
         self.owed = 0;
     }
 
     /// Notes what the command left in the pipe: that much will be read, however slow the reader.
     pub(crate) fn count_owed(&mut self) {
-        if let Some(pipe) = &self.pipe {
-            // A pipe always answers; if not, the grace period decides.
-            self.owed = sys::pipe::pending(pipe.as_fd()).unwrap_or(0);
-        }
+        let pending = match &self.pipe {
+            Pipe::Closed => return,
+            Pipe::Unwatched(pipe) => sys::pipe::pending(pipe.as_fd()),
+            Pipe::Watched(pipe) => sys::pipe::pending(pipe.as_fd()),
+        };
+        // A pipe always answers; if not, the grace period decides.
+        self.owed = pending.unwrap_or(0);
     }
+}
+
+fn read_chunk(pipe: &mut File, owed: usize) -> io::Result<Vec<u8>> {
+    let mut chunk = vec![0; owed.min(CHUNK_BYTES)];
+    let read = pipe.read(&mut chunk)?;
+    chunk.truncate(read);
+    Ok(chunk)
 }
 
 fn poll_chunk(pipe: &mut pipe::Receiver, context: &mut Context<'_>) -> Poll<io::Result<Vec<u8>>> {
@@ -327,7 +376,7 @@ async fn pump(
     let mut pending: Option<(OutputStream, Vec<u8>)> = None;
     loop {
         let is_over = course.means == Timer::Over;
-        let is_closed = stdout.pipe.is_none() && stderr.pipe.is_none();
+        let is_closed = stdout.is_closed() && stderr.is_closed();
         let is_read = pending.is_none() && stdout.owed == 0 && stderr.owed == 0;
         let is_drained = !course.is_graceful() && is_read && (is_closed || is_over);
         if report.is_none() && course.ended.is_some() && is_drained {
@@ -413,11 +462,13 @@ fn conclude(agent: &Agent, running: &Running, course: &Course) -> End {
 /// Reads and throws away what background processes write until the last of them has closed its
 /// output.
 pub(crate) async fn discard(agent: &Agent, mut stdout: Output, mut stderr: Output) {
-    if stdout.pipe.is_none() && stderr.pipe.is_none() {
+    if stdout.is_closed() && stderr.is_closed() {
         return;
     }
     if agent.drains.fetch_add(1, Ordering::Relaxed) < DRAINS {
-        while stdout.pipe.is_some() || stderr.pipe.is_some() {
+        stdout.watch();
+        stderr.watch();
+        while !(stdout.is_closed() && stderr.is_closed()) {
             tokio::select! {
                 chunk = stdout.next() => drop(chunk),
                 chunk = stderr.next() => drop(chunk),

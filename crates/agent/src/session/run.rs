@@ -43,6 +43,11 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// Between two looks for a shell that waits although its command has not ended.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How long the output of a command may wait whose caller gets it at its end: most commands have ended
+/// by then, and the agent is woken once for each, and not for each thing they write. A pipe holds what is
+/// written until then, or its writer waits.
+const UNWATCHED: Duration = Duration::from_millis(2);
+
 /// A checked command.
 #[derive(Debug)]
 pub(super) struct Job {
@@ -109,7 +114,8 @@ pub(super) async fn run(
     process.set_pid(shell.pid);
     // The caller may be gone already.
     begun.send(Ok(())).ok();
-    let course = Course::new(shell, file, job.limit.or(session.command_timeout));
+    let limit = job.limit.or(session.command_timeout);
+    let course = Course::new(shell, file, limit, process.log.has_reader());
     let end = follow(&agent, &session, course, &process, before).await;
     let aftermath = end.aftermath;
     session.touch();
@@ -188,6 +194,8 @@ struct Course<'a> {
     signal: i32,
     /// The deadline; once it was asked to end, the next look at whether it has.
     alarm: Option<Instant>,
+    /// When its output begins to be watched.
+    watched_from: Option<Instant>,
     /// Until when what the command started may obey a signal.
     grace: Option<Instant>,
     /// It did obey.
@@ -272,8 +280,18 @@ async fn follow(
 }
 
 impl<'a> Course<'a> {
-    fn new(shell: &'a mut Shell, file: &'static str, limit: Option<Duration>) -> Self {
+    fn new(
+        shell: &'a mut Shell,
+        file: &'static str,
+        limit: Option<Duration>,
+        has_reader: bool,
+    ) -> Self {
         let started = Instant::now();
+        if has_reader {
+            shell.watch_outputs();
+        } else {
+            shell.unwatch_outputs();
+        }
         let watch =
             Watch { at: started + WATCH_INTERVAL, has_seen: false, has_called: false, missed: 0 };
         Self {
@@ -283,6 +301,7 @@ impl<'a> Course<'a> {
             cause: None,
             signal: SIGKILL,
             alarm: limit.and_then(|limit| started.checked_add(limit)),
+            watched_from: (!has_reader).then(|| started + UNWATCHED),
             grace: None,
             has_obeyed: false,
             watch,
@@ -292,7 +311,8 @@ impl<'a> Course<'a> {
     }
 
     fn next_ring(&self) -> Instant {
-        self.alarm.map_or(self.watch.at, |alarm| alarm.min(self.watch.at))
+        let others = self.alarm.into_iter().chain(self.watched_from);
+        others.fold(self.watch.at, Instant::min)
     }
 
     fn read(&mut self, stream: OutputStream, chunk: Vec<u8>) {
@@ -347,6 +367,9 @@ impl<'a> Course<'a> {
 
     async fn ring(&mut self) {
         let now = Instant::now();
+        if self.watched_from.take_if(|from| now >= *from).is_some() {
+            self.shell.watch_outputs();
+        }
         if now >= self.watch.at {
             self.look_after().await;
         }

@@ -332,6 +332,18 @@ impl Shell {
         drop((self.stdout.rest().await, self.stderr.rest().await));
     }
 
+    /// From now on output is read as it is written.
+    pub(super) fn watch_outputs(&mut self) {
+        self.stdout.watch();
+        self.stderr.watch();
+    }
+
+    /// From now on output is read when the command has ended.
+    pub(super) fn unwatch_outputs(&mut self) {
+        self.stdout.unwatch();
+        self.stderr.unwatch();
+    }
+
     /// True when this is the answer to what the shell was last told.
     pub(super) fn is_answered_by(&self, report: &Report) -> bool {
         report.id == self.id && report.status != text::ENTERED
@@ -650,6 +662,7 @@ impl Shell {
     /// Waits for the shell to report that it is in its loop. What it writes on its way there is no
     /// command's.
     async fn entered(&mut self, limit: Duration) -> Result<Report, Option<Broken>> {
+        self.watch_outputs();
         let Self { reports, exit, stdout, stderr, .. } = self;
         let entered = async {
             loop {

@@ -25,8 +25,8 @@ fn hostile_answers_are_refused_or_bounded() {
             // Fits the socket's buffer, so nobody has to read meanwhile.
             theirs.write_all(bytes).unwrap();
             theirs.shutdown(std::net::Shutdown::Write).unwrap();
-            let stream = Arc::new(UnixStream::from_std(ours).unwrap());
-            let mut sender = handshake(&stream, AGENT_LIMITS).await.unwrap();
+            let stream = Stream::new(UnixStream::from_std(ours).unwrap()).unwrap();
+            let mut sender = handshake(stream.socket(), AGENT_LIMITS).await.unwrap();
             let Ok(response) = sender.send_request(Request::new(empty())).await else { return };
             assert!(response.headers().len() <= AGENT_LIMITS.headers);
             let head: usize = response
