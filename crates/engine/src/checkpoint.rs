@@ -342,8 +342,8 @@ pub(crate) async fn charge(node: &Node, volume: JailId) -> u64 {
 
 /// Has most of what was written on disk before a sandbox has to stand still for the rest.
 async fn sync(node: &Node) {
-    let state_dir = node.config.node.state_dir.clone();
-    let synced = tokio::task::spawn_blocking(move || jail::sync_volumes(&state_dir));
+    let volumes = Arc::clone(&node.volumes);
+    let synced = tokio::task::spawn_blocking(move || volumes.sync());
     // An error comes again with the copy, where it has a caller.
     drop(tokio::time::timeout(SYNC_TIMEOUT, synced).await);
 }

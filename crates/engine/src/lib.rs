@@ -60,11 +60,12 @@ mod record;
 mod error;
 
 pub use config::EngineConfig;
-pub use engine::{Active, Engine};
+pub use engine::{Active, Engine, Tools};
 pub use event::EventFollower;
 pub use key::{Full, InvalidSecret, Key, Keys, Place, Places, Presented, Secret};
 pub use port::{Exposure, Found, Visit};
 pub use reader::Reader;
+pub use resolver::NameSockets;
 
 /// Why the engine refused or failed. `engine::error` is the only place that gives engine errors
 /// their public codes.

@@ -166,6 +166,7 @@ fn spec(node: &Node, guest: &Guest, views: Vec<View>, writes: Option<Option<u64>
             disk_bytes: writes.flatten(),
         },
         hostname: Hostname::of(HOSTNAME),
+        layers: Vec::new(),
         binds: Vec::new(),
         views,
     }

@@ -128,25 +128,20 @@ pub(crate) async fn look(node: &Node) -> Result<Found, EngineError> {
     let jails = jails.map_err(|error| error.publish("looking for running sandboxes"))?;
     let burials = node.records.burials().await;
     let burials = burials.map_err(|error| error.publish("reading what is to be removed"))?;
+    let volumes = node.launchers.call(jail::Launcher::volumes, |_, _| {}).await;
+    let volumes = volumes.map_err(|error| error.publish("looking for the files of sandboxes"))?;
     let (spec, run_dir) = (node.config.node.clone(), node.links.run_dir().to_owned());
     let read = tokio::task::spawn_blocking(move || {
-        let mut volumes = numbered(&spec.state_dir.join("sandboxes"), volume_of)?;
-        volumes.append(&mut numbered(&spec.state_dir.join("volumes"), volume_of)?);
         let sockets = numbered(&run_dir, link::socket::jail_of)?;
         let links = jail::links(&spec.name);
         let links = links.map_err(|error| error::state_dir("listing network links", &error))?;
-        Ok::<_, EngineError>((volumes, sockets, links))
+        Ok::<_, EngineError>((sockets, links))
     });
-    let (volumes, sockets, links) =
+    let (sockets, links) =
         read.await.map_err(|_panicked| error::internal("looking at the node"))??;
     let (jails, burials) = (jails.into_iter().collect(), burials.into_iter().collect());
+    let volumes = volumes.into_iter().collect();
     Ok(Found { jails, links, sockets, volumes, burials })
-}
-
-/// The volume whose directory has this name.
-fn volume_of(name: &str) -> Option<u64> {
-    let number = name.parse().ok()?;
-    (JailId(number).to_string() == name).then_some(number)
 }
 
 /// Numbers that `parse` finds in the names of a directory.
@@ -348,14 +343,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_numbers_as_we_print_them_are_directories_of_jails() {
+    fn only_numbers_as_we_print_them_are_sockets_of_jails() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["7", "08", "x", "7.tmp", "12"] {
+        for name in ["7.sock", "08.sock", "x.sock", "7", "12.sock"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
-        let found = numbered(dir.path(), volume_of).unwrap();
+        let found = numbered(dir.path(), link::socket::jail_of).unwrap();
         assert_eq!(found, BTreeSet::from([JailId(7), JailId(12)]));
-        numbered(&dir.path().join("none"), volume_of).unwrap_err();
+        numbered(&dir.path().join("none"), link::socket::jail_of).unwrap_err();
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::{
     fs::File,
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    process::{Child, Command, Stdio},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
 };
 
 use failpoint::failpoint;
@@ -12,7 +12,8 @@ use sys::{memfd, poll, socket};
 
 use crate::{
     error::{InStep, JailError},
-    spec::{Hostname, JailId, JailNetwork, JailSpec, Learned, NodeSpec},
+    keeper::Keeper,
+    spec::{Hostname, JailId, JailNetwork, JailSpec, Learned},
     volume::Volumes,
     wire::{JAILS_PER_REPLY, MESSAGE_BYTES, Reply, Request},
 };
@@ -24,10 +25,6 @@ pub struct JailFiles<'a> {
     pub listener: BorrowedFd<'a>,
     /// The socket on which the agent gets its configuration.
     pub config: BorrowedFd<'a>,
-    /// Directories of the image's layers, topmost first; at least one.
-    pub layers: &'a [BorrowedFd<'a>],
-    /// Trees to bind, in the order of [`JailSpec::binds`].
-    pub binds: &'a [BorrowedFd<'a>],
 }
 
 /// A jail whose agent has been exec'd.
@@ -48,10 +45,10 @@ pub struct Launched {
 /// [`Launcher::kill`].
 #[derive(Debug)]
 pub struct Launcher {
-    node: NodeSpec,
-    program: OwnedFd,
+    keeper: Arc<Keeper>,
     socket: OwnedFd,
-    process: Child,
+    /// Its process id, for the keeper.
+    pid: i32,
 }
 
 /// Milliseconds until an answer must be there. Building a jail takes a few; killing one may wait
@@ -77,27 +74,21 @@ pub fn sealed_program() -> Result<OwnedFd, JailError> {
 }
 
 impl Launcher {
-    /// Starts a launcher process for the node. `program` is a [`sealed_program`].
+    /// Has the keeper start a launcher process.
     ///
     /// # Errors
-    /// When the process cannot be started or refuses `node`.
-    pub fn start(node: &NodeSpec, program: BorrowedFd<'_>) -> Result<Self, JailError> {
-        let program = program
-            .try_clone_to_owned()
-            .map_err(|error| JailError::io(START, "duplicate the program", &error))?;
-        let (socket, process) = spawn(node, program.as_fd())?;
-        let mut launcher = Self { node: node.clone(), program, socket, process };
+    /// When the process cannot be started or refuses the node.
+    pub fn start(keeper: &Arc<Keeper>) -> Result<Self, JailError> {
+        let (socket, pid) = keeper.launcher(None)?;
+        let mut launcher = Self { keeper: Arc::clone(keeper), socket, pid };
         launcher.greet()?;
         Ok(launcher)
     }
 
-    /// Starts another process in the place of one that is gone.
+    /// Has another process started in the place of one that is gone, or of which nothing more is heard:
+    /// the keeper ends that.
     fn replace(&mut self) -> Result<(), JailError> {
-        let (socket, process) = spawn(&self.node, self.program.as_fd())?;
-        self.socket = socket;
-        let mut gone = std::mem::replace(&mut self.process, process);
-        // It closed its socket, so it has ended or is about to.
-        gone.wait().map_err(|error| JailError::io(START, "wait for the one before", &error))?;
+        (self.socket, self.pid) = self.keeper.launcher(Some(self.pid))?;
         self.greet()
     }
 
@@ -120,11 +111,7 @@ impl Launcher {
         spec: &JailSpec,
         files: &JailFiles<'_>,
     ) -> Result<Launched, JailError> {
-        if files.binds.len() != spec.binds.len() {
-            return Err(JailError::Refused("as many trees as bind targets are needed".to_owned()));
-        }
-        let fixed = [files.listener, files.config];
-        let fds: Vec<_> = fixed.iter().chain(files.layers).chain(files.binds).copied().collect();
+        let fds = [files.listener, files.config];
         match self.ask(&Request::Launch(spec.clone()), &fds)? {
             (Reply::Launched { pid, start_time }, Some(pidfd)) => {
                 Ok(Launched { pid, start_time, pidfd })
@@ -294,15 +281,32 @@ impl Launcher {
     /// # Errors
     /// When the cgroup trees cannot be read.
     pub fn jails(&mut self) -> Result<Vec<(JailId, Option<i32>)>, JailError> {
-        let mut all = Vec::new();
+        let alive = |pid| Some(pid).filter(|pid| *pid > 0);
+        let all = self.pages(Request::Jails)?;
+        Ok(all.into_iter().map(|(jail, pid)| (jail, alive(pid))).collect())
+    }
+
+    /// Volumes that there are.
+    ///
+    /// # Errors
+    /// When their directories cannot be read.
+    pub fn volumes(&mut self) -> Result<Vec<JailId>, JailError> {
+        Ok(self.pages(Request::Volumes)?.into_iter().map(|(volume, _)| volume).collect())
+    }
+
+    /// Everything that is answered in pages, each asked for by the first number it may have.
+    fn pages(
+        &mut self,
+        request: impl Fn(JailId) -> Request,
+    ) -> Result<Vec<(JailId, i32)>, JailError> {
+        let mut all: Vec<(JailId, i32)> = Vec::new();
         loop {
-            let from = all.last().map_or(0, |(jail, _): &(JailId, _)| jail.0 + 1);
-            match self.ask(&Request::Jails(JailId(from)), &[])?.0 {
+            let from = all.last().map_or(0, |(jail, _)| jail.0 + 1);
+            match self.ask(&request(JailId(from)), &[])?.0 {
                 Reply::Jails(page) => {
-                    let full = page.len() == JAILS_PER_REPLY;
-                    let alive = |pid| Some(pid).filter(|pid| *pid > 0);
-                    all.extend(page.into_iter().map(|(jail, pid)| (jail, alive(pid))));
-                    if !full {
+                    let is_full = page.len() == JAILS_PER_REPLY;
+                    all.extend(page);
+                    if !is_full {
                         return Ok(all);
                     }
                 }
@@ -347,8 +351,8 @@ impl Launcher {
         }
     }
 
-    /// Removes what [`Launcher::set_up_network`] made, and the node's cgroup directories, which
-    /// must hold no jail any more.
+    /// Removes what [`Launcher::set_up_network`] made, the node's cgroup directories, which must hold
+    /// no jail any more, and its [`crate::claim_files`].
     ///
     /// # Errors
     /// When `nft` refuses, or jails are left.
@@ -408,9 +412,8 @@ impl Launcher {
         socket::send(self.socket.as_fd(), &message, fds).in_step("ask a launcher")
     }
 
-    /// Ends the process and closes its socket, so that the next request starts another one.
+    /// Closes the socket of a process, so that the next request has another one started in its place.
     fn disown(&mut self) {
-        drop(self.process.kill());
         if let Ok((closed, _)) = socket::message_pair() {
             self.socket = closed;
         }
@@ -433,39 +436,6 @@ impl Launcher {
             Ok(Reply::Failed(error)) => Err(error),
             Ok(reply) => Ok((reply, fds.into_iter().flatten().next())),
             Err(_malformed) => Err(JailError::Lost("its answer is malformed".to_owned())),
-        }
-    }
-}
-
-/// The step in which a launcher process is started.
-const START: &str = "start a launcher";
-
-/// Starts a launcher process; its end of the socket is its standard input.
-fn spawn(node: &NodeSpec, program: BorrowedFd<'_>) -> Result<(OwnedFd, Child), JailError> {
-    let (ours, theirs) = socket::message_pair().in_step(START)?;
-    let (network, prefix) = match node.network {
-        Some(network) => (network.base.to_string(), network.prefix.to_string()),
-        None => ("none".to_owned(), "0".to_owned()),
-    };
-    let process = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
-        .arg("__launcher")
-        .arg(&node.state_dir)
-        .args([&node.name, &network, &prefix])
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::from(theirs))
-        .stdout(Stdio::null())
-        .spawn()
-        .map_err(|error| JailError::io(START, "exec", &error))?;
-    Ok((ours, process))
-}
-
-impl Drop for Launcher {
-    fn drop(&mut self) {
-        // Its socket must be closed before it is waited for, or both would wait.
-        if let Ok((closed, _)) = socket::message_pair() {
-            drop(std::mem::replace(&mut self.socket, closed));
-            drop(self.process.wait());
         }
     }
 }

@@ -4,8 +4,11 @@
 use std::{
     ffi::{CStr, CString},
     fs,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    path::Path,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
+    path::{Path, PathBuf},
 };
 
 use sys::{
@@ -77,6 +80,17 @@ pub(crate) struct NodeFiles {
     pub(crate) volumes: NodeVolumes,
     /// The layer above every image: mount points, and `/etc` files that depend on the node.
     site: OwnedFd,
+    /// Layers are below it.
+    state_dir: PathBuf,
+}
+
+/// What a jail has of others, opened.
+#[derive(Debug)]
+pub(crate) struct Trees {
+    /// The layers of its image, topmost first.
+    layers: Vec<OwnedFd>,
+    /// Trees of the host, one for each [`crate::Bind`].
+    binds: Vec<OwnedFd>,
 }
 
 /// Mounts ready to be attached.
@@ -115,16 +129,38 @@ impl NodeFiles {
         write_site_file(&site, "etc/resolv.conf", &resolver.unwrap_or_default())?;
         let site = fs::File::open(&site)
             .map_err(|error| JailError::io(STEP, format!("open {}", site.display()), &error))?;
-        Ok(Self { volumes, site: site.into() })
+        Ok(Self { volumes, site: site.into(), state_dir: node.state_dir.clone() })
     }
 
-    /// Makes the mounts of the jail of `spec`. `layers` are directories, topmost first; `user` is
-    /// the jail's user namespace, whose id 0 is the spec's `uid_base` on the host.
+    /// Opens what the jail of `spec` has read-only. Layers are found by their keys, below a directory
+    /// that only root can write; of the host there is what [`crate::Bind`] names.
+    pub(crate) fn open_trees(&self, spec: &JailSpec) -> Result<Trees, JailError> {
+        let layers = spec.layers.iter().map(|layer| {
+            let path = self.state_dir.join(layer.place());
+            let mut options = fs::OpenOptions::new();
+            let opened = options.read(true).custom_flags(file::O_NOFOLLOW | file::O_DIRECTORY);
+            let opened = opened.open(&path);
+            opened.map_err(|error| JailError::io(STEP, format!("open {}", path.display()), &error))
+        });
+        let layers = layers.map(|layer| layer.map(OwnedFd::from)).collect::<Result<_, _>>()?;
+        let binds = spec.binds.iter().map(|bind| {
+            let gone = || JailError::Refused(format!("this machine has no {bind:?} to bind"));
+            let path = bind.source().ok_or_else(gone)?;
+            let opened = fs::File::open(path);
+            opened
+                .map_err(|error| JailError::io("bind", format!("open {}", path.display()), &error))
+        });
+        let binds = binds.map(|tree| tree.map(OwnedFd::from)).collect::<Result<_, _>>()?;
+        Ok(Trees { layers, binds })
+    }
+
+    /// Makes the mounts of the jail of `spec` over `trees`; `user` is the jail's user namespace, whose
+    /// id 0 is the spec's `uid_base` on the host.
     pub(crate) fn mounts(
         &self,
         spec: &JailSpec,
         user: BorrowedFd<'_>,
-        (layers, binds): (&[OwnedFd], &[OwnedFd]),
+        Trees { layers, binds }: &Trees,
         figures: &Figures,
     ) -> Result<JailMounts, JailError> {
         let own = match spec.volume {

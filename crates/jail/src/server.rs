@@ -7,14 +7,16 @@
 use std::{
     collections::BTreeMap,
     ffi::{CString, OsString},
-    fs,
+    fs, io,
     net::Ipv4Addr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use failpoint::failpoint;
 use sys::{
+    errno::EMSGSIZE,
     fd,
     file::{self, How},
     namespace, pidfd, poll, process, signal, socket,
@@ -86,7 +88,7 @@ pub fn launcher_main() -> ExitCode {
 }
 
 /// Moves the socket off standard input, so that no child inherits it as such.
-fn take_socket() -> Result<OwnedFd, sys::SysError> {
+pub(crate) fn take_socket() -> Result<OwnedFd, sys::SysError> {
     /// Above the numbers that programs expect something at.
     const ABOVE: i32 = 10;
     let socket = fd::duplicate_above(std::io::stdin().as_fd(), ABOVE)?;
@@ -101,9 +103,9 @@ fn answer(socket: &OwnedFd, reply: &Reply, pidfd: Option<BorrowedFd<'_>>) {
 }
 
 impl Server {
-    fn open(args: impl Iterator<Item = OsString>) -> Result<Self, JailError> {
+    fn open(mut args: impl Iterator<Item = OsString>) -> Result<Self, JailError> {
         const STEP: &str = "launcher";
-        let node = node_spec(args)
+        let node = node_spec(&mut args)
             .ok_or_else(|| JailError::Refused("the launcher's arguments are malformed".into()))?;
         failpoint::watch(&node.state_dir);
         // One whose daemon is gone must not go on: the next daemon looks at what there is once.
@@ -136,8 +138,14 @@ impl Server {
             if spent.len() > MOST_SPENT || !poll::wait_readable(socket.as_fd(), 0).unwrap_or(true) {
                 spent.clear();
             }
-            let Ok((length, fds)) = socket::receive(socket.as_fd(), &mut buffer) else {
-                return ExitCode::FAILURE;
+            let (length, fds) = match socket::receive(socket.as_fd(), &mut buffer) {
+                Ok(received) => received,
+                Err(error) if error.errno == EMSGSIZE => {
+                    let refusal = JailError::Refused("the request is too long".to_owned());
+                    answer(socket, &Reply::Failed(refusal), None);
+                    continue;
+                }
+                Err(_lost) => return ExitCode::FAILURE,
             };
             let message = buffer.get(..length).unwrap_or_default();
             if message.is_empty() {
@@ -167,7 +175,7 @@ impl Server {
         failpoint!("launcher.{}", request.name()).in_step("launcher")?;
         match request {
             Request::Launch(spec) => {
-                let (launched, spent) = launch::launch(self, &spec, fds)?;
+                let (launched, spent) = launch::launch(self, &spec, &fds)?;
                 let Launched { pid, start_time, pidfd } = launched;
                 let reply = Reply::Launched { pid, start_time };
                 return Ok(Done { reply, fd: Some(pidfd), spent });
@@ -191,6 +199,11 @@ impl Server {
             // Not the end of the jail of this number, which may run on another volume.
             Request::RemoveFiles(volume) => self.files.volumes.remove(volume)?,
             Request::Jails(from) => return Ok(Reply::Jails(self.jails(from)?).into()),
+            Request::Volumes(from) => {
+                let volumes = self.files.volumes.list(from, JAILS_PER_REPLY)?;
+                let page = volumes.into_iter().map(|volume| (volume, 0)).collect();
+                return Ok(Reply::Jails(page).into());
+            }
             Request::Admit(jail, network) => self.admit(jail, &network)?,
             Request::Learn { jail, revision, learned } => {
                 check_learned(&learned)?;
@@ -217,6 +230,8 @@ impl Server {
                 // Refused while a jail is left: the rules must outlive every link.
                 self.cgroups.remove_node()?;
                 self.network.as_ref().map_or(Ok(()), HostNetwork::tear_down)?;
+                // Nothing of the node is left that another could be confused with.
+                unclaim(&self.node)?;
             }
         }
         Ok(Reply::Done.into())
@@ -300,7 +315,32 @@ impl Server {
     }
 }
 
-fn node_spec(mut args: impl Iterator<Item = OsString>) -> Option<NodeSpec> {
+/// Removes what says that the node's name and network are taken.
+fn unclaim(node: &NodeSpec) -> Result<(), JailError> {
+    for path in claim_files(node) {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let call = format!("remove {}", path.display());
+                return Err(JailError::io("claim", call, &error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The files that a server locks before it starts anything, so that nobody else on the machine has its
+/// node's name or network: the name's, and the network's if it has one. They are in /run, which every
+/// machine with systemd and nearly every other has (hier(7)).
+#[must_use]
+pub fn claim_files(node: &NodeSpec) -> Vec<PathBuf> {
+    // No name has a dot.
+    let gateway = node.network.map(|network| network.gateway().to_string());
+    let all = [node.name.clone()].into_iter().chain(gateway);
+    all.map(|what| Path::new("/run").join(format!("sandbar-{what}.lock"))).collect()
+}
+
+pub(crate) fn node_spec(args: &mut impl Iterator<Item = OsString>) -> Option<NodeSpec> {
     let state_dir = args.next()?.into();
     let name = args.next()?.into_string().ok()?;
     let base = args.next()?.into_string().ok()?;

@@ -278,10 +278,11 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
 
 /// Effects beside the operations: of what looks at sandboxes, of a start and an end of the server, of
 /// what is about no sandbox, and of what others test.
-pub(super) const ELSEWHERE: [Effect; 22] = [
+pub(super) const ELSEWHERE: [Effect; 23] = [
     // Only what was made ahead gets another name: `pool.rs`.
     Request("name"),
     Request("jails"),
+    Request("volumes"),
     Request("set-up-network"),
     Request("set-up-volumes"),
     Request("tear-down"),

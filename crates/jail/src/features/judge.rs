@@ -12,6 +12,7 @@ mod tests;
 pub(super) fn judge(facts: &Facts) -> Vec<Feature> {
     vec![
         kernel::root(facts),
+        kernel::server_user(facts),
         kernel::capabilities(facts),
         kernel::version(facts),
         kernel::namespaces(facts),
