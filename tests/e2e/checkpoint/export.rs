@@ -1,11 +1,15 @@
 //! Checkpoints that leave a node and come to another, and what is no such thing.
 
-use std::{path::Path, process::Command};
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use testkit::{
-    Answer, Leaks, Server,
+    Answer, Leaks, PATIENCE, Server,
     reqwest::{Body, Method},
     tape,
 };
@@ -164,6 +168,7 @@ async fn an_import_that_fails_leaves_nothing() {
             assert_ne!(details["needs"], digest);
         }
     }
+    server.expect_again(&before);
     // One whose caller goes away in the middle.
     let (sender, pieces) = tokio::sync::mpsc::unbounded_channel::<std::io::Result<Vec<u8>>>();
     sender.send(Ok(half)).unwrap();
@@ -172,8 +177,15 @@ async fn an_import_that_fails_leaves_nothing() {
     });
     let call = server.request(Method::POST, &format!("{IMPORT}?checkpoint=d"));
     let call = tokio::spawn(call.body(Body::wrap_stream(pieces)).send());
-    // Its id is taken as soon as it has begun.
-    while import(&server, "?checkpoint=d", "x").await.code() != "CHECKPOINT_EXISTS" {}
+    // It is under way when one jail more is there.
+    let begun = Instant::now();
+    while server.look().found().jails != before.found().jails + 1 {
+        assert!(begun.elapsed() < PATIENCE, "{}", server.log());
+        // There is no event for what is on nobody's record.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let taken = import(&server, "?checkpoint=d", "x").await;
+    assert_eq!(taken.code(), "CHECKPOINT_EXISTS", "{}", taken.text);
     call.abort();
     drop(sender);
     server.expect_again(&before);
