@@ -15,13 +15,16 @@ use std::{
     ffi::CString,
     fs, io,
     net::Ipv4Addr,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
     path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
 
-use sys::{SysError, errno::ENODEV, namespace, netlink};
+use sys::{SysError, errno::ENODEV, file::O_NOFOLLOW, namespace, netlink};
 
 use crate::{
     error::{InStep, JailError},
@@ -106,9 +109,11 @@ impl HostNetwork {
             .map_err(|error| JailError::io(STEP, format!("read {FORWARDING}"), &error))?;
         if forwarding.trim() == "0" {
             let mut private = fs::OpenOptions::new();
-            std::os::unix::fs::OpenOptionsExt::mode(&mut private, 0o600);
+            // The server makes files in this directory, too, and links.
             private
                 .create(true)
+                .mode(0o600)
+                .custom_flags(O_NOFOLLOW)
                 .append(true)
                 .open(&self.forwarding_marker)
                 .map_err(|error| JailError::io(STEP, "note that forwarding was off", &error))?;

@@ -207,11 +207,14 @@ impl NodeFiles {
 /// Writes a file of the site layer, unless it is as it should be: running sandboxes see it.
 fn write_site_file(site: &Path, name: &str, content: &str) -> Result<(), JailError> {
     let path = site.join(name);
-    if fs::read_to_string(&path).is_ok_and(|present| present == content) {
-        return Ok(());
-    }
-    fs::write(&path, content)
-        .map_err(|error| JailError::io(STEP, format!("write {}", path.display()), &error))
+    let write = || {
+        if !fs::read_to_string(&path).is_ok_and(|present| present == content) {
+            fs::write(&path, content)?;
+        }
+        // This process has no file mode mask, and the server is not to write for all sandboxes.
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+    };
+    write().map_err(|error| JailError::io(STEP, format!("write {}", path.display()), &error))
 }
 
 /// A detached view of the tree at `fd` in which the host's id 0 is the jail's, and so on.

@@ -53,7 +53,7 @@ pub(super) fn server_user(facts: &Facts) -> Feature {
     };
     if facts.has_server_user {
         topic
-            .present(format!("once started, the server is user {SERVER_USER} without capabilities"))
+            .present(format!("the server is user {SERVER_USER} once root has started it"))
     } else {
         topic.missing(format!("there is no user {SERVER_USER} here"))
     }
