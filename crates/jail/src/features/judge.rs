@@ -12,8 +12,8 @@ mod tests;
 pub(super) fn judge(facts: &Facts) -> Vec<Feature> {
     vec![
         kernel::root(facts),
-        kernel::server_user(facts),
         kernel::capabilities(facts),
+        kernel::server_user(facts),
         kernel::version(facts),
         kernel::namespaces(facts),
         kernel::user_namespaces(facts),
