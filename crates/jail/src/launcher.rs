@@ -193,24 +193,13 @@ impl Launcher {
     }
 
     /// As [`Launcher::clear`], and removes the volume with the jail's number, whatever is in it. Slow
-    /// for large trees: call it on a launcher that no creation waits for. `root` is what
-    /// [`Launcher::kill`] gave; it is dropped when nobody waits.
+    /// for large trees: call it on a launcher that no creation waits for. What [`Launcher::kill`] gave
+    /// is to be dropped behind it.
     ///
     /// # Errors
     /// [`JailError::Step`] when something cannot be removed.
-    pub fn remove(&mut self, jail: JailId, root: Option<OwnedFd>) -> Result<(), JailError> {
-        let fds: Vec<_> = root.iter().map(AsFd::as_fd).collect();
-        let request = Request::Remove(jail);
-        self.say(&request, &fds)?;
-        // Before theirs: whoever drops the last one waits.
-        drop(root);
-        match self.hear(&request) {
-            Ok((Reply::Done, _)) => Ok(()),
-            Ok((other, _)) => Err(unexpected(&other)),
-            // It has taken `root` along; nobody knows how far it came with the rest.
-            Err(JailError::Lost(_)) => self.repeat(&request),
-            Err(error) => Err(error),
-        }
+    pub fn remove(&mut self, jail: JailId) -> Result<(), JailError> {
+        self.repeat(&Request::Remove(jail))
     }
 
     /// Removes the volume of this number, whatever is in it; nothing that can reach it may run. Slow

@@ -184,10 +184,7 @@ impl Server {
             Request::Thaw(jail) => self.cgroups.thaw(jail)?,
             Request::Reclaim(jail) => self.cgroups.reclaim(jail)?,
             Request::Notify(jail) => self.cgroups.notify(jail)?,
-            Request::Remove(jail) => {
-                self.remove(jail)?;
-                return Ok(Done { reply: Reply::Done, fd: None, spent: fds });
-            }
+            Request::Remove(jail) => self.remove(jail)?,
             // Not the end of the jail of this number, which may run on another volume.
             Request::RemoveFiles(volume) => self.files.volumes.remove(volume)?,
             Request::Jails(from) => return Ok(Reply::Jails(self.jails(from)?).into()),
