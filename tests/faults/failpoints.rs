@@ -279,6 +279,11 @@ async fn checkpoint() {
 }
 
 #[tokio::test]
+async fn import() {
+    run_all("import").await;
+}
+
+#[tokio::test]
 async fn remove_a_checkpoint() {
     run_all("remove a checkpoint").await;
 }

@@ -10,7 +10,10 @@ use std::{
 };
 
 use api::{
-    checkpoint::{Checkpoint, CheckpointCreated, CreateCheckpoint, ForkSandbox, RestoreCheckpoint},
+    checkpoint::{
+        Checkpoint, CheckpointCreated, CheckpointExport, CreateCheckpoint, ForkSandbox,
+        RestoreCheckpoint,
+    },
     event::{EventList, ListEvents},
     id::{CheckpointId, IdPrefix, SandboxId, WebhookName},
     image::{BuildEvent, BuildImage, Image},
@@ -33,6 +36,7 @@ use crate::{
     checkpoint, create, destroy, diff,
     error::{self, Publish},
     event::{self, Cause, EventFollower},
+    export::{self, Import},
     fork, freeze, idle,
     key::{By, Key, Keys, Store},
     launch::{Launchers, Remover},
@@ -373,6 +377,31 @@ impl Engine {
         of: Option<CheckpointId>,
     ) -> Result<Reader, EngineError> {
         diff::reader(&self.node, id, against, of).await
+    }
+
+    /// Starts a reader whose agent answers `GET /layer` with the files of a checkpoint, and says what they
+    /// are.
+    ///
+    /// # Errors
+    /// As [`Engine::diff`].
+    pub async fn export_checkpoint(
+        &self,
+        id: &SandboxId,
+        checkpoint: &CheckpointId,
+    ) -> Result<(Reader, CheckpointExport), EngineError> {
+        export::export(&self.node, id, checkpoint).await
+    }
+
+    /// Begins to import a checkpoint into a sandbox.
+    ///
+    /// # Errors
+    /// `CHECKPOINT_EXISTS`, and as [`Engine::diff`].
+    pub async fn import_checkpoint(
+        &self,
+        id: &SandboxId,
+        checkpoint: Option<CheckpointId>,
+    ) -> Result<Import, EngineError> {
+        export::import(&self.node, id, checkpoint).await
     }
 
     /// Makes sandboxes with the files of this one, or of one of its checkpoints. They run at return.
