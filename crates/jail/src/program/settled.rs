@@ -289,7 +289,8 @@ mod tests {
         let own = File::open("/proc/self/exe").unwrap();
         let base = random_base().unwrap();
         let path = std::env::temp_dir().join(format!("sandbar-settled-{}", process::id()));
-        let settled = File::create(&path).unwrap();
+        let mut new = File::options();
+        let settled = new.read(true).write(true).create_new(true).open(&path).unwrap();
         settle(&own, &settled, base).expect("this program is of the kind that is known");
         settled.set_permissions(fs::Permissions::from_mode(0o700)).unwrap();
         // What is open for writing is not run.
