@@ -12,7 +12,6 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    os::fd::AsFd,
     sync::Arc,
     time::Duration,
 };
@@ -164,8 +163,8 @@ impl Node {
         Presence::outlast(&spec).map_err(failed)?;
         // Before the launchers, which mount the volumes in it.
         jail::own_mounts().map_err(failed)?;
-        let program = jail::sealed_program().map_err(failed)?;
-        let keeper = Keeper::start(&spec, program.as_fd(), config.preview.tls.as_ref());
+        let programs = jail::Programs::copy().map_err(failed)?;
+        let keeper = Keeper::start(&spec, &programs, config.preview.tls.as_ref());
         let keeper = Arc::new(keeper.map_err(failed)?);
         let launcher = || Launcher::start(&keeper).map_err(failed);
         // One more is for what names ask of the firewall, one removes files, which can take long;

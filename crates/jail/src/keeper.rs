@@ -26,9 +26,9 @@ use std::{
 use sys::{errno::EMSGSIZE, pidfd, poll, process, socket};
 
 use crate::{
-    Presence,
+    Presence, Programs,
     error::{InStep, JailError},
-    server::{node_spec, take_socket},
+    server::{node_spec, take_inherited},
     spec::NodeSpec,
 };
 
@@ -100,20 +100,20 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Starts the keeper of a node. `program` is a [`crate::sealed_program`]; `certificate` are the files
-    /// of a certificate and its key.
+    /// Starts the keeper of a node; `certificate` are the files of a certificate and its key.
     ///
     /// # Errors
     /// When the process cannot be started or refuses `node`.
     pub fn start(
         node: &NodeSpec,
-        program: BorrowedFd<'_>,
+        programs: &Programs,
         certificate: Option<&(PathBuf, PathBuf)>,
     ) -> Result<Self, JailError> {
         let (ours, theirs) = socket::message_pair().in_step(START)?;
-        let path = format!("/proc/self/fd/{}", program.as_raw_fd());
+        let path = format!("/proc/self/fd/{}", programs.launcher().as_raw_fd());
         let certificate = certificate.map(|(certificate, key)| [certificate, key]);
         let mut command = command(&path, KEEPER, node, theirs);
+        command.stdout(copy_of(programs.agent())?);
         command.args(certificate.into_iter().flatten());
         let process = command.spawn().map_err(|error| JailError::io(START, "exec", &error))?;
         let pid = i32::try_from(process.id()).unwrap_or(0);
@@ -207,16 +207,17 @@ fn hear(socket: Option<&OwnedFd>) -> Result<Answer, JailError> {
 }
 
 /// Runs a keeper process: `sandbar __keeper STATE_DIR NAME BASE PREFIX [CERTIFICATE KEY]`, with the server's
-/// socket as standard input. Returns when the server is gone.
+/// socket as standard input and the agents' program as standard output. Returns when the server is gone.
 #[must_use]
 pub fn keeper_main() -> ExitCode {
-    let ended = take_socket().in_step(START).and_then(|socket| {
+    let ended = take_inherited().in_step(START).and_then(|(socket, agent)| {
         let mut arguments = std::env::args_os().skip(2);
         let node = node_spec(&mut arguments);
         let node = node.ok_or_else(|| JailError::Refused("its arguments are malformed".into()))?;
         let certificate = arguments.next().zip(arguments.next());
         let certificate = certificate.map(|(certificate, key)| (certificate.into(), key.into()));
-        keep(&node, certificate, &socket)
+        let started = Started { processes: Vec::new(), certificate, agent };
+        keep(&node, started, &socket)
     });
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -227,16 +228,11 @@ pub fn keeper_main() -> ExitCode {
     }
 }
 
-fn keep(
-    node: &NodeSpec,
-    certificate: Option<(PathBuf, PathBuf)>,
-    socket: &OwnedFd,
-) -> Result<(), JailError> {
+fn keep(node: &NodeSpec, mut started: Started, socket: &OwnedFd) -> Result<(), JailError> {
     // A terminal's Ctrl-C is for the server; this process ends when the server closes the socket.
     process::new_session().in_step(START)?;
     sys::limits::raise_open_files().in_step(START)?;
     let _presence = Presence::show(node)?;
-    let mut started = Started { processes: Vec::new(), certificate };
     reply(socket, 0, &[]);
     let mut buffer = [0; MESSAGE_BYTES];
     loop {
@@ -275,6 +271,8 @@ struct Started {
     processes: Vec<Child>,
     /// The files of a certificate and its key.
     certificate: Option<(PathBuf, PathBuf)>,
+    /// What agents run, for launchers.
+    agent: OwnedFd,
 }
 
 impl Started {
@@ -283,12 +281,14 @@ impl Started {
             Wish::Launcher { in_place_of } => {
                 in_place_of.into_iter().for_each(|pid| self.end(pid));
                 let (ours, theirs) = socket::message_pair().in_step(START)?;
-                Ok((self.start(node, LAUNCHER, theirs)?, vec![ours]))
+                let agent = copy_of(self.agent.as_fd())?;
+                Ok((self.start(node, (LAUNCHER, agent), theirs)?, vec![ours]))
             }
             Wish::Builder => {
                 let (ours, theirs) = UnixStream::pair()
                     .map_err(|error| JailError::io(START, "socketpair", &error))?;
-                Ok((self.start(node, BUILDER, theirs.into())?, vec![ours.into()]))
+                let pid = self.start(node, (BUILDER, Stdio::null()), theirs.into())?;
+                Ok((pid, vec![ours.into()]))
             }
             Wish::Certificate => {
                 let none = || JailError::Refused("there is no certificate".to_owned());
@@ -306,9 +306,15 @@ impl Started {
         }
     }
 
-    fn start(&mut self, node: &NodeSpec, kind: &str, theirs: OwnedFd) -> Result<i32, JailError> {
+    fn start(
+        &mut self,
+        node: &NodeSpec,
+        (kind, output): (&str, Stdio),
+        theirs: OwnedFd,
+    ) -> Result<i32, JailError> {
         self.processes.retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_))));
         let child = command("/proc/self/exe", kind, node, theirs)
+            .stdout(output)
             .spawn()
             .map_err(|error| JailError::io(START, "exec", &error))?;
         let pid = i32::try_from(child.id()).unwrap_or(0);
@@ -339,6 +345,12 @@ impl Drop for Started {
     }
 }
 
+/// The standard output of a process that gets a program by it.
+fn copy_of(program: BorrowedFd<'_>) -> Result<Stdio, JailError> {
+    let copy = program.try_clone_to_owned();
+    copy.map(Stdio::from).map_err(|error| JailError::io(START, "duplicate the program", &error))
+}
+
 /// What starts a process of this program; its end of the socket is its standard input.
 fn command(program: &str, kind: &str, node: &NodeSpec, socket: OwnedFd) -> Command {
     let (network, prefix) = match node.network {
@@ -352,8 +364,7 @@ fn command(program: &str, kind: &str, node: &NodeSpec, socket: OwnedFd) -> Comma
         .args([&node.name, &network, &prefix])
         .env_clear()
         .current_dir("/")
-        .stdin(socket)
-        .stdout(Stdio::null());
+        .stdin(socket);
     command
 }
 
@@ -361,7 +372,7 @@ fn command(program: &str, kind: &str, node: &NodeSpec, socket: OwnedFd) -> Comma
 /// standard input. `work` is told that stream and the directory of the images, and makes one change.
 #[must_use]
 pub fn builder_main(work: impl FnOnce(UnixStream, PathBuf) -> ExitCode) -> ExitCode {
-    let begun = take_socket().in_step(START).and_then(|socket| {
+    let begun = take_inherited().in_step(START).and_then(|(socket, _)| {
         let node = node_spec(&mut std::env::args_os().skip(2));
         let node = node.ok_or_else(|| JailError::Refused("its arguments are malformed".into()))?;
         failpoint::watch(&node.state_dir);
@@ -411,7 +422,8 @@ mod tests {
     fn a_keeper_ends_nobody_but_its_own() {
         let mut other = Command::new("sleep").arg("1000").spawn().unwrap();
         let own = Command::new("sleep").arg("1000").spawn().unwrap();
-        let mut started = Started { processes: vec![own], certificate: None };
+        let agent = File::open("/dev/null").unwrap().into();
+        let mut started = Started { processes: vec![own], certificate: None, agent };
         started.end(i32::try_from(other.id()).unwrap());
         assert!(other.try_wait().unwrap().is_none());
         let own = started.processes[0].id();

@@ -1,14 +1,12 @@
 //! A handle to a launcher process.
 
 use std::{
-    fs::File,
-    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
 };
 
 use failpoint::failpoint;
-use sys::{memfd, poll, socket};
+use sys::{poll, socket};
 
 use crate::{
     error::{InStep, JailError},
@@ -54,24 +52,6 @@ pub struct Launcher {
 /// Milliseconds until an answer must be there. Building a jail takes a few; killing one may wait
 /// for the kernel, and removing files for the disk.
 const ANSWER_MS: i32 = 15 * 60 * 1000;
-
-/// A copy of this executable in memory that nobody can change any more, not even through
-/// `/proc/PID/exe` of a process that runs it. Launchers, and the agents they start, run from it.
-///
-/// # Errors
-/// When memory files or their execution are forbidden on this host.
-pub fn sealed_program() -> Result<OwnedFd, JailError> {
-    const STEP: &str = "program";
-    let sealed = memfd::create(c"sandbar", true).in_step(STEP)?;
-    let mut own = File::open("/proc/self/exe")
-        .map_err(|error| JailError::io(STEP, "open /proc/self/exe", &error))?;
-    let mut target = File::from(sealed);
-    io::copy(&mut own, &mut target)
-        .map_err(|error| JailError::io(STEP, "copy /proc/self/exe", &error))?;
-    let sealed = OwnedFd::from(target);
-    memfd::seal(sealed.as_fd()).in_step(STEP)?;
-    Ok(sealed)
-}
 
 impl Launcher {
     /// Has the keeper start a launcher process.
@@ -180,24 +160,13 @@ impl Launcher {
     }
 
     /// As [`Launcher::clear`], and removes the volume with the jail's number, whatever is in it. Slow
-    /// for large trees: call it on a launcher that no creation waits for. `root` is what
-    /// [`Launcher::kill`] gave; it is dropped when nobody waits.
+    /// for large trees: call it on a launcher that no creation waits for. What [`Launcher::kill`] gave
+    /// is to be dropped behind it.
     ///
     /// # Errors
     /// [`JailError::Step`] when something cannot be removed.
-    pub fn remove(&mut self, jail: JailId, root: Option<OwnedFd>) -> Result<(), JailError> {
-        let fds: Vec<_> = root.iter().map(AsFd::as_fd).collect();
-        let request = Request::Remove(jail);
-        self.say(&request, &fds)?;
-        // Before theirs: whoever drops the last one waits.
-        drop(root);
-        match self.hear(&request) {
-            Ok((Reply::Done, _)) => Ok(()),
-            Ok((other, _)) => Err(unexpected(&other)),
-            // It has taken `root` along; nobody knows how far it came with the rest.
-            Err(JailError::Lost(_)) => self.repeat(&request),
-            Err(error) => Err(error),
-        }
+    pub fn remove(&mut self, jail: JailId) -> Result<(), JailError> {
+        self.repeat(&Request::Remove(jail))
     }
 
     /// Removes the volume of this number, whatever is in it; nothing that can reach it may run. Slow

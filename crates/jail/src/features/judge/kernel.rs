@@ -52,8 +52,7 @@ pub(super) fn server_user(facts: &Facts) -> Feature {
         remedy: "give the container this machine is more ids, or set user to an account it has",
     };
     if facts.has_server_user {
-        topic
-            .present(format!("the server is user {SERVER_USER} once root has started it"))
+        topic.present(format!("the server is user {SERVER_USER} once root has started it"))
     } else {
         topic.missing(format!("there is no user {SERVER_USER} here"))
     }
