@@ -14,7 +14,6 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    os::fd::AsFd,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -164,8 +163,8 @@ impl Node {
         Presence::outlast(&spec).map_err(failed)?;
         // Before the launchers, which mount the volumes in it.
         jail::own_mounts().map_err(failed)?;
-        let program = jail::sealed_program().map_err(failed)?;
-        let launcher = || Launcher::start(&spec, program.as_fd()).map_err(failed);
+        let programs = jail::Programs::copy().map_err(failed)?;
+        let launcher = || Launcher::start(&spec, &programs).map_err(failed);
         // One more is for what names ask of the firewall, one removes files, which can take long;
         // and one keeps the ground.
         let launchers = (0..config.node.launchers + 2).map(|_| launcher());

@@ -104,7 +104,7 @@ fn build(
     let second = entry.hear_started()?;
     entry.wait(first.pidfd.as_fd())?;
     server.cgroups.settle(spec.jail, spec.limits)?;
-    let mut fds = vec![mounts.root.as_fd(), mounts.dev.as_fd(), mounts.figures.as_fd()];
+    let mut fds = vec![mounts.root.as_fd(), mounts.memory.as_fd(), mounts.figures.as_fd()];
     fds.extend(mounts.binds.iter().chain(&mounts.views).map(AsFd::as_fd));
     entry.tell(channel::MOUNTS, &fds)?;
     // Made while the second process builds its root.

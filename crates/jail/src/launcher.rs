@@ -1,17 +1,16 @@
 //! A handle to a launcher process.
 
 use std::{
-    fs::File,
-    io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     process::{Child, Command, Stdio},
 };
 
 use failpoint::failpoint;
-use sys::{memfd, poll, socket};
+use sys::{poll, socket};
 
 use crate::{
     error::{InStep, JailError},
+    program::Programs,
     spec::{Hostname, JailId, JailNetwork, JailSpec, Learned, NodeSpec},
     volume::Volumes,
     wire::{JAILS_PER_REPLY, MESSAGE_BYTES, Reply, Request},
@@ -49,7 +48,7 @@ pub struct Launched {
 #[derive(Debug)]
 pub struct Launcher {
     node: NodeSpec,
-    program: OwnedFd,
+    programs: Programs,
     socket: OwnedFd,
     process: Child,
 }
@@ -58,42 +57,24 @@ pub struct Launcher {
 /// for the kernel, and removing files for the disk.
 const ANSWER_MS: i32 = 15 * 60 * 1000;
 
-/// A copy of this executable in memory that nobody can change any more, not even through
-/// `/proc/PID/exe` of a process that runs it. Launchers, and the agents they start, run from it.
-///
-/// # Errors
-/// When memory files or their execution are forbidden on this host.
-pub fn sealed_program() -> Result<OwnedFd, JailError> {
-    const STEP: &str = "program";
-    let sealed = memfd::create(c"sandbar", true).in_step(STEP)?;
-    let mut own = File::open("/proc/self/exe")
-        .map_err(|error| JailError::io(STEP, "open /proc/self/exe", &error))?;
-    let mut target = File::from(sealed);
-    io::copy(&mut own, &mut target)
-        .map_err(|error| JailError::io(STEP, "copy /proc/self/exe", &error))?;
-    let sealed = OwnedFd::from(target);
-    memfd::seal(sealed.as_fd()).in_step(STEP)?;
-    Ok(sealed)
-}
-
 impl Launcher {
-    /// Starts a launcher process for the node. `program` is a [`sealed_program`].
+    /// Starts a launcher process for the node.
     ///
     /// # Errors
     /// When the process cannot be started or refuses `node`.
-    pub fn start(node: &NodeSpec, program: BorrowedFd<'_>) -> Result<Self, JailError> {
-        let program = program
-            .try_clone_to_owned()
+    pub fn start(node: &NodeSpec, programs: &Programs) -> Result<Self, JailError> {
+        let programs = programs
+            .duplicate()
             .map_err(|error| JailError::io(START, "duplicate the program", &error))?;
-        let (socket, process) = spawn(node, program.as_fd())?;
-        let mut launcher = Self { node: node.clone(), program, socket, process };
+        let (socket, process) = spawn(node, &programs)?;
+        let mut launcher = Self { node: node.clone(), programs, socket, process };
         launcher.greet()?;
         Ok(launcher)
     }
 
     /// Starts another process in the place of one that is gone.
     fn replace(&mut self) -> Result<(), JailError> {
-        let (socket, process) = spawn(&self.node, self.program.as_fd())?;
+        let (socket, process) = spawn(&self.node, &self.programs)?;
         self.socket = socket;
         let mut gone = std::mem::replace(&mut self.process, process);
         // It closed its socket, so it has ended or is about to.
@@ -193,24 +174,13 @@ impl Launcher {
     }
 
     /// As [`Launcher::clear`], and removes the volume with the jail's number, whatever is in it. Slow
-    /// for large trees: call it on a launcher that no creation waits for. `root` is what
-    /// [`Launcher::kill`] gave; it is dropped when nobody waits.
+    /// for large trees: call it on a launcher that no creation waits for. What [`Launcher::kill`] gave
+    /// is to be dropped behind it.
     ///
     /// # Errors
     /// [`JailError::Step`] when something cannot be removed.
-    pub fn remove(&mut self, jail: JailId, root: Option<OwnedFd>) -> Result<(), JailError> {
-        let fds: Vec<_> = root.iter().map(AsFd::as_fd).collect();
-        let request = Request::Remove(jail);
-        self.say(&request, &fds)?;
-        // Before theirs: whoever drops the last one waits.
-        drop(root);
-        match self.hear(&request) {
-            Ok((Reply::Done, _)) => Ok(()),
-            Ok((other, _)) => Err(unexpected(&other)),
-            // It has taken `root` along; nobody knows how far it came with the rest.
-            Err(JailError::Lost(_)) => self.repeat(&request),
-            Err(error) => Err(error),
-        }
+    pub fn remove(&mut self, jail: JailId) -> Result<(), JailError> {
+        self.repeat(&Request::Remove(jail))
     }
 
     /// Removes the volume of this number, whatever is in it; nothing that can reach it may run. Slow
@@ -444,21 +414,24 @@ impl Launcher {
 /// The step in which a launcher process is started.
 const START: &str = "start a launcher";
 
-/// Starts a launcher process; its end of the socket is its standard input.
-fn spawn(node: &NodeSpec, program: BorrowedFd<'_>) -> Result<(OwnedFd, Child), JailError> {
+/// Starts a launcher process; its end of the socket is its standard input, and the agents' program its
+/// standard output.
+fn spawn(node: &NodeSpec, programs: &Programs) -> Result<(OwnedFd, Child), JailError> {
     let (ours, theirs) = socket::message_pair().in_step(START)?;
+    let agent = programs.agent().try_clone_to_owned();
+    let agent = agent.map_err(|error| JailError::io(START, "duplicate the program", &error))?;
     let (network, prefix) = match node.network {
         Some(network) => (network.base.to_string(), network.prefix.to_string()),
         None => ("none".to_owned(), "0".to_owned()),
     };
-    let process = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
+    let process = Command::new(format!("/proc/self/fd/{}", programs.launcher().as_raw_fd()))
         .arg("__launcher")
         .arg(&node.state_dir)
         .args([&node.name, &network, &prefix])
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::from(theirs))
-        .stdout(Stdio::null())
+        .stdout(Stdio::from(agent))
         .spawn()
         .map_err(|error| JailError::io(START, "exec", &error))?;
     Ok((ours, process))

@@ -27,6 +27,7 @@ mod network;
 pub mod policy;
 mod presence;
 mod process_dir;
+mod program;
 mod remove;
 mod rootfs;
 mod server;
@@ -39,9 +40,10 @@ mod wire;
 pub use cgroup::{Usage, is_frozen, usage};
 pub use confine::Confinement;
 pub use error::JailError;
-pub use launcher::{JailFiles, Launched, Launcher, sealed_program};
+pub use launcher::{JailFiles, Launched, Launcher};
 pub use network::{links, refusal, rules::why_out_of_reach};
 pub use presence::Presence;
+pub use program::Programs;
 pub use server::launcher_main;
 pub use spec::{
     AddressRange, AllowList, Bind, Hostname, JailId, JailNetwork, JailSpec, LEARNED_AT_ONCE,

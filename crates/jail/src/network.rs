@@ -21,7 +21,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sys::{SysError, errno::ENODEV, namespace, netlink};
+use sys::{
+    SysError,
+    errno::{EAFNOSUPPORT, ENODEV},
+    namespace, netlink,
+};
 
 use crate::{
     error::{InStep, JailError},
@@ -144,11 +148,16 @@ impl HostNetwork {
         self.admit(jail, network)?;
         let name = self.add_link(jail, namespace).in_step(STEP)?;
         let index = netlink::link_index(&name).in_step(STEP)?;
-        let gateway = self.network.gateway();
-        self.ask(Message::route_to(network.address, index, gateway)).in_step(STEP)?;
-        let jail_end = Message::neighbour(network.address, route::JAIL_END, index);
-        self.ask(jail_end).in_step(STEP)?;
-        Ok(index)
+        let start = |up| {
+            let route = Message::route_to(network.address, index, self.network.gateway());
+            let jail_end = Message::neighbour(network.address, route::JAIL_END, index);
+            self.routes.ask_all(&[up, route, jail_end], 3)
+        };
+        let started = match start(Message::link_up_without_ipv6(index)) {
+            Err(SysError { errno: EAFNOSUPPORT, .. }) => start(Message::link_up(index)),
+            other => other,
+        };
+        started.in_step(STEP).map(|()| index)
     }
 
     /// As [`HostNetwork::attach`], for a jail that runs and has had no link: its side is set up too.

@@ -1,5 +1,5 @@
-//! The mounts of a jail that the host makes: its root and its `/dev`. They are attached nowhere
-//! until the jail's first process, in a mount namespace of its own, attaches them.
+//! The mounts of a jail that the host makes: its root, and what of it lies in memory. They are attached
+//! nowhere until the jail's first process, in a mount namespace of its own, attaches them.
 
 use std::{
     ffi::{CStr, CString},
@@ -11,7 +11,7 @@ use std::{
 use sys::{
     SysError,
     credentials::{self, Capabilities},
-    file,
+    file::{self, How},
     mount::{self, MountFlags},
 };
 
@@ -24,8 +24,9 @@ use crate::{
 
 const STEP: &str = "rootfs";
 
-/// Bytes of a jail's `/dev` at most: it holds a few names.
-const DEV_BYTES: &CStr = c"64k";
+/// Bytes of what a jail has in memory but `/dev/shm`, at most: `/run` for the most part. It counts as
+/// the jail's memory.
+const MEMORY_BYTES: &CStr = c"64m";
 
 /// The device nodes of a jail: private, because a shared node would share locks and watches.
 const DEVICES: [(&CStr, (u32, u32)); 6] = [
@@ -84,9 +85,9 @@ pub(crate) struct NodeFiles {
 pub(crate) struct JailMounts {
     /// The root: image layers under the jail's own files.
     pub(crate) root: OwnedFd,
-    /// `/dev`.
-    pub(crate) dev: OwnedFd,
-    /// See [`crate::figures`].
+    /// [`IN_MEMORY`].
+    pub(crate) memory: OwnedFd,
+    /// The directory of [`crate::figures`] in it.
     pub(crate) figures: OwnedFd,
     /// Trees of the host, read-only.
     pub(crate) binds: Vec<OwnedFd>,
@@ -146,12 +147,11 @@ impl NodeFiles {
         let mut spent = vec![own];
         let views = sources.into_iter().map(|source| view(source, &mut lower, &mut spent));
         let views = views.collect::<Result<Vec<_>, _>>().in_step("view");
-        let dev = device_directory().in_step("dev");
-        let figures = figures.directory().in_step("figures");
+        let memory = in_memory(figures).in_step("memory");
         identity.resume().in_step(STEP)?;
         spent.extend(lower);
-        let (root, dev, figures) = (root?, dev?, figures?);
-        Ok(JailMounts { root, dev, figures, binds, views: views?, spent })
+        let (root, (memory, figures)) = (root?, memory?);
+        Ok(JailMounts { root, memory, figures, binds, views: views?, spent })
     }
 
     /// Opens what a view is made from.
@@ -270,12 +270,25 @@ fn overlay(own: Option<&OwnedFd>, lower: &[OwnedFd]) -> Result<OwnedFd, SysError
     mount::make_mount(context.as_fd(), if own.is_some() { flags } else { READ_ONLY })
 }
 
-/// `/dev`: made by the host, because only the host may make device nodes.
-fn device_directory() -> Result<OwnedFd, SysError> {
+/// What of a jail lies in memory, with its directories' modes: `/dev`, `/run`, the figures and what
+/// covers `/sys`. One file system for all of them, because each costs its making, its end and a place
+/// in the maps of every memory cgroup; what a tenant fills of it is the tenant's loss.
+const IN_MEMORY: [(&CStr, u32); 4] =
+    [(c"dev", 0o755), (c"run", 0o755), (c"figures", 0o755), (c"empty", 0o555)];
+
+/// Makes [`IN_MEMORY`], and opens the directory of the figures in it. Made by the host, because only
+/// the host may make device nodes.
+fn in_memory(figures: &Figures) -> Result<(OwnedFd, OwnedFd), SysError> {
     let context = mount::new_filesystem(c"tmpfs")?;
     mount::set_option(context.as_fd(), c"mode", c"755")?;
-    mount::set_option(context.as_fd(), c"size", DEV_BYTES)?;
-    let dev = mount::make_mount(context.as_fd(), MountFlags::NO_SUID.and(MountFlags::NO_EXEC))?;
+    mount::set_option(context.as_fd(), c"size", MEMORY_BYTES)?;
+    let memory = mount::make_mount(context.as_fd(), MountFlags::NO_SUID)?;
+    for (name, mode) in IN_MEMORY {
+        file::make_dir(memory.as_fd(), name, mode)?;
+    }
+    let open =
+        |name| file::open(memory.as_fd(), name, How::new(file::O_RDONLY | file::O_DIRECTORY));
+    let dev = open(c"dev")?;
     for (name, number) in DEVICES {
         file::make_character_device(dev.as_fd(), name, 0o666, number)?;
     }
@@ -284,5 +297,7 @@ fn device_directory() -> Result<OwnedFd, SysError> {
     }
     file::make_dir(dev.as_fd(), c"pts", 0o755)?;
     file::make_dir(dev.as_fd(), c"shm", 0o755)?;
-    Ok(dev)
+    let directory = open(c"figures")?;
+    figures.write(directory.as_fd())?;
+    Ok((memory, directory))
 }

@@ -7,7 +7,6 @@
 use std::{
     collections::BTreeMap,
     ffi::{CString, OsString},
-    fs,
     net::Ipv4Addr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     process::ExitCode,
@@ -50,7 +49,7 @@ pub(crate) struct Server {
     pub(crate) filter: Vec<sys::seccomp::Instruction>,
     /// What the figures of jails are made from.
     pub(crate) machine: Machine,
-    /// The executable that the agents run: this process's own, which is sealed.
+    /// The executable that the agents run, which is sealed.
     pub(crate) program: OwnedFd,
     /// Tells the next daemon that this process, or a jail's first process, is there.
     _presence: Presence,
@@ -72,11 +71,11 @@ impl From<Reply> for Done {
 }
 
 /// Runs a launcher process: `sandbar __launcher STATE_DIR NAME BASE PREFIX`, with the daemon's
-/// socket as standard input. Returns when the daemon is gone.
+/// socket as standard input and the agents' program as standard output. Returns when the daemon is gone.
 #[must_use]
 pub fn launcher_main() -> ExitCode {
-    let Ok(socket) = take_socket() else { return ExitCode::FAILURE };
-    match Server::open(std::env::args_os().skip(2)) {
+    let Ok((socket, program)) = take_inherited() else { return ExitCode::FAILURE };
+    match Server::open(std::env::args_os().skip(2), program) {
         Ok(server) => server.serve(&socket),
         Err(error) => {
             answer(&socket, &Reply::Failed(error), None);
@@ -85,14 +84,16 @@ pub fn launcher_main() -> ExitCode {
     }
 }
 
-/// Moves the socket off standard input, so that no child inherits it as such.
-fn take_socket() -> Result<OwnedFd, sys::SysError> {
+/// Moves socket and program off standard input and output, so that no child inherits them as such.
+fn take_inherited() -> Result<(OwnedFd, OwnedFd), sys::SysError> {
     /// Above the numbers that programs expect something at.
     const ABOVE: i32 = 10;
     let socket = fd::duplicate_above(std::io::stdin().as_fd(), ABOVE)?;
+    let program = fd::duplicate_above(std::io::stdout().as_fd(), ABOVE)?;
     let null = file::open(file::cwd(), c"/dev/null", How::new(file::O_RDWR))?;
     fd::inherit_as(null.as_fd(), 0)?;
-    Ok(socket)
+    fd::inherit_as(null.as_fd(), 1)?;
+    Ok((socket, program))
 }
 
 fn answer(socket: &OwnedFd, reply: &Reply, pidfd: Option<BorrowedFd<'_>>) {
@@ -101,7 +102,7 @@ fn answer(socket: &OwnedFd, reply: &Reply, pidfd: Option<BorrowedFd<'_>>) {
 }
 
 impl Server {
-    fn open(args: impl Iterator<Item = OsString>) -> Result<Self, JailError> {
+    fn open(args: impl Iterator<Item = OsString>, program: OwnedFd) -> Result<Self, JailError> {
         const STEP: &str = "launcher";
         let node = node_spec(args)
             .ok_or_else(|| JailError::Refused("the launcher's arguments are malformed".into()))?;
@@ -113,15 +114,13 @@ impl Server {
         signal::ignore_children().in_step(STEP)?;
         process::set_umask(0);
         sys::limits::raise_open_files().in_step(STEP)?;
-        let program = fs::File::open("/proc/self/exe")
-            .map_err(|error| JailError::io(STEP, "open /proc/self/exe", &error))?;
         Ok(Self {
             cgroups: NodeCgroups::open(&node.name)?,
             files: NodeFiles::open(&node)?,
             network: HostNetwork::open(&node)?,
             filter: policy::agent_filter(),
             machine: Machine::look()?,
-            program: program.into(),
+            program,
             _presence: Presence::show(&node)?,
             node,
         })
@@ -184,10 +183,7 @@ impl Server {
             Request::Thaw(jail) => self.cgroups.thaw(jail)?,
             Request::Reclaim(jail) => self.cgroups.reclaim(jail)?,
             Request::Notify(jail) => self.cgroups.notify(jail)?,
-            Request::Remove(jail) => {
-                self.remove(jail)?;
-                return Ok(Done { reply: Reply::Done, fd: None, spent: fds });
-            }
+            Request::Remove(jail) => self.remove(jail)?,
             // Not the end of the jail of this number, which may run on another volume.
             Request::RemoveFiles(volume) => self.files.volumes.remove(volume)?,
             Request::Jails(from) => return Ok(Reply::Jails(self.jails(from)?).into()),

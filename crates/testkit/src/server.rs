@@ -327,7 +327,7 @@ impl Server {
     /// When there is no sandbox that runs.
     #[must_use]
     pub fn agent_pid(&self) -> i32 {
-        let tree = "/sys/fs/cgroup/memory";
+        let tree = "/sys/fs/cgroup/unified";
         let tree = if Path::new(tree).exists() { tree } else { "/sys/fs/cgroup" };
         let node = format!("{tree}/sandbar-{}", self.slot.name());
         let jails = std::fs::read_dir(node).expect("the node has cgroups").flatten();
