@@ -634,7 +634,7 @@ export type Event = {
   message?: string | null;
   sandboxId?: 
   | null
-  | /** To which sandbox: always there but with `remainsFound`. */ SandboxId;
+  | /** To which sandbox: always there but with `remainsFound` and `networkRestored`. */ SandboxId;
   source?: 
   | null
   | /** The sandbox whose files the new one began with. */ SandboxId;
@@ -644,7 +644,7 @@ export type Event = {
 export type EventCause = "request" | "use" | "preview" | "idle" | "ttl" | "agentEnded" | "outOfMemory" | "failure" | "shutdown" | "recovery" | "reconcile" | "reboot";
 
 /** What happened. */
-export type EventKind = "created" | "started" | "frozen" | "thawed" | "stopped" | "outOfMemory" | "failed" | "changed" | "checkpointCreated" | "checkpointRemoved" | "restored" | "destroyed" | "remainsFound";
+export type EventKind = "created" | "started" | "frozen" | "thawed" | "stopped" | "outOfMemory" | "failed" | "changed" | "checkpointCreated" | "checkpointRemoved" | "restored" | "destroyed" | "remainsFound" | "networkRestored";
 
 /** Some of the events, oldest first. */
 export type EventList = {

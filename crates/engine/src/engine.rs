@@ -231,7 +231,13 @@ impl Engine {
     /// How often something was found that was nobody's, and removed, since the engine was opened.
     #[must_use]
     pub fn remains_found(&self) -> u64 {
-        self.node.finds.count()
+        self.node.finds.remains()
+    }
+
+    /// How often the node's firewall rules were found to be missing since this engine started.
+    #[must_use]
+    pub fn networks_restored(&self) -> u64 {
+        self.node.finds.networks()
     }
 
     /// Finds, creates (with the node's defaults) or starts the sandbox, for one request to it. Whether

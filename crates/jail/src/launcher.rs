@@ -285,12 +285,16 @@ impl Launcher {
     }
 
     /// Makes the node's network (address, nftables table, forwarding) exist. Rules are there
-    /// before the first link. Safe to repeat; nothing on a node without a network.
+    /// before the first link. Safe to repeat; nothing on a node without a network. True when rules
+    /// were missing: no jail reaches anything until [`Launcher::admit`].
     ///
     /// # Errors
     /// When `nft` is missing or refuses the rules.
-    pub fn set_up_network(&mut self) -> Result<(), JailError> {
-        self.ask_done(&Request::SetUpNetwork)
+    pub fn set_up_network(&mut self) -> Result<bool, JailError> {
+        match self.ask(&Request::SetUpNetwork, &[])?.0 {
+            Reply::Count(is_new) => Ok(is_new != 0),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Makes volume `to` a copy of volume `from`, in a time that does not depend on what is in it but

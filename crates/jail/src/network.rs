@@ -97,12 +97,13 @@ impl HostNetwork {
     }
 
     /// Makes rules, address and forwarding exist, in this order. Safe to repeat: rules that are
-    /// there already stay, with the policies of the jails that run; others are replaced in one
-    /// step, and the jails reach nothing until each is admitted again.
-    pub(crate) fn set_up(&self) -> Result<(), JailError> {
+    /// there already, and whole, stay, with the policies of the jails that run; others are replaced in
+    /// one step, and the jails reach nothing until each is admitted again. True: that was so.
+    pub(crate) fn set_up(&self) -> Result<bool, JailError> {
         let links = self.policies.addresses().in_step(STEP)?;
         let (script, mark) = rules::table(&self.node_name, self.network, &links);
-        if !self.policies.has_chain(&mark).in_step(STEP)? {
+        let is_new = !self.policies.has_rules(&mark).in_step(STEP)?;
+        if is_new {
             nft(&script)?;
         }
         let gateway = Message::add_address(LOOPBACK, self.network.gateway());
@@ -124,7 +125,7 @@ impl HostNetwork {
                 .map_err(|error| JailError::io(STEP, "note that forwarding was off", &error))?;
             set_forwarding("1")?;
         }
-        Ok(())
+        Ok(is_new)
     }
 
     /// Undoes [`HostNetwork::set_up`]. Forwarding is switched off only if this node switched it on.

@@ -216,7 +216,10 @@ impl Server {
                 return Ok(bytes.map_or(Reply::Done, Reply::Count).into());
             }
             Request::RemoveLinks(jail) => self.network()?.remove_links(jail)?,
-            Request::SetUpNetwork => self.network.as_ref().map_or(Ok(()), HostNetwork::set_up)?,
+            Request::SetUpNetwork => {
+                let is_new = self.network.as_ref().map_or(Ok(false), HostNetwork::set_up)?;
+                return Ok(Reply::Count(is_new.into()).into());
+            }
             Request::CopyVolume { from, to, is_read_only } => {
                 self.files.volumes.copy(from, to, is_read_only)?;
             }
