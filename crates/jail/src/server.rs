@@ -156,9 +156,9 @@ impl Server {
                 answer(socket, &Reply::Failed(refusal), None);
                 continue;
             };
-            let fds = fds.into_iter().flatten().collect();
+            let fds: Vec<OwnedFd> = fds.into_iter().flatten().collect();
             let name = request.name();
-            match self.carry_out(request, fds) {
+            match self.carry_out(request, &fds) {
                 Ok(done) => {
                     // What is done is not taken back: this one kills and holds up.
                     failpoint!("launcher.{name}.done").unwrap_or_default();
@@ -171,11 +171,11 @@ impl Server {
     }
 
     /// Everything a launcher does.
-    fn carry_out(&self, request: Request, fds: Vec<OwnedFd>) -> Result<Done, JailError> {
+    fn carry_out(&self, request: Request, fds: &[OwnedFd]) -> Result<Done, JailError> {
         failpoint!("launcher.{}", request.name()).in_step("launcher")?;
         match request {
             Request::Launch(spec) => {
-                let (launched, spent) = launch::launch(self, &spec, &fds)?;
+                let (launched, spent) = launch::launch(self, &spec, fds)?;
                 let Launched { pid, start_time, pidfd } = launched;
                 let reply = Reply::Launched { pid, start_time };
                 return Ok(Done { reply, fd: Some(pidfd), spent });
