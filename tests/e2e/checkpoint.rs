@@ -1,4 +1,6 @@
-//! Checkpoints: made, listed, removed, restored, forked from.
+//! Checkpoints: made, listed, removed, restored, forked from, exported and imported.
+
+mod export;
 
 use serde_json::{Value, json};
 use testkit::{Server, reqwest::Method};
@@ -325,7 +327,7 @@ async fn a_node_without_volumes_refuses_checkpoints_clearly() {
 }
 
 #[tokio::test]
-async fn a_key_forks_within_its_scope() {
+async fn a_key_forks_exports_and_imports_within_its_scope() {
     let server = server();
     let secret = server.new_key("ci", Some("ci-")).await;
     server.shell("ci-a", "true").await;
@@ -342,6 +344,15 @@ async fn a_key_forks_within_its_scope() {
             && ids.iter().all(|one| one["id"].as_str().is_some_and(|id| id.starts_with("ci-")))
     );
     server.shell("s", "true").await;
-    let foreign = post("/v1/sandboxes/s/fork", json!({})).await;
-    assert_eq!(foreign.code(), "SANDBOX_NOT_FOUND", "{}", foreign.text);
+    checkpoint(&server, "c").await;
+    for (method, path) in [
+        (Method::POST, "fork"),
+        (Method::GET, "checkpoints/c/export"),
+        (Method::POST, "checkpoints:import"),
+    ] {
+        let call = server.request_with(&secret, method, &format!("{BOX}/{path}"));
+        let foreign = call.json(&json!({})).send().await.expect("a response comes");
+        let foreign = testkit::answer(foreign).await;
+        assert_eq!(foreign.code(), "SANDBOX_NOT_FOUND", "{path}: {}", foreign.text);
+    }
 }

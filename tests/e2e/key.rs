@@ -367,7 +367,7 @@ async fn one_key_cannot_take_the_requests_of_others() {
 
 /// Stops the processes that make sandboxes, or has them go on.
 fn signal_launchers(server: &Server, signal: i32) {
-    let path = format!("/proc/{pid}/task/{pid}/children", pid = server.pid());
+    let path = format!("/proc/{pid}/task/{pid}/children", pid = server.keeper_pid());
     let children = std::fs::read_to_string(path).expect("the kernel lists children");
     for child in children.split_whitespace() {
         let pidfd = sys::pidfd::open(child.parse().expect("a number")).expect("it runs");

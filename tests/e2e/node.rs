@@ -1,6 +1,6 @@
 //! The node: health, metrics, configuration, start and stop.
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use serde_json::json;
 use testkit::Server;
@@ -204,4 +204,47 @@ async fn a_full_state_disk_is_told_and_loses_nothing() {
 
     disk.empty();
     assert_eq!(server.shell("refused", "echo made").await, "made\n");
+}
+
+/// A state directory of a server that was root, all of which is root's.
+#[tokio::test]
+async fn a_state_directory_of_roots_is_taken_over_with_its_sandboxes() {
+    let mut server = server();
+    server.shell("runs", "echo kept > file; (while [ ! -e stop ]; do sleep 0.01; done) &").await;
+    server.shell("stops", "echo kept > file").await;
+    assert_eq!(server.post("/v1/sandboxes/stops/stop", &json!({})).await.status, 200);
+    let key = server.key();
+    server.stop();
+    let state = server.state_dir().to_owned();
+    let chown = |path: &std::path::Path| {
+        std::os::unix::fs::lchown(path, Some(0), Some(0)).expect("it is there");
+    };
+    for dir in [state.clone(), state.join("run")] {
+        for entry in fs::read_dir(&dir).unwrap() {
+            chown(&entry.unwrap().path());
+        }
+        chown(&dir);
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
+    }
+
+    server.restart();
+
+    assert_eq!(server.key(), key);
+    for id in ["runs", "stops"] {
+        assert_eq!(server.shell(id, "cat file").await, "kept\n");
+    }
+    // Its sockets are the server's again: it was adopted, not started.
+    let told = server.get("/v1/events?sandbox=runs").await;
+    assert!(!told.text.contains("stopped"), "{}", told.text);
+    let rotated = server.post("/v1/keys/local/rotate", &json!({})).await;
+    assert!(rotated.status < 500, "{}", rotated.text);
+}
+
+#[tokio::test]
+async fn an_account_can_be_named_for_the_server() {
+    let binary = env!("CARGO_BIN_EXE_sandbar");
+    let server = Server::start_with(binary, &[("USER", "nobody")]);
+    assert_eq!(server.shell("s", "echo ready").await, "ready\n");
+    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    assert!(status.contains("\nUid:\t65534\t65534\t65534\t65534\n"), "{status}");
 }

@@ -134,12 +134,27 @@ async fn killed_launchers_are_replaced() {
     let server = server();
     server.shell("before", "true").await;
 
-    for launcher in children(server.pid()) {
-        kill(launcher);
-    }
+    let launchers = children(server.keeper_pid());
+    assert!(launchers.len() > 1, "{launchers:?}");
+    launchers.into_iter().for_each(kill);
 
     assert_eq!(server.shell("after", "echo made").await, "made\n");
     assert_eq!(server.shell("before", "echo kept").await, "kept\n");
+}
+
+/// Nothing of root's can be started without it: the server ends, and the next one has another.
+#[tokio::test]
+async fn a_killed_keeper_ends_the_server_and_no_sandbox() {
+    let mut server = server();
+    server.shell("s", "(while [ ! -e stop ]; do sleep 0.01; done; echo ended > end) &").await;
+
+    kill(i32::try_from(server.keeper_pid()).unwrap());
+
+    let log = server.expect_failure();
+    assert!(log.contains("the keeper has ended"), "{log}");
+    server.restart();
+    let ended = "touch stop; for i in $(seq 500); do [ -e end ] && exec cat end; sleep 0.01; done";
+    assert_eq!(server.shell("s", ended).await, "ended\n");
 }
 
 /// Each file is as it was before or as it is in the archive, whenever the agent dies.

@@ -9,7 +9,8 @@ pub(crate) mod story;
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     sync::OnceLock,
     time::{Duration, Instant, SystemTime},
@@ -65,6 +66,8 @@ impl Points {
     pub(crate) fn of(server: &Server) -> Self {
         let dir = server.state_dir().join("failpoints");
         fs::create_dir_all(&dir).expect("the state directory is there");
+        // The server, which is another user, takes points away, and adds to the trace.
+        fs::set_permissions(&dir, Permissions::from_mode(0o777)).expect("it is ours");
         Self(dir)
     }
 
@@ -79,6 +82,7 @@ impl Points {
         // Whole at once: it is taken as soon as it is there.
         let armed = self.0.join("new");
         fs::write(&armed, word).expect("a point can be armed");
+        fs::set_permissions(&armed, Permissions::from_mode(0o666)).expect("it is ours");
         fs::rename(armed, self.0.join(point)).expect("a point can be armed");
     }
 
@@ -276,6 +280,11 @@ async fn change() {
 #[tokio::test]
 async fn checkpoint() {
     run_all("checkpoint").await;
+}
+
+#[tokio::test]
+async fn import() {
+    run_all("import").await;
 }
 
 #[tokio::test]

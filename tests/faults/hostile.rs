@@ -1,9 +1,12 @@
 //! Agents that were taken over: another program answers on their socket, however it likes.
 
 use std::{
-    fs,
+    fs::{self, Permissions},
     io::{Read, Write},
-    os::unix::net::{UnixListener, UnixStream},
+    os::unix::{
+        fs::PermissionsExt,
+        net::{UnixListener, UnixStream},
+    },
     time::Duration,
 };
 
@@ -37,6 +40,8 @@ async fn taken_over(server: &Server, id: &str, answer: Answer) {
     let own = own.expect("its agent has a socket");
     fs::remove_file(&own).expect("the socket can be replaced");
     let listener = UnixListener::bind(&own).expect("the socket can be replaced");
+    // The server is another user.
+    fs::set_permissions(&own, Permissions::from_mode(0o666)).expect("it is ours");
     // Ends with the test's process.
     std::thread::spawn(move || {
         for connection in listener.incoming().map_while(Result::ok) {

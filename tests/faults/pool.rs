@@ -19,7 +19,7 @@ async fn server() -> Server {
 
 /// The agents of those that were made ahead, as the host numbers them.
 fn agents_ahead(server: &Server) -> Vec<i32> {
-    let tree = "/sys/fs/cgroup/memory";
+    let tree = "/sys/fs/cgroup/unified";
     let tree = if fs::metadata(tree).is_ok() { tree } else { "/sys/fs/cgroup" };
     let log = server.log();
     let ahead = log.lines().filter(|line| line.contains("sandbox made ahead"));

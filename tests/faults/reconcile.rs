@@ -152,3 +152,96 @@ async fn what_is_left_behind_is_removed_and_told_beside_sandboxes_that_are_used(
     let seen = testkit::answer(request.send().await.expect("a response comes")).await;
     assert_eq!(seen.json["events"].as_array().map(Vec::len), Some(0), "{}", seen.text);
 }
+
+/// The node's firewall rules, and what of the maps is of the jails up to number 4; others come and go.
+fn rules(server: &Server) -> Vec<String> {
+    let name = server.slot().name();
+    let table = format!("sandbar_{name}");
+    let list = |args: &[&str]| {
+        let output = Command::new("nft").args(args).output().expect("nft starts");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let rules = list(&["-s", "list", "table", "inet", &table]);
+    let is_rule = |line: &&str| !line.contains(&format!("\"{name}-")) && !line.contains("elements");
+    let mut all: Vec<String> = rules.lines().filter(is_rule).map(str::to_owned).collect();
+    for map in ["policies", "addresses"] {
+        let elements = list(&["list", "map", "inet", &table, map]);
+        let elements = elements.split(['{', '}', ',']).map(|element| element.trim().to_owned());
+        let first =
+            (1..=4).flat_map(|jail| ["-", "-+"].map(|dash| format!("\"{name}{dash}{jail}\" ")));
+        let first: Vec<String> = first.collect();
+        all.extend(elements.filter(|one| first.iter().any(|link| one.starts_with(link))));
+    }
+    // A map has no order.
+    all.sort();
+    all
+}
+
+/// Tries to connect to the host, and to its name server.
+const REACH: &str = r"
+import socket
+def reach(host, port):
+    try: socket.create_connection((host, port), 2).close(); return 'open'
+    except ConnectionRefusedError: return 'refused'
+    except OSError as error: return type(error).__name__
+print(reach(GATEWAY, PORT), reach(GATEWAY, 53))
+";
+
+#[tokio::test]
+async fn firewall_rules_that_somebody_took_away_come_back_and_with_them_every_policy() {
+    let server = Server::start_with(
+        env!("CARGO_BIN_EXE_sandbar"),
+        &[("RECONCILE_SECONDS", "1"), ("POOL", "1")],
+    );
+    let none = json!({"id": "none", "network": "none"});
+    let listed = json!({"id": "listed", "network": {"allow": ["192.0.2.0/24"]}});
+    for body in [json!({"id": "open"}), json!({"id": "frozen"}), none, listed] {
+        let made = server.post("/v1/sandboxes", &body).await;
+        assert_eq!(made.status, 201, "{}", made.text);
+    }
+    assert_eq!(server.post("/v1/sandboxes/frozen/freeze", &json!({})).await.status, 200);
+    let table = format!("sandbar_{}", server.slot().name());
+    let gateway = server.slot().subnet().replace(".0/24", ".1");
+    let listener = std::net::TcpListener::bind("0.0.0.0:0").expect("a port is free");
+    let port = listener.local_addr().expect("it has an address").port();
+    let reach =
+        REACH.replace("GATEWAY", &format!("'{gateway}'")).replace("PORT", &port.to_string());
+    let reach = format!("python3 -c \"{reach}\"");
+    let tried = async |id: &str| server.shell(id, &reach).await;
+    let before = rules(&server);
+    // Three with a network, under two names each, and their addresses.
+    assert_eq!(before.iter().filter(|rule| rule.starts_with('"')).count(), 9, "{before:#?}");
+    let seen = (tried("open").await, tried("none").await, tried("listed").await);
+    assert_eq!(seen.0, "refused open\n");
+
+    let mut told = 0;
+    for damage in [
+        &["delete", "table", "inet", &table][..],
+        &["flush", "table", "inet", &table],
+        &["flush", "chain", "inet", &table, "input"],
+    ] {
+        run("nft", damage);
+        told += 1;
+        let begun = Instant::now();
+        loop {
+            let events = server.get("/v1/events?kind=networkRestored").await;
+            if events.json["events"].as_array().map_or(0, Vec::len) == told
+                && rules(&server) == before
+            {
+                break;
+            }
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "{damage:?}: {}\n{before:#?}\ninstead of\n{:#?}",
+                server.log(),
+                rules(&server)
+            );
+            // There is no event for the last policy that is in force again.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!((tried("open").await, tried("none").await, tried("listed").await), seen);
+    }
+    assert_eq!(tried("frozen").await, seen.0);
+    let metrics = server.get("/metrics").await.text;
+    assert!(metrics.contains("sandbar_network_restored_total 3\n"), "{metrics}");
+}

@@ -1,7 +1,8 @@
-//! Trees that somebody hostile has made, in every way that they come back: a start, a restore, a fork.
+//! Trees that somebody hostile has made, in every way that they come back: a start, a restore, a fork, an
+//! import.
 
 use serde_json::json;
-use testkit::Server;
+use testkit::{Answer, Server, reqwest::Method, tape};
 
 use crate::server;
 
@@ -93,4 +94,80 @@ async fn a_hostile_tree_is_no_more_than_files_when_it_comes_back() {
     for id in ["s", "f"] {
         assert_eq!(server.delete(&format!("/v1/sandboxes/{id}")).await.status, 204);
     }
+}
+
+/// Imports an archive that begins as the export of a checkpoint of `s` does.
+async fn import(server: &Server, about: &[u8], id: &str, parts: &[Vec<u8>]) -> Answer {
+    let path = format!("/v1/sandboxes/s/checkpoints:import?checkpoint={id}");
+    let body = [about, &tape::archive(parts)].concat();
+    let call = server.request(Method::POST, &path).body(body);
+    testkit::answer(call.send().await.expect("the server answers")).await
+}
+
+/// What the export of a checkpoint says about itself: a header and one block of records.
+async fn about(server: &Server) -> Vec<u8> {
+    let path = "/v1/sandboxes/s/checkpoints/c/export";
+    let export = server.request(Method::GET, path).send().await.expect("the server answers");
+    let export = export.bytes().await.expect("it comes whole");
+    export[..2 * tape::BLOCK].to_vec()
+}
+
+/// F25, F30
+#[tokio::test]
+async fn an_import_writes_nothing_but_files_of_its_checkpoint() {
+    let server = server();
+    server.shell("s", "echo old > target; mkdir aside").await;
+    post(&server, "/v1/sandboxes/s/checkpoints", json!({"id": "c"})).await;
+    let before = server.look();
+    let about = about(&server).await;
+    let link = |to: &str| tape::entry(b'2', b"link", to.as_bytes(), b"");
+    let hard = |to: &str| tape::entry(b'1', b"hard", to.as_bytes(), b"");
+    let sized = |bytes: u64| tape::records(b'x', &[("size", &bytes.to_string())]);
+    for (parts, code) in [
+        (vec![tape::file("../target", "new")], "INVALID_ARCHIVE"),
+        (vec![tape::file("a/../../target", "new")], "INVALID_ARCHIVE"),
+        (vec![link("workspace"), tape::file("link/target", "new")], "NOT_DIRECTORY"),
+        (vec![link("/proc/1/root"), tape::file("link/etc/passwd", "new")], "NOT_DIRECTORY"),
+        (vec![link("workspace"), tape::file("link/.wh.target", "")], "NOT_DIRECTORY"),
+        (vec![hard("../target")], "INVALID_ARCHIVE"),
+        // What is mounted in the jail that unpacks is no part of a checkpoint.
+        (vec![tape::file("proc/1/oom_score_adj", "0")], "INVALID_ARCHIVE"),
+        (vec![tape::file("dev/new", "new")], "INVALID_ARCHIVE"),
+        (vec![tape::entry(b'5', b"proc", b"", b"")], "INVALID_ARCHIVE"),
+        (vec![tape::file("proc", "new")], "INVALID_ARCHIVE"),
+        (vec![tape::file(".wh.dev", "")], "INVALID_ARCHIVE"),
+        (vec![tape::file("run/.wh..wh..opq", "")], "INVALID_ARCHIVE"),
+        (vec![hard("proc/1/exe")], "INVALID_ARCHIVE"),
+        (vec![tape::file(".wh...", "")], "INVALID_ARCHIVE"),
+        (vec![tape::file(".wh.", "")], "INVALID_ARCHIVE"),
+        // More than any export has, as it says, or in several.
+        (vec![sized(65 << 30), tape::file("bomb", "")], "INVALID_ARCHIVE"),
+        (vec![sized(u64::MAX), tape::file("bomb", "")], "INVALID_ARCHIVE"),
+        (
+            vec![tape::records(b'x', &[("uid", "65536")]), tape::file("owned", "x")],
+            "INVALID_ARCHIVE",
+        ),
+    ] {
+        let refused = import(&server, &about, "d", &parts).await;
+        assert_eq!(refused.code(), code, "{}", refused.text);
+    }
+    server.expect_again(&before);
+
+    // Devices, identities and the overlay's own attributes are not taken, and that is told.
+    let opaque = [("SCHILY.xattr.trusted.overlay.opaque", "y"), ("SCHILY.xattr.user.a", "b")];
+    let parts = [
+        tape::entry(b'3', b"workspace/null", b"", b""),
+        tape::entry(b'4', b"workspace/disk", b"", b""),
+        tape::records(b'x', &opaque),
+        tape::entry(b'5', b"workspace/aside/", b"", b""),
+        tape::records(b'x', &[("SCHILY.xattr.security.capability", "x")]),
+        tape::file("workspace/program", "x"),
+        tape::entry(b'2', b"workspace/up", b"../../../..", b""),
+    ];
+    let done = import(&server, &about, "d", &parts).await;
+    assert_eq!(done.status, 201, "{}", done.text);
+    assert_eq!(done.json["unpacked"]["leftOutCount"], 4, "{}", done.text);
+    post(&server, "/v1/sandboxes/s/fork", json!({"checkpoint": "d", "ids": ["f"]})).await;
+    let seen = "ls; python3 -c 'import os; print(os.listxattr(\"aside\"), os.listxattr(\"program\"))'; [ up -ef / ]";
+    assert_eq!(server.shell("f", seen).await, "aside\nprogram\nup\n['user.a'] []\n",);
 }

@@ -82,6 +82,7 @@ table! {
     [file::batch::read_files]
     [file::batch::write_files]
     [file::archive::read, file::archive::write]
+    [file::archive::read_layer, file::archive::write_layer]
     [diff::diff]
     [watch::watch]
     [watch::changes]
@@ -137,7 +138,7 @@ async fn no_method(method: http::Method, uri: Uri) -> Refusal {
 mod tests {
     use super::*;
 
-    const ROUTES: [&str; 56] = [
+    const ROUTES: [&str; 58] = [
         "delete /contexts/{cid}",
         "delete /files/{path}",
         "delete /processes/{pid}",
@@ -153,6 +154,7 @@ mod tests {
         "get /files:stat",
         "get /files:watch",
         "get /health",
+        "get /layer",
         "get /listening",
         "get /ports/{port}/connect",
         "get /processes",
@@ -194,6 +196,7 @@ mod tests {
         "post /terminals",
         "put /archive",
         "put /files/{path}",
+        "put /layer",
     ];
 
     #[test]

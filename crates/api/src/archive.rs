@@ -161,10 +161,22 @@ impl LeftOut {
     pub fn push(&mut self, path: &[u8], reason: LeftOutReason) {
         self.left_out_count += 1;
         self.partial |= reason.is_loss();
-        let path = String::from_utf8_lossy(path).into_owned();
-        let bytes = self.left_out.iter().map(|entry| entry.path.len()).sum::<usize>() + path.len();
-        if self.left_out.len() < ARCHIVE_LEFT_OUT && bytes <= ARCHIVE_LEFT_OUT_BYTES {
-            self.left_out.push(LeftOutEntry { path, reason });
+        self.keep(LeftOutEntry { path: String::from_utf8_lossy(path).into_owned(), reason });
+    }
+
+    /// Adds what another has told.
+    pub fn add(&mut self, other: Self) {
+        self.left_out_count = self.left_out_count.saturating_add(other.left_out_count);
+        self.partial |= other.partial;
+        other.left_out.into_iter().for_each(|entry| self.keep(entry));
+    }
+
+    fn keep(&mut self, entry: LeftOutEntry) {
+        let bytes = self.left_out.iter().map(|entry| entry.path.len()).sum::<usize>();
+        if self.left_out.len() < ARCHIVE_LEFT_OUT
+            && bytes + entry.path.len() <= ARCHIVE_LEFT_OUT_BYTES
+        {
+            self.left_out.push(entry);
         }
     }
 }
@@ -197,13 +209,21 @@ pub enum LeftOutReason {
     Changed,
     /// It is there, but as a file of its own: too many files with several names came before it.
     SeveralNames,
+    /// It is there, without extended attributes that it had: capabilities of a file, access lists.
+    Attributes,
+    /// Its name begins with `.wh.`, which says in the layer of an image that something is deleted.
+    Reserved,
 }
 
 impl LeftOutReason {
     /// True for what a copy would have, if nothing had been in the way.
     fn is_loss(self) -> bool {
         match self {
-            Self::Unreadable | Self::TooDeep | Self::Changed => true,
+            Self::Unreadable
+            | Self::TooDeep
+            | Self::Changed
+            | Self::Attributes
+            | Self::Reserved => true,
             Self::Special | Self::Mount | Self::SeveralNames => false,
         }
     }
@@ -217,6 +237,8 @@ impl LeftOutReason {
             Self::Unreadable => "it may not be read",
             Self::TooDeep => "it lies too deep",
             Self::Changed => "it changed while it was read",
+            Self::Attributes => "it had attributes that are not kept",
+            Self::Reserved => "its name has another meaning in the layer of an image",
             Self::SeveralNames => "it is copied as a file of its own",
         }
     }

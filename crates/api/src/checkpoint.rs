@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    id::{CheckpointId, SandboxId},
+    archive::{ArchiveFormat, Unpacked},
+    id::{CheckpointId, ImageRef, SandboxId},
     sandbox::Sandbox,
 };
 
@@ -88,4 +89,63 @@ pub struct ForkSandbox {
 pub struct Forks {
     /// The sandboxes, in the order of `ids`.
     pub sandboxes: Vec<Sandbox>,
+}
+
+/// What the export of a checkpoint says about itself, first of all: a pax record for all entries,
+/// `SANDBAR.about`, in JSON.
+///
+/// The export is a layer of an image as in the OCI image specification, version 1.1: with `.wh.NAME` for
+/// what is deleted and `.wh..wh..opq` for directories of which the image shows nothing. It has owners,
+/// permission bits, times to the nanosecond, further names of files, pipes, and attributes of users
+/// (`SCHILY.xattr.user.*`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckpointExport {
+    /// Name of the image that it lies over.
+    pub image: ImageRef,
+    /// What that image is, whatever its name: only over this one the export means anything.
+    pub image_digest: String,
+    /// The sandbox it was made of.
+    pub sandbox_id: SandboxId,
+    /// The checkpoint it was.
+    pub checkpoint: CheckpointId,
+    /// Milliseconds since 1970-01-01 UTC when that was made.
+    pub created_at_ms: i64,
+}
+
+/// Query of `GET /v1/sandboxes/{id}/checkpoints/{checkpoint}/export`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ExportCheckpoint {
+    /// How the stream is written; `tar` without it.
+    #[serde(default)]
+    #[param(inline)]
+    pub format: ArchiveFormat,
+}
+
+/// Query of `POST /v1/sandboxes/{id}/checkpoints:import`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ImportCheckpoint {
+    /// Its id in the sandbox; generated unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub checkpoint: Option<CheckpointId>,
+    /// How the stream is written; `tar` without it.
+    #[serde(default)]
+    #[param(inline)]
+    pub format: ArchiveFormat,
+}
+
+/// Answer of `POST /v1/sandboxes/{id}/checkpoints:import`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckpointImported {
+    /// What was made.
+    pub checkpoint: Checkpoint,
+    /// What came, and what of the first checkpoint did not: what its export left out, and what is not
+    /// taken from one.
+    pub unpacked: Unpacked,
 }

@@ -99,6 +99,9 @@ pub enum ErrorCode {
     TerminalExists,
     /// The sandbox has a checkpoint with this id already.
     CheckpointExists,
+    /// The export of a checkpoint is of another image than the sandbox; `details` has both digests,
+    /// `needs` and `has`.
+    ImageMismatch,
     /// A webhook with this name is there already.
     WebhookExists,
     /// The port is exposed already; `details.url` has its URL.
@@ -135,7 +138,8 @@ pub enum ErrorCode {
     PayloadTooLarge,
     /// The file is over the limit of this form of the request; the raw form has none.
     FileTooLarge,
-    /// There are more directories to watch than may be watched at once.
+    /// There is more than this may take: directories to watch, names of a directory to compare, bytes of
+    /// a checkpoint to export.
     TreeTooLarge,
     /// The connection was encrypted for another host; try again on a new one.
     MisdirectedRequest,
@@ -237,6 +241,7 @@ impl ErrorCode {
             | Self::SessionAlreadyExists
             | Self::TerminalExists
             | Self::CheckpointExists
+            | Self::ImageMismatch
             | Self::WebhookExists
             | Self::PortAlreadyExposed
             | Self::ContextExists

@@ -44,6 +44,9 @@ pub enum EventKind {
     /// `message` says what. Told to whoever may see all sandboxes, with a sandbox where it is known whose
     /// it was.
     RemainsFound,
+    /// Firewall rules of the node were missing: somebody took them away. They are there again, and what
+    /// each sandbox may reach is put in force again. Told to whoever may see all sandboxes.
+    NetworkRestored,
 }
 
 /// Why it happened.
@@ -91,7 +94,7 @@ pub struct Event {
     pub kind: EventKind,
     /// Why.
     pub cause: EventCause,
-    /// To which sandbox: always there but with `remainsFound`.
+    /// To which sandbox: always there but with `remainsFound` and `networkRestored`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox_id: Option<SandboxId>,
     /// Its labels at that time.

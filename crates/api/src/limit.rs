@@ -239,6 +239,10 @@ pub const ARCHIVE_WINDOW_BYTES: usize = 8 * 1024 * 1024;
 /// memory, and more with a large window.
 pub const ARCHIVES_AT_ONCE: usize = 4;
 
+/// Bytes of files in the export of a checkpoint, holes counted as zeros: more breaks off on its way out
+/// and is refused on its way in. Bounds what a few kilobytes of compressed zeros keep busy.
+pub const EXPORT_BYTES: u64 = 64 * 1024 * 1024 * 1024;
+
 /// Entries named as left out, and bytes of their paths; the rest is counted. Written as JSON they
 /// fit into [`ARCHIVE_HEADER_BYTES`], each byte as six.
 pub const ARCHIVE_LEFT_OUT: usize = 100;

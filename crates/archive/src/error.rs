@@ -66,6 +66,12 @@ pub enum Fault {
     /// More entries than are unpacked.
     #[error("it is the first of more than {} entries", api::limit::ARCHIVE_ENTRIES)]
     TooManyEntries,
+    /// Something else is mounted where it goes.
+    #[error("something else is mounted there, which is no part of a checkpoint")]
+    Mounted,
+    /// More content than the export of a checkpoint has.
+    #[error("with it the archive has more than {} bytes of files", api::limit::EXPORT_BYTES)]
+    TooLarge,
     /// Extended headers that are too large.
     #[error("its extended headers are over {} bytes", api::limit::ARCHIVE_HEADER_BYTES)]
     HeadersTooLarge,

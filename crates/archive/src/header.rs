@@ -24,7 +24,8 @@ pub(crate) enum Type {
     HardLink,
     Symlink,
     Directory,
-    /// A device or a pipe.
+    Pipe,
+    /// A device.
     Special,
     /// pax records about the next entry.
     Records,
@@ -43,7 +44,8 @@ impl Type {
             b'1' => Self::HardLink,
             b'2' => Self::Symlink,
             b'5' => Self::Directory,
-            b'3' | b'4' | b'6' => Self::Special,
+            b'6' => Self::Pipe,
+            b'3' | b'4' => Self::Special,
             b'x' => Self::Records,
             b'g' => Self::GlobalRecords,
             b'L' => Self::LongName,
@@ -57,7 +59,8 @@ impl Type {
             Self::File => b'0',
             Self::HardLink => b'1',
             Self::Symlink => b'2',
-            Self::Special => b'6',
+            Self::Pipe => b'6',
+            Self::Special => b'3',
             Self::Directory => b'5',
             Self::Records => b'x',
             Self::GlobalRecords => b'g',
@@ -65,6 +68,37 @@ impl Type {
             Self::LongLink => b'K',
         }
     }
+}
+
+/// A record that no field of a header is for: key and value.
+pub(crate) type Said = (Vec<u8>, Vec<u8>);
+
+/// Appends records that hold for all entries.
+pub(crate) fn write_global(said: &[Said], out: &mut Vec<u8>) {
+    let mut records = Vec::new();
+    said.iter().for_each(|(key, value)| pax::push(&mut records, key, value));
+    write_records(Type::GlobalRecords, &records, out);
+}
+
+/// Appends an entry of records, unless there are none.
+fn write_records(kind: Type, records: &[u8], out: &mut Vec<u8>) {
+    if records.is_empty() {
+        return;
+    }
+    let size = u64::try_from(records.len()).unwrap_or(u64::MAX);
+    let header = Header {
+        kind,
+        path: b"././@PaxHeader".to_vec(),
+        link: Vec::new(),
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        size,
+        modified: (0, 0),
+    };
+    header.write_block(out);
+    out.extend_from_slice(records);
+    out.resize(out.len() + padding(size), 0);
 }
 
 /// What the header of an entry says.
@@ -138,31 +172,15 @@ impl Header {
     }
 
     /// Appends the header, and before it what it has no room for. A directory's path ends in a slash
-    /// here. `comment` goes into a record of its own.
-    pub(crate) fn write(&self, comment: Option<&[u8]>, out: &mut Vec<u8>) {
-        let records = self.records(comment);
-        if !records.is_empty() {
-            let size = u64::try_from(records.len()).unwrap_or(u64::MAX);
-            let header = Self {
-                kind: Type::Records,
-                path: b"././@PaxHeader".to_vec(),
-                link: Vec::new(),
-                mode: 0o644,
-                uid: 0,
-                gid: 0,
-                size,
-                modified: (0, 0),
-            };
-            header.write_block(out);
-            out.extend_from_slice(&records);
-            out.resize(out.len() + padding(size), 0);
-        }
+    /// here. What is said `besides` goes into records of its own.
+    pub(crate) fn write(&self, besides: &[Said], out: &mut Vec<u8>) {
+        write_records(Type::Records, &self.records(besides), out);
         self.write_block(out);
     }
 
-    fn records(&self, comment: Option<&[u8]>) -> Vec<u8> {
+    fn records(&self, besides: &[Said]) -> Vec<u8> {
         let mut records = Vec::new();
-        let mut push = |key: &str, value: &[u8]| pax::push(&mut records, key, value);
+        let mut push = |key: &str, value: &[u8]| pax::push(&mut records, key.as_bytes(), value);
         let long_path = split(&self.path).is_none();
         let long_link = self.link.len() > LINK.len();
         if (long_path && std::str::from_utf8(&self.path).is_err())
@@ -189,8 +207,8 @@ impl Header {
         if nanoseconds != 0 || !fits {
             push("mtime", number::time_text(self.modified).as_bytes());
         }
-        if let Some(comment) = comment {
-            push("comment", comment);
+        for (key, value) in besides {
+            pax::push(&mut records, key, value);
         }
         records
     }
@@ -274,7 +292,7 @@ mod tests {
         let long = [&[b'd'; 150][..], b"/", &[b'n'; 100]].concat();
         for path in [&b"a"[..], b"d/", b"\xff\n", &[b'x'; 100], &long] {
             let mut bytes = Vec::new();
-            header(path).write(None, &mut bytes);
+            header(path).write(&[], &mut bytes);
             assert_eq!(bytes.len(), BLOCK, "{}", path.len());
             assert_eq!(Header::read(&first_block(&bytes)), Ok(Some(header(path))));
         }
@@ -294,7 +312,7 @@ mod tests {
             (Header { modified: (5, 20), ..header(b"a") }, b"mtime=5.000000020\n"),
         ] {
             let mut bytes = Vec::new();
-            header.write(None, &mut bytes);
+            header.write(&[], &mut bytes);
             assert_eq!(bytes.len() % BLOCK, 0);
             let found = Header::read(&first_block(&bytes)).unwrap().unwrap();
             assert_eq!(found.kind, Type::Records);
@@ -307,7 +325,7 @@ mod tests {
     fn zeros_are_no_header_and_a_wrong_sum_is_refused() {
         assert_eq!(Header::read(&[0; BLOCK]), Ok(None));
         let mut bytes = Vec::new();
-        header(b"a").write(None, &mut bytes);
+        header(b"a").write(&[], &mut bytes);
         for (at, byte) in [(0, b'b'), (500, 1), (CHECKSUM.start, b'7'), (CHECKSUM.start, b'x')] {
             let mut block = first_block(&bytes);
             block[at] = byte;
@@ -318,7 +336,7 @@ mod tests {
     #[test]
     fn the_oldest_and_gnu_s_form_are_read() {
         let mut bytes = Vec::new();
-        header(b"a").write(None, &mut bytes);
+        header(b"a").write(&[], &mut bytes);
         let mut block = first_block(&bytes);
         // GNU's form has times where the prefix is, the oldest has nothing after the link.
         for (magic, prefix) in [(&b"ustar  \0"[..], &b"00000000000"[..]), (&[0; 8], b"")] {
@@ -335,7 +353,7 @@ mod tests {
     #[test]
     fn sums_of_signed_bytes_are_accepted() {
         let mut bytes = Vec::new();
-        header(b"\xff\xfe").write(None, &mut bytes);
+        header(b"\xff\xfe").write(&[], &mut bytes);
         let mut block = first_block(&bytes);
         let sum = checksum(&block) - 2 * 256;
         number::write(&mut block[CHECKSUM.start..CHECKSUM.end - 1], sum);

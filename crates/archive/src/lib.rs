@@ -29,5 +29,5 @@ mod pax;
 mod unpack;
 
 pub use error::{ArchiveError, Fault};
-pub use pack::{PackOptions, Packer, Source};
+pub use pack::{Layer, PackOptions, Packer, Source};
 pub use unpack::{UnpackOptions, Unpacker};

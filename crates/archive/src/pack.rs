@@ -5,7 +5,10 @@
 //! be read, is left out and named in the archive's last entry.
 
 mod content;
+mod layer;
 mod links;
+
+pub use layer::Layer;
 
 use std::{
     ffi::CStr,
@@ -19,7 +22,7 @@ use std::{
 
 use api::{
     archive::{LeftOut, LeftOutReason},
-    limit::{ARCHIVE_DEPTH, PATH_BYTES},
+    limit::{ARCHIVE_DEPTH, ARCHIVE_ENTRIES, EXPORT_BYTES, PATH_BYTES},
     pattern::Pattern,
 };
 use sys::{
@@ -94,6 +97,10 @@ pub struct Packer {
     top: Option<Header>,
     content: Option<Content>,
     links: Links,
+    /// What is packed is a layer.
+    layer: Option<Layer>,
+    /// Entries and bytes of content that a layer may still have.
+    room: (u64, u64),
     /// `O_NOATIME`, until that is refused.
     quietly: i32,
     small: Vec<u8>,
@@ -107,6 +114,15 @@ impl Packer {
     /// # Errors
     /// When `source` cannot be looked at.
     pub fn new(source: Source, options: PackOptions) -> Result<Self, ArchiveError> {
+        Self::begin(source, options, None)
+    }
+
+    fn begin(
+        source: Source,
+        options: PackOptions,
+        layer: Option<Layer>,
+    ) -> Result<Self, ArchiveError> {
+        let room = layer.as_ref().map_or(links::REMEMBERED_BYTES, |_| layer::LINKS_BYTES);
         let mut packer = Self {
             options,
             first: Vec::new(),
@@ -114,7 +130,9 @@ impl Packer {
             path: Vec::new(),
             top: None,
             content: None,
-            links: Links::default(),
+            links: Links::new(room),
+            layer,
+            room: (ARCHIVE_ENTRIES, EXPORT_BYTES),
             quietly: file::O_NOATIME,
             small: vec![0; SMALL_BYTES + 1],
             left_out: LeftOut::default(),
@@ -125,7 +143,9 @@ impl Packer {
                 let dir = File::from(dir);
                 let metadata = dir.metadata().map_err(|error| packer.broken(&error))?;
                 let top = header(Type::Directory, b"./".to_vec(), &metadata);
-                top.write(None, &mut packer.first);
+                packer.say_about();
+                let said = packer.attributes(dir.as_fd()).map_err(|source| packer.fault(source))?;
+                top.write(&said, &mut packer.first);
                 packer.top = Some(top);
                 packer.enter(dir.into(), 0);
             }
@@ -136,7 +156,7 @@ impl Packer {
                     size: metadata.len(),
                     ..header(Type::File, packer.path.clone(), &metadata)
                 };
-                header.write(None, &mut packer.first);
+                header.write(&[], &mut packer.first);
                 packer.files = 1;
                 packer.content = Some(Content::new(file, header.size, &packer.path));
             }
@@ -208,7 +228,8 @@ impl Packer {
     fn end(&mut self, out: &mut Vec<u8>) {
         if let Some(top) = self.top.take().filter(|_| self.left_out.left_out_count > 0) {
             let comment = serde_json::to_vec(&self.left_out);
-            top.write(comment.ok().as_deref(), out);
+            let comment = comment.ok().map(|comment| (b"comment".to_vec(), comment));
+            top.write(comment.as_slice(), out);
         }
         out.extend_from_slice(&header::END);
     }
@@ -245,6 +266,11 @@ impl Packer {
             Kind::Unknown => kind_of(&self.look(name)?)?,
             known => known,
         };
+        self.admit(1, 0)?;
+        if self.layer.is_some() && name.to_bytes().starts_with(layer::WHITEOUT) {
+            self.leave_out(LeftOutReason::Reserved);
+            return Ok(());
+        }
         let is_directory = kind == Kind::Directory;
         if self.options.exclude.iter().any(|one| one.matches(&self.path, is_directory)) {
             return Ok(());
@@ -258,6 +284,7 @@ impl Packer {
             Kind::File => self.file(name, out),
             Kind::Directory => self.directory(name, above, out),
             Kind::Link => self.link(name, out),
+            Kind::Special if self.layer.is_some() => self.special(name, above, out),
             Kind::Special | Kind::Unknown => {
                 self.leave_out(LeftOutReason::Special);
                 Ok(())
@@ -284,23 +311,25 @@ impl Packer {
         }
         self.files += 1;
         if header.kind == Type::HardLink {
-            header.write(None, out);
+            header.write(&[], out);
             return Ok(());
         }
+        let said = self.attributes(opened.as_fd())?;
         header.size = metadata.len();
+        self.admit(0, header.size)?;
         if usize::try_from(header.size).is_ok_and(|size| size <= SMALL_BYTES) {
             // Its size is what was read, so it can not be another one.
             let read = read_small(&opened, &mut self.small, header.size);
             let (content, has_grown) = read.map_err(|error| system("read", &error))?;
             header.size = content.len() as u64;
-            header.write(None, out);
+            header.write(&said, out);
             out.extend_from_slice(content);
             out.resize(out.len() + header::padding(header.size), 0);
             if has_grown {
                 self.leave_out(LeftOutReason::Changed);
             }
         } else {
-            header.write(None, out);
+            header.write(&said, out);
             self.content = Some(Content::new(opened, header.size, &self.path));
         }
         Ok(())
@@ -315,7 +344,12 @@ impl Packer {
         let dir = File::from(dir);
         let metadata = dir.metadata().map_err(|error| system("fstat", &error))?;
         self.path.push(b'/');
-        header(Type::Directory, self.path.clone(), &metadata).write(None, out);
+        let said = self.attributes(dir.as_fd())?;
+        header(Type::Directory, self.path.clone(), &metadata).write(&said, out);
+        if self.is_opaque(dir.as_fd())? {
+            self.admit(1, 0)?;
+            layer::write_opaque(&self.path, out);
+        }
         self.enter(dir.into(), above);
         Ok(())
     }
@@ -334,7 +368,7 @@ impl Packer {
         }
         let target = file::read_link(link.as_fd(), c"")?;
         let header = header(Type::Symlink, self.path.clone(), &metadata);
-        Header { link: target.as_bytes().to_vec(), ..header }.write(None, out);
+        Header { link: target.as_bytes().to_vec(), ..header }.write(&[], out);
         Ok(())
     }
 

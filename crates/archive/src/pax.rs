@@ -14,7 +14,17 @@ pub(crate) struct Records {
     pub(crate) gid: Option<u64>,
     pub(crate) modified: Option<(i64, u32)>,
     pub(crate) comment: Option<Vec<u8>>,
+    /// Extended attributes, by name.
+    pub(crate) attributes: Vec<(Vec<u8>, Vec<u8>)>,
+    /// What a layer says about itself.
+    pub(crate) about: Option<Vec<u8>>,
 }
+
+/// What the key of an extended attribute's record begins with.
+pub(crate) const ATTRIBUTE: &[u8] = b"SCHILY.xattr.";
+
+/// The key of what a layer says about itself.
+pub(crate) const ABOUT: &[u8] = b"SANDBAR.about";
 
 impl Records {
     /// Takes the records of one extended header. What is not about the fields above is read over.
@@ -52,6 +62,11 @@ impl Records {
             b"mtime" if text.is_none() => self.modified = None,
             b"mtime" => self.modified = Some(number::time(value).ok_or(Fault::Number("mtime"))?),
             b"comment" => self.comment = text,
+            ABOUT => self.about = text,
+            key if key.starts_with(ATTRIBUTE) => {
+                let name = key.get(ATTRIBUTE.len()..).unwrap_or_default();
+                self.attributes.push((name.to_vec(), value.to_vec()));
+            }
             // A sparse file's content is a map and its pieces, under another name.
             key if key.starts_with(b"GNU.sparse.") => return Err(Fault::Type('S')),
             _ => {}
@@ -76,14 +91,16 @@ impl Records {
 }
 
 /// Appends a record.
-pub(crate) fn push(records: &mut Vec<u8>, key: &str, value: &[u8]) {
+pub(crate) fn push(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     // The length counts its own digits.
     let rest = key.len() + value.len() + 3;
     let mut length = rest + digits(rest);
     if digits(length) > digits(rest) {
         length = rest + digits(length);
     }
-    write!(records, "{length} {key}=").expect("writing to a Vec cannot fail");
+    write!(records, "{length} ").expect("writing to a Vec cannot fail");
+    records.extend_from_slice(key);
+    records.push(b'=');
     records.extend_from_slice(value);
     records.push(b'\n');
 }
@@ -105,8 +122,8 @@ mod tests {
     fn records_are_as_long_as_they_say() {
         for length in (0..120).chain(980..1005).chain(9980..10_005) {
             let mut data = Vec::new();
-            push(&mut data, "path", &vec![b'\n'; length]);
-            push(&mut data, "comment", b"5 a=\n");
+            push(&mut data, b"path", &vec![b'\n'; length]);
+            push(&mut data, b"comment", b"5 a=\n");
             let records = read(&data).unwrap();
             assert_eq!(records.path.map_or(0, |path| path.len()), length);
             assert_eq!(records.comment.unwrap(), b"5 a=\n");

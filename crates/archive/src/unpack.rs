@@ -11,11 +11,15 @@
 //! links; nothing replaces a directory, and directories are merged: those that were there keep their
 //! bits, owner and time. Set-user-id, set-group-id and sticky bits are not taken. Extended attributes
 //! are read over. Absolute names are taken from the top of the directory.
+//!
+//! A layer of an image (`layer.rs`) is more than that: it deletes, and what it says of bits, owners, times
+//! and attributes is taken.
 
 mod crew;
 mod entry;
 mod extended;
 mod file;
+mod layer;
 mod name;
 mod tree;
 
@@ -23,9 +27,9 @@ use std::{ffi::CString, os::fd::OwnedFd};
 
 use api::{
     archive::Unpacked,
-    limit::{ARCHIVE_ENTRIES, ARCHIVE_HEADER_BYTES},
+    limit::{ARCHIVE_ENTRIES, ARCHIVE_HEADER_BYTES, EXPORT_BYTES},
 };
-use sys::SysError;
+use sys::{SysError, errno};
 
 use self::{
     crew::Crew,
@@ -50,6 +54,12 @@ pub struct UnpackOptions {
     pub keep_owner: bool,
     /// Take the archive's times.
     pub keep_times: bool,
+    /// The archive is a layer of an image, as [`crate::Packer::layer`] makes it, and the directory the
+    /// root of the layers below: what the archive says is deleted goes, files take the place of
+    /// directories, and directories that are there get the archive's bits, owner and time. All of
+    /// owners, times, bits and attributes of users are taken. Nothing is done in what is mounted below, and
+    /// there is a limit of bytes.
+    pub layer: bool,
 }
 
 /// Where in the archive it is.
@@ -98,15 +108,27 @@ pub struct Unpacker {
     /// What was made, but for small files.
     done: Unpacked,
     comment: Option<Vec<u8>>,
+    /// What the top of a layer is to have when all is in it.
+    top: Option<Attributes>,
+    /// Bytes of content that a layer may still have.
+    room: u64,
 }
 
 impl Unpacker {
     /// Begins to unpack into `dir`, opened with `O_RDONLY`.
     #[must_use]
     pub fn new(dir: OwnedFd, options: UnpackOptions) -> Self {
+        let keep = options.layer;
+        let options = UnpackOptions {
+            keep_owner: options.keep_owner || keep,
+            keep_times: options.keep_times || keep,
+            ..options
+        };
         Self {
             options,
-            tree: Tree::new(dir),
+            tree: Tree::new(dir, options.layer),
+            top: None,
+            room: EXPORT_BYTES,
             crew: Crew::default(),
             state: State::Header,
             buffer: Vec::new(),
@@ -147,7 +169,8 @@ impl Unpacker {
             return Err(error);
         }
         self.crew.rest()?;
-        self.tree.leave_all().map_err(|source| self.refused("finish", source))?;
+        let left = self.tree.leave_all().and_then(|()| self.tree.settle(self.top));
+        left.map_err(|source| self.refused("finish", source))?;
         Ok(self.done())
     }
 
@@ -171,6 +194,18 @@ impl Unpacker {
     #[must_use]
     pub fn comment(&self) -> Option<&[u8]> {
         self.comment.as_deref()
+    }
+
+    /// What a layer says about itself, once that has come: before its first entry.
+    #[must_use]
+    pub fn about(&self) -> Option<&[u8]> {
+        self.extended.about()
+    }
+
+    /// Entries that have begun.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        self.entries
     }
 
     /// Takes some of `data`, at least one byte.
@@ -294,6 +329,9 @@ impl Unpacker {
     }
 
     fn refused(&self, attempt: &'static str, source: SysError) -> ArchiveError {
+        if self.options.layer && source.errno == errno::EXDEV {
+            return self.invalid(Fault::Mounted);
+        }
         ArchiveError::File { attempt, path: self.path.clone(), source }
     }
 

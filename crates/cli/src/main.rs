@@ -1,4 +1,4 @@
-//! The binary `sandbar`: launcher, agent, server and command line in one file.
+//! The binary `sandbar`: keeper, launcher, builder, agent, server and command line in one file.
 //!
 //! The first argument decides. The launcher must start single-threaded and the agent with nothing
 //! but what it inherits, so both are told apart before anything else runs.
@@ -26,6 +26,12 @@ fn main() -> ExitCode {
     let first = arguments.next().unwrap_or_default();
     if first == "__launcher" {
         return jail::launcher_main();
+    }
+    if first == "__keeper" {
+        return jail::keeper_main();
+    }
+    if first == "__builder" {
+        return jail::builder_main(image::builder_main);
     }
     if first == "__agent" {
         let handoff = arguments.next().unwrap_or_default();

@@ -16,8 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Where claims are, on every machine with systemd and nearly every other (hier(7)).
-pub(crate) const DIR: &str = "/run";
+use jail::NodeSpec;
 
 /// What one node has and no other on its machine may have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,12 +28,11 @@ pub enum Claimed {
 }
 
 impl Claimed {
-    fn path(&self, dir: &Path) -> PathBuf {
-        // No name has a dot.
-        match self {
-            Self::Name(name) => dir.join(format!("sandbar-{name}.lock")),
-            Self::Gateway(address) => dir.join(format!("sandbar-{address}.lock")),
-        }
+    /// All that a node claims, each with its file.
+    pub(crate) fn all(node: &NodeSpec) -> impl Iterator<Item = (Self, PathBuf)> {
+        let gateway = node.network.map(|network| Self::Gateway(network.gateway()));
+        let all = [Self::Name(node.name.clone())].into_iter().chain(gateway);
+        all.zip(jail::claim_files(node))
     }
 
     fn setting(&self) -> &'static str {
@@ -54,8 +52,8 @@ impl fmt::Display for Claimed {
     }
 }
 
-/// Something claimed. Dropping it gives it free for the same state directory only, as long as
-/// sandboxes run; [`Claim::release`] for everybody.
+/// Something claimed. Dropping it gives it free for the same state directory only; for everybody, once
+/// its file is removed, which a launcher does when it takes the node down.
 #[derive(Debug)]
 pub(crate) struct Claim {
     what: Claimed,
@@ -105,8 +103,7 @@ pub enum ClaimError {
 
 impl Claim {
     /// Claims `what` for the node in `state_dir`.
-    pub(crate) fn take(dir: &Path, what: Claimed, state_dir: &Path) -> Result<Self, ClaimError> {
-        let path = what.path(dir);
+    pub(crate) fn take(what: Claimed, path: PathBuf, state_dir: &Path) -> Result<Self, ClaimError> {
         let failed = |source| ClaimError::Io { path: path.clone(), source };
         loop {
             let mut options = File::options();
@@ -148,11 +145,6 @@ impl Claim {
         self.is_settled = true;
         Ok(())
     }
-
-    /// Gives it free: nothing runs under it.
-    pub(crate) fn release(mut self) {
-        self.is_settled = false;
-    }
 }
 
 impl Drop for Claim {
@@ -178,7 +170,7 @@ mod tests {
     const ONE: &str = "/one";
 
     fn take(dir: &Path, state_dir: &str) -> Result<Claim, ClaimError> {
-        Claim::take(dir, Claimed::Name("n".to_owned()), Path::new(state_dir))
+        Claim::take(Claimed::Name("n".to_owned()), dir.join("n"), Path::new(state_dir))
     }
 
     #[test]
@@ -191,9 +183,8 @@ mod tests {
         assert!(
             matches!(&error, ClaimError::Running { state_dir, .. } if state_dir == Path::new(ONE))
         );
-        assert!(
-            Claim::take(dir.path(), Claimed::Name("other".to_owned()), Path::new("/two")).is_ok()
-        );
+        let other = Claimed::Name("other".to_owned());
+        assert!(Claim::take(other, dir.path().join("other"), Path::new("/two")).is_ok());
 
         drop(first);
         assert!(take(dir.path(), ONE).is_ok());
@@ -228,27 +219,33 @@ mod tests {
     }
 
     #[test]
-    fn a_released_name_leaves_no_trace() {
+    fn a_name_whose_file_was_removed_is_free_for_everybody_and_stays_theirs() {
         let dir = tempfile::tempdir().unwrap();
         let mut claim = take(dir.path(), ONE).unwrap();
         claim.settle(false).unwrap();
 
-        claim.release();
+        fs::remove_file(dir.path().join("n")).unwrap();
+        let mut other = take(dir.path(), "/two").unwrap();
+        other.settle(true).unwrap();
+        drop(claim);
 
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-        assert!(take(dir.path(), "/two").unwrap().settle(true).is_ok());
+        assert!(matches!(take(dir.path(), ONE), Err(ClaimError::Running { .. })));
     }
 
     #[test]
     fn a_network_is_one_node_s_and_not_its_sandboxes() {
         let dir = tempfile::tempdir().unwrap();
-        let gateway = || Claimed::Gateway(Ipv4Addr::new(10, 0, 0, 1));
-        let mut first = Claim::take(dir.path(), gateway(), Path::new(ONE)).unwrap();
+        let gateway = || (Claimed::Gateway(Ipv4Addr::new(10, 0, 0, 1)), dir.path().join("g"));
+        let take = |state_dir: &str| {
+            let (what, path) = gateway();
+            Claim::take(what, path, Path::new(state_dir))
+        };
+        let mut first = take(ONE).unwrap();
         first.settle(false).unwrap();
-        let error = Claim::take(dir.path(), gateway(), Path::new("/two")).unwrap_err();
+        let error = take("/two").unwrap_err();
         assert!(error.to_string().contains("set network.subnet to another"), "{error}");
         drop(first);
-        let mut second = Claim::take(dir.path(), gateway(), Path::new("/two")).unwrap();
+        let mut second = take("/two").unwrap();
         second.settle(true).unwrap();
     }
 }

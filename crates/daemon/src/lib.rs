@@ -17,6 +17,7 @@ mod claim;
 mod endpoint;
 mod port_owner;
 mod preflight;
+mod user;
 
 mod app;
 mod server;
@@ -46,6 +47,7 @@ pub use self::{
     config::{Config, ConfigError},
     preflight::PreflightError,
     serve::{DownReport, ServeError, down, serve},
+    user::UserError,
 };
 
 /// The process of this machine that listens on TCP port `port`, if its descriptors can be seen.

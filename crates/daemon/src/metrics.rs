@@ -81,6 +81,7 @@ pub(crate) struct Metrics {
     sandboxes: Family<State, Gauge>,
     ahead: Gauge,
     remains: Counter,
+    networks: Counter,
     lifecycle: Family<Operation, Counter>,
     forwarded: Family<Direction, Counter>,
 }
@@ -95,6 +96,7 @@ impl Metrics {
             sandboxes: Family::default(),
             ahead: Gauge::default(),
             remains: Counter::default(),
+            networks: Counter::default(),
             lifecycle: Family::default(),
             forwarded: Family::default(),
         };
@@ -110,6 +112,7 @@ impl Metrics {
         r.register("sandboxes", "Sandboxes that exist, by state", self.sandboxes.clone());
         r.register("sandboxes_ahead", "Sandboxes made ahead, which are nobody's yet", self.ahead.clone());
         r.register("remains_found", "Things found that were nobody's, and removed", self.remains.clone());
+        r.register("network_restored", "Times that firewall rules were missing, and loaded", self.networks.clone());
         r.register("sandbox_operations", "What sandboxes were asked to become, by result", self.lifecycle.clone());
         r.register_with_unit("forwarded", "Body bytes passed on to and from agents", Unit::Bytes, self.forwarded.clone());
         self
@@ -174,10 +177,11 @@ impl Metrics {
         &self,
         sandboxes: &BTreeMap<&'static str, i64>,
         ahead: usize,
-        remains: u64,
+        (remains, networks): (u64, u64),
     ) -> String {
         self.ahead.set(i64::try_from(ahead).unwrap_or(i64::MAX));
         self.remains.inner().store(remains, Ordering::Relaxed);
+        self.networks.inner().store(networks, Ordering::Relaxed);
         for state in STATES {
             let count = sandboxes.get(state).copied().unwrap_or(0);
             self.sandboxes.get_or_create(&State { state }).set(count);
@@ -218,7 +222,7 @@ mod tests {
         metrics.bytes_to_agents().inc_by(5);
         metrics.bytes_from_agents().inc_by(6);
 
-        let text = metrics.render(&BTreeMap::from([("running", 2)]), 3, 4);
+        let text = metrics.render(&BTreeMap::from([("running", 2)]), 3, (4, 5));
 
         for line in [
             "sandbar_http_requests_total{method=\"GET\",route=\"/healthz\",status=\"2xx\"} 1",
@@ -228,6 +232,7 @@ mod tests {
             "sandbar_sandboxes{state=\"failed\"} 0",
             "sandbar_sandboxes_ahead 3",
             "sandbar_remains_found_total 4",
+            "sandbar_network_restored_total 5",
             "sandbar_sandbox_operations_total{operation=\"create\",result=\"success\"} 1",
             "sandbar_sandbox_operations_total{operation=\"activate\",result=\"success\"} 1",
             "sandbar_sandbox_operations_total{operation=\"destroy\",result=\"failure\"} 1",

@@ -44,6 +44,8 @@ pub(crate) fn table() -> (Router<App>, OpenApi) {
         .routes(routes!(checkpoint::get, checkpoint::remove))
         .routes(routes!(checkpoint::restore))
         .routes(routes!(checkpoint::fork))
+        .routes(routes!(checkpoint::export))
+        .routes(routes!(checkpoint::import))
         .routes(routes!(diff::diff))
         .routes(routes!(port::expose, port::list))
         .routes(routes!(port::get, port::hide))

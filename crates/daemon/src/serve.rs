@@ -1,30 +1,27 @@
 //! From a configuration to a running server and back to nothing.
 //!
 //! ```text
-//! check ─► name, port, key ─► launchers ─► threads ─► engine ─► endpoint file ─► serve ─► stop
+//! check ─► name, port, key ─► keeper, launchers, network, volumes ─► no root ─► threads ─► engine ─► serve ─► stop
 //! ```
 //!
 //! The order is the point. Name and port are taken before anything is made, so a second start fails
-//! before it can touch the first one's sandboxes. Launchers are started while the process has one thread.
-//!
-//! The threads of the runtime, which read what callers, agents and name servers write, are confined from
-//! their first instruction. The main thread, which only waits, and those that it has the engine start for
-//! launchers, records and builds, are not.
+//! before it can touch the first one's sandboxes. Everything for which root is needed is taken, opened and
+//! started before the process gives up being root (`user.rs`), while it has one thread; and that is before
+//! it reads a byte of a caller's, an agent's or a name server's.
 
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    os::fd::{AsFd, OwnedFd},
-    path::Path,
     sync::Arc,
     time::Duration,
 };
 
 use api::{error::ApiError, node::ShutdownSandboxes};
-use engine::{Engine, EngineConfig, Keys, Places, Secret};
-use jail::{Confinement, JailError, Launcher, NodeSpec, Presence, Volumes};
+use engine::{Engine, EngineConfig, Keys, NameSockets, Places, Secret, Tools};
+use jail::{JailError, Keeper, Launcher, NodeSpec, Presence, Volumes, VolumesFileSystem};
 use link::Links;
 use tokio::{
+    io::{Interest, unix::AsyncFd},
     runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
@@ -33,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::{App, CONNECTIONS_PER_TWO, KEPT, Parts, VISITS_PER_REQUEST, requests_at_once},
-    claim::{self, Claim, ClaimError, Claimed},
+    claim::{Claim, ClaimError, Claimed},
     config::{Config, DEFAULT_DOMAIN, PreviewUrl},
     docs::Docs,
     endpoint,
@@ -46,14 +43,11 @@ use crate::{
     preview::{Domain, Previews},
     routes,
     server::{self, Door, tls::Tls},
+    user::{self, UserError},
 };
 
 /// Time for the runtime's last tasks once the engine has ended: there should be none.
 const RUNTIME_GRACE: Duration = Duration::from_secs(5);
-
-/// How long a thread for work that may block waits for more. Starting one costs as much as a small part
-/// of a creation, because it is confined; keeping one costs some pages of memory.
-const THREAD_KEPT: Duration = Duration::from_secs(10 * 60);
 
 /// Why the server did not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +58,12 @@ pub enum ServeError {
     /// The node's name is another's.
     #[error(transparent)]
     Claim(#[from] ClaimError),
+    /// The server could not give up being root.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// The process that root's work is asked of is gone.
+    #[error("the keeper has ended, without which nothing can be started: start the server again")]
+    Keeper,
     /// The key could not be established.
     #[error("the API key could not be established")]
     Key(#[from] KeyError),
@@ -128,6 +128,7 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     let doors = Doors { api: listener, previews, tls, requests: requests_at_once(files) };
     let key = KeyFile::establish(&config.node.state_dir, config.api.key.as_ref())?;
     let node = Node::start(config, claims)?;
+    doors.tls.iter().for_each(|tls| tls.ask(&node.tools.0.keeper));
     let outcome = node.runtime.block_on(running(&node.config, node.tools, doors, key));
     node.ground.end(node.runtime, outcome)
 }
@@ -146,13 +147,11 @@ pub fn down(config: Config, destroy: bool) -> Result<DownReport, ServeError> {
     node.ground.end(node.runtime, outcome)
 }
 
-/// What an engine works with: its launchers, and what they found the node's volumes to be.
-type Tools = (Vec<Launcher>, Volumes);
-
 /// The processes and threads that everything else runs on.
 struct Node {
     config: Config,
-    tools: Tools,
+    /// And what the node's volumes were found to be.
+    tools: (Tools, Volumes),
     ground: Ground,
     runtime: Runtime,
 }
@@ -164,27 +163,21 @@ impl Node {
         Presence::outlast(&spec).map_err(failed)?;
         // Before the launchers, which mount the volumes in it.
         jail::own_mounts().map_err(failed)?;
-        let program = jail::sealed_program().map_err(failed)?;
-        let launcher = || Launcher::start(&spec, program.as_fd()).map_err(failed);
+        let programs = jail::Programs::copy().map_err(failed)?;
+        let keeper = Keeper::start(&spec, &programs, config.preview.tls.as_ref());
+        let keeper = Arc::new(keeper.map_err(failed)?);
+        let launcher = || Launcher::start(&keeper).map_err(failed);
         // One more is for what names ask of the firewall, one removes files, which can take long;
         // and one keeps the ground.
         let launchers = (0..config.node.launchers + 2).map(|_| launcher());
         let launchers = launchers.collect::<Result<Vec<_>, _>>()?;
         let mut ground = Ground { launcher: launcher()?, claims };
-        enlarge_pages(program)
-            .map_err(|source| ServeError::System { attempt: "starting a thread", source })?;
-        let confinement = Confinement::prepare(&config.node.state_dir).map_err(|source| {
-            ServeError::System { attempt: "preparing to confine threads", source }
-        })?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .thread_name("daemon")
-            .on_thread_start(move || confine(&confinement))
-            .thread_keep_alive(THREAD_KEPT)
-            .build()
-            .map_err(|source| ServeError::System { attempt: "starting threads", source })?;
-        match ground.begin() {
-            Ok(volumes) => Ok(Self { config, tools: (launchers, volumes), ground, runtime }),
+        let begun = ground.begin().and_then(|volumes| {
+            let (tools, runtime) = give_up_root(&config, keeper, launchers)?;
+            Ok(((tools, volumes), runtime))
+        });
+        match begun {
+            Ok((tools, runtime)) => Ok(Self { config, tools, ground, runtime }),
             Err(error) => {
                 // The first error is the one to tell; what half a start made goes with it.
                 drop(ground.clear());
@@ -194,28 +187,31 @@ impl Node {
     }
 }
 
-/// Has launchers and agents run from large pages, as soon as there are some: nobody waits for them. The
-/// thread ends by itself.
-fn enlarge_pages(program: OwnedFd) -> io::Result<()> {
-    let enlarge = move || {
-        if let Err(error) = jail::enlarge_pages(program.as_fd()) {
-            tracing::info!(%error, "sandboxes start from small pages, which takes a little longer");
-        }
-    };
-    std::thread::Builder::new().name("pages".to_owned()).spawn(enlarge).map(drop)
-}
-
-/// Confines a thread that is about to read what strangers write. One that cannot be confined must not.
-fn confine(confinement: &Confinement) {
-    if let Err(error) = confinement.confine() {
-        tracing::error!(%error, "a thread cannot be confined");
-        std::process::abort();
-    }
+/// Takes what only root can, and is another user from then on; so are the threads of the runtime.
+fn give_up_root(
+    config: &Config,
+    keeper: Arc<Keeper>,
+    launchers: Vec<Launcher>,
+) -> Result<(Tools, Runtime), ServeError> {
+    let failed = |attempt| move |source| ServeError::System { attempt, source };
+    let (state_dir, user) = (&config.node.state_dir, config.node.user);
+    let volumes = VolumesFileSystem::open(state_dir).map_err(failed("opening the volumes"))?;
+    let names = config.node.network.map(|network| NameSockets::bind(network.gateway()));
+    user::hand_over(state_dir, user)?;
+    user::become_user(user, state_dir)?;
+    tracing::info!(user, "not root any more");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("daemon")
+        .build()
+        .map_err(failed("starting threads"))?;
+    Ok((Tools { keeper, launchers, volumes, names }, runtime))
 }
 
 /// What the node's sandboxes stand on: its name, and what the engine made for all of them.
 struct Ground {
     launcher: Launcher,
+    /// Dropped last: by then nothing of root's runs.
     claims: Vec<Claim>,
 }
 
@@ -247,19 +243,15 @@ impl Ground {
         if !self.launcher.jails().map_err(failed)?.is_empty() {
             return Ok(());
         }
-        self.launcher.tear_down().map_err(failed)?;
-        self.claims.into_iter().for_each(Claim::release);
-        Ok(())
+        self.launcher.tear_down().map_err(failed)
     }
 }
 
 /// Claims what no other node of the machine may have.
 fn claim(config: &Config) -> Result<Vec<Claim>, ServeError> {
-    let name = Claimed::Name(config.node.name.clone());
-    let gateway = config.node.network.map(|network| Claimed::Gateway(network.gateway()));
-    let take = |what| Claim::take(Path::new(claim::DIR), what, &config.node.state_dir);
-    let claims: Result<_, ClaimError> = [name].into_iter().chain(gateway).map(take).collect();
-    Ok(claims?)
+    let node = node_spec(config);
+    let take = |(what, path)| Claim::take(what, path, &node.state_dir);
+    Ok(Claimed::all(&node).map(take).collect::<Result<_, ClaimError>>()?)
 }
 
 fn node_spec(config: &Config) -> NodeSpec {
@@ -294,10 +286,10 @@ fn links(config: &Config) -> Links {
 
 async fn open(
     config: &Config,
-    (launchers, volumes): Tools,
+    (tools, volumes): (Tools, Volumes),
     keys: Keys,
 ) -> Result<Engine, ServeError> {
-    Engine::open(engine_config(config, volumes), launchers, links(config), keys)
+    Engine::open(engine_config(config, volumes), tools, links(config), keys)
         .await
         .map_err(|source| ServeError::Engine { attempt: "opening the state directory", source })
 }
@@ -305,7 +297,7 @@ async fn open(
 /// Answers requests from the moment the threads run; they wait for the engine to be open.
 async fn running(
     config: &Config,
-    tools: Tools,
+    tools: (Tools, Volumes),
     doors: Doors,
     key: Established,
 ) -> Result<(), ServeError> {
@@ -354,13 +346,26 @@ async fn running(
     if let Err(error) = serving.await {
         tracing::error!(%error, "the server's task failed");
     }
-    let (engine, sandboxes) = outcome?;
-    shut_down(&engine, sandboxes).await
+    let (engine, end) = outcome?;
+    match end {
+        End::Asked(sandboxes) => shut_down(&engine, sandboxes).await,
+        // Nothing can be begun any more, nor ended: sandboxes go on until the next start.
+        End::Keeper => Err(ServeError::Keeper),
+    }
+}
+
+/// Why a server ends.
+#[derive(Debug)]
+enum End {
+    /// Somebody wants it to, and this to become of the sandboxes.
+    Asked(ShutdownSandboxes),
+    /// What starts processes of root's is gone.
+    Keeper,
 }
 
 /// What a server has before its engine is open.
 struct Starting {
-    tools: Tools,
+    tools: (Tools, Volumes),
     address: SocketAddr,
     keys: Keys,
     opened: watch::Sender<Option<Engine>>,
@@ -418,24 +423,38 @@ async fn until_asked(
     config: &Config,
     starting: Starting,
     mut asked: mpsc::Receiver<ShutdownSandboxes>,
-) -> Result<(Engine, ShutdownSandboxes), ServeError> {
+) -> Result<(Engine, End), ServeError> {
     let Starting { tools, address, keys, opened } = starting;
     let mut signals = Signals::new()
         .map_err(|source| ServeError::System { attempt: "waiting for signals", source })?;
+    #[expect(
+        deprecated,
+        reason = "what replaces it is unsafe because a descriptor could close or change; an OwnedFd \
+                  does neither"
+    )]
+    let watch = |pidfd| AsyncFd::with_interest(pidfd, Interest::READABLE);
+    let keeper = tools.0.keeper.ended().and_then(watch);
+    let keeper =
+        keeper.map_err(|source| ServeError::System { attempt: "watching the keeper", source })?;
     let engine = open(config, tools, keys).await?;
     opened.send_replace(Some(engine.clone()));
     let endpoint = endpoint::publish(&config.node.state_dir, address)
         .map_err(|source| ServeError::System { attempt: "writing the endpoint file", source })?;
     tracing::info!(url = endpoint.url(), "serving");
-    let sandboxes = tokio::select! {
-        sandboxes = asked.recv() => sandboxes.unwrap_or_default(),
-        () = signals.next() => ShutdownSandboxes::Keep,
+    let end = tokio::select! {
+        sandboxes = asked.recv() => End::Asked(sandboxes.unwrap_or_default()),
+        () = signals.next() => End::Asked(ShutdownSandboxes::Keep),
+        _ended = keeper.readable() => End::Keeper,
     };
-    tracing::info!(?sandboxes, "stopping");
-    Ok((engine, sandboxes))
+    tracing::info!(?end, "stopping");
+    Ok((engine, end))
 }
 
-async fn ending(config: &Config, tools: Tools, destroy: bool) -> Result<DownReport, ServeError> {
+async fn ending(
+    config: &Config,
+    tools: (Tools, Volumes),
+    destroy: bool,
+) -> Result<DownReport, ServeError> {
     // Nobody calls: there is no server.
     let secret = Secret::generate().map_err(|error| ServeError::System {
         attempt: "asking the kernel for randomness",

@@ -12,15 +12,13 @@
 //! waits; nothing that was claimed becomes a blank.
 
 use std::{
-    fs::File,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::PathBuf,
+    os::fd::{AsFd, OwnedFd},
     sync::Arc,
 };
 
 use failpoint::failpoint;
 use image::Rootfs;
-use jail::{Bind, Hostname, JailFiles, JailId, JailSpec, Launched, Limits, Reach};
+use jail::{Bind, Hostname, JailFiles, JailId, JailSpec, Launched, Layer, Limits, Reach, Shelf};
 use link::{AgentConfig, ConfigSender};
 
 use crate::{
@@ -54,8 +52,8 @@ pub(crate) struct Prepared {
     listener: OwnedFd,
     channel: OwnedFd,
     config: ConfigSender,
-    layers: Vec<File>,
-    binds: Vec<(File, String)>,
+    layers: Vec<Layer>,
+    binds: Vec<Bind>,
 }
 
 /// The jail of a guest with this host name, these files and limits, which reaches what `asker` may.
@@ -79,13 +77,14 @@ pub(crate) fn spec(
         network,
         limits: Limits { disk_bytes, ..limits },
         hostname,
-        // Filled in with the descriptors, see `launch`.
+        // Filled in with what is prepared, see `launch`.
+        layers: Vec::new(),
         binds: Vec::new(),
         views: Vec::new(),
     }
 }
 
-/// Opens everything that a launch needs.
+/// Opens what a launch needs of this process, and names what it needs of root's.
 pub(crate) async fn prepare(
     node: &Arc<Node>,
     jail: JailId,
@@ -93,7 +92,6 @@ pub(crate) async fn prepare(
 ) -> Result<Prepared, EngineError> {
     let run_dir = node.links.run_dir().to_owned();
     let opened = tokio::task::spawn_blocking(move || {
-        let open = |path: PathBuf| File::open(path);
         let (config, channel) = link::config_channel()?;
         failpoint!("socket.listen")?;
         let listener = link::socket::listen(&run_dir, jail.0)?;
@@ -102,16 +100,25 @@ pub(crate) async fn prepare(
             listener,
             channel,
             config,
-            layers: rootfs.layers.into_iter().map(open).collect::<Result<_, _>>()?,
-            binds: rootfs
-                .binds
-                .into_iter()
-                .map(|(source, target)| Ok((open(source)?, target)))
-                .collect::<std::io::Result<_>>()?,
+            layers: rootfs.layers.iter().filter_map(layer).collect(),
+            binds: rootfs.binds.iter().map(|bind| self::bind(*bind)).collect(),
         })
     });
     let failed = |error: std::io::Error| error::state_dir("preparing the sandbox", &error);
     opened.await.map_err(|_panicked| error::internal("preparing the sandbox"))?.map_err(failed)
+}
+
+/// A layer as launchers know it. None never is: both know a key by the same digits.
+fn layer(layer: &image::Layer) -> Option<Layer> {
+    let shelf = if layer.is_host { Shelf::Host } else { Shelf::Layers };
+    Layer::of_digits(shelf, layer.digits())
+}
+
+fn bind(bind: image::Bind) -> Bind {
+    match bind {
+        image::Bind::Usr => Bind::Programs,
+        image::Bind::Authorities => Bind::Authorities,
+    }
 }
 
 /// Has a launcher build the jail. The descriptors are closed on return: from then on the agent
@@ -123,16 +130,9 @@ pub(crate) async fn launch(
 ) -> Result<Blank, LaunchError> {
     let (jail, hostname) = (spec.jail, spec.hostname.clone());
     let Prepared { listener, channel, config, layers, binds } = prepared;
-    spec.binds = binds.iter().map(|(_, target)| Bind { target: target.clone() }).collect();
+    (spec.layers, spec.binds) = (layers, binds);
     let build = move |launcher: &mut jail::Launcher| {
-        let layers: Vec<BorrowedFd<'_>> = layers.iter().map(AsFd::as_fd).collect();
-        let binds: Vec<BorrowedFd<'_>> = binds.iter().map(|(source, _)| source.as_fd()).collect();
-        let files = JailFiles {
-            listener: listener.as_fd(),
-            config: channel.as_fd(),
-            layers: &layers,
-            binds: &binds,
-        };
+        let files = JailFiles { listener: listener.as_fd(), config: channel.as_fd() };
         launcher.launch(&spec, &files)
     };
     let undo = move |launcher: &mut jail::Launcher, _: Launched| {
@@ -165,5 +165,17 @@ impl Blank {
         }
         sender.send(config).map_err(LaunchError::Claim)?;
         Ok((agent, pidfd))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The image has a file to bind over where the launcher binds.
+    #[test]
+    fn images_and_launchers_mean_the_same_places() {
+        assert_eq!(Bind::Authorities.target().to_str(), Ok(image::HOST_CA));
+        assert_eq!(Bind::Programs.target().to_str(), Ok("usr"));
     }
 }

@@ -6,17 +6,15 @@
 
 mod lines;
 mod step;
-mod thread;
 
-pub(crate) use self::thread::Builders;
-
-use std::{panic::resume_unwind, sync::Arc};
+use std::{io, os::fd::OwnedFd, panic::resume_unwind, sync::Arc};
 
 use api::{
     image::{BuildEvent, BuildImage, Image},
     limit::RECIPE_BYTES,
 };
 use image::{Build, Cancel, Downloads, ImageError, Recipe};
+use jail::Keeper;
 use tokio::{runtime::Handle, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -53,13 +51,9 @@ pub(crate) fn build(
         let carried_out = {
             let (owner, stop, events) = (Arc::clone(&owner), stop.clone(), events.clone());
             let runtime = Handle::current();
-            let builder = Arc::clone(&owner);
-            async move {
-                let work = move || {
-                    carry_out(&owner, &request, &recipe, &Listener { events, stop, runtime })
-                };
-                builder.builders.run(work).await
-            }
+            let work =
+                move || carry_out(&owner, &request, &recipe, &Listener { events, stop, runtime });
+            tokio::task::spawn_blocking(work)
         };
         let watch = async {
             tokio::select! {
@@ -74,9 +68,11 @@ pub(crate) fn build(
             () = watch => return,
         };
         let last = match built {
-            Some(Ok(image)) => BuildEvent::Done { image },
-            Some(Err(error)) => BuildEvent::Failed { message: error::chain(&error) },
-            None => BuildEvent::Failed { message: "the build ended unexpectedly".to_owned() },
+            Ok(Ok(image)) => BuildEvent::Done { image },
+            Ok(Err(error)) => BuildEvent::Failed { message: error::chain(&error) },
+            Err(_panicked) => {
+                BuildEvent::Failed { message: "the build ended unexpectedly".to_owned() }
+            }
         };
         // Nobody listens any more: the build was cancelled.
         drop(events.send(last).await);
@@ -104,11 +100,14 @@ fn pass_on(mut heard: mpsc::Receiver<Output>, line: &mut dyn FnMut(&str)) {
     stderr.finish(line);
 }
 
-/// Confines the thread of a RUN, as those that requests are read on are.
-fn confine(node: &Node) -> Result<(), ImageError> {
-    jail::Confinement::prepare(&node.config.node.state_dir)
-        .and_then(|confinement| confinement.confine())
-        .map_err(|source| ImageError::Io { attempt: "confining a thread".to_owned(), source })
+/// Changes of the image store, by processes of the keeper's.
+#[derive(Debug)]
+pub(crate) struct KeptBuilders(pub(crate) Arc<Keeper>);
+
+impl image::Builders for KeptBuilders {
+    fn start(&self) -> io::Result<OwnedFd> {
+        self.0.builder().map_err(io::Error::other)
+    }
 }
 
 /// Builds, on a thread that may block.
@@ -128,7 +127,10 @@ fn carry_out(
             cancel.cancel();
         })
     };
-    let downloads = Downloads::of_machine(node.config.proxies.clone());
+    let downloads = Downloads {
+        has_authorities: jail::Bind::Authorities.source().is_some(),
+        proxies: node.config.proxies.clone(),
+    };
     let build = Build {
         store: &node.images,
         name: &request.name,
@@ -144,11 +146,7 @@ fn carry_out(
             std::thread::scope(|scope| {
                 let (output, heard) = mpsc::channel(EVENTS);
                 let step = step::run(node, run, stop, output, used);
-                let step = scope.spawn(move || {
-                    // What a RUN says is a stranger's.
-                    confine(node)?;
-                    runtime.block_on(step)
-                });
+                let step = scope.spawn(move || runtime.block_on(step));
                 pass_on(heard, line);
                 step.join().unwrap_or_else(|panic| resume_unwind(panic))
             })

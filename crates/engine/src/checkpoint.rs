@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// What generated ids begin with.
-const OWN_PREFIX: &str = "cp-";
+pub(crate) const OWN_PREFIX: &str = "cp-";
 
 /// How often a restore stops a sandbox that somebody starts meanwhile, before it gives up.
 const ATTEMPTS: usize = 4;
@@ -77,7 +77,7 @@ impl Checkpoints {
         table.made.iter().find(|(record, _)| record.id == *id).map(|(record, _)| record.clone())
     }
 
-    fn begin(&self, id: &CheckpointId) -> Result<(), EngineError> {
+    pub(crate) fn begin(&self, id: &CheckpointId) -> Result<(), EngineError> {
         let mut table = self.table();
         if table.begun.contains(id) || table.made.iter().any(|(record, _)| record.id == *id) {
             return Err(error::checkpoint_exists(id));
@@ -89,7 +89,8 @@ impl Checkpoints {
         Ok(())
     }
 
-    fn end(&self, id: &CheckpointId, made: Option<(CheckpointRecord, Number)>) {
+    /// The end of what was begun, with what has come of it.
+    pub(crate) fn end(&self, id: &CheckpointId, made: Option<(CheckpointRecord, Number)>) {
         let mut table = self.table();
         table.begun.remove(id);
         table.made.extend(made);
@@ -125,20 +126,12 @@ pub(crate) async fn create(
     let (owner, cause) = (Arc::clone(node), Cause::request(by).about(&checkpoint));
     let work = async move {
         let made = make(&owner, &sandbox, &checkpoint, cause).await;
-        let kept = made.as_ref().ok().map(|(record, volume, _)| (record.clone(), volume.clone()));
-        sandbox.checkpoints.end(&checkpoint, kept);
-        let (record, volume, pause) = made?;
-        if !sandbox.is_there() {
-            // Its destroy did not see the checkpoint; its record went with it.
-            owner.remover.remove(volume).await;
-            return Err(error::not_found(&sandbox.id));
-        }
-        tracing::info!(sandbox_id = %sandbox.id, checkpoint = %record.id,
-            pause_us = u64::try_from(pause.as_micros()).unwrap_or(u64::MAX), "checkpoint made");
-        Ok(CheckpointCreated {
-            checkpoint: describe(&sandbox, &record),
-            pause_us: u64::try_from(pause.as_micros()).unwrap_or(u64::MAX),
-        })
+        let (kept, pause) = made.inspect_err(|_| sandbox.checkpoints.end(&checkpoint, None))?;
+        let checkpoint = settle(&owner, &sandbox, kept).await?;
+        let pause_us = u64::try_from(pause.as_micros()).unwrap_or(u64::MAX);
+        tracing::info!(sandbox_id = %sandbox.id, checkpoint = %checkpoint.id, pause_us,
+            "checkpoint made");
+        Ok(CheckpointCreated { checkpoint, pause_us })
     };
     node.work.spawn(work).await.map_err(|_panicked| error::internal("making the checkpoint"))?
 }
@@ -148,8 +141,18 @@ async fn make(
     sandbox: &Arc<Sandbox>,
     id: &CheckpointId,
     cause: Cause,
-) -> Result<(CheckpointRecord, Number, Duration), EngineError> {
+) -> Result<((CheckpointRecord, Number), Duration), EngineError> {
     let (volume, size_bytes, pause) = seal(node, sandbox).await?;
+    Ok((keep(node, (sandbox, id), (volume, size_bytes), cause).await?, pause))
+}
+
+/// Makes a volume that is on record as one to be buried a checkpoint on record.
+pub(crate) async fn keep(
+    node: &Node,
+    (sandbox, id): (&Sandbox, &CheckpointId),
+    (volume, size_bytes): (Number, u64),
+    cause: Cause,
+) -> Result<(CheckpointRecord, Number), EngineError> {
     let (id, created_at_ms) = (id.clone(), now_ms());
     let record = CheckpointRecord { id, volume: volume.id(), created_at_ms, size_bytes };
     let change = Change::Checkpoint(sandbox.jail, Box::new(record.clone()));
@@ -160,7 +163,22 @@ async fn make(
         node.remover.remove(volume).await;
         return Err(error.publish("recording the checkpoint"));
     }
-    Ok((record, volume, pause))
+    Ok((record, volume))
+}
+
+/// Ends what was begun with a checkpoint that is on record.
+pub(crate) async fn settle(
+    node: &Node,
+    sandbox: &Sandbox,
+    (record, volume): (CheckpointRecord, Number),
+) -> Result<Checkpoint, EngineError> {
+    sandbox.checkpoints.end(&record.id, Some((record.clone(), volume.clone())));
+    if !sandbox.is_there() {
+        // Its destroy did not see the checkpoint; its record went with it.
+        node.remover.remove(volume).await;
+        return Err(error::not_found(&sandbox.id));
+    }
+    Ok(describe(sandbox, &record))
 }
 
 /// Copies the volume of a sandbox while nothing of it runs, to a new volume that is on record as one
@@ -341,9 +359,9 @@ pub(crate) async fn charge(node: &Node, volume: JailId) -> u64 {
 }
 
 /// Has most of what was written on disk before a sandbox has to stand still for the rest.
-async fn sync(node: &Node) {
-    let state_dir = node.config.node.state_dir.clone();
-    let synced = tokio::task::spawn_blocking(move || jail::sync_volumes(&state_dir));
+pub(crate) async fn sync(node: &Node) {
+    let volumes = Arc::clone(&node.volumes);
+    let synced = tokio::task::spawn_blocking(move || volumes.sync());
     // An error comes again with the copy, where it has a caller.
     drop(tokio::time::timeout(SYNC_TIMEOUT, synced).await);
 }
@@ -368,7 +386,7 @@ pub(crate) fn find(
     found.ok_or_else(|| error::checkpoint_not_found(checkpoint))
 }
 
-fn describe(sandbox: &Sandbox, record: &CheckpointRecord) -> Checkpoint {
+pub(crate) fn describe(sandbox: &Sandbox, record: &CheckpointRecord) -> Checkpoint {
     Checkpoint {
         id: record.id.clone(),
         sandbox_id: sandbox.id.clone(),

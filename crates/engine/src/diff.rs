@@ -18,20 +18,19 @@ pub(crate) async fn reader(
 ) -> Result<Reader, EngineError> {
     let sandbox = checkpoint::find_sandbox(node, id)?;
     checkpoint::check_available(node)?;
-    let known = |id: Option<CheckpointId>| {
-        id.map(|id| checkpoint::find(&sandbox, &id).map(|known| known.volume)).transpose()
-    };
-    let (against, of) = (known(against)?, known(of)?);
+    for known in [&against, &of].into_iter().flatten() {
+        checkpoint::find(&sandbox, known)?;
+    }
     let mut reader = Reader::begin(node)?;
     let owner = Arc::clone(node);
     // A task of the node: what it makes is on record, and goes with the reader.
     let work = async move {
         match of {
-            Some(volume) => reader.lend_copy(volume).await?,
+            Some(of) => reader.lend_copy(&sandbox, &of).await?,
             None => reader.lend(checkpoint::seal(&owner, &sandbox).await?.0),
         }
-        if let Some(volume) = against {
-            reader.lend_copy(volume).await?;
+        if let Some(against) = against {
+            reader.lend_copy(&sandbox, &against).await?;
         }
         reader.start(&sandbox, None).await
     };

@@ -10,7 +10,10 @@ use std::{
 };
 
 use api::{
-    checkpoint::{Checkpoint, CheckpointCreated, CreateCheckpoint, ForkSandbox, RestoreCheckpoint},
+    checkpoint::{
+        Checkpoint, CheckpointCreated, CheckpointExport, CreateCheckpoint, ForkSandbox,
+        RestoreCheckpoint,
+    },
     event::{EventList, ListEvents},
     id::{CheckpointId, IdPrefix, SandboxId, WebhookName},
     image::{BuildEvent, BuildImage, Image},
@@ -22,17 +25,18 @@ use api::{
     },
     webhook::{CreateWebhook, NewWebhook, Webhook, WebhookTested},
 };
-use jail::{JailId, Launcher};
+use jail::{JailId, Keeper, Launcher, VolumesFileSystem};
 use link::Links;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     EngineConfig, EngineError,
-    build::{self, Builders},
+    build::{self, KeptBuilders},
     checkpoint, create, destroy, diff,
     error::{self, Publish},
     event::{self, Cause, EventFollower},
+    export::{self, Import},
     fork, freeze, idle,
     key::{By, Key, Keys, Store},
     launch::{Launchers, Remover},
@@ -44,7 +48,8 @@ use crate::{
     reader::Reader,
     reconcile,
     record::{Loaded, Records},
-    recover, resolver,
+    recover,
+    resolver::{self, NameSockets},
     sandbox::{InUse, Sandbox as Resident},
     shutdown, update, webhook,
 };
@@ -52,6 +57,20 @@ use crate::{
 /// Launchers that an engine needs: one that builds jails, one for the network, one that removes
 /// files.
 const MIN_LAUNCHERS: usize = 3;
+
+/// What an engine works with, all of it root's: taken, opened and started by a server that gives up being
+/// root before it opens its engine.
+#[derive(Debug)]
+pub struct Tools {
+    /// Starts what is to be started.
+    pub keeper: Arc<Keeper>,
+    /// At least three; the last one only removes files, the one before is for the network.
+    pub launchers: Vec<Launcher>,
+    /// What the volumes are in.
+    pub volumes: VolumesFileSystem,
+    /// Where names are asked for; none on a node without a network.
+    pub names: Option<io::Result<NameSockets>>,
+}
 
 /// The sandboxes of one node. Cheap to clone.
 ///
@@ -90,24 +109,24 @@ impl From<InUse> for Active {
 
 impl Engine {
     /// Opens the state directory (one engine at a time, by a lock), and recovers: adopts running
-    /// sandboxes, finishes or buries what was under way. `launchers`, at least three, were started
-    /// before any thread; the last one only removes files, the one before is for the network.
+    /// sandboxes, finishes or buries what was under way.
     ///
     /// # Errors
     /// `RESOURCE_BUSY` when the directory is in use, `NO_SPACE` when its disk is full,
     /// `INTERNAL_ERROR` when it is damaged, `SANDBOX_FAILED` when the kernel or the network could not
     /// be brought into order. Nothing was changed that another start would miss.
     ///
-    /// `keys` get those on record, and open nothing but `local` before. The caller's thread decides
-    /// what those may do that start launchers and build images; the runtime's own may be confined.
+    /// `keys` get those on record, and open nothing but `local` before.
     pub async fn open(
         config: EngineConfig,
-        launchers: Vec<Launcher>,
+        mut tools: Tools,
         links: Links,
         keys: Keys,
     ) -> Result<Self, EngineError> {
+        let names = tools.names.take();
+        let assembled = tokio::task::spawn_blocking(move || assemble(config, tools, links)).await;
         let (node, mut loaded, records) =
-            on_own_thread(move || assemble(config, launchers, links)).await??;
+            assembled.map_err(|_panicked| error::internal("opening the node"))??;
         let node = Arc::new(node);
         let store = Store {
             records: node.records.clone(),
@@ -116,8 +135,8 @@ impl Engine {
         };
         keys.open(std::mem::take(&mut loaded.keys), store);
         let webhooks = std::mem::take(&mut loaded.webhooks);
-        if let Some(network) = node.config.node.network {
-            resolver::spawn(&node, network.gateway()).await;
+        if let (Some(network), Some(names)) = (node.config.node.network, names) {
+            resolver::spawn(&node, network.gateway(), names);
         }
         recover::recover(&node, loaded).await?;
         webhook::restore(&node, webhooks);
@@ -212,7 +231,13 @@ impl Engine {
     /// How often something was found that was nobody's, and removed, since the engine was opened.
     #[must_use]
     pub fn remains_found(&self) -> u64 {
-        self.node.finds.count()
+        self.node.finds.remains()
+    }
+
+    /// How often the node's firewall rules were found to be missing since this engine started.
+    #[must_use]
+    pub fn networks_restored(&self) -> u64 {
+        self.node.finds.networks()
     }
 
     /// Finds, creates (with the node's defaults) or starts the sandbox, for one request to it. Whether
@@ -373,6 +398,31 @@ impl Engine {
         of: Option<CheckpointId>,
     ) -> Result<Reader, EngineError> {
         diff::reader(&self.node, id, against, of).await
+    }
+
+    /// Starts a reader whose agent answers `GET /layer` with the files of a checkpoint, and says what they
+    /// are.
+    ///
+    /// # Errors
+    /// As [`Engine::diff`].
+    pub async fn export_checkpoint(
+        &self,
+        id: &SandboxId,
+        checkpoint: &CheckpointId,
+    ) -> Result<(Reader, CheckpointExport), EngineError> {
+        export::export(&self.node, id, checkpoint).await
+    }
+
+    /// Begins to import a checkpoint into a sandbox.
+    ///
+    /// # Errors
+    /// `CHECKPOINT_EXISTS`, and as [`Engine::diff`].
+    pub async fn import_checkpoint(
+        &self,
+        id: &SandboxId,
+        checkpoint: Option<CheckpointId>,
+    ) -> Result<Import, EngineError> {
+        export::import(&self.node, id, checkpoint).await
     }
 
     /// Makes sandboxes with the files of this one, or of one of its checkpoints. They run at return.
@@ -572,41 +622,26 @@ impl Engine {
 }
 
 /// Takes hold of the state directory and starts the engine's threads.
-/// Does `work` on a new thread that may do what the caller's may: the threads that it starts in turn
-/// have to start launchers and build images, which those of a runtime's pool may not.
-async fn on_own_thread<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, EngineError> {
-    let failed = || error::internal("opening the node");
-    let (reply, answer) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("opening".to_owned());
-    // It ends with its answer; nobody else has to wait for it.
-    let started = thread.spawn(move || drop(reply.send(work())));
-    started.map_err(|_no_thread| failed())?;
-    answer.await.map_err(|_panicked| failed())
-}
-
 fn assemble(
     config: EngineConfig,
-    mut launchers: Vec<Launcher>,
+    tools: Tools,
     links: Links,
 ) -> Result<(Node, Loaded, JoinHandle<()>), EngineError> {
+    let Tools { keeper, mut launchers, volumes, names: _ } = tools;
     if launchers.len() < MIN_LAUNCHERS {
         let message = format!("an engine needs {MIN_LAUNCHERS} launchers or more");
         return Err(error::invalid("launchers", &message));
     }
     let state_dir = &config.node.state_dir;
     let refused = |attempt: &'static str| move |cause| error::state_dir(attempt, &cause);
-    for dir in [state_dir, &state_dir.join("sandboxes"), &links.run_dir().to_owned()] {
-        make_private_dir(dir).map_err(refused("making the state directory"))?;
-    }
+    make_private_dir(links.run_dir()).map_err(refused("making the directory of sockets"))?;
     let lock = lock(&state_dir.join("lock"))?;
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_err(refused("reading the machine's boot id"))?
         .trim()
         .to_owned();
-    let images =
-        image::Store::open(state_dir.join("images")).map_err(|error| error::of_store(&error))?;
+    let images = image::Store::open_with(state_dir.join("images"), Box::new(KeptBuilders(keeper)))
+        .map_err(|error| error::of_store(&error))?;
     let (records, loaded, thread) = Records::open(&state_dir.join("sandbar.db"))
         .map_err(|error| error.publish("opening the database"))?;
     let secret = Secret::establish(state_dir).map_err(refused("reading the secret of tokens"))?;
@@ -616,7 +651,6 @@ fn assemble(
     let network = launchers.pop().ok_or_else(|| error::internal("starting the launchers"))?;
     let network = Launchers::start(vec![network]).map_err(threads)?;
     let launchers = Launchers::start(launchers).map_err(threads)?;
-    let builders = Builders::start().map_err(threads)?;
     let closing = CancellationToken::new();
     let parts = Parts {
         config,
@@ -627,7 +661,7 @@ fn assemble(
         launchers,
         network,
         remover,
-        builders,
+        volumes,
         boot_id,
         closing,
         lock,
@@ -637,7 +671,7 @@ fn assemble(
 
 fn make_private_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    // Also one that was there: it holds keys and the files of tenants.
+    // Also one that was there: whoever connects to an agent commands it.
     std::fs::set_permissions(dir, Permissions::from_mode(0o700))
 }
 

@@ -8,12 +8,17 @@ use std::{io, time::Duration};
 use api::{
     error::{ApiError, ErrorCode},
     id::{CheckpointId, IdPrefix, ImageRef, KeyName, SandboxId, WebhookName},
-    limit::{CHECKPOINTS, CREATES_PER_KEY, KEYS, WEBHOOKS},
+    limit::{CHECKPOINTS, CREATES_PER_KEY, EXPORT_BYTES, KEYS, WEBHOOKS},
 };
 use image::ImageError;
 use jail::JailError;
 
-use crate::{EngineError, launch::LaunchError, record::RecordError, state::Failure};
+use crate::{
+    EngineError,
+    launch::LaunchError,
+    record::{CheckpointRecord, RecordError},
+    state::Failure,
+};
 
 /// Seconds after which a caller may try again when the node was busy or full.
 const RETRY_AFTER_SECS: u64 = 1;
@@ -82,6 +87,13 @@ pub(crate) fn too_many_readers(limit: usize) -> EngineError {
          them is done"
     );
     EngineError::new(ErrorCode::TooManyRequests, text).with("limit", limit)
+}
+
+pub(crate) fn checkpoint_too_large(checkpoint: &CheckpointRecord) -> EngineError {
+    let (id, bytes) = (&checkpoint.id, checkpoint.size_bytes);
+    let text =
+        format!("the checkpoint {id} has {bytes} bytes; up to {EXPORT_BYTES} can be exported");
+    EngineError::new(ErrorCode::TreeTooLarge, text).with("limitBytes", EXPORT_BYTES)
 }
 
 pub(crate) fn checkpoints_not_available(why: &str) -> EngineError {

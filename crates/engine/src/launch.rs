@@ -35,6 +35,13 @@ const JOB_TIMEOUT: Duration = Duration::from_secs(60);
 /// remover: files must not pile up faster than they go.
 const QUEUED_REMOVALS: usize = 1024;
 
+/// How long what is to be removed waits for more of its kind. To take file systems down writes to the
+/// disk what all volumes have in memory, however many are taken down at once.
+const GATHERING: Duration = Duration::from_millis(100);
+
+/// Chores that are done together at most.
+const AT_ONCE: usize = 64;
+
 /// Why a launcher did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LaunchError {
@@ -278,23 +285,43 @@ fn do_all(
     records: &Records,
     is_hasty: &AtomicBool,
 ) {
-    while let Some(chore) = chores.blocking_recv() {
-        if is_hasty.load(Ordering::Relaxed) {
-            return;
+    while let Some(first) = chores.blocking_recv() {
+        if chores.len() < AT_ONCE {
+            std::thread::sleep(GATHERING);
         }
-        match chore {
-            Chore::Remove(Removal { number, root }) => {
-                settle(&number, launcher.remove(number.id(), root), records);
+        let others = std::iter::from_fn(|| chores.try_recv().ok()).take(AT_ONCE - 1);
+        let gathered: Vec<_> = std::iter::once(first).chain(others).collect();
+        // Dropped when all volumes are gone: the first that goes writes for all.
+        let mut roots = Vec::new();
+        let mut removed = Vec::new();
+        for chore in gathered {
+            if is_hasty.load(Ordering::Relaxed) {
+                break;
             }
-            Chore::RemoveFiles(volume) => {
-                settle(&volume, launcher.remove_files(volume.id()), records);
-            }
-            Chore::Reclaim(jail) => {
-                if let Err(error) = launcher.reclaim(jail) {
-                    tracing::warn!(%jail, error = &error as &dyn std::error::Error,
-                        "the memory of a frozen sandbox cannot be pushed out");
+            match chore {
+                Chore::Remove(Removal { number, root }) => {
+                    let result = launcher.remove(number.id());
+                    removed.push((number, result));
+                    roots.extend(root);
+                }
+                Chore::RemoveFiles(volume) => {
+                    let result = launcher.remove_files(volume.id());
+                    removed.push((volume, result));
+                }
+                Chore::Reclaim(jail) => {
+                    if let Err(error) = launcher.reclaim(jail) {
+                        tracing::warn!(%jail, error = &error as &dyn std::error::Error,
+                            "the memory of a frozen sandbox cannot be pushed out");
+                    }
                 }
             }
+        }
+        for (number, result) in removed {
+            settle(&number, result, records);
+        }
+        drop(roots);
+        if is_hasty.load(Ordering::Relaxed) {
+            return;
         }
     }
 }

@@ -27,6 +27,7 @@ mod create;
 mod destroy;
 mod diff;
 mod event;
+mod export;
 mod fork;
 mod freeze;
 mod idle;
@@ -60,11 +61,13 @@ mod record;
 mod error;
 
 pub use config::EngineConfig;
-pub use engine::{Active, Engine};
+pub use engine::{Active, Engine, Tools};
 pub use event::EventFollower;
+pub use export::Import;
 pub use key::{Full, InvalidSecret, Key, Keys, Place, Places, Presented, Secret};
 pub use port::{Exposure, Found, Visit};
 pub use reader::Reader;
+pub use resolver::NameSockets;
 
 /// Why the engine refused or failed. `engine::error` is the only place that gives engine errors
 /// their public codes.

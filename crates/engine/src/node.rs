@@ -18,7 +18,7 @@ use api::{
     id::{IdPrefix, SandboxId},
     limit::CREATES_AT_ONCE,
 };
-use jail::JailId;
+use jail::{JailId, VolumesFileSystem};
 use link::Links;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -26,7 +26,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     EngineError,
     blank::Blank,
-    build::Builders,
     capacity::Capacity,
     config::EngineConfig,
     error,
@@ -70,7 +69,8 @@ pub(crate) struct Node {
     /// Blanks that were made ahead.
     pub(crate) pool: Pool,
     pub(crate) remover: Remover,
-    pub(crate) builders: Builders,
+    /// What the volumes are in.
+    pub(crate) volumes: Arc<VolumesFileSystem>,
     /// For jails that read files for others.
     pub(crate) readers: Arc<Semaphore>,
     /// For sandboxes that are being made or started; a waiter in the launchers' queue has one.
@@ -109,7 +109,7 @@ pub(crate) struct Parts {
     pub(crate) launchers: Launchers,
     pub(crate) network: Launchers,
     pub(crate) remover: Remover,
-    pub(crate) builders: Builders,
+    pub(crate) volumes: VolumesFileSystem,
     pub(crate) boot_id: String,
     pub(crate) closing: CancellationToken,
     pub(crate) lock: File,
@@ -160,7 +160,7 @@ impl Node {
             launchers,
             network,
             remover,
-            builders,
+            volumes,
             boot_id,
             closing,
             lock,
@@ -187,7 +187,7 @@ impl Node {
             finds: Finds::default(),
             pool,
             remover,
-            builders,
+            volumes: Arc::new(volumes),
             readers: Arc::new(Semaphore::new(READERS)),
             creates: Places::new(CREATES_AT_ONCE, KEPT_CREATES),
             visitors: Visitors::default(),

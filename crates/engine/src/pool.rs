@@ -240,6 +240,15 @@ pub(crate) fn spawn(node: &Arc<Node>) {
     });
 }
 
+/// Ends what there is; others are made in its place.
+pub(crate) async fn renew(node: &Arc<Node>) {
+    let kept = std::mem::take(&mut node.pool.state().kept);
+    for kept in kept {
+        end_apart(node, kept.guest, Some(kept.blank)).await;
+    }
+    node.pool.stirred.notify_one();
+}
+
 async fn keep(node: &Arc<Node>) {
     loop {
         match node.pool.next(node.room()) {

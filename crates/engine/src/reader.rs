@@ -14,8 +14,9 @@
 
 use std::sync::Arc;
 
+use api::id::CheckpointId;
 use image::{Rootfs, Store};
-use jail::{Hostname, JailId, JailSpec, Limits, View};
+use jail::{Hostname, JailSpec, Limits, View};
 use link::AgentConfig;
 use tokio::{runtime::Handle, sync::OwnedSemaphorePermit};
 
@@ -89,14 +90,21 @@ impl Reader {
         self.volumes.push(volume);
     }
 
-    /// Shows it a copy of a checkpoint's volume: it may outlive the checkpoint.
-    pub(crate) async fn lend_copy(&mut self, of: JailId) -> Result<(), EngineError> {
+    /// Shows it a copy of a checkpoint: it may outlive that.
+    pub(crate) async fn lend_copy(
+        &mut self,
+        sandbox: &Sandbox,
+        of: &CheckpointId,
+    ) -> Result<(), EngineError> {
+        let from = checkpoint::find(sandbox, of)?.volume;
         let volume = self.node.numbers.take();
         let copy = volume.id();
         let recorded = self.node.records.write(Change::Bury(copy)).await;
         recorded.map_err(|error| error.publish("recording a copy of the files"))?;
         self.lend(volume);
-        checkpoint::copy(&self.node, of, copy, true).await
+        let copied = checkpoint::copy(&self.node, from, copy, true).await;
+        // One that was removed meanwhile was perhaps copied while its files went.
+        checkpoint::find(sandbox, of).and(copied)
     }
 
     /// Starts it over the image of `sandbox`. What it writes into its own root, if it writes anything,
@@ -123,6 +131,13 @@ impl Reader {
         };
         claimed.await.map_err(|error| error.publish(ATTEMPT))?;
         Ok(self)
+    }
+
+    /// Ends its jail, so that nothing it wrote changes any more.
+    pub(crate) async fn end(&self) -> Result<(), EngineError> {
+        let Some(guest) = &self.guest else { return Ok(()) };
+        let ended = destroy::end_jail(&self.node, guest.jail()).await;
+        ended.map_err(|error| error.publish("ending a reader"))
     }
 }
 
@@ -166,6 +181,7 @@ fn spec(node: &Node, guest: &Guest, views: Vec<View>, writes: Option<Option<u64>
             disk_bytes: writes.flatten(),
         },
         hostname: Hostname::of(HOSTNAME),
+        layers: Vec::new(),
         binds: Vec::new(),
         views,
     }

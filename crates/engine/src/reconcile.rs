@@ -12,6 +12,10 @@
 //! | jails of sandboxes that do not run      | the node's cgroups         | clearing them       |
 //! | sandboxes that could not be destroyed   | memory                     | destroying them     |
 //!
+//! It also sees whether the firewall's rules are all there: `nft flush ruleset` takes everybody's. Where
+//! they are not they are loaded, so that no sandbox reaches anything, and then what each may reach is put
+//! in force again. Until then, for up to a period, sandboxes reach what the host lets them.
+//!
 //! The loop device of the volumes is not among them: the kernel frees it with its last user.
 //!
 //! Whose everything is, is looked at first, and then what there is. What was nobody's is nobody's for
@@ -38,12 +42,13 @@ use crate::{
     EngineError, destroy, error,
     error::Publish,
     event::{Cause, Draft},
-    freeze,
+    freeze, network,
     node::Node,
     number::{Number, Ownership},
+    pool,
     record::{Change, RecordError},
     sandbox::Sandbox,
-    state::{Operation, State},
+    state::{Admission, Operation, State},
 };
 
 /// What is removed together; it queues at the launchers anyway.
@@ -74,11 +79,19 @@ pub(crate) struct Remains {
 
 /// How often something was found; see [`crate::Engine::remains_found`].
 #[derive(Debug, Default)]
-pub(crate) struct Finds(AtomicU64);
+pub(crate) struct Finds {
+    remains: AtomicU64,
+    /// The node's firewall rules were missing.
+    networks: AtomicU64,
+}
 
 impl Finds {
-    pub(crate) fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+    pub(crate) fn remains(&self) -> u64 {
+        self.remains.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn networks(&self) -> u64 {
+        self.networks.load(Ordering::Relaxed)
     }
 }
 
@@ -128,25 +141,20 @@ pub(crate) async fn look(node: &Node) -> Result<Found, EngineError> {
     let jails = jails.map_err(|error| error.publish("looking for running sandboxes"))?;
     let burials = node.records.burials().await;
     let burials = burials.map_err(|error| error.publish("reading what is to be removed"))?;
+    let volumes = node.launchers.call(jail::Launcher::volumes, |_, _| {}).await;
+    let volumes = volumes.map_err(|error| error.publish("looking for the files of sandboxes"))?;
     let (spec, run_dir) = (node.config.node.clone(), node.links.run_dir().to_owned());
     let read = tokio::task::spawn_blocking(move || {
-        let mut volumes = numbered(&spec.state_dir.join("sandboxes"), volume_of)?;
-        volumes.append(&mut numbered(&spec.state_dir.join("volumes"), volume_of)?);
         let sockets = numbered(&run_dir, link::socket::jail_of)?;
         let links = jail::links(&spec.name);
         let links = links.map_err(|error| error::state_dir("listing network links", &error))?;
-        Ok::<_, EngineError>((volumes, sockets, links))
+        Ok::<_, EngineError>((sockets, links))
     });
-    let (volumes, sockets, links) =
+    let (sockets, links) =
         read.await.map_err(|_panicked| error::internal("looking at the node"))??;
     let (jails, burials) = (jails.into_iter().collect(), burials.into_iter().collect());
+    let volumes = volumes.into_iter().collect();
     Ok(Found { jails, links, sockets, volumes, burials })
-}
-
-/// The volume whose directory has this name.
-fn volume_of(name: &str) -> Option<u64> {
-    let number = name.parse().ok()?;
-    (JailId(number).to_string() == name).then_some(number)
 }
 
 /// Numbers that `parse` finds in the names of a directory.
@@ -168,7 +176,7 @@ fn numbered(
 pub(crate) fn spawn(node: &Arc<Node>) {
     let owner = Arc::clone(node);
     node.watchers.spawn(async move {
-        let mut linked = BTreeSet::new();
+        let (mut linked, mut is_restored) = (BTreeSet::new(), false);
         loop {
             tokio::select! {
                 () = owner.closing.cancelled() => return,
@@ -177,8 +185,14 @@ pub(crate) fn spawn(node: &Arc<Node>) {
             // Of the node's work: it ends before the launchers do.
             let round = Arc::clone(&owner);
             let before = std::mem::take(&mut linked);
-            let done = owner.work.spawn(async move { reconcile(&round, &before).await }).await;
-            match done {
+            let done = owner.work.spawn(async move {
+                let is_restored = restore_network(&round, is_restored).await;
+                (is_restored, reconcile(&round, &before).await)
+            });
+            match done.await.map(|(restored, found)| {
+                is_restored = restored;
+                found
+            }) {
                 Ok(Ok(found)) => linked = found,
                 Ok(Err(error)) => tracing::warn!(code = ?error.code, error = error.message,
                     "what is left behind cannot be looked for"),
@@ -186,6 +200,44 @@ pub(crate) fn spawn(node: &Arc<Node>) {
             }
         }
     });
+}
+
+/// Loads the node's rules if some are missing. `is_restored`: that was so before, and sandboxes that were
+/// being made then are not in force yet. True: it was so, now or before.
+async fn restore_network(node: &Arc<Node>, is_restored: bool) -> bool {
+    let set_up = node.network.call(jail::Launcher::set_up_network, |_, _| {}).await;
+    let is_missing = set_up.unwrap_or_else(|error| {
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "the firewall's rules cannot be looked at or loaded; it is tried again"
+        );
+        false
+    });
+    if is_missing {
+        let what = "firewall rules were missing and are there again";
+        node.finds.networks.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(what, "network restored");
+        let told = Draft::of_nobody(EventKind::NetworkRestored, EventCause::Reconcile, what);
+        node.records.submit(Change::Nothing.telling(told)).await;
+        pool::renew(node).await;
+    }
+    if is_missing || is_restored {
+        let all = stream::iter(node.all());
+        all.for_each_concurrent(AT_ONCE, |sandbox| confine(node, sandbox)).await;
+    }
+    is_missing || is_restored
+}
+
+/// Puts in force what a sandbox may reach, unless somebody works on it: the next round tries again.
+async fn confine(node: &Arc<Node>, sandbox: Arc<Sandbox>) {
+    let (Admission::Begin, before) = sandbox.begin(Operation::Change) else { return };
+    if before.agent().is_some()
+        && let Err(error) = network::confine(node, &sandbox).await
+    {
+        tracing::error!(jail = %sandbox.jail, error = &error as &dyn std::error::Error,
+            "a sandbox's network policy cannot be put in force; it reaches nothing until the next try");
+    }
+    sandbox.set(before);
 }
 
 /// One round. Links are the kernel's to remove, which takes it a while: only those count that were there
@@ -234,7 +286,7 @@ async fn settle(node: &Arc<Node>, sandbox: &Arc<Sandbox>, jails: &Jails) {
             return Ok(());
         }
         let what = "something of it ran although it did not";
-        owner.finds.0.fetch_add(1, Ordering::Relaxed);
+        owner.finds.remains.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(sandbox_id = %held.id, jail = %held.jail, what, "remains found");
         let told = held.tells(EventKind::RemainsFound, cause.saying(what));
         owner.records.submit(Change::Nothing.telling(told)).await;
@@ -301,7 +353,7 @@ async fn bury(node: &Node, number: &Number, remains: Remains, cause: EventCause)
     };
     match recorded {
         Ok(()) if is_leak => {
-            node.finds.0.fetch_add(1, Ordering::Relaxed);
+            node.finds.remains.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(%jail, what = %remains, "remains found");
         }
         Ok(()) => {}
@@ -348,14 +400,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_numbers_as_we_print_them_are_directories_of_jails() {
+    fn only_numbers_as_we_print_them_are_sockets_of_jails() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["7", "08", "x", "7.tmp", "12"] {
+        for name in ["7.sock", "08.sock", "x.sock", "7", "12.sock"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
-        let found = numbered(dir.path(), volume_of).unwrap();
+        let found = numbered(dir.path(), link::socket::jail_of).unwrap();
         assert_eq!(found, BTreeSet::from([JailId(7), JailId(12)]));
-        numbered(&dir.path().join("none"), volume_of).unwrap_err();
+        numbered(&dir.path().join("none"), link::socket::jail_of).unwrap_err();
     }
 
     #[test]

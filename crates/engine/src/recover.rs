@@ -199,11 +199,8 @@ async fn answers(node: &Node, jail: JailId) -> bool {
 
 /// Puts what is on record of the sandbox's network in force again. Nothing happens where it is.
 async fn is_confined(node: &Node, sandbox: &Sandbox) -> bool {
-    let Some(place) = network::place(node, sandbox.slot, &sandbox.asker) else { return true };
-    let jail = sandbox.jail;
-    let admitted = node.network.call(move |launcher| launcher.admit(jail, &place), |_, ()| {});
-    let Err(error) = admitted.await else { return true };
-    tracing::error!(%jail, error = &error as &dyn std::error::Error,
+    let Err(error) = network::confine(node, sandbox).await else { return true };
+    tracing::error!(jail = %sandbox.jail, error = &error as &dyn std::error::Error,
         "a sandbox's network policy cannot be put in force; it is stopped");
     false
 }

@@ -95,15 +95,42 @@ impl Gate for Node {
     }
 }
 
-/// Starts the name server on `gateway`. Without it names do not resolve, but everything else
-/// works: a failure is a warning.
-pub(crate) async fn spawn(node: &Arc<Node>, gateway: Ipv4Addr) {
+/// Sockets on which names are asked for: to be taken by root, whose the port is, once the gateway has its
+/// address.
+#[derive(Debug)]
+pub struct NameSockets {
+    tcp: std::net::TcpListener,
+    udp: std::net::UdpSocket,
+}
+
+impl NameSockets {
+    /// Those of the name server on `gateway`.
+    ///
+    /// # Errors
+    /// When another program has the port.
+    pub fn bind(gateway: Ipv4Addr) -> io::Result<Self> {
+        Self::bind_at(SocketAddr::from((gateway, PORT)))
+    }
+
+    fn bind_at(address: SocketAddr) -> io::Result<Self> {
+        let tcp = std::net::TcpListener::bind(address)?;
+        // The same port where `address` leaves it open.
+        let udp = std::net::UdpSocket::bind(tcp.local_addr()?)?;
+        tcp.set_nonblocking(true)?;
+        udp.set_nonblocking(true)?;
+        Ok(Self { tcp, udp })
+    }
+}
+
+/// Starts the name server on the sockets of `gateway`. Without it names do not resolve, but everything
+/// else works: a failure is a warning.
+pub(crate) fn spawn(node: &Arc<Node>, gateway: Ipv4Addr, sockets: io::Result<NameSockets>) {
     let upstreams = match &node.config.name_servers[..] {
         [] => Upstreams::of_host(IpAddr::V4(gateway)),
         servers => Upstreams::fixed(servers.iter().map(|it| SocketAddr::new(*it, PORT)).collect()),
     };
     let gate = Arc::clone(node);
-    match Resolver::bind(SocketAddr::from((gateway, PORT)), upstreams, gate).await {
+    match sockets.and_then(|sockets| Resolver::on(sockets, upstreams, gate)) {
         Ok(resolver) => {
             let (owner, queries) = (Arc::clone(node), node.watchers.clone());
             node.watchers.spawn(async move {
@@ -136,10 +163,9 @@ struct Office<G> {
 }
 
 impl<G: Gate> Resolver<G> {
-    async fn bind(address: SocketAddr, upstreams: Upstreams, gate: Arc<G>) -> io::Result<Self> {
-        let tcp = TcpListener::bind(address).await?;
-        // The same port where `address` leaves it open.
-        let udp = Arc::new(UdpSocket::bind(tcp.local_addr()?).await?);
+    fn on(sockets: NameSockets, upstreams: Upstreams, gate: Arc<G>) -> io::Result<Self> {
+        let tcp = TcpListener::from_std(sockets.tcp)?;
+        let udp = Arc::new(UdpSocket::from_std(sockets.udp)?);
         let office = Arc::new(Office { upstreams, gate });
         Ok(Self { udp, tcp, office, load: Load::new() })
     }

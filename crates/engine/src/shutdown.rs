@@ -36,7 +36,6 @@ pub(crate) async fn shut_down(
     node.watchers.close();
     let ended = tokio::time::timeout(WORK_TIMEOUT, node.watchers.wait()).await;
     ended.map_err(|_elapsed| error::late("ending what watches the sandboxes", WORK_TIMEOUT))?;
-    join(node.builders.close().into_iter().collect(), "the builds").await?;
     let removed = node.remover.close(sandboxes != ShutdownSandboxes::Destroy);
     join(removed.into_iter().collect(), "the removal of files").await?;
     let launchers = node.launchers.close().into_iter().chain(node.network.close());

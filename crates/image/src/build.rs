@@ -16,11 +16,7 @@
 //!
 //! Does not know how a command is run, or an interpreter kept: see [`RunStep`].
 
-use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{borrow::Cow, collections::BTreeMap, path::Path};
 
 use api::{
     id::ImageRef,
@@ -33,7 +29,7 @@ use crate::{
     follow::Cancel,
     key::LayerKey,
     recipe::{Instruction, Recipe, RecipeError, Step},
-    rootfs::{HOST_CA, Rootfs},
+    rootfs::{Bind, HOST_CA, Rootfs},
     settings::Settings,
     store::{self, Changes, HOST, Manifest, Store},
 };
@@ -41,10 +37,6 @@ use crate::{
 /// Layers of one image. overlayfs takes 500; far fewer keep a lookup that misses, which asks every
 /// layer, cheap. Docker's own limit is 127.
 pub(crate) const LAYERS: usize = 127;
-
-/// Where distributions keep the bundle of certificate authorities that the machine trusts.
-const CA_BUNDLES: [&str; 2] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 
 /// Variables by which programs are told of another bundle of authorities.
 const CA_VARIABLES: [&str; 8] = [
@@ -61,20 +53,11 @@ const CA_VARIABLES: [&str; 8] = [
 /// How this machine reaches the registries that build steps download from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Downloads {
-    /// The machine's bundle of certificate authorities, which may hold one of its own that a
-    /// build must trust too: that of a mirror or of a proxy that opens TLS.
-    pub ca_bundle: Option<PathBuf>,
+    /// Whether the machine has a bundle of certificate authorities, which may hold one of its own that
+    /// a build must trust too: that of a mirror or of a proxy that opens TLS.
+    pub has_authorities: bool,
     /// Proxy variables (`http_proxy`, `https_proxy`, `no_proxy`) for programs that download.
     pub proxies: BTreeMap<String, String>,
-}
-
-impl Downloads {
-    /// With this machine's own bundle, where it has one, and the given proxy variables.
-    #[must_use]
-    pub fn of_machine(proxies: BTreeMap<String, String>) -> Self {
-        let ca_bundle = CA_BUNDLES.map(PathBuf::from).into_iter().find(|path| path.is_file());
-        Self { ca_bundle, proxies }
-    }
 }
 
 /// What is to be done in the sandbox of a step.
@@ -102,17 +85,16 @@ pub struct RunStep<'a> {
     pub env: BTreeMap<String, String>,
     /// Where the command starts; absolute.
     pub workdir: &'a str,
-    /// Files of the host to bind read-only, with their targets below the root, which exist.
-    pub binds: Vec<(PathBuf, String)>,
+    /// Trees of the machine; their places below the root exist.
+    pub binds: Vec<Bind>,
     /// Says when to stop; the answer is then [`ImageError::Cancelled`].
     pub cancel: &'a Cancel,
 }
 
-/// Carries out a [`RunStep`]: returns the finished upper layer, a directory in the store's file
-/// system that is the build's from then on. Lines that the command writes go to the second
-/// argument as they come.
-pub type Run<'a> =
-    dyn FnMut(&RunStep<'_>, &mut dyn FnMut(&str)) -> Result<PathBuf, ImageError> + 'a;
+/// Carries out a [`RunStep`]: returns the number of its sandbox. The finished upper layer is `N/upper`
+/// in the directory `sandboxes` beside the store, and the build's from then on. Lines that the command
+/// writes go to the second argument as they come.
+pub type Run<'a> = dyn FnMut(&RunStep<'_>, &mut dyn FnMut(&str)) -> Result<u64, ImageError> + 'a;
 
 /// One build.
 #[derive(Debug)]
@@ -158,9 +140,10 @@ impl Build<'_> {
             self.step(index, step, &mut stack, run, progress)?;
         }
         let before_warm = self.warm(&mut stack, run, progress)?;
-        let size_bytes = self.store.size_bytes(&stack.layers)?;
-        let Stack { key, layers, settings, .. } = stack;
-        self.store.put(self.name, &Manifest { key, layers, before_warm, settings, size_bytes })
+        let Stack { key, layers, settings, changes, .. } = stack;
+        // The size is found out by whoever may look into every layer.
+        let manifest = Manifest { key, layers, before_warm, settings, size_bytes: 0 };
+        self.store.put(self.name, manifest, &changes)
     }
 
     /// Adds a layer with a warm start, where that can be had; the key before it.
@@ -176,7 +159,7 @@ impl Build<'_> {
         self.check_cancel()?;
         let key = stack.key.then(&format!("warm {version}"));
         if !stack.is_cached || !self.store.has_layer(&key) {
-            let rootfs = self.store.rootfs(&stack.layers, &stack.settings);
+            let rootfs = Store::rootfs(&stack.layers, &stack.settings);
             let step = RunStep {
                 line: self.recipe.steps.last().map_or(self.recipe.base_line, |step| step.line),
                 rootfs: &rootfs,
@@ -188,7 +171,7 @@ impl Build<'_> {
             };
             let mut log = |line: &str| progress(BuildEvent::Log { line: line.to_owned() });
             match run(&step, &mut log) {
-                Ok(upper) => self.store.commit_layer(&key, &upper, &stack.changes)?,
+                Ok(sandbox) => self.store.take_upper(&key, sandbox, &stack.changes)?,
                 // An image without one is as good, and slower.
                 Err(ImageError::StepFailed { .. }) => return Ok(None),
                 Err(error) => return Err(error),
@@ -246,11 +229,10 @@ impl Build<'_> {
         stack: &Stack<'_>,
         progress: &mut dyn FnMut(BuildEvent),
     ) -> Result<(), ImageError> {
-        let scratch = self.store.scratch()?;
-        let proxies = &self.downloads.proxies;
+        let proxies = self.downloads.proxies.clone();
         let mut log = |line: &str| progress(BuildEvent::Log { line: line.to_owned() });
-        debian::bootstrap(release, scratch.path(), proxies, self.cancel, &mut log)?;
-        self.store.commit_layer(&stack.key, scratch.path(), &stack.changes)
+        debian::check_tools()?;
+        self.store.make_base(release, proxies, &stack.changes, (self.cancel, &mut log))
     }
 
     /// Carries out the instruction after `index` others.
@@ -265,8 +247,8 @@ impl Build<'_> {
         let key = stack.key.then(&step.source);
         let fault = |message| ImageError::Recipe(RecipeError::one(step.line, message));
         stack.settings.apply(&step.instruction).map_err(fault)?;
-        let rootfs = self.store.rootfs(&stack.layers, &stack.settings);
-        let command = command(&step.instruction, &rootfs);
+        let rootfs = Store::rootfs(&stack.layers, &stack.settings);
+        let command = command(&step.instruction, &rootfs, self.store.path());
         // Once a step was carried out, what is in the store for later steps stands on a layer
         // that is no more.
         stack.is_cached &= command.is_none() || self.store.has_layer(&key);
@@ -287,8 +269,8 @@ impl Build<'_> {
                     cancel: self.cancel,
                 };
                 let mut log = |line: &str| progress(BuildEvent::Log { line: line.to_owned() });
-                let upper = run(&run_step, &mut log)?;
-                self.store.commit_layer(&key, &upper, &stack.changes)?;
+                let sandbox = run(&run_step, &mut log)?;
+                self.store.take_upper(&key, sandbox, &stack.changes)?;
             }
             stack.layers.push(key.clone());
         }
@@ -298,14 +280,11 @@ impl Build<'_> {
 
     /// The image's environment and binds, and what downloads need beside them. What the recipe
     /// sets wins.
-    fn with_downloads(
-        &self,
-        rootfs: &Rootfs,
-    ) -> (BTreeMap<String, String>, Vec<(PathBuf, String)>) {
+    fn with_downloads(&self, rootfs: &Rootfs) -> (BTreeMap<String, String>, Vec<Bind>) {
         let mut env = self.downloads.proxies.clone();
         let mut binds = rootfs.binds.clone();
-        if let Some(bundle) = &self.downloads.ca_bundle {
-            binds.push((bundle.clone(), HOST_CA.to_owned()));
+        if self.downloads.has_authorities {
+            binds.push(Bind::Authorities);
             let path = Path::new("/").join(HOST_CA).display().to_string();
             env.extend(CA_VARIABLES.map(|name| (name.to_owned(), path.clone())));
         }
@@ -345,10 +324,11 @@ struct Stack<'a> {
 fn command<'a>(
     instruction: &'a Instruction,
     rootfs: &'a Rootfs,
+    images: &Path,
 ) -> Option<(Cow<'a, str>, &'a str)> {
     match instruction {
         Instruction::Run(command) => Some((command.into(), &rootfs.workdir)),
-        Instruction::Workdir(_) if !rootfs.surely_has_directory(&rootfs.workdir) => {
+        Instruction::Workdir(_) if !rootfs.surely_has_directory(images, &rootfs.workdir) => {
             // The shell of the image makes it, as only a mounted root has its links in force.
             Some((format!("mkdir -p -- {}", quote(&rootfs.workdir)).into(), "/"))
         }

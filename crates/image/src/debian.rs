@@ -97,6 +97,16 @@ impl Release {
         }))
     }
 
+    /// The release with this codename.
+    pub(crate) fn of_codename(codename: &str) -> Option<Self> {
+        RELEASES.into_iter().find(|release| release.codename == codename)
+    }
+
+    /// What Debian calls it.
+    pub(crate) fn codename(self) -> &'static str {
+        self.codename
+    }
+
     /// The key of its base layer on this machine's architecture.
     pub(crate) fn key(self) -> LayerKey {
         let options = DPKG_OPTIONS.join("\n");
@@ -143,7 +153,11 @@ pub(crate) fn bootstrap(
     adapt(root)
 }
 
-fn check_tools() -> Result<(), ImageError> {
+/// Whether the machine has what makes a base layer.
+///
+/// # Errors
+/// [`ImageError::ToolMissing`].
+pub(crate) fn check_tools() -> Result<(), ImageError> {
     let tools =
         [("mmdebstrap", "mmdebstrap"), ("unshare", "util-linux"), ("setpriv", "util-linux")];
     for (tool, package) in tools {

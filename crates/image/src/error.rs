@@ -106,6 +106,9 @@ pub enum ImageError {
         /// The last lines it wrote.
         tail: String,
     },
+    /// A builder did not make its change, for the reason that it gave.
+    #[error("{0}")]
+    Builder(String),
     /// The machine keeps /bin and /usr/bin apart.
     #[error(
         "the image host needs a machine whose {path} is a link into /usr (Debian 10 and Ubuntu \

@@ -30,7 +30,7 @@ use crate::{
     disk,
     error::{Attempt, ImageError},
     key::LayerKey,
-    rootfs::Rootfs,
+    rootfs::{Bind, Layer, Rootfs},
     settings::Settings,
     store::{HOST, Store, now_ms},
 };
@@ -112,9 +112,10 @@ const DIRECTORIES: [(&str, u32); 21] = [
     ("workspace", 0o755),
 ];
 
-/// The image `host` of the machine whose root is `machine`, its layer made if need be.
-pub(crate) fn image(store: &Store, machine: &Path) -> Result<(Image, Rootfs), ImageError> {
-    let layer = store.host_dir().join(fingerprint(machine)?.as_str());
+/// Makes the layer of the machine whose root is `machine`, unless it is there; its key.
+pub(crate) fn make(store: &Store, machine: &Path) -> Result<LayerKey, ImageError> {
+    let key = fingerprint(machine)?;
+    let layer = store.host_dir().join(key.as_str());
     if !layer.is_dir() {
         let scratch = store.scratch()?;
         generate(machine, scratch.path())?;
@@ -128,6 +129,17 @@ pub(crate) fn image(store: &Store, machine: &Path) -> Result<(Image, Rootfs), Im
         }
         disk::sync_directory(&store.host_dir())?;
     }
+    Ok(key)
+}
+
+/// The image `host` of the machine whose root is `machine`, its layer made if need be.
+pub(crate) fn image(store: &Store, machine: &Path) -> Result<(Image, Rootfs), ImageError> {
+    let mut key = fingerprint(machine)?;
+    if !store.host_dir().join(key.as_str()).is_dir() {
+        check_merged(machine)?;
+        key = store.make_host(machine)?;
+    }
+    let layer = Layer { is_host: true, key };
     let mut settings = Settings::base();
     settings.env.extend([
         ("HOME".to_owned(), "/root".to_owned()),
@@ -138,11 +150,11 @@ pub(crate) fn image(store: &Store, machine: &Path) -> Result<(Image, Rootfs), Im
         digest: HOST.to_owned(),
         layers: 1,
         size_bytes: 0,
-        created_at_ms: created_at_ms(&layer),
+        created_at_ms: created_at_ms(&layer.path_below(store.path())),
     };
     let rootfs = Rootfs {
         layers: vec![layer],
-        binds: vec![(machine.join("usr"), "usr".to_owned())],
+        binds: vec![Bind::Usr],
         env: settings.env,
         workdir: settings.workdir,
     };
@@ -209,7 +221,21 @@ fn generate(machine: &Path, root: &Path) -> Result<(), ImageError> {
 
 /// Makes `bin`, `lib` and so on exactly the links that the machine has.
 fn link_merged(machine: &Path, root: &Path) -> Result<(), ImageError> {
+    for (name, target) in merged(machine)? {
+        make_link(&target, &root.join(name))?;
+    }
+    Ok(())
+}
+
+/// Whether the machine can be the image `host`.
+fn check_merged(machine: &Path) -> Result<(), ImageError> {
+    merged(machine).map(drop)
+}
+
+/// The links into /usr that the machine has at its root, and where they lead.
+fn merged(machine: &Path) -> Result<Vec<(&'static str, PathBuf)>, ImageError> {
     const NAMES: [&str; 6] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
+    let mut links = Vec::new();
     for (name, shown) in MERGED.into_iter().zip(NAMES) {
         let path = machine.join(name);
         match fs::symlink_metadata(&path) {
@@ -218,9 +244,9 @@ fn link_merged(machine: &Path, root: &Path) -> Result<(), ImageError> {
         };
         let target = fs::read_link(&path).ok().filter(|target| leads_into_usr(target));
         let target = target.ok_or(ImageError::HostNotMerged { path: shown })?;
-        make_link(&target, &root.join(name))?;
+        links.push((name, target));
     }
-    Ok(())
+    Ok(links)
 }
 
 /// For a link at the root: relative `usr/...` or absolute `/usr/...`, and never up again.

@@ -9,13 +9,16 @@
 //!   tmp-*                    what is being made or removed; swept at the next open
 //! ```
 //!
+//! Everything in it is root's, and can be read by whoever gets there: a server that is not root, to which
+//! root leaves the state directory. It writes nothing itself, see [`Store::open_with`].
+//!
 //! Order of writing: a layer is synced before it is renamed into place, a manifest is written
 //! after its layers and a name after its manifest. So what a name leads to is always complete.
 //!
 //! One process opens a store at a time; the engine holds the lock of the state directory.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
     sync::{
@@ -30,11 +33,14 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
 use crate::{
+    builder::{self, Builders, Outcome, Task},
+    debian::Release,
     disk::{self, Scratch},
     error::{Attempt, ImageError},
+    follow::Cancel,
     host,
     key::{LayerKey, hex},
-    rootfs::Rootfs,
+    rootfs::{Layer, Rootfs},
     settings::Settings,
 };
 
@@ -48,7 +54,9 @@ const TEMPORARY: &str = "tmp-";
 #[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
-    /// Sets temporary names of one process apart; other processes' were swept at open.
+    /// Who makes changes; none: this process.
+    builders: Option<Box<dyn Builders>>,
+    /// Sets temporary names of one process apart.
     temporaries: AtomicU64,
     /// Held by whoever adds or removes layers: one build or one collection at a time.
     changes: Mutex<()>,
@@ -93,24 +101,63 @@ impl Store {
     /// # Errors
     /// [`ImageError::Io`].
     pub fn open(dir: PathBuf) -> Result<Self, ImageError> {
-        disk::make_directory(&dir, 0o700)?;
-        for part in ["layers", "manifests", "names", "host"] {
-            disk::make_directory(&dir.join(part), 0o700)?;
+        let store = Self::look(dir);
+        store.prepare()?;
+        Ok(store)
+    }
+
+    /// As [`Store::open`], for a process that may not change what is in the store and has each change
+    /// made by a builder.
+    ///
+    /// # Errors
+    /// [`ImageError::Io`], [`ImageError::Builder`].
+    pub fn open_with(dir: PathBuf, builders: Box<dyn Builders>) -> Result<Self, ImageError> {
+        let store = Self { builders: Some(builders), ..Self::look(dir) };
+        store.have(&Task::Open).map(|_| store)
+    }
+
+    /// Makes the directories, and sweeps what a crash left.
+    pub(crate) fn prepare(&self) -> Result<(), ImageError> {
+        for part in ["", "layers", "manifests", "names", "host"] {
+            disk::make_directory(&self.dir.join(part), 0o755)?;
         }
-        let store = Self { dir, temporaries: AtomicU64::new(0), changes: Mutex::new(()) };
-        for name in store.entries("")? {
+        for name in self.entries("")? {
             if name.starts_with(TEMPORARY) {
-                disk::remove_tree_or_file(&store.dir.join(name))?;
+                disk::remove_tree_or_file(&self.dir.join(name))?;
             }
         }
-        Ok(store)
+        Ok(())
     }
 
     /// The store in `dir`, for looking at images while another process keeps it: nothing is swept,
     /// and nothing made but what [`Store::get`] makes for `host`. Not for building.
     #[must_use]
     pub fn look(dir: PathBuf) -> Self {
-        Self { dir, temporaries: AtomicU64::new(0), changes: Mutex::new(()) }
+        let (temporaries, changes) = (AtomicU64::new(0), Mutex::new(()));
+        Self { dir, builders: None, temporaries, changes }
+    }
+
+    /// Where the store is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Has a change made that says nothing while it is made, and cannot be cancelled.
+    fn have(&self, task: &Task) -> Result<Outcome, ImageError> {
+        self.have_made(task, &Cancel::default(), &mut |_| {})
+    }
+
+    /// Has a change made: here, or by a builder.
+    fn have_made(
+        &self,
+        task: &Task,
+        cancel: &Cancel,
+        line: &mut dyn FnMut(&str),
+    ) -> Result<Outcome, ImageError> {
+        match &self.builders {
+            None => builder::carry_out(self, task, cancel, line),
+            Some(builders) => builder::ask(builders.as_ref(), task, cancel, line),
+        }
     }
 
     /// The image called `name`; `host` always exists, and is made anew when the machine changed.
@@ -125,7 +172,7 @@ impl Store {
         let entry: Name =
             read(&self.name_path(name))?.ok_or_else(|| ImageError::NotFound(name.clone()))?;
         let manifest = self.manifest(&entry.key)?;
-        Ok((image(&entry, &manifest), self.rootfs_of(&manifest)))
+        Ok((image(&entry, &manifest), Self::rootfs_of(&manifest)))
     }
 
     /// The root filesystem of the image with this digest, whatever name it has now. For sandboxes
@@ -139,7 +186,7 @@ impl Store {
         }
         let key = digest.strip_prefix("sha256:").and_then(|digits| digits.parse().ok());
         let key = key.ok_or_else(|| ImageError::DigestNotFound(digest.to_owned()))?;
-        Ok(self.rootfs_of(&self.manifest(&key)?))
+        Ok(Self::rootfs_of(&self.manifest(&key)?))
     }
 
     /// All images sorted by name, with `host` where the machine allows it.
@@ -165,14 +212,65 @@ impl Store {
     /// [`ImageError::NotFound`], [`ImageError::Reserved`] for `host`, [`ImageError::Io`].
     pub fn remove(&self, name: &ImageRef) -> Result<(), ImageError> {
         check_name(name)?;
+        if !self.name_path(name).exists() {
+            return Err(ImageError::NotFound(name.clone()));
+        }
+        self.have(&Task::Remove { name: name.clone() }).map(drop)
+    }
+
+    /// Takes a name away, if it is there.
+    pub(crate) fn remove_name(&self, name: &ImageRef) -> Result<(), ImageError> {
         let path = self.name_path(name);
         match fs::remove_file(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(ImageError::NotFound(name.clone()));
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             result => result.attempt(|| format!("removing {}", path.display()))?,
         }
         disk::sync_directory(&self.dir.join("names"))
+    }
+
+    /// Makes the layer of the image `host`; its key.
+    pub(crate) fn make_host(&self, machine: &Path) -> Result<LayerKey, ImageError> {
+        if self.builders.is_none() {
+            return host::make(self, machine);
+        }
+        match self.have(&Task::Host)? {
+            Outcome::Host { key } => Ok(key),
+            _ => Err(builder::unexpected()),
+        }
+    }
+
+    /// Makes the base layer of a release. Lines of progress go to the last argument.
+    pub(crate) fn make_base(
+        &self,
+        release: Release,
+        proxies: BTreeMap<String, String>,
+        _changes: &Changes<'_>,
+        (cancel, line): (&Cancel, &mut dyn FnMut(&str)),
+    ) -> Result<(), ImageError> {
+        let task = Task::Base { release: release.codename().to_owned(), proxies };
+        self.have_made(&task, cancel, line).map(drop)
+    }
+
+    /// Makes the upper layer of a sandbox that has ended the layer `key`, durably.
+    pub(crate) fn take_upper(
+        &self,
+        key: &LayerKey,
+        sandbox: u64,
+        _changes: &Changes<'_>,
+    ) -> Result<(), ImageError> {
+        self.have(&Task::Layer { key: key.clone(), sandbox }).map(drop)
+    }
+
+    /// Where the upper layer of a plain sandbox is.
+    pub(crate) fn upper_of(&self, sandbox: u64) -> PathBuf {
+        let state = self.dir.parent().unwrap_or(Path::new("/"));
+        state.join("sandboxes").join(sandbox.to_string()).join("upper")
+    }
+
+    /// Where a layer is.
+    #[cfg(test)]
+    pub(crate) fn path_of(&self, layer: &Layer) -> PathBuf {
+        layer.path_below(&self.dir)
     }
 
     /// Where the layer `key` is, or would be.
@@ -205,12 +303,7 @@ impl Store {
     ///
     /// # Errors
     /// [`ImageError::Io`]; `dir` is then where it was.
-    pub(crate) fn commit_layer(
-        &self,
-        key: &LayerKey,
-        dir: &Path,
-        _changes: &Changes<'_>,
-    ) -> Result<(), ImageError> {
+    pub(crate) fn commit_layer(&self, key: &LayerKey, dir: &Path) -> Result<(), ImageError> {
         disk::sync_tree(dir)?;
         let target = self.layer_path(key);
         if self.has_layer(key) {
@@ -221,16 +314,36 @@ impl Store {
         disk::sync_directory(&self.dir.join("layers"))
     }
 
-    /// Gives `manifest` the name `name`, from now on.
+    /// Gives `manifest` the name `name`, from now on. Its size is that of its layers.
     ///
     /// # Errors
     /// [`ImageError::Reserved`], [`ImageError::Io`].
-    pub(crate) fn put(&self, name: &ImageRef, manifest: &Manifest) -> Result<Image, ImageError> {
+    pub(crate) fn put(
+        &self,
+        name: &ImageRef,
+        manifest: Manifest,
+        _changes: &Changes<'_>,
+    ) -> Result<Image, ImageError> {
         check_name(name)?;
+        match self.have(&Task::Put { name: name.clone(), manifest })? {
+            Outcome::Named { image } => Ok(image),
+            _ => Err(builder::unexpected()),
+        }
+    }
+
+    /// Writes a name and what it means.
+    pub(crate) fn write_name(
+        &self,
+        name: &ImageRef,
+        manifest: &Manifest,
+    ) -> Result<Image, ImageError> {
+        check_name(name)?;
+        let size_bytes = self.size_bytes(&manifest.layers)?;
+        let manifest = Manifest { size_bytes, ..manifest.clone() };
         let entry = Name { name: name.clone(), key: manifest.key.clone(), created_at_ms: now_ms() };
-        self.write(&self.manifest_path(&manifest.key), manifest)?;
+        self.write(&self.manifest_path(&manifest.key), &manifest)?;
         self.write(&self.name_path(name), &entry)?;
-        Ok(image(&entry, manifest))
+        Ok(image(&entry, &manifest))
     }
 
     /// The manifest that `name` leads to.
@@ -251,6 +364,14 @@ impl Store {
     /// [`ImageError::Busy`] during a build, [`ImageError::Damaged`], [`ImageError::Io`].
     pub fn collect(&self, in_use: &BTreeSet<String>) -> Result<u64, ImageError> {
         let _changes = self.changes()?;
+        match self.have(&Task::Collect { in_use: in_use.clone() })? {
+            Outcome::Freed { bytes } => Ok(bytes),
+            _ => Err(builder::unexpected()),
+        }
+    }
+
+    /// As [`Store::collect`], by whoever has the right to change layers.
+    pub(crate) fn collect_now(&self, in_use: &BTreeSet<String>) -> Result<u64, ImageError> {
         let named: BTreeSet<_> = self.names()?.into_iter().map(|name| name.key).collect();
         let mut layers = BTreeSet::new();
         for file in self.entries("manifests")? {
@@ -293,9 +414,13 @@ impl Store {
     }
 
     /// What an image of these layers (lowest first) and settings mounts as.
-    pub(crate) fn rootfs(&self, layers: &[LayerKey], settings: &Settings) -> Rootfs {
+    pub(crate) fn rootfs(layers: &[LayerKey], settings: &Settings) -> Rootfs {
         Rootfs {
-            layers: layers.iter().rev().map(|key| self.layer_path(key)).collect(),
+            layers: layers
+                .iter()
+                .rev()
+                .map(|key| Layer { is_host: false, key: key.clone() })
+                .collect(),
             binds: Vec::new(),
             env: settings.env.clone(),
             workdir: settings.workdir.clone(),
@@ -322,8 +447,8 @@ impl Store {
         disk::remove_tree(&temporary)
     }
 
-    fn rootfs_of(&self, manifest: &Manifest) -> Rootfs {
-        self.rootfs(&manifest.layers, &manifest.settings)
+    fn rootfs_of(manifest: &Manifest) -> Rootfs {
+        Self::rootfs(&manifest.layers, &manifest.settings)
     }
 
     fn manifest(&self, key: &LayerKey) -> Result<Manifest, ImageError> {
@@ -361,7 +486,8 @@ impl Store {
 
     fn temporary(&self) -> PathBuf {
         let number = self.temporaries.fetch_add(1, Ordering::Relaxed);
-        self.dir.join(format!("{TEMPORARY}{number}"))
+        // Two builders may be at work.
+        self.dir.join(format!("{TEMPORARY}{}-{number}", std::process::id()))
     }
 
     fn write(&self, path: &Path, value: &impl Serialize) -> Result<(), ImageError> {

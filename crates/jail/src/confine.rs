@@ -1,11 +1,9 @@
-//! Threads of the server that read what strangers wrote: callers, agents, name servers.
+//! What a server that has given up being root gives up besides.
 //!
-//! They keep no capability, start no program, make none of the system calls that sandboxes may not
-//! make either, and change files below one directory only. What needs more is asked of the launchers.
-//! It is for ever, and holds for each thread that a confined one starts.
-//!
-//! A bar and not a wall: threads of a process share its memory, and others of it must be able to start
-//! launchers.
+//! It keeps no capability, starts no program, makes none of the system calls that sandboxes may not make
+//! either, and changes files below one directory only. What needs more is asked of the keeper and its
+//! launchers. It is for ever, and holds for each thread that a confined one starts: done while a process
+//! has one thread, it holds for the process.
 
 use std::{
     fs::File,
@@ -24,7 +22,7 @@ use sys::{
 
 use crate::policy;
 
-/// What threads are confined with, made once: reading the policy takes longer than loading it.
+/// What a server is confined with.
 #[derive(Debug)]
 pub struct Confinement {
     filter: Vec<Instruction>,
@@ -33,7 +31,7 @@ pub struct Confinement {
 }
 
 impl Confinement {
-    /// For threads that may go on to change files below `place`.
+    /// For a process that may go on to change files below `place`.
     ///
     /// # Errors
     /// When `place` cannot be opened, or the kernel refuses.

@@ -77,7 +77,7 @@ fn first_steps(plan: &Plan<'_>, channel: &Channel) -> Result<(), Failure> {
     use sys::namespace::unshare;
 
     // Limits first: from here on nothing this process does is free. It also becomes the root of
-    // the cgroup namespace, so it must come before that namespace.
+    // the cgroup namespace, so it must come before that namespace. In v1 the agent stays there.
     in_step("cgroup", cgroup::join(&plan.cgroups.top_tasks))?;
     // Opened as the host's root: with other ids a process's own files in /proc are not its own.
     let clocks = How::new(file::O_WRONLY);
@@ -110,7 +110,6 @@ fn first_steps(plan: &Plan<'_>, channel: &Channel) -> Result<(), Failure> {
 
 /// PID 1 of the jail. Each line must stay behind the ones above it, for the reason given.
 fn second_steps(plan: &Plan<'_>, channel: &Channel) -> Result<(), Failure> {
-    in_step("cgroup", cgroup::join(&plan.cgroups.agent_tasks))?;
     // No terminal of the host can be reached or fed from here on.
     in_step("session", sys::process::new_session())?;
     // The launcher ignores its children's ends, and that would survive exec.
@@ -153,5 +152,5 @@ fn write_setting(proc: BorrowedFd<'_>, path: &CStr, value: &[u8]) -> Result<(), 
     file::write_all(setting.as_fd(), value)
 }
 
-/// Mounts that came from the launcher: root, `/dev`, figures, binds.
+/// What came from the launcher: the root, what lies in memory, the directory of the figures in that, binds.
 pub(crate) type Mounts = [Option<OwnedFd>; sys::socket::MESSAGE_FDS];

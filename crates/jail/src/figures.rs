@@ -1,5 +1,5 @@
-//! The figures of `/proc` about the machine, as they are for one jail: files on a small file system of
-//! its own, which cover the kernel's.
+//! The figures of `/proc` about the machine, as they are for one jail: files in a directory of its own,
+//! which cover the kernel's.
 //!
 //! The launcher makes the files before anything runs; the agent keeps those up to date that change,
 //! through a descriptor that nobody else has. What user code sees is read-only.
@@ -7,14 +7,13 @@
 use std::{
     ffi::CStr,
     fs,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd},
 };
 
 use sys::{
     SysError,
     cpu::{self, Cpus},
     file::{self, How},
-    mount::{self, MountFlags},
 };
 
 use crate::{
@@ -22,21 +21,18 @@ use crate::{
     spec::{JailId, Limits},
 };
 
-/// Bytes of a jail's figures at most; they have a few pages.
-const BYTES: &CStr = c"256k";
-
 /// `/proc/vmstat`: the kernel counts for the whole machine only. Without these lines vmstat(8) does
 /// not start.
 const VMSTAT: &str = "pgpgin 0\npgpgout 0\npswpin 0\npswpout 0\n";
 
-/// What covers what: names in the directory, and paths below `/proc`.
+/// What covers what: names in the directory, where that is for a moment, and paths below `/proc`.
 pub(crate) const COVERS: [(&CStr, &CStr, &CStr); 6] = [
-    (c"meminfo", c"/sys/meminfo", c"/proc/meminfo"),
-    (c"stat", c"/sys/stat", c"/proc/stat"),
-    (c"loadavg", c"/sys/loadavg", c"/proc/loadavg"),
-    (c"cpuinfo", c"/sys/cpuinfo", c"/proc/cpuinfo"),
-    (c"vmstat", c"/sys/vmstat", c"/proc/vmstat"),
-    (c"boot_id", c"/sys/boot_id", c"/proc/sys/kernel/random/boot_id"),
+    (c"meminfo", c"/sys/figures/meminfo", c"/proc/meminfo"),
+    (c"stat", c"/sys/figures/stat", c"/proc/stat"),
+    (c"loadavg", c"/sys/figures/loadavg", c"/proc/loadavg"),
+    (c"cpuinfo", c"/sys/figures/cpuinfo", c"/proc/cpuinfo"),
+    (c"vmstat", c"/sys/figures/vmstat", c"/proc/vmstat"),
+    (c"boot_id", c"/sys/figures/boot_id", c"/proc/sys/kernel/random/boot_id"),
 ];
 
 /// The figures of one jail, as text.
@@ -96,20 +92,15 @@ impl Machine {
 }
 
 impl Figures {
-    /// Makes the files, as root of the jail (see [`crate::rootfs`]).
-    pub(crate) fn directory(&self) -> Result<OwnedFd, SysError> {
-        let context = mount::new_filesystem(c"tmpfs")?;
-        mount::set_option(context.as_fd(), c"mode", c"755")?;
-        mount::set_option(context.as_fd(), c"size", BYTES)?;
-        let flags = MountFlags::NO_SUID.and(MountFlags::NO_DEVICES).and(MountFlags::NO_EXEC);
-        let dir = mount::make_mount(context.as_fd(), flags)?;
+    /// Makes the files in `dir`, as root of the jail (see [`crate::rootfs`]).
+    pub(crate) fn write(&self, dir: BorrowedFd<'_>) -> Result<(), SysError> {
         for ((name, _, _), content) in COVERS.iter().zip(&self.contents) {
             let flags = file::O_WRONLY | file::O_CREAT | file::O_EXCL;
             let how = How { mode: 0o444, ..How::new(flags) };
-            let made = file::open(dir.as_fd(), name, how)?;
+            let made = file::open(dir, name, how)?;
             file::write_all(made.as_fd(), content.as_bytes())?;
         }
-        Ok(dir)
+        Ok(())
     }
 }
 

@@ -14,7 +14,7 @@ use sys::{
     cpu::Cpus,
     fd, poll,
     process::{self, Fork, Strings},
-    socket,
+    socket::{self, Kind},
 };
 
 use crate::{
@@ -29,7 +29,7 @@ use crate::{
     launcher::Launched,
     network,
     process_dir::ProcessDir,
-    rootfs::JailMounts,
+    rootfs::{JailMounts, Trees},
     server::Server,
     spec::{JailSpec, VIEWS},
     start_time,
@@ -38,9 +38,6 @@ use crate::{
 /// How long the jail's first processes may take over their part, which is a few milliseconds on a
 /// quiet machine.
 const ENTER_DEADLINE: Duration = Duration::from_secs(10);
-
-/// Descriptors before the layers: the agent's socket and its configuration.
-const FIXED_FDS: usize = 2;
 
 /// What makes the program an agent.
 const AGENT: &str = "__agent";
@@ -51,24 +48,22 @@ const CHANNEL_ABOVE: i32 = 64;
 /// A jail that has been built, and what is to be closed when nobody waits; see [`JailMounts`].
 pub(crate) type Built = (Launched, Vec<OwnedFd>);
 
-/// Builds the jail of `spec`. `fds` are the agent's socket, its configuration, the layers topmost
-/// first, and one tree per bind.
+/// Builds the jail of `spec`. `fds` are the agent's socket and its configuration.
 pub(crate) fn launch(
     server: &Server,
     spec: &JailSpec,
-    mut fds: Vec<OwnedFd>,
+    fds: &[OwnedFd],
 ) -> Result<Built, JailError> {
-    let layers = fds.len().saturating_sub(FIXED_FDS + spec.binds.len());
-    check(spec, layers, &server.node)?;
+    check(spec, &server.node)?;
+    check_sockets(fds)?;
     if server.cgroups.is_alive(spec.jail) {
         return Err(JailError::Refused(format!("jail {} is running", spec.jail)));
     }
-    let binds = fds.split_off(FIXED_FDS + layers);
-    let layers = fds.split_off(FIXED_FDS);
+    let trees = server.files.open_trees(spec)?;
     let built = server
         .cgroups
         .create(spec.jail, spec.limits, spec.uid_base)
-        .and_then(|cgroups| build(server, spec, &cgroups, &fds, (&layers, &binds)));
+        .and_then(|cgroups| build(server, spec, &cgroups, fds, &trees));
     if built.is_err() {
         // The first error is the one to tell; what cannot be undone now is found at recovery.
         drop(server.clear(spec.jail));
@@ -76,12 +71,26 @@ pub(crate) fn launch(
     built
 }
 
+/// Whether the descriptors that came with a spec are what the agent is to inherit, and nothing else: a
+/// unix socket that listens, and one of a pair for messages.
+fn check_sockets(fds: &[OwnedFd]) -> Result<(), JailError> {
+    let kind = |fd: &OwnedFd| socket::kind(fd.as_fd()).ok();
+    match fds {
+        [listener, config]
+            if kind(listener) == Some(Kind::Listener) && kind(config) == Some(Kind::Messages) =>
+        {
+            Ok(())
+        }
+        _ => Err(JailError::Refused("the agent's two sockets do not come with it".to_owned())),
+    }
+}
+
 fn build(
     server: &Server,
     spec: &JailSpec,
     cgroups: &JailCgroups,
     fixed: &[OwnedFd],
-    trees: (&[OwnedFd], &[OwnedFd]),
+    trees: &Trees,
 ) -> Result<Built, JailError> {
     failpoint!("launch.cgroups").in_step("cgroup")?;
     failpoint::arm_steps();
@@ -104,7 +113,7 @@ fn build(
     let second = entry.hear_started()?;
     entry.wait(first.pidfd.as_fd())?;
     server.cgroups.settle(spec.jail, spec.limits)?;
-    let mut fds = vec![mounts.root.as_fd(), mounts.dev.as_fd(), mounts.figures.as_fd()];
+    let mut fds = vec![mounts.root.as_fd(), mounts.memory.as_fd(), mounts.figures.as_fd()];
     fds.extend(mounts.binds.iter().chain(&mounts.views).map(AsFd::as_fd));
     entry.tell(channel::MOUNTS, &fds)?;
     // Made while the second process builds its root.
@@ -159,9 +168,7 @@ fn start_first(
     let (inherited, handoff) = inherited(fixed, cgroups);
     let hostname = text(spec.hostname.as_str())?;
     let handoff = text(&handoff.to_string())?;
-    let targets = spec.binds.iter().map(|bind| text(&bind.target));
-    let targets = targets.collect::<Result<Vec<_>, _>>()?;
-    let targets = targets.iter().map(CString::as_c_str);
+    let targets = spec.binds.iter().map(|bind| bind.target());
     let views = &VIEWS[..spec.views.len().min(VIEWS.len())];
     let targets: Vec<&CStr> = targets.chain(views.iter().copied()).collect();
     let (messages, count) = network::jail_messages(

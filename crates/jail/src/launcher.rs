@@ -1,18 +1,17 @@
 //! A handle to a launcher process.
 
 use std::{
-    fs::File,
-    io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    process::{Child, Command, Stdio},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
 };
 
 use failpoint::failpoint;
-use sys::{memfd, poll, socket, view::View};
+use sys::{poll, socket};
 
 use crate::{
     error::{InStep, JailError},
-    spec::{Hostname, JailId, JailNetwork, JailSpec, Learned, NodeSpec},
+    keeper::Keeper,
+    spec::{Hostname, JailId, JailNetwork, JailSpec, Learned},
     volume::Volumes,
     wire::{JAILS_PER_REPLY, MESSAGE_BYTES, Reply, Request},
 };
@@ -24,10 +23,6 @@ pub struct JailFiles<'a> {
     pub listener: BorrowedFd<'a>,
     /// The socket on which the agent gets its configuration.
     pub config: BorrowedFd<'a>,
-    /// Directories of the image's layers, topmost first; at least one.
-    pub layers: &'a [BorrowedFd<'a>],
-    /// Trees to bind, in the order of [`JailSpec::binds`].
-    pub binds: &'a [BorrowedFd<'a>],
 }
 
 /// A jail whose agent has been exec'd.
@@ -48,78 +43,32 @@ pub struct Launched {
 /// [`Launcher::kill`].
 #[derive(Debug)]
 pub struct Launcher {
-    node: NodeSpec,
-    program: OwnedFd,
+    keeper: Arc<Keeper>,
     socket: OwnedFd,
-    process: Child,
+    /// Its process id, for the keeper.
+    pid: i32,
 }
 
 /// Milliseconds until an answer must be there. Building a jail takes a few; killing one may wait
 /// for the kernel, and removing files for the disk.
 const ANSWER_MS: i32 = 15 * 60 * 1000;
 
-/// A copy of this executable in memory that nobody can change any more, not even through
-/// `/proc/PID/exe` of a process that runs it. Launchers, and the agents they start, run from it.
-///
-/// # Errors
-/// When memory files or their execution are forbidden on this host.
-pub fn sealed_program() -> Result<OwnedFd, JailError> {
-    const STEP: &str = "program";
-    let sealed = memfd::create(c"sandbar", true).in_step(STEP)?;
-    let mut own = File::open("/proc/self/exe")
-        .map_err(|error| JailError::io(STEP, "open /proc/self/exe", &error))?;
-    let mut target = File::from(sealed);
-    io::copy(&mut own, &mut target)
-        .map_err(|error| JailError::io(STEP, "copy /proc/self/exe", &error))?;
-    let sealed = OwnedFd::from(target);
-    memfd::seal(sealed.as_fd()).in_step(STEP)?;
-    Ok(sealed)
-}
-
-/// Has the pages of a [`sealed_program`] be large ones, which all who run it share: a process that runs
-/// for a moment finds its way to each page first, and there are 512 times fewer of these.
-///
-/// It takes up to a few hundred milliseconds, while those who run the program run on.
-///
-/// # Errors
-/// Where the kernel has no large pages, or none to give: then the program runs from small ones.
-pub fn enlarge_pages(program: BorrowedFd<'_>) -> Result<(), JailError> {
-    const STEP: &str = "large pages";
-    let program = program
-        .try_clone_to_owned()
-        .map_err(|error| JailError::io(STEP, "duplicate the program", &error))?;
-    let program = File::from(program);
-    let bytes = program
-        .metadata()
-        .map_err(|error| JailError::io(STEP, "look at the program", &error))?
-        .len();
-    let mut view = View::reserve(usize::try_from(bytes).unwrap_or(0)).in_step(STEP)?;
-    view.show(program.as_fd()).in_step(STEP)?;
-    view.collapse().in_step(STEP)
-}
-
 impl Launcher {
-    /// Starts a launcher process for the node. `program` is a [`sealed_program`].
+    /// Has the keeper start a launcher process.
     ///
     /// # Errors
-    /// When the process cannot be started or refuses `node`.
-    pub fn start(node: &NodeSpec, program: BorrowedFd<'_>) -> Result<Self, JailError> {
-        let program = program
-            .try_clone_to_owned()
-            .map_err(|error| JailError::io(START, "duplicate the program", &error))?;
-        let (socket, process) = spawn(node, program.as_fd())?;
-        let mut launcher = Self { node: node.clone(), program, socket, process };
+    /// When the process cannot be started or refuses the node.
+    pub fn start(keeper: &Arc<Keeper>) -> Result<Self, JailError> {
+        let (socket, pid) = keeper.launcher(None)?;
+        let mut launcher = Self { keeper: Arc::clone(keeper), socket, pid };
         launcher.greet()?;
         Ok(launcher)
     }
 
-    /// Starts another process in the place of one that is gone.
+    /// Has another process started in the place of one that is gone, or of which nothing more is heard:
+    /// the keeper ends that.
     fn replace(&mut self) -> Result<(), JailError> {
-        let (socket, process) = spawn(&self.node, self.program.as_fd())?;
-        self.socket = socket;
-        let mut gone = std::mem::replace(&mut self.process, process);
-        // It closed its socket, so it has ended or is about to.
-        gone.wait().map_err(|error| JailError::io(START, "wait for the one before", &error))?;
+        (self.socket, self.pid) = self.keeper.launcher(Some(self.pid))?;
         self.greet()
     }
 
@@ -142,11 +91,7 @@ impl Launcher {
         spec: &JailSpec,
         files: &JailFiles<'_>,
     ) -> Result<Launched, JailError> {
-        if files.binds.len() != spec.binds.len() {
-            return Err(JailError::Refused("as many trees as bind targets are needed".to_owned()));
-        }
-        let fixed = [files.listener, files.config];
-        let fds: Vec<_> = fixed.iter().chain(files.layers).chain(files.binds).copied().collect();
+        let fds = [files.listener, files.config];
         match self.ask(&Request::Launch(spec.clone()), &fds)? {
             (Reply::Launched { pid, start_time }, Some(pidfd)) => {
                 Ok(Launched { pid, start_time, pidfd })
@@ -215,24 +160,13 @@ impl Launcher {
     }
 
     /// As [`Launcher::clear`], and removes the volume with the jail's number, whatever is in it. Slow
-    /// for large trees: call it on a launcher that no creation waits for. `root` is what
-    /// [`Launcher::kill`] gave; it is dropped when nobody waits.
+    /// for large trees: call it on a launcher that no creation waits for. What [`Launcher::kill`] gave
+    /// is to be dropped behind it.
     ///
     /// # Errors
     /// [`JailError::Step`] when something cannot be removed.
-    pub fn remove(&mut self, jail: JailId, root: Option<OwnedFd>) -> Result<(), JailError> {
-        let fds: Vec<_> = root.iter().map(AsFd::as_fd).collect();
-        let request = Request::Remove(jail);
-        self.say(&request, &fds)?;
-        // Before theirs: whoever drops the last one waits.
-        drop(root);
-        match self.hear(&request) {
-            Ok((Reply::Done, _)) => Ok(()),
-            Ok((other, _)) => Err(unexpected(&other)),
-            // It has taken `root` along; nobody knows how far it came with the rest.
-            Err(JailError::Lost(_)) => self.repeat(&request),
-            Err(error) => Err(error),
-        }
+    pub fn remove(&mut self, jail: JailId) -> Result<(), JailError> {
+        self.repeat(&Request::Remove(jail))
     }
 
     /// Removes the volume of this number, whatever is in it; nothing that can reach it may run. Slow
@@ -316,15 +250,32 @@ impl Launcher {
     /// # Errors
     /// When the cgroup trees cannot be read.
     pub fn jails(&mut self) -> Result<Vec<(JailId, Option<i32>)>, JailError> {
-        let mut all = Vec::new();
+        let alive = |pid| Some(pid).filter(|pid| *pid > 0);
+        let all = self.pages(Request::Jails)?;
+        Ok(all.into_iter().map(|(jail, pid)| (jail, alive(pid))).collect())
+    }
+
+    /// Volumes that there are.
+    ///
+    /// # Errors
+    /// When their directories cannot be read.
+    pub fn volumes(&mut self) -> Result<Vec<JailId>, JailError> {
+        Ok(self.pages(Request::Volumes)?.into_iter().map(|(volume, _)| volume).collect())
+    }
+
+    /// Everything that is answered in pages, each asked for by the first number it may have.
+    fn pages(
+        &mut self,
+        request: impl Fn(JailId) -> Request,
+    ) -> Result<Vec<(JailId, i32)>, JailError> {
+        let mut all: Vec<(JailId, i32)> = Vec::new();
         loop {
-            let from = all.last().map_or(0, |(jail, _): &(JailId, _)| jail.0 + 1);
-            match self.ask(&Request::Jails(JailId(from)), &[])?.0 {
+            let from = all.last().map_or(0, |(jail, _)| jail.0 + 1);
+            match self.ask(&request(JailId(from)), &[])?.0 {
                 Reply::Jails(page) => {
-                    let full = page.len() == JAILS_PER_REPLY;
-                    let alive = |pid| Some(pid).filter(|pid| *pid > 0);
-                    all.extend(page.into_iter().map(|(jail, pid)| (jail, alive(pid))));
-                    if !full {
+                    let is_full = page.len() == JAILS_PER_REPLY;
+                    all.extend(page);
+                    if !is_full {
                         return Ok(all);
                     }
                 }
@@ -334,12 +285,16 @@ impl Launcher {
     }
 
     /// Makes the node's network (address, nftables table, forwarding) exist. Rules are there
-    /// before the first link. Safe to repeat; nothing on a node without a network.
+    /// before the first link. Safe to repeat; nothing on a node without a network. True when rules
+    /// were missing: no jail reaches anything until [`Launcher::admit`].
     ///
     /// # Errors
     /// When `nft` is missing or refuses the rules.
-    pub fn set_up_network(&mut self) -> Result<(), JailError> {
-        self.ask_done(&Request::SetUpNetwork)
+    pub fn set_up_network(&mut self) -> Result<bool, JailError> {
+        match self.ask(&Request::SetUpNetwork, &[])?.0 {
+            Reply::Count(is_new) => Ok(is_new != 0),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Makes volume `to` a copy of volume `from`, in a time that does not depend on what is in it but
@@ -369,8 +324,8 @@ impl Launcher {
         }
     }
 
-    /// Removes what [`Launcher::set_up_network`] made, and the node's cgroup directories, which
-    /// must hold no jail any more.
+    /// Removes what [`Launcher::set_up_network`] made, the node's cgroup directories, which must hold
+    /// no jail any more, and its [`crate::claim_files`].
     ///
     /// # Errors
     /// When `nft` refuses, or jails are left.
@@ -430,9 +385,8 @@ impl Launcher {
         socket::send(self.socket.as_fd(), &message, fds).in_step("ask a launcher")
     }
 
-    /// Ends the process and closes its socket, so that the next request starts another one.
+    /// Closes the socket of a process, so that the next request has another one started in its place.
     fn disown(&mut self) {
-        drop(self.process.kill());
         if let Ok((closed, _)) = socket::message_pair() {
             self.socket = closed;
         }
@@ -455,39 +409,6 @@ impl Launcher {
             Ok(Reply::Failed(error)) => Err(error),
             Ok(reply) => Ok((reply, fds.into_iter().flatten().next())),
             Err(_malformed) => Err(JailError::Lost("its answer is malformed".to_owned())),
-        }
-    }
-}
-
-/// The step in which a launcher process is started.
-const START: &str = "start a launcher";
-
-/// Starts a launcher process; its end of the socket is its standard input.
-fn spawn(node: &NodeSpec, program: BorrowedFd<'_>) -> Result<(OwnedFd, Child), JailError> {
-    let (ours, theirs) = socket::message_pair().in_step(START)?;
-    let (network, prefix) = match node.network {
-        Some(network) => (network.base.to_string(), network.prefix.to_string()),
-        None => ("none".to_owned(), "0".to_owned()),
-    };
-    let process = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
-        .arg("__launcher")
-        .arg(&node.state_dir)
-        .args([&node.name, &network, &prefix])
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::from(theirs))
-        .stdout(Stdio::null())
-        .spawn()
-        .map_err(|error| JailError::io(START, "exec", &error))?;
-    Ok((ours, process))
-}
-
-impl Drop for Launcher {
-    fn drop(&mut self) {
-        // Its socket must be closed before it is waited for, or both would wait.
-        if let Ok((closed, _)) = socket::message_pair() {
-            drop(std::mem::replace(&mut self.socket, closed));
-            drop(self.process.wait());
         }
     }
 }

@@ -21,12 +21,14 @@ mod error;
 pub mod features;
 pub mod figures;
 pub mod handoff;
+mod keeper;
 mod launch;
 pub mod launcher;
 mod network;
 pub mod policy;
 mod presence;
 mod process_dir;
+mod program;
 mod remove;
 mod rootfs;
 mod server;
@@ -39,13 +41,15 @@ mod wire;
 pub use cgroup::{Usage, is_frozen, usage};
 pub use confine::Confinement;
 pub use error::JailError;
-pub use launcher::{JailFiles, Launched, Launcher, enlarge_pages, sealed_program};
+pub use keeper::{Keeper, builder_main, keeper_main};
+pub use launcher::{JailFiles, Launched, Launcher};
 pub use network::{links, refusal, rules::why_out_of_reach};
 pub use presence::Presence;
-pub use server::launcher_main;
+pub use program::Programs;
+pub use server::{claim_files, launcher_main};
 pub use spec::{
-    AddressRange, AllowList, Bind, Hostname, JailId, JailNetwork, JailSpec, LEARNED_AT_ONCE,
-    Learned, Limits, NodeNetwork, NodeSpec, Protocol, RANGES_PER_LIST, Reach, VIEWS, View,
+    AddressRange, AllowList, Bind, Hostname, JailId, JailNetwork, JailSpec, LEARNED_AT_ONCE, Layer,
+    Learned, Limits, NodeNetwork, NodeSpec, Protocol, RANGES_PER_LIST, Reach, Shelf, VIEWS, View,
 };
 pub use start_time::start_time;
-pub use volume::{Volumes, own_mounts, sync_volumes};
+pub use volume::{Volumes, VolumesFileSystem, own_mounts};

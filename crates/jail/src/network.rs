@@ -15,13 +15,21 @@ use std::{
     ffi::CString,
     fs, io,
     net::Ipv4Addr,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
     path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
 
-use sys::{SysError, errno::ENODEV, namespace, netlink};
+use sys::{
+    SysError,
+    errno::{EAFNOSUPPORT, ENODEV},
+    file::O_NOFOLLOW,
+    namespace, netlink,
+};
 
 use crate::{
     error::{InStep, JailError},
@@ -89,12 +97,13 @@ impl HostNetwork {
     }
 
     /// Makes rules, address and forwarding exist, in this order. Safe to repeat: rules that are
-    /// there already stay, with the policies of the jails that run; others are replaced in one
-    /// step, and the jails reach nothing until each is admitted again.
-    pub(crate) fn set_up(&self) -> Result<(), JailError> {
+    /// there already, and whole, stay, with the policies of the jails that run; others are replaced in
+    /// one step, and the jails reach nothing until each is admitted again. True: that was so.
+    pub(crate) fn set_up(&self) -> Result<bool, JailError> {
         let links = self.policies.addresses().in_step(STEP)?;
         let (script, mark) = rules::table(&self.node_name, self.network, &links);
-        if !self.policies.has_chain(&mark).in_step(STEP)? {
+        let is_new = !self.policies.has_rules(&mark).in_step(STEP)?;
+        if is_new {
             nft(&script)?;
         }
         let gateway = Message::add_address(LOOPBACK, self.network.gateway());
@@ -106,15 +115,17 @@ impl HostNetwork {
             .map_err(|error| JailError::io(STEP, format!("read {FORWARDING}"), &error))?;
         if forwarding.trim() == "0" {
             let mut private = fs::OpenOptions::new();
-            std::os::unix::fs::OpenOptionsExt::mode(&mut private, 0o600);
+            // The server makes files in this directory, too, and links.
             private
                 .create(true)
+                .mode(0o600)
+                .custom_flags(O_NOFOLLOW)
                 .append(true)
                 .open(&self.forwarding_marker)
                 .map_err(|error| JailError::io(STEP, "note that forwarding was off", &error))?;
             set_forwarding("1")?;
         }
-        Ok(())
+        Ok(is_new)
     }
 
     /// Undoes [`HostNetwork::set_up`]. Forwarding is switched off only if this node switched it on.
@@ -143,11 +154,16 @@ impl HostNetwork {
         self.admit(jail, network)?;
         let name = self.add_link(jail, namespace).in_step(STEP)?;
         let index = netlink::link_index(&name).in_step(STEP)?;
-        let gateway = self.network.gateway();
-        self.ask(Message::route_to(network.address, index, gateway)).in_step(STEP)?;
-        let jail_end = Message::neighbour(network.address, route::JAIL_END, index);
-        self.ask(jail_end).in_step(STEP)?;
-        Ok(index)
+        let start = |up| {
+            let route = Message::route_to(network.address, index, self.network.gateway());
+            let jail_end = Message::neighbour(network.address, route::JAIL_END, index);
+            self.routes.ask_all(&[up, route, jail_end], 3)
+        };
+        let started = match start(Message::link_up_without_ipv6(index)) {
+            Err(SysError { errno: EAFNOSUPPORT, .. }) => start(Message::link_up(index)),
+            other => other,
+        };
+        started.in_step(STEP).map(|()| index)
     }
 
     /// As [`HostNetwork::attach`], for a jail that runs and has had no link: its side is set up too.

@@ -7,8 +7,11 @@
 use std::{
     fs::{File, TryLockError},
     io,
+    os::unix::fs::OpenOptionsExt,
     time::{Duration, Instant},
 };
+
+use sys::file::O_NOFOLLOW;
 
 use crate::{error::JailError, spec::NodeSpec};
 
@@ -59,6 +62,8 @@ impl Presence {
 
 fn open(node: &NodeSpec) -> Result<File, JailError> {
     let path = node.state_dir.join("launchers");
-    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true).mode(0o600).custom_flags(O_NOFOLLOW);
+    let file = options.open(&path);
     file.map_err(|error| JailError::io(STEP, format!("open {}", path.display()), &error))
 }

@@ -1,17 +1,20 @@
-//! The mounts of a jail that the host makes: its root and its `/dev`. They are attached nowhere
-//! until the jail's first process, in a mount namespace of its own, attaches them.
+//! The mounts of a jail that the host makes: its root, and what of it lies in memory. They are attached
+//! nowhere until the jail's first process, in a mount namespace of its own, attaches them.
 
 use std::{
     ffi::{CStr, CString},
     fs,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    path::Path,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
+    path::{Path, PathBuf},
 };
 
 use sys::{
     SysError,
     credentials::{self, Capabilities},
-    file,
+    file::{self, How},
     mount::{self, MountFlags},
 };
 
@@ -24,8 +27,9 @@ use crate::{
 
 const STEP: &str = "rootfs";
 
-/// Bytes of a jail's `/dev` at most: it holds a few names.
-const DEV_BYTES: &CStr = c"64k";
+/// Bytes of what a jail has in memory but `/dev/shm`, at most: `/run` for the most part. It counts as
+/// the jail's memory.
+const MEMORY_BYTES: &CStr = c"64m";
 
 /// The device nodes of a jail: private, because a shared node would share locks and watches.
 const DEVICES: [(&CStr, (u32, u32)); 6] = [
@@ -77,6 +81,17 @@ pub(crate) struct NodeFiles {
     pub(crate) volumes: NodeVolumes,
     /// The layer above every image: mount points, and `/etc` files that depend on the node.
     site: OwnedFd,
+    /// Layers are below it.
+    state_dir: PathBuf,
+}
+
+/// What a jail has of others, opened.
+#[derive(Debug)]
+pub(crate) struct Trees {
+    /// The layers of its image, topmost first.
+    layers: Vec<OwnedFd>,
+    /// Trees of the host, one for each [`crate::Bind`].
+    binds: Vec<OwnedFd>,
 }
 
 /// Mounts ready to be attached.
@@ -84,9 +99,9 @@ pub(crate) struct NodeFiles {
 pub(crate) struct JailMounts {
     /// The root: image layers under the jail's own files.
     pub(crate) root: OwnedFd,
-    /// `/dev`.
-    pub(crate) dev: OwnedFd,
-    /// See [`crate::figures`].
+    /// [`IN_MEMORY`].
+    pub(crate) memory: OwnedFd,
+    /// The directory of [`crate::figures`] in it.
     pub(crate) figures: OwnedFd,
     /// Trees of the host, read-only.
     pub(crate) binds: Vec<OwnedFd>,
@@ -115,16 +130,38 @@ impl NodeFiles {
         write_site_file(&site, "etc/resolv.conf", &resolver.unwrap_or_default())?;
         let site = fs::File::open(&site)
             .map_err(|error| JailError::io(STEP, format!("open {}", site.display()), &error))?;
-        Ok(Self { volumes, site: site.into() })
+        Ok(Self { volumes, site: site.into(), state_dir: node.state_dir.clone() })
     }
 
-    /// Makes the mounts of the jail of `spec`. `layers` are directories, topmost first; `user` is
-    /// the jail's user namespace, whose id 0 is the spec's `uid_base` on the host.
+    /// Opens what the jail of `spec` has read-only. Layers are found by their keys, below a directory
+    /// that only root can write; of the host there is what [`crate::Bind`] names.
+    pub(crate) fn open_trees(&self, spec: &JailSpec) -> Result<Trees, JailError> {
+        let layers = spec.layers.iter().map(|layer| {
+            let path = self.state_dir.join(layer.place());
+            let mut options = fs::OpenOptions::new();
+            let opened = options.read(true).custom_flags(file::O_NOFOLLOW | file::O_DIRECTORY);
+            let opened = opened.open(&path);
+            opened.map_err(|error| JailError::io(STEP, format!("open {}", path.display()), &error))
+        });
+        let layers = layers.map(|layer| layer.map(OwnedFd::from)).collect::<Result<_, _>>()?;
+        let binds = spec.binds.iter().map(|bind| {
+            let gone = || JailError::Refused(format!("this machine has no {bind:?} to bind"));
+            let path = bind.source().ok_or_else(gone)?;
+            let opened = fs::File::open(path);
+            opened
+                .map_err(|error| JailError::io("bind", format!("open {}", path.display()), &error))
+        });
+        let binds = binds.map(|tree| tree.map(OwnedFd::from)).collect::<Result<_, _>>()?;
+        Ok(Trees { layers, binds })
+    }
+
+    /// Makes the mounts of the jail of `spec` over `trees`; `user` is the jail's user namespace, whose
+    /// id 0 is the spec's `uid_base` on the host.
     pub(crate) fn mounts(
         &self,
         spec: &JailSpec,
         user: BorrowedFd<'_>,
-        (layers, binds): (&[OwnedFd], &[OwnedFd]),
+        Trees { layers, binds }: &Trees,
         figures: &Figures,
     ) -> Result<JailMounts, JailError> {
         let own = match spec.volume {
@@ -146,12 +183,11 @@ impl NodeFiles {
         let mut spent = vec![own];
         let views = sources.into_iter().map(|source| view(source, &mut lower, &mut spent));
         let views = views.collect::<Result<Vec<_>, _>>().in_step("view");
-        let dev = device_directory().in_step("dev");
-        let figures = figures.directory().in_step("figures");
+        let memory = in_memory(figures).in_step("memory");
         identity.resume().in_step(STEP)?;
         spent.extend(lower);
-        let (root, dev, figures) = (root?, dev?, figures?);
-        Ok(JailMounts { root, dev, figures, binds, views: views?, spent })
+        let (root, (memory, figures)) = (root?, memory?);
+        Ok(JailMounts { root, memory, figures, binds, views: views?, spent })
     }
 
     /// Opens what a view is made from.
@@ -171,11 +207,14 @@ impl NodeFiles {
 /// Writes a file of the site layer, unless it is as it should be: running sandboxes see it.
 fn write_site_file(site: &Path, name: &str, content: &str) -> Result<(), JailError> {
     let path = site.join(name);
-    if fs::read_to_string(&path).is_ok_and(|present| present == content) {
-        return Ok(());
-    }
-    fs::write(&path, content)
-        .map_err(|error| JailError::io(STEP, format!("write {}", path.display()), &error))
+    let write = || {
+        if !fs::read_to_string(&path).is_ok_and(|present| present == content) {
+            fs::write(&path, content)?;
+        }
+        // This process has no file mode mask, and the server is not to write for all sandboxes.
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+    };
+    write().map_err(|error| JailError::io(STEP, format!("write {}", path.display()), &error))
 }
 
 /// A detached view of the tree at `fd` in which the host's id 0 is the jail's, and so on.
@@ -270,12 +309,25 @@ fn overlay(own: Option<&OwnedFd>, lower: &[OwnedFd]) -> Result<OwnedFd, SysError
     mount::make_mount(context.as_fd(), if own.is_some() { flags } else { READ_ONLY })
 }
 
-/// `/dev`: made by the host, because only the host may make device nodes.
-fn device_directory() -> Result<OwnedFd, SysError> {
+/// What of a jail lies in memory, with its directories' modes: `/dev`, `/run`, the figures and what
+/// covers `/sys`. One file system for all of them, because each costs its making, its end and a place
+/// in the maps of every memory cgroup; what a tenant fills of it is the tenant's loss.
+const IN_MEMORY: [(&CStr, u32); 4] =
+    [(c"dev", 0o755), (c"run", 0o755), (c"figures", 0o755), (c"empty", 0o555)];
+
+/// Makes [`IN_MEMORY`], and opens the directory of the figures in it. Made by the host, because only
+/// the host may make device nodes.
+fn in_memory(figures: &Figures) -> Result<(OwnedFd, OwnedFd), SysError> {
     let context = mount::new_filesystem(c"tmpfs")?;
     mount::set_option(context.as_fd(), c"mode", c"755")?;
-    mount::set_option(context.as_fd(), c"size", DEV_BYTES)?;
-    let dev = mount::make_mount(context.as_fd(), MountFlags::NO_SUID.and(MountFlags::NO_EXEC))?;
+    mount::set_option(context.as_fd(), c"size", MEMORY_BYTES)?;
+    let memory = mount::make_mount(context.as_fd(), MountFlags::NO_SUID)?;
+    for (name, mode) in IN_MEMORY {
+        file::make_dir(memory.as_fd(), name, mode)?;
+    }
+    let open =
+        |name| file::open(memory.as_fd(), name, How::new(file::O_RDONLY | file::O_DIRECTORY));
+    let dev = open(c"dev")?;
     for (name, number) in DEVICES {
         file::make_character_device(dev.as_fd(), name, 0o666, number)?;
     }
@@ -284,5 +336,7 @@ fn device_directory() -> Result<OwnedFd, SysError> {
     }
     file::make_dir(dev.as_fd(), c"pts", 0o755)?;
     file::make_dir(dev.as_fd(), c"shm", 0o755)?;
-    Ok(dev)
+    let directory = open(c"figures")?;
+    figures.write(directory.as_fd())?;
+    Ok((memory, directory))
 }

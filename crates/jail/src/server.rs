@@ -7,14 +7,16 @@
 use std::{
     collections::BTreeMap,
     ffi::{CString, OsString},
-    fs,
+    fs, io,
     net::Ipv4Addr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use failpoint::failpoint;
 use sys::{
+    errno::EMSGSIZE,
     fd,
     file::{self, How},
     namespace, pidfd, poll, process, signal, socket,
@@ -50,7 +52,7 @@ pub(crate) struct Server {
     pub(crate) filter: Vec<sys::seccomp::Instruction>,
     /// What the figures of jails are made from.
     pub(crate) machine: Machine,
-    /// The executable that the agents run: this process's own, which is sealed.
+    /// The executable that the agents run, which is sealed.
     pub(crate) program: OwnedFd,
     /// Tells the next daemon that this process, or a jail's first process, is there.
     _presence: Presence,
@@ -72,11 +74,11 @@ impl From<Reply> for Done {
 }
 
 /// Runs a launcher process: `sandbar __launcher STATE_DIR NAME BASE PREFIX`, with the daemon's
-/// socket as standard input. Returns when the daemon is gone.
+/// socket as standard input and the agents' program as standard output. Returns when the daemon is gone.
 #[must_use]
 pub fn launcher_main() -> ExitCode {
-    let Ok(socket) = take_socket() else { return ExitCode::FAILURE };
-    match Server::open(std::env::args_os().skip(2)) {
+    let Ok((socket, program)) = take_inherited() else { return ExitCode::FAILURE };
+    match Server::open(std::env::args_os().skip(2), program) {
         Ok(server) => server.serve(&socket),
         Err(error) => {
             answer(&socket, &Reply::Failed(error), None);
@@ -85,14 +87,16 @@ pub fn launcher_main() -> ExitCode {
     }
 }
 
-/// Moves the socket off standard input, so that no child inherits it as such.
-fn take_socket() -> Result<OwnedFd, sys::SysError> {
+/// Moves socket and program off standard input and output, so that no child inherits them as such.
+pub(crate) fn take_inherited() -> Result<(OwnedFd, OwnedFd), sys::SysError> {
     /// Above the numbers that programs expect something at.
     const ABOVE: i32 = 10;
     let socket = fd::duplicate_above(std::io::stdin().as_fd(), ABOVE)?;
+    let program = fd::duplicate_above(std::io::stdout().as_fd(), ABOVE)?;
     let null = file::open(file::cwd(), c"/dev/null", How::new(file::O_RDWR))?;
     fd::inherit_as(null.as_fd(), 0)?;
-    Ok(socket)
+    fd::inherit_as(null.as_fd(), 1)?;
+    Ok((socket, program))
 }
 
 fn answer(socket: &OwnedFd, reply: &Reply, pidfd: Option<BorrowedFd<'_>>) {
@@ -101,9 +105,9 @@ fn answer(socket: &OwnedFd, reply: &Reply, pidfd: Option<BorrowedFd<'_>>) {
 }
 
 impl Server {
-    fn open(args: impl Iterator<Item = OsString>) -> Result<Self, JailError> {
+    fn open(mut args: impl Iterator<Item = OsString>, program: OwnedFd) -> Result<Self, JailError> {
         const STEP: &str = "launcher";
-        let node = node_spec(args)
+        let node = node_spec(&mut args)
             .ok_or_else(|| JailError::Refused("the launcher's arguments are malformed".into()))?;
         failpoint::watch(&node.state_dir);
         // One whose daemon is gone must not go on: the next daemon looks at what there is once.
@@ -113,15 +117,13 @@ impl Server {
         signal::ignore_children().in_step(STEP)?;
         process::set_umask(0);
         sys::limits::raise_open_files().in_step(STEP)?;
-        let program = fs::File::open("/proc/self/exe")
-            .map_err(|error| JailError::io(STEP, "open /proc/self/exe", &error))?;
         Ok(Self {
             cgroups: NodeCgroups::open(&node.name)?,
             files: NodeFiles::open(&node)?,
             network: HostNetwork::open(&node)?,
             filter: policy::agent_filter(),
             machine: Machine::look()?,
-            program: program.into(),
+            program,
             _presence: Presence::show(&node)?,
             node,
         })
@@ -136,8 +138,14 @@ impl Server {
             if spent.len() > MOST_SPENT || !poll::wait_readable(socket.as_fd(), 0).unwrap_or(true) {
                 spent.clear();
             }
-            let Ok((length, fds)) = socket::receive(socket.as_fd(), &mut buffer) else {
-                return ExitCode::FAILURE;
+            let (length, fds) = match socket::receive(socket.as_fd(), &mut buffer) {
+                Ok(received) => received,
+                Err(error) if error.errno == EMSGSIZE => {
+                    let refusal = JailError::Refused("the request is too long".to_owned());
+                    answer(socket, &Reply::Failed(refusal), None);
+                    continue;
+                }
+                Err(_lost) => return ExitCode::FAILURE,
             };
             let message = buffer.get(..length).unwrap_or_default();
             if message.is_empty() {
@@ -148,9 +156,9 @@ impl Server {
                 answer(socket, &Reply::Failed(refusal), None);
                 continue;
             };
-            let fds = fds.into_iter().flatten().collect();
+            let fds: Vec<OwnedFd> = fds.into_iter().flatten().collect();
             let name = request.name();
-            match self.carry_out(request, fds) {
+            match self.carry_out(request, &fds) {
                 Ok(done) => {
                     // What is done is not taken back: this one kills and holds up.
                     failpoint!("launcher.{name}.done").unwrap_or_default();
@@ -163,7 +171,7 @@ impl Server {
     }
 
     /// Everything a launcher does.
-    fn carry_out(&self, request: Request, fds: Vec<OwnedFd>) -> Result<Done, JailError> {
+    fn carry_out(&self, request: Request, fds: &[OwnedFd]) -> Result<Done, JailError> {
         failpoint!("launcher.{}", request.name()).in_step("launcher")?;
         match request {
             Request::Launch(spec) => {
@@ -184,13 +192,15 @@ impl Server {
             Request::Thaw(jail) => self.cgroups.thaw(jail)?,
             Request::Reclaim(jail) => self.cgroups.reclaim(jail)?,
             Request::Notify(jail) => self.cgroups.notify(jail)?,
-            Request::Remove(jail) => {
-                self.remove(jail)?;
-                return Ok(Done { reply: Reply::Done, fd: None, spent: fds });
-            }
+            Request::Remove(jail) => self.remove(jail)?,
             // Not the end of the jail of this number, which may run on another volume.
             Request::RemoveFiles(volume) => self.files.volumes.remove(volume)?,
             Request::Jails(from) => return Ok(Reply::Jails(self.jails(from)?).into()),
+            Request::Volumes(from) => {
+                let volumes = self.files.volumes.list(from, JAILS_PER_REPLY)?;
+                let page = volumes.into_iter().map(|volume| (volume, 0)).collect();
+                return Ok(Reply::Jails(page).into());
+            }
             Request::Admit(jail, network) => self.admit(jail, &network)?,
             Request::Learn { jail, revision, learned } => {
                 check_learned(&learned)?;
@@ -206,7 +216,10 @@ impl Server {
                 return Ok(bytes.map_or(Reply::Done, Reply::Count).into());
             }
             Request::RemoveLinks(jail) => self.network()?.remove_links(jail)?,
-            Request::SetUpNetwork => self.network.as_ref().map_or(Ok(()), HostNetwork::set_up)?,
+            Request::SetUpNetwork => {
+                let is_new = self.network.as_ref().map_or(Ok(false), HostNetwork::set_up)?;
+                return Ok(Reply::Count(is_new.into()).into());
+            }
             Request::CopyVolume { from, to, is_read_only } => {
                 self.files.volumes.copy(from, to, is_read_only)?;
             }
@@ -217,6 +230,8 @@ impl Server {
                 // Refused while a jail is left: the rules must outlive every link.
                 self.cgroups.remove_node()?;
                 self.network.as_ref().map_or(Ok(()), HostNetwork::tear_down)?;
+                // Nothing of the node is left that another could be confused with.
+                unclaim(&self.node)?;
             }
         }
         Ok(Reply::Done.into())
@@ -300,7 +315,32 @@ impl Server {
     }
 }
 
-fn node_spec(mut args: impl Iterator<Item = OsString>) -> Option<NodeSpec> {
+/// Removes what says that the node's name and network are taken.
+fn unclaim(node: &NodeSpec) -> Result<(), JailError> {
+    for path in claim_files(node) {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let call = format!("remove {}", path.display());
+                return Err(JailError::io("claim", call, &error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The files that a server locks before it starts anything, so that nobody else on the machine has its
+/// node's name or network: the name's, and the network's if it has one. They are in /run, which every
+/// machine with systemd and nearly every other has (hier(7)).
+#[must_use]
+pub fn claim_files(node: &NodeSpec) -> Vec<PathBuf> {
+    // No name has a dot.
+    let gateway = node.network.map(|network| network.gateway().to_string());
+    let all = [node.name.clone()].into_iter().chain(gateway);
+    all.map(|what| Path::new("/run").join(format!("sandbar-{what}.lock"))).collect()
+}
+
+pub(crate) fn node_spec(args: &mut impl Iterator<Item = OsString>) -> Option<NodeSpec> {
     let state_dir = args.next()?.into();
     let name = args.next()?.into_string().ok()?;
     let base = args.next()?.into_string().ok()?;

@@ -1,7 +1,12 @@
 //! What a jail is: a complete description with no defaults left to fill in and no tenant text
 //! beyond a checked host name.
 
-use std::{ffi::CStr, fmt, net::Ipv4Addr, path::PathBuf};
+use std::{
+    ffi::CStr,
+    fmt,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
 
 /// Names a jail on its node. Never reused, so a name left over from the past can only mean the past.
 ///
@@ -85,8 +90,9 @@ pub struct JailSpec {
     pub limits: Limits,
     /// Its host name.
     pub hostname: Hostname,
-    /// Read-only trees of the host bound into its root, in the order of the descriptors that go
-    /// with the spec.
+    /// The layers of its image, topmost first; at least one.
+    pub layers: Vec<Layer>,
+    /// Read-only trees of the host bound into its root.
     pub binds: Vec<Bind>,
     /// What it is shown of images and volumes, read-only, each at its place of [`VIEWS`]. Only a jail
     /// in which no tenant's program ever runs has any.
@@ -247,12 +253,89 @@ pub struct Limits {
     pub disk_bytes: Option<u64>,
 }
 
-/// A read-only bind of a host tree.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bind {
-    /// Where it appears: a path below the jail's root, without a leading slash, `..` or links.
-    /// The image must have a directory (or for a file, a file) there.
-    pub target: String,
+/// Digits of a layer's key, in bytes.
+pub const KEY_BYTES: usize = 32;
+
+/// A layer of an image, by its key: which directory that is, only a launcher decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layer {
+    /// Where layers of its kind are.
+    pub shelf: Shelf,
+    /// Its key.
+    pub key: [u8; KEY_BYTES],
+}
+
+/// Where layers are, below `images` in the state directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shelf {
+    /// Those of images that were built.
+    Layers,
+    /// Those of the image `host`.
+    Host,
+}
+
+impl Layer {
+    /// The layer whose key has these lower-case hexadecimal digits.
+    #[must_use]
+    pub fn of_digits(shelf: Shelf, digits: &str) -> Option<Self> {
+        let mut key = [0; KEY_BYTES];
+        if digits.len() != 2 * KEY_BYTES {
+            return None;
+        }
+        for (byte, pair) in key.iter_mut().zip(digits.as_bytes().chunks(2)) {
+            let pair = std::str::from_utf8(pair).ok()?;
+            *byte = u8::from_str_radix(pair, 16).ok()?;
+        }
+        Some(Self { shelf, key }).filter(|layer| layer.digits() == digits)
+    }
+
+    fn digits(&self) -> String {
+        self.key.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Its directory below the state directory.
+    pub(crate) fn place(&self) -> PathBuf {
+        let shelf = match self.shelf {
+            Shelf::Layers => "images/layers",
+            Shelf::Host => "images/host",
+        };
+        PathBuf::from(shelf).join(self.digits())
+    }
+}
+
+/// A tree of the host that a jail has read-only. There are no others: a launcher binds nothing because
+/// somebody names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bind {
+    /// The machine's programs, `/usr`: the image `host` stands on them.
+    Programs,
+    /// The certificate authorities that the machine trusts, for what a build downloads.
+    Authorities,
+}
+
+/// Where distributions keep the bundle of certificate authorities that the machine trusts.
+const AUTHORITIES: [&str; 2] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
+
+impl Bind {
+    /// Where it is on the host; none where the machine has no such thing.
+    #[must_use]
+    pub fn source(self) -> Option<&'static Path> {
+        match self {
+            Self::Programs => Some(Path::new("/usr")),
+            Self::Authorities => AUTHORITIES.map(Path::new).into_iter().find(|it| it.is_file()),
+        }
+    }
+
+    /// Where it appears, below the jail's root. The image must have a directory (for a file, a file)
+    /// there.
+    #[must_use]
+    pub fn target(self) -> &'static CStr {
+        match self {
+            Self::Programs => c"usr",
+            Self::Authorities => c"usr/share/sandbar/host-ca.crt",
+        }
+    }
 }
 
 /// A host name: 1 to 63 of `a-z0-9-`.

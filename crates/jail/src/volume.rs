@@ -12,6 +12,7 @@ mod disk;
 pub use disk::own_mounts;
 
 use std::{
+    collections::BTreeSet,
     ffi::CString,
     fs, io,
     os::fd::{AsFd, OwnedFd},
@@ -63,6 +64,7 @@ impl NodeVolumes {
         };
         for dir in [&this.sandboxes, &this.volumes] {
             make_dirs(dir)?;
+            close(dir)?;
         }
         Ok(this)
     }
@@ -73,7 +75,23 @@ impl NodeVolumes {
     /// # Errors
     /// When it exists and cannot be mounted: what is in it must not seem to be gone.
     pub(crate) fn set_up(&self) -> Result<Volumes, JailError> {
-        disk::set_up(&self.volumes, &self.image)
+        let volumes = disk::set_up(&self.volumes, &self.image)?;
+        // What is mounted there has permissions of its own.
+        close(&self.volumes)?;
+        Ok(volumes)
+    }
+
+    /// Numbers of volumes from `from` on, at most `most`, in order.
+    pub(crate) fn list(&self, from: JailId, most: usize) -> Result<Vec<JailId>, JailError> {
+        let mut all = BTreeSet::new();
+        for dir in [&self.sandboxes, &self.volumes] {
+            let failed = |error| JailError::io(STEP, format!("read {}", dir.display()), &error);
+            for entry in fs::read_dir(dir).map_err(failed)? {
+                let name = entry.map_err(failed)?.file_name();
+                all.extend(name.to_str().and_then(volume_of));
+            }
+        }
+        Ok(all.range(from..).take(most).copied().collect())
     }
 
     /// Opens volume `number` with `upper` and `work` in it, both made when missing, and sets its
@@ -169,14 +187,40 @@ impl NodeVolumes {
     }
 }
 
-/// Waits until what was written to the volumes of the node with this state directory is on disk, so
-/// that the next copy of one has little left to write.
-///
-/// # Errors
-/// As syncfs(2).
-pub fn sync_volumes(state_dir: &Path) -> io::Result<()> {
-    let volumes = fs::File::open(state_dir.join("volumes"))?;
-    Ok(file_system::sync(volumes.as_fd())?)
+/// The file system that the volumes of a node are in: to be opened by root, and used by whoever has it.
+#[derive(Debug)]
+pub struct VolumesFileSystem(fs::File);
+
+impl VolumesFileSystem {
+    /// That of the node with this state directory.
+    ///
+    /// # Errors
+    /// As open(2).
+    pub fn open(state_dir: &Path) -> io::Result<Self> {
+        fs::File::open(state_dir.join("volumes")).map(Self)
+    }
+
+    /// Waits until what was written to the volumes is on disk, so that the next copy of one has little
+    /// left to write.
+    ///
+    /// # Errors
+    /// As syncfs(2).
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(file_system::sync(self.0.as_fd())?)
+    }
+}
+
+/// The volume whose directory has this name.
+fn volume_of(name: &str) -> Option<JailId> {
+    let number = JailId(name.parse().ok()?);
+    (number.to_string() == name).then_some(number)
+}
+
+/// Leaves a directory to root alone: what tenants have written may be theirs to run, as root.
+fn close(dir: &Path) -> Result<(), JailError> {
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs::set_permissions(dir, permissions)
+        .map_err(|error| JailError::io(STEP, format!("chmod {}", dir.display()), &error))
 }
 
 fn open_plain(dir: &Path) -> Result<OwnedFd, JailError> {

@@ -13,8 +13,8 @@ use std::net::Ipv4Addr;
 use crate::{
     error::JailError,
     spec::{
-        AddressRange, AllowList, Bind, Hostname, JailId, JailNetwork, JailSpec, Learned, Limits,
-        Protocol, Reach, View,
+        AddressRange, AllowList, Bind, Hostname, JailId, JailNetwork, JailSpec, KEY_BYTES, Layer,
+        Learned, Limits, Protocol, Reach, Shelf, View,
     },
     volume::Volumes,
 };
@@ -32,7 +32,7 @@ pub(crate) struct Malformed;
 /// What a launcher can do: everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Request {
-    /// Build a jail. Descriptors: listener, config, layers, binds.
+    /// Build a jail. Descriptors: listener, config.
     Launch(JailSpec),
     /// End its processes and connections.
     Kill(JailId),
@@ -44,6 +44,8 @@ pub(crate) enum Request {
     RemoveFiles(JailId),
     /// Which jails of the node, from this number on, have cgroups?
     Jails(JailId),
+    /// Which volumes, from this number on, are there?
+    Volumes(JailId),
     /// Make the node's network exist.
     SetUpNetwork,
     /// Make the node's volumes exist.
@@ -125,6 +127,7 @@ impl Request {
             Self::Remove(_) => "remove",
             Self::RemoveFiles(_) => "remove-files",
             Self::Jails(_) => "jails",
+            Self::Volumes(_) => "volumes",
             Self::SetUpNetwork => "set-up-network",
             Self::SetUpVolumes => "set-up-volumes",
             Self::CopyVolume { .. } => "copy-volume",
@@ -158,8 +161,10 @@ impl Request {
                 w.u32(spec.limits.cpu_millis);
                 w.u64(spec.limits.disk_bytes.unwrap_or(0));
                 w.text(spec.hostname.as_str());
+                w.u8(u8::try_from(spec.layers.len()).unwrap_or(u8::MAX));
+                spec.layers.iter().for_each(|layer| w.layer(layer));
                 w.u8(u8::try_from(spec.binds.len()).unwrap_or(u8::MAX));
-                spec.binds.iter().for_each(|bind| w.text(&bind.target));
+                spec.binds.iter().for_each(|bind| w.bind(*bind));
                 w.u8(u8::try_from(spec.views.len()).unwrap_or(u8::MAX));
                 spec.views.iter().for_each(|view| w.view(*view));
             }
@@ -168,6 +173,7 @@ impl Request {
             Self::Remove(jail) => w.kind_and_jail(2, *jail),
             Self::RemoveFiles(volume) => w.kind_and_jail(17, *volume),
             Self::Jails(from) => w.kind_and_jail(3, *from),
+            Self::Volumes(from) => w.kind_and_jail(32, *from),
             Self::SetUpNetwork => w.u8(4),
             Self::TearDown => w.u8(5),
             Self::Freeze(jail) => w.kind_and_jail(6, *jail),
@@ -210,6 +216,7 @@ impl Request {
             17 => Self::RemoveFiles(JailId(r.u64()?)),
             15 => Self::Clear(JailId(r.u64()?)),
             3 => Self::Jails(JailId(r.u64()?)),
+            32 => Self::Volumes(JailId(r.u64()?)),
             4 => Self::SetUpNetwork,
             5 => Self::TearDown,
             6 => Self::Freeze(JailId(r.u64()?)),
@@ -378,6 +385,21 @@ impl Writer {
         }
     }
 
+    fn layer(&mut self, layer: &Layer) {
+        self.u8(match layer.shelf {
+            Shelf::Layers => 0,
+            Shelf::Host => 1,
+        });
+        self.0.extend(layer.key);
+    }
+
+    fn bind(&mut self, bind: Bind) {
+        self.u8(match bind {
+            Bind::Programs => 0,
+            Bind::Authorities => 1,
+        });
+    }
+
     fn view(&mut self, view: View) {
         match view {
             View::Image => self.u8(0),
@@ -498,11 +520,27 @@ impl Reader<'_> {
                 disk_bytes: Some(self.u64()?).filter(|bytes| *bytes != 0),
             },
             hostname: self.hostname()?,
-            binds: (0..self.u8()?)
-                .map(|_| self.text().map(|target| Bind { target }))
-                .collect::<Result<_, _>>()?,
+            layers: (0..self.u8()?).map(|_| self.layer()).collect::<Result<_, _>>()?,
+            binds: (0..self.u8()?).map(|_| self.bind()).collect::<Result<_, _>>()?,
             views: (0..self.u8()?).map(|_| self.view()).collect::<Result<_, _>>()?,
         })
+    }
+
+    fn layer(&mut self) -> Result<Layer, Malformed> {
+        let shelf = match self.u8()? {
+            0 => Shelf::Layers,
+            1 => Shelf::Host,
+            _ => return Err(Malformed),
+        };
+        Ok(Layer { shelf, key: self.bytes::<KEY_BYTES>()? })
+    }
+
+    fn bind(&mut self) -> Result<Bind, Malformed> {
+        match self.u8()? {
+            0 => Ok(Bind::Programs),
+            1 => Ok(Bind::Authorities),
+            _ => Err(Malformed),
+        }
     }
 
     fn view(&mut self) -> Result<View, Malformed> {

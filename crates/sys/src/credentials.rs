@@ -107,6 +107,9 @@ pub fn set_capabilities(wanted: Capabilities) -> Result<(), SysError> {
     check_small("capset", ret).map(drop)
 }
 
+/// The highest number that a capability can have: a set is 64 bits.
+pub const LAST_CAPABILITY: u32 = 63;
+
 /// Takes one capability out of the bounding set for ever; a number the kernel does not know is
 /// no error. *After fork.*
 ///

@@ -37,7 +37,6 @@ pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod spawn;
-pub mod view;
 pub mod wait;
 
 pub use error::SysError;
@@ -45,8 +44,9 @@ pub use error::SysError;
 /// Error numbers, errno(3), for callers that decide by them.
 pub mod errno {
     pub use libc::{
-        E2BIG, EACCES, EAGAIN, EBADF, EBUSY, ECHILD, EDQUOT, EEXIST, EINVAL, EIO, EISDIR, ELOOP,
-        EMFILE, ENAMETOOLONG, ENFILE, ENOBUFS, ENODATA, ENODEV, ENOENT, ENOEXEC, ENOMEM, ENOSPC,
-        ENOSYS, ENOTDIR, ENOTEMPTY, ENOTTY, ENXIO, EOPNOTSUPP, EPERM, EROFS, ESRCH, ETXTBSY, EXDEV,
+        E2BIG, EACCES, EAFNOSUPPORT, EAGAIN, EBADF, EBUSY, ECHILD, EDQUOT, EEXIST, EFBIG, EINVAL,
+        EIO, EISDIR, ELOOP, EMFILE, EMSGSIZE, ENAMETOOLONG, ENFILE, ENOBUFS, ENODATA, ENODEV,
+        ENOENT, ENOEXEC, ENOMEM, ENOSPC, ENOSYS, ENOTDIR, ENOTEMPTY, ENOTTY, ENXIO, EOPNOTSUPP,
+        EPERM, EROFS, ESRCH, ETXTBSY, EXDEV,
     };
 }

@@ -34,6 +34,50 @@ pub fn message_pair() -> Result<(OwnedFd, OwnedFd), SysError> {
     Ok((own(pair[0]), own(pair[1])))
 }
 
+/// What a unix socket is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A stream socket that takes connections.
+    Listener,
+    /// One that keeps message boundaries, as [`message_pair`] makes two.
+    Messages,
+    /// Another.
+    Other,
+}
+
+/// What the descriptor is as a unix socket.
+///
+/// # Errors
+/// `ENOTSOCK` for what is no socket; else as getsockopt(2).
+pub fn kind(socket: BorrowedFd<'_>) -> Result<Kind, SysError> {
+    let domain = option(socket, libc::SO_DOMAIN)?;
+    let sort = option(socket, libc::SO_TYPE)?;
+    let listens = option(socket, libc::SO_ACCEPTCONN)? != 0;
+    Ok(match (domain, sort, listens) {
+        (libc::AF_UNIX, libc::SOCK_STREAM, true) => Kind::Listener,
+        (libc::AF_UNIX, libc::SOCK_SEQPACKET, false) => Kind::Messages,
+        _ => Kind::Other,
+    })
+}
+
+/// An option of the socket itself that is a number.
+fn option(socket: BorrowedFd<'_>, name: libc::c_int) -> Result<libc::c_int, SysError> {
+    let mut value: libc::c_int = 0;
+    let mut length: libc::socklen_t = 4;
+    // SAFETY: the kernel writes at most `length` bytes to `value`, which has four, and the length.
+    let ret = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            name,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    };
+    check("getsockopt", ret)?;
+    Ok(value)
+}
+
 /// Room for one `SCM_RIGHTS` control message, aligned as `cmsghdr` must be.
 #[repr(align(8))]
 struct Control([u8; CONTROL_BYTES]);

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -29,6 +30,8 @@ pub fn default_images(binary: &str) -> PathBuf {
         build(binary, &state, &recipe);
         fs::write(&built, made_from).expect("target can be written");
     }
+    // Servers of other tests are other users, and read the images of this one.
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o711)).expect("it is ours");
     state.join("images")
 }
 

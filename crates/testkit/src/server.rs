@@ -307,6 +307,31 @@ impl Server {
         self.running.as_ref().expect("the server runs").process.id()
     }
 
+    /// The process id of its keeper, from which it has what only root can do.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn keeper_pid(&self) -> u32 {
+        let path = format!("/proc/{pid}/task/{pid}/children", pid = self.pid());
+        let children = std::fs::read_to_string(path).expect("the kernel lists children");
+        let keeper = children.split_whitespace().next().expect("a server has a keeper");
+        keeper.parse().expect("a process id is a number")
+    }
+
+    /// Waits until the daemon has ended with an error by itself, and returns its log.
+    ///
+    /// # Panics
+    /// When it does not run, or ends well.
+    pub fn expect_failure(&mut self) -> String {
+        let mut running = self.running.take().expect("the server runs");
+        let status = running.process.wait().expect("the server can be waited for");
+        running.reader.join().expect("the log is read");
+        let lines = running.log.lines.lock().expect("no reader has panicked").join("\n");
+        assert!(!status.success(), "the server ended well:\n{lines}");
+        lines
+    }
+
     /// Starts it again with one setting more, or another.
     ///
     /// # Panics
@@ -327,7 +352,7 @@ impl Server {
     /// When there is no sandbox that runs.
     #[must_use]
     pub fn agent_pid(&self) -> i32 {
-        let tree = "/sys/fs/cgroup/memory";
+        let tree = "/sys/fs/cgroup/unified";
         let tree = if Path::new(tree).exists() { tree } else { "/sys/fs/cgroup" };
         let node = format!("{tree}/sandbar-{}", self.slot.name());
         let jails = std::fs::read_dir(node).expect("the node has cgroups").flatten();

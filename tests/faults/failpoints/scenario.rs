@@ -1,6 +1,6 @@
 //! The operations, and the points that each comes to.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs};
 
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
@@ -79,7 +79,7 @@ impl Scenario {
     }
 }
 
-pub(super) const SCENARIOS: [Scenario; 12] = [
+pub(super) const SCENARIOS: [Scenario; 13] = [
     Scenario {
         name: "create",
         prepare: |_| Box::pin(async {}),
@@ -184,24 +184,30 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
         name: "checkpoint",
         prepare: |server| Box::pin(make(server)),
         carry_out: |server| Box::pin(post(server, "checkpoints", json!({"id": "c"}))),
-        check: |server, answer, case| {
-            Box::pin(async move {
-                let there = server.get("/v1/sandboxes/s/checkpoints/c").await.status == 200;
-                assert!(there || !answer.is_done(), "{case}");
-                if there {
-                    let fork = json!({"checkpoint": "c", "ids": ["of-it"]});
-                    done(post(server, "fork", fork).await);
-                    assert_eq!(server.shell("of-it", "cat kept").await, "kept\n", "{case}");
-                }
-                check_runs_on(server, case).await;
-            })
-        },
+        check: |server, answer, case| Box::pin(check_checkpoint(server, answer, ("c", case))),
         effects: &[
             Record("bury"),
             Request("freeze"),
             Request("copy-volume"),
             Request("thaw"),
             Record("checkpoint"),
+        ],
+    },
+    Scenario {
+        name: "import",
+        prepare: |server| Box::pin(make_with_export(server)),
+        carry_out: |server| Box::pin(import(server)),
+        check: |server, answer, case| Box::pin(check_checkpoint(server, answer, ("d", case))),
+        effects: &[
+            Record("bury"),
+            Socket,
+            Request("launch"),
+            Build,
+            Request("clear"),
+            Request("copy-volume"),
+            Record("checkpoint"),
+            Request("remove-files"),
+            Record("buried"),
         ],
     },
     Scenario {
@@ -278,10 +284,11 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
 
 /// Effects beside the operations: of what looks at sandboxes, of a start and an end of the server, of
 /// what is about no sandbox, and of what others test.
-pub(super) const ELSEWHERE: [Effect; 22] = [
+pub(super) const ELSEWHERE: [Effect; 23] = [
     // Only what was made ahead gets another name: `pool.rs`.
     Request("name"),
     Request("jails"),
+    Request("volumes"),
     Request("set-up-network"),
     Request("set-up-volumes"),
     Request("tear-down"),
@@ -341,6 +348,36 @@ async fn make(server: &Server) {
 async fn make_with_checkpoint(server: &Server) {
     make(server).await;
     done(post(server, "checkpoints", json!({"id": "c"})).await);
+}
+
+/// The export of a checkpoint is beside the state of the server.
+async fn make_with_export(server: &Server) {
+    make_with_checkpoint(server).await;
+    let export = server.request(Method::GET, "/v1/sandboxes/s/checkpoints/c/export");
+    let export = export.send().await.expect("the server answers").bytes().await;
+    let export = export.expect("the export comes whole");
+    fs::write(server.state_dir().join("export"), export).expect("the export can be kept");
+}
+
+async fn import(server: &Server) -> Answer {
+    let path = "/v1/sandboxes/s/checkpoints:import?checkpoint=d";
+    let export = fs::read(server.state_dir().join("export")).expect("the export is kept");
+    let Ok(response) = server.request(Method::POST, path).body(export).send().await else {
+        return Answer(None);
+    };
+    let status = response.status().as_u16();
+    Answer(response.bytes().await.is_ok().then_some(status))
+}
+
+/// Not there, or whole.
+async fn check_checkpoint(server: &Server, answer: Answer, (id, case): (&str, &str)) {
+    let found = server.get(&format!("/v1/sandboxes/s/checkpoints/{id}")).await;
+    assert!(found.status == 200 || !answer.is_done(), "{case}: {}", found.text);
+    if found.status == 200 {
+        done(post(server, "fork", json!({"checkpoint": id, "ids": ["of-it"]})).await);
+        assert_eq!(server.shell("of-it", "cat kept").await, "kept\n", "{case}");
+    }
+    check_runs_on(server, case).await;
 }
 
 /// Whatever became of it: the id can be used, and is the sandbox that was told of.

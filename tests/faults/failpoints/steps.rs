@@ -9,8 +9,8 @@ use super::Points;
 use crate::server;
 
 /// Every step, in the order of `enter.rs`, and how often its name comes.
-pub(super) const STEPS: [(&str, usize); 24] = [
-    ("cgroup", 2),
+pub(super) const STEPS: [(&str, usize); 25] = [
+    ("cgroup", 1),
     ("clocks", 2),
     ("host identity", 1),
     ("user namespace", 1),
@@ -25,6 +25,7 @@ pub(super) const STEPS: [(&str, usize); 24] = [
     ("counters", 1),
     ("mounts", 1),
     ("rootfs", 1),
+    ("memory", 1),
     ("dev", 1),
     ("run", 1),
     ("bind", 1),

@@ -9,7 +9,7 @@ use std::{
 use serde::Deserialize;
 
 /// The sections of the list, with how many attacks each has; lifecycle counts from 0.
-const SECTIONS: [(char, u32, u32); 9] = [
+const SECTIONS: [(char, u32, u32); 10] = [
     ('E', 1, 60),
     ('I', 1, 25),
     ('Q', 1, 42),
@@ -19,6 +19,7 @@ const SECTIONS: [(char, u32, u32); 9] = [
     ('P', 1, 24),
     ('L', 0, 30),
     ('D', 1, 10),
+    ('S', 1, 7),
 ];
 
 /// Attacks that must be tried at least.

@@ -10,12 +10,15 @@ mod write;
 use std::sync::Arc;
 
 use api::{
-    archive::{ReadArchive, Unpacked, WriteArchive},
+    archive::{ArchiveFormat, ReadArchive, Unpacked, WriteArchive},
     error::{ApiError, ErrorBody, ErrorCode},
     limit::ARCHIVES_AT_ONCE,
 };
 use axum::{Json, body::Body, extract::State, response::Response};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use serde::Deserialize;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use utoipa::IntoParams;
 
 use super::{blocking, path, pattern::patterns};
 use crate::{extract::Query, init::Agent, refusal::Refusal};
@@ -101,4 +104,64 @@ pub(crate) async fn write(
     let path = path::absolute(&agent.workdir, &query.path)?;
     let _place = place()?;
     Ok(Json(write::unpack(path, query, body).await?))
+}
+
+/// Query of `GET /layer`.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ReadLayer {
+    #[param(inline)]
+    format: ArchiveFormat,
+    /// What the layer says about itself, in base64.
+    about: String,
+}
+
+/// Query of `PUT /layer`.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct WriteLayer {
+    #[param(inline)]
+    format: ArchiveFormat,
+    /// Digest of the image that it has to be of.
+    image: String,
+}
+
+/// Packs a volume's own files into the layer of an image.
+///
+/// For a jail that has views of them; asked by the engine alone.
+#[utoipa::path(get, path = "/layer", operation_id = "readLayer", tag = "checkpoint", params(ReadLayer),
+    responses(
+        (status = 200, description = "The layer", content(
+            ([u8] = "application/x-tar"),
+            ([u8] = "application/zstd"))),
+        (status = 400, description = "VALIDATION_FAILED", body = ErrorBody),
+        (status = 500, description = "FILESYSTEM_ERROR", body = ErrorBody),
+    ))]
+pub(crate) async fn read_layer(Query(query): Query<ReadLayer>) -> Result<Response, Refusal> {
+    let about = BASE64_URL_SAFE_NO_PAD.decode(&query.about).map_err(|fault| {
+        ApiError::new(ErrorCode::ValidationFailed, format!("`about` is no base64: {fault}"))
+    })?;
+    let place = place()?;
+    let packing = blocking(move || read::Packing::begin_layer(about, query.format)).await?;
+    Ok(read::respond(packing, query.format, place))
+}
+
+/// Unpacks such a layer into the root.
+///
+/// For a jail that is there for nothing else; asked by the engine alone.
+#[utoipa::path(put, path = "/layer", operation_id = "writeLayer", tag = "checkpoint", params(WriteLayer),
+    request_body(content(([u8] = "application/x-tar"), ([u8] = "application/zstd"))),
+    responses(
+        (status = 200, description = "Unpacked", body = Unpacked),
+        (status = 400, description = "INVALID_ARCHIVE, VALIDATION_FAILED", body = ErrorBody),
+        (status = 409, description = "IMAGE_MISMATCH", body = ErrorBody),
+        (status = 500, description = "FILESYSTEM_ERROR", body = ErrorBody),
+        (status = 507, description = "NO_SPACE", body = ErrorBody),
+    ))]
+pub(crate) async fn write_layer(
+    Query(query): Query<WriteLayer>,
+    body: Body,
+) -> Result<Json<Unpacked>, Refusal> {
+    let _place = place()?;
+    Ok(Json(write::unpack_layer(query.format, query.image, body).await?))
 }

@@ -4,7 +4,7 @@ use std::{collections::HashMap, fs::Metadata, os::unix::fs::MetadataExt};
 
 /// Bytes that are remembered of all such files: some 10,000 of usual names. A file is forgotten with
 /// its last name.
-const REMEMBERED_BYTES: usize = 1024 * 1024;
+pub(super) const REMEMBERED_BYTES: usize = 1024 * 1024;
 
 /// Bytes that a file costs besides its path.
 const OVERHEAD_BYTES: usize = 96;
@@ -27,13 +27,20 @@ struct File {
 }
 
 /// The files with several names that were seen.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Links {
     files: HashMap<(u64, u64), File>,
     bytes: usize,
+    /// Bytes that may be remembered.
+    room: usize,
 }
 
 impl Links {
+    /// Remembers up to `room` bytes.
+    pub(super) fn new(room: usize) -> Self {
+        Self { files: HashMap::new(), bytes: 0, room }
+    }
+
     /// Looks at a file that has more than one name, under `path`.
     pub(super) fn see(&mut self, metadata: &Metadata, path: &[u8]) -> Seen {
         self.see_file((metadata.dev(), metadata.ino()), metadata.nlink(), path)
@@ -50,7 +57,7 @@ impl Links {
             return Seen::Before(path);
         }
         let bytes = self.bytes + path.len() + OVERHEAD_BYTES;
-        if bytes > REMEMBERED_BYTES {
+        if bytes > self.room {
             return Seen::Untold;
         }
         self.bytes = bytes;
@@ -65,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_file_is_remembered_until_its_last_name() {
-        let mut links = Links::default();
+        let mut links = Links::new(REMEMBERED_BYTES);
         assert_eq!(links.see_file((1, 1), 3, b"a"), Seen::First);
         assert_eq!(links.see_file((2, 1), 2, b"other"), Seen::First);
         assert_eq!(links.see_file((1, 1), 3, b"b"), Seen::Before(b"a".to_vec()));
@@ -77,7 +84,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let mut links = Links::default();
+        let mut links = Links::new(REMEMBERED_BYTES);
         let path = [b'x'; 4000];
         let told =
             (0..1000).take_while(|n| links.see_file((0, *n), 2, &path) == Seen::First).count();

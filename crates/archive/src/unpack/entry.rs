@@ -11,6 +11,7 @@ use sys::{SysError, errno, file};
 use super::{
     Into, State, Unpacker,
     file::{NewFile, make_temporary},
+    layer,
     name::Name,
     tree::{self, Attributes, MODE_BITS},
 };
@@ -45,11 +46,16 @@ impl Unpacker {
         let mut into = Into::Nothing;
         if !name.is_stripped() {
             self.path = name.path();
+            if self.options.layer {
+                self.begin_in_layer(&name, (kind, size), &records.attributes)?;
+            }
             match kind {
-                Type::File => into = self.begin_file(&name, attributes, size)?,
+                Type::File if self.whiteout(&name)? => {}
+                Type::File => into = self.begin_file(&name, attributes, (size, &records))?,
                 Type::Directory => self.directory(&name, attributes, records)?,
                 Type::Symlink => self.symlink(&name, &link, attributes)?,
                 Type::HardLink => self.hard_link(&name, &link)?,
+                Type::Pipe if self.options.layer => self.pipe(&name, attributes)?,
                 _ => self.done.left_out.push(&self.path, LeftOutReason::Special),
             }
         }
@@ -83,8 +89,11 @@ impl Unpacker {
     }
 
     fn attributes(&self, records: &Records, header: &Header) -> Result<Attributes, ArchiveError> {
-        let id =
-            |id: u64, name| u32::try_from(id).map_err(|_large| self.invalid(Fault::Number(name)));
+        let most = if self.options.layer { layer::MOST_ID } else { u32::MAX };
+        let id = |id: u64, name| {
+            let id = u32::try_from(id).ok().filter(|id| *id <= most);
+            id.ok_or_else(|| self.invalid(Fault::Number(name)))
+        };
         let owner = if self.options.keep_owner {
             let uid = id(records.uid.unwrap_or(header.uid), "uid")?;
             Some((uid, id(records.gid.unwrap_or(header.gid), "gid")?))
@@ -96,18 +105,21 @@ impl Unpacker {
             return Err(self.invalid(Fault::Number("mtime")));
         }
         let modified = self.options.keep_times.then_some(modified);
-        Ok(Attributes { mode: header.mode & MODE_BITS, owner, modified })
+        let bits = if self.options.layer { layer::MODE_BITS } else { MODE_BITS };
+        Ok(Attributes { mode: header.mode & bits, owner, modified })
     }
 
     fn begin_file(
         &mut self,
         name: &Name,
         new: Attributes,
-        size: u64,
+        (size, records): (u64, &Records),
     ) -> Result<Into, ArchiveError> {
         let (name, above) = self.split(name)?;
         self.tree.enter(above).map_err(|source| self.refused("write", source))?;
-        let is_small = size <= SMALL_BYTES;
+        let is_layer = self.options.layer;
+        let has_attributes = !records.attributes.is_empty();
+        let is_small = size <= SMALL_BYTES && !(is_layer && has_attributes);
         if !is_small || self.tree.has_met_existing() {
             self.crew.rest()?;
         }
@@ -115,7 +127,12 @@ impl Unpacker {
             return Ok(Into::Small(name.to_owned(), new));
         }
         let begun = NewFile::create(self.tree.dir().fd(), name, new);
-        begun.map(Into::File).map_err(|source| self.refused("write", source))
+        let mut file = begun.map_err(|source| self.refused("write", source))?;
+        if is_layer && let Err(source) = file.as_in_layer(&records.attributes) {
+            file.remove(self.tree.dir().fd());
+            return Err(self.refused("set the attributes of", source));
+        }
+        Ok(Into::File(file))
     }
 
     fn directory(
@@ -126,10 +143,12 @@ impl Unpacker {
     ) -> Result<(), ArchiveError> {
         if name.components().is_empty() {
             self.comment = records.comment;
-            return Ok(());
+            self.top = self.options.layer.then_some(new);
+            return self.set_attributes(&records.attributes);
         }
         let made = self.tree.make(name.components(), new);
         made.map_err(|source| self.refused("make the directory", source))?;
+        self.set_attributes(&records.attributes)?;
         self.done.directories += 1;
         Ok(())
     }
@@ -177,7 +196,7 @@ impl Unpacker {
     }
 
     /// Makes something under `name`, in place of the file or link that is there.
-    fn put(
+    pub(super) fn put(
         &self,
         name: &CStr,
         make: impl Fn(&CStr) -> Result<(), SysError>,
@@ -194,7 +213,10 @@ impl Unpacker {
         renamed
     }
 
-    fn split<'a>(&self, name: &'a Name) -> Result<(&'a CStr, &'a [CString]), ArchiveError> {
+    pub(super) fn split<'a>(
+        &self,
+        name: &'a Name,
+    ) -> Result<(&'a CStr, &'a [CString]), ArchiveError> {
         let (name, above) = name.split().ok_or_else(|| self.invalid(Fault::Name))?;
         Ok((name, above))
     }

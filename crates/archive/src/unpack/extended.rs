@@ -24,6 +24,11 @@ impl Extended {
         self.next.bytes
     }
 
+    /// What the global ones say about the archive.
+    pub(super) fn about(&self) -> Option<&[u8]> {
+        self.global.about.as_deref()
+    }
+
     /// True when nothing was said about a next entry.
     pub(super) fn is_empty(&self) -> bool {
         let Next { records, long_name, long_link, .. } = &self.next;

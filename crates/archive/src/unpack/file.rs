@@ -3,8 +3,8 @@
 use std::{
     ffi::{CStr, CString},
     fs::File,
-    io::{self, Write},
-    os::fd::{BorrowedFd, OwnedFd},
+    io::{self, Seek, SeekFrom, Write},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -13,7 +13,11 @@ use sys::{
     file::{self, How},
 };
 
-use super::tree::{Attributes, Dir};
+use super::{
+    layer,
+    tree::{Attributes, Dir},
+};
+use crate::header::Said;
 
 /// Other names to try when the temporary one is taken, by the rest of an archive that died with its
 /// agent.
@@ -92,6 +96,8 @@ pub(super) struct NewFile {
     temporary: CString,
     name: CString,
     attributes: Attributes,
+    /// Some: zeros are passed over, and whether the last bytes were.
+    holes: Option<bool>,
 }
 
 impl NewFile {
@@ -102,23 +108,48 @@ impl NewFile {
         attributes: Attributes,
     ) -> Result<Self, SysError> {
         let (temporary, fd) = make_temporary(|temporary| create(dir, temporary, attributes.mode))?;
-        Ok(Self { file: fd.into(), temporary, name: name.to_owned(), attributes })
+        let name = name.to_owned();
+        Ok(Self { file: fd.into(), temporary, name, attributes, holes: None })
+    }
+
+    /// Leaves holes where it is zeros, and gives it extended attributes.
+    pub(super) fn as_in_layer(&mut self, attributes: &[Said]) -> Result<(), SysError> {
+        self.holes = Some(false);
+        layer::set_attributes(self.file.as_fd(), attributes)
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), SysError> {
+        if let Some(is_hole) = &mut self.holes {
+            *is_hole = bytes.iter().all(|byte| *byte == 0);
+            if *is_hole {
+                let length = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
+                let passed = self.file.seek(SeekFrom::Current(length));
+                return passed.map(drop).map_err(|error| system("lseek", &error));
+            }
+        }
         self.file.write_all(bytes).map_err(|error| system("write", &error))
     }
 
     /// Gives the file its bits, owner and time, and its name in `dir`.
-    pub(super) fn keep(self, dir: &Dir) -> Result<(), SysError> {
+    pub(super) fn keep(mut self, dir: &Dir) -> Result<(), SysError> {
         let (umask, dir) = (dir.umask, dir.fd());
-        let kept = umask
-            .set(&self.file, self.attributes, self.attributes.mode)
+        let kept = self
+            .end_hole()
+            .and_then(|()| umask.set(&self.file, self.attributes, self.attributes.mode))
             .and_then(|()| file::rename((dir, &self.temporary), (dir, &self.name), false));
         if kept.is_err() {
             self.remove(dir);
         }
         kept
+    }
+
+    /// Zeros at the end are part of it.
+    fn end_hole(&mut self) -> Result<(), SysError> {
+        if self.holes != Some(true) {
+            return Ok(());
+        }
+        let length = self.file.stream_position().and_then(|length| self.file.set_len(length));
+        length.map_err(|error| system("ftruncate", &error))
     }
 
     /// Takes the file away.

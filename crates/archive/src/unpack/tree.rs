@@ -16,7 +16,7 @@ use sys::{
     file::{self, How},
 };
 
-use super::file::system;
+use super::{file::system, layer};
 
 /// Permission bits that are taken from an archive: nothing that lends an identity.
 pub(super) const MODE_BITS: u32 = 0o777;
@@ -60,7 +60,8 @@ impl Umask {
         if let Some((uid, gid)) = attributes.owner {
             fchown(file, Some(uid), Some(gid)).map_err(|error| system("fchown", &error))?;
         }
-        if made_with & !self.0 != attributes.mode {
+        // A change of owner takes the bits that lend an identity.
+        if made_with & !self.0 != attributes.mode || attributes.mode & !MODE_BITS != 0 {
             let permissions = Permissions::from_mode(attributes.mode);
             file.set_permissions(permissions).map_err(|error| system("fchmod", &error))?;
         }
@@ -123,12 +124,14 @@ pub(super) struct Tree {
     levels: Vec<Level>,
     /// On the way was a directory that this way has not made.
     has_met_existing: bool,
+    /// A directory that is there gets what the archive says, too.
+    is_layer: bool,
 }
 
 impl Tree {
-    pub(super) fn new(top: OwnedFd) -> Self {
+    pub(super) fn new(top: OwnedFd, is_layer: bool) -> Self {
         let top = Dir { fd: top, umask: Umask::of_process(), rest: None };
-        Self { top: Arc::new(top), levels: Vec::new(), has_met_existing: false }
+        Self { top: Arc::new(top), levels: Vec::new(), has_met_existing: false, is_layer }
     }
 
     /// The directory it is in.
@@ -147,10 +150,10 @@ impl Tree {
         self.leave(path)?;
         for name in path.get(self.levels.len()..).unwrap_or_default() {
             let above = self.dir().fd();
-            match open_directory(above, name) {
+            match self.open(above, name) {
                 Err(SysError { errno: errno::ENOENT, .. }) => {
                     file::make_dir(above, name, DIRECTORY_MODE)?;
-                    let fd = open_directory(above, name)?;
+                    let fd = self.open(above, name)?;
                     self.push(name, fd, None);
                 }
                 opened => {
@@ -170,11 +173,16 @@ impl Tree {
         let made_with = new.mode | FILLING_BITS;
         let rest = match file::make_dir(self.dir().fd(), name, made_with) {
             Ok(()) => Some((new, made_with)),
+            Err(SysError { errno: errno::EEXIST, .. }) if self.is_layer => {
+                layer::make_directory(self.dir().fd(), name, made_with)?;
+                // Whatever bits it was made with.
+                Some((new, u32::MAX))
+            }
             Err(SysError { errno: errno::EEXIST, .. }) => None,
             Err(error) => return Err(error),
         };
-        let fd = open_directory(self.dir().fd(), name)?;
-        self.has_met_existing |= rest.is_none();
+        let fd = self.open(self.dir().fd(), name)?;
+        self.has_met_existing |= rest.is_none() || self.is_layer;
         self.push(name, fd, rest);
         Ok(())
     }
@@ -188,13 +196,24 @@ impl Tree {
         result
     }
 
+    /// Gives the top, in which there is nothing more to do, what it is to have.
+    pub(super) fn settle(&self, top: Option<Attributes>) -> Result<(), SysError> {
+        let Some(attributes) = top else { return Ok(()) };
+        let dir = self.top.fd.try_clone().map_err(|error| system("dup", &error))?;
+        self.top.umask.set(&File::from(dir), attributes, u32::MAX)
+    }
+
     /// Opens the directory of a name that is there already, without going to it.
     pub(super) fn find(&self, path: &[CString]) -> Result<OwnedFd, SysError> {
         let mut dir = self.top.fd.try_clone().map_err(|error| system("dup", &error))?;
         for name in path {
-            dir = open_directory(dir.as_fd(), name)?;
+            dir = self.open(dir.as_fd(), name)?;
         }
         Ok(dir)
+    }
+
+    fn open(&self, dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, SysError> {
+        open_directory(dir, name, self.is_layer)
     }
 
     fn push(&mut self, name: &CStr, fd: OwnedFd, rest: Option<(Attributes, u32)>) {
@@ -214,12 +233,18 @@ impl Tree {
     }
 }
 
-/// Opens the directory `name` itself: a link is not one.
-fn open_directory(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, SysError> {
+/// Opens the directory `name` itself: a link is not one, and in a layer nothing that is mounted.
+pub(super) fn open_directory(
+    dir: BorrowedFd<'_>,
+    name: &CStr,
+    is_layer: bool,
+) -> Result<OwnedFd, SysError> {
+    let mounts = if is_layer { file::RESOLVE_NO_XDEV } else { 0 };
+    let links = file::RESOLVE_NO_SYMLINKS | file::RESOLVE_NO_MAGICLINKS;
     let how = How {
         flags: file::O_RDONLY | file::O_DIRECTORY | file::O_NOFOLLOW,
         mode: 0,
-        resolve: file::RESOLVE_BENEATH | file::RESOLVE_NO_SYMLINKS | file::RESOLVE_NO_MAGICLINKS,
+        resolve: file::RESOLVE_BENEATH | links | mounts,
     };
     match file::open(dir, name, how) {
         Err(SysError { call, errno: errno::ELOOP }) => {

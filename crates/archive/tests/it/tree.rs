@@ -122,7 +122,7 @@ pub(crate) fn pack(root: &Path) -> Vec<u8> {
 
 /// Unpacks with everything kept, in pieces of `piece` bytes.
 pub(crate) fn unpack(root: &Path, bytes: &[u8], piece: usize) -> Result<Unpacked, ArchiveError> {
-    let options = UnpackOptions { keep_owner: true, keep_times: true, strip_components: 0 };
+    let options = UnpackOptions { keep_owner: true, keep_times: true, ..UnpackOptions::default() };
     unpack_with(root, bytes, piece, options)
 }
 

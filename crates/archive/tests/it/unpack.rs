@@ -120,7 +120,8 @@ fn owners_and_times_are_ours_unless_they_are_kept() {
 
     for keep in [true, false] {
         let to = temporary();
-        let options = UnpackOptions { keep_owner: keep, keep_times: keep, strip_components: 0 };
+        let options =
+            UnpackOptions { keep_owner: keep, keep_times: keep, ..UnpackOptions::default() };
         unpack_with(to.path(), &pack(&from), 1000, options).unwrap();
         for path in ["d", "d/f", "d/l"] {
             let found = fs::symlink_metadata(to.path().join(path)).unwrap();

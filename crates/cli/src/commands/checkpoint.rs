@@ -1,15 +1,27 @@
 //! `sandbar checkpoint`, `restore` and `fork`: files of sandboxes kept, brought back, multiplied.
 
-use std::{process::ExitCode, time::SystemTime};
+use std::{
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::SystemTime,
+};
 
+use anyhow::{Context as _, bail};
 use api::{
-    checkpoint::{Checkpoint, CreateCheckpoint, ForkSandbox, RestoreCheckpoint},
+    archive::ArchiveFormat,
+    checkpoint::{Checkpoint, CreateCheckpoint, ForkSandbox, ImportCheckpoint, RestoreCheckpoint},
     id::{CheckpointId, SandboxId},
 };
+use bytes::Bytes;
 use clap::{Args, Subcommand};
-use client::Client;
+use client::{ByteStream, Client};
+use futures_util::{Stream, TryStreamExt as _};
 use serde_json::json;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_util::io::ReaderStream;
 
+use super::cp;
 use crate::{
     output::{Output, note, print_json, print_line, print_text},
     table::Table,
@@ -36,6 +48,29 @@ enum Command {
     Ls {
         /// The sandbox.
         id: SandboxId,
+    },
+    /// Write a checkpoint into a file, or to stdout, to be imported elsewhere.
+    Export {
+        /// The sandbox.
+        id: SandboxId,
+        /// The checkpoint.
+        checkpoint: CheckpointId,
+        /// The file, which must not be there; stdout unless given.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Write tar as it is, not compressed by zstd.
+        #[arg(long)]
+        tar: bool,
+    },
+    /// Make a checkpoint of a sandbox of an export, and print its id.
+    Import {
+        /// The sandbox, which began from the same image.
+        id: SandboxId,
+        /// The file; stdin unless given.
+        file: Option<PathBuf>,
+        /// The checkpoint's id; generated unless given.
+        #[arg(long = "as", value_name = "CHECKPOINT")]
+        checkpoint: Option<CheckpointId>,
     },
     /// Remove checkpoints of a sandbox.
     Rm {
@@ -68,6 +103,22 @@ pub(crate) async fn run(arguments: Arguments, out: Output) -> anyhow::Result<Exi
                 print_text(table(&checkpoints, SystemTime::now()))?;
             }
         }
+        Command::Export { id, checkpoint, output, tar } => {
+            let format = if tar { ArchiveFormat::Tar } else { ArchiveFormat::TarZst };
+            let pieces = client.export_checkpoint(&id, &checkpoint, format).await?;
+            export(pieces, output.as_deref()).await?;
+        }
+        Command::Import { id, file, checkpoint } => {
+            let (format, pieces) = open_export(file).await?;
+            let query = ImportCheckpoint { checkpoint, format };
+            let made = client.import_checkpoint(&id, &query, pieces).await?;
+            cp::tell(&made.unpacked.left_out, out);
+            if out.json {
+                print_json(&made)?;
+            } else {
+                print_line(&made.checkpoint.id)?;
+            }
+        }
         Command::Rm { id, checkpoints } => {
             for checkpoint in &checkpoints {
                 client.remove_checkpoint(&id, checkpoint).await?;
@@ -81,6 +132,55 @@ pub(crate) async fn run(arguments: Arguments, out: Output) -> anyhow::Result<Exi
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes an export. A file that does not become whole is taken away.
+async fn export(mut pieces: ByteStream, output: Option<&Path>) -> anyhow::Result<()> {
+    let Some(path) = output else {
+        if std::io::stdout().is_terminal() {
+            bail!("an export is no text for a terminal: redirect it, or name a file with --output");
+        }
+        let mut stdout = tokio::io::stdout();
+        while let Some(piece) = pieces.try_next().await? {
+            stdout.write_all(&piece).await.context("could not write to stdout")?;
+        }
+        return stdout.flush().await.context("could not write to stdout");
+    };
+    let attempt = || format!("could not write {}", path.display());
+    let mut file = tokio::fs::File::create_new(path).await.with_context(attempt)?;
+    let written = async {
+        while let Some(piece) = pieces.try_next().await? {
+            file.write_all(&piece).await.with_context(attempt)?;
+        }
+        file.sync_all().await.with_context(attempt)
+    };
+    let written = written.await;
+    if written.is_err() {
+        // The error that led here is the one to tell.
+        tokio::fs::remove_file(path).await.unwrap_or(());
+    }
+    written
+}
+
+/// What the compressed form begins with.
+const ZSTD: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
+
+/// An export as it is read, and how it is written.
+async fn open_export(
+    file: Option<PathBuf>,
+) -> anyhow::Result<(ArchiveFormat, impl Stream<Item = std::io::Result<Bytes>> + Send + 'static)> {
+    let mut input: Box<dyn AsyncRead + Send + Unpin> = match &file {
+        Some(path) => {
+            let attempt = || format!("could not read {}", path.display());
+            Box::new(tokio::fs::File::open(path).await.with_context(attempt)?)
+        }
+        None => Box::new(tokio::io::stdin()),
+    };
+    let mut head = Vec::new();
+    let head_bytes = ZSTD.len() as u64;
+    (&mut input).take(head_bytes).read_to_end(&mut head).await.context("could not read it")?;
+    let format = if head == ZSTD { ArchiveFormat::TarZst } else { ArchiveFormat::Tar };
+    Ok((format, ReaderStream::new(std::io::Cursor::new(head).chain(input))))
 }
 
 /// Arguments of `sandbar restore`.

@@ -71,7 +71,7 @@ pub(crate) async fn run(arguments: Arguments, out: Output) -> anyhow::Result<Exi
 }
 
 /// Names what was not copied.
-fn tell(left_out: &LeftOut, out: Output) {
+pub(super) fn tell(left_out: &LeftOut, out: Output) {
     for entry in &left_out.left_out {
         let path = escape_control(&entry.path.replace('\n', "\\n"));
         note(out, format_args!("{path}: {}", entry.reason.as_str()));

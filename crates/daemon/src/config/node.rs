@@ -63,6 +63,8 @@ pub struct NodeConfig {
     pub kept_memory: u64,
     /// First host user id of the sandboxes' ranges, a multiple of 65,536.
     pub uid_base: u32,
+    /// User and group id of the server, which is not root.
+    pub user: u32,
     /// Launcher processes for creating sandboxes.
     pub launchers: usize,
     /// Sandboxes that are made ahead; 0 for none.
@@ -90,6 +92,7 @@ impl NodeConfig {
             ImageRef::to_string,
         );
         let uid_base = reader.read("uid_base", DEFAULT_UID_BASE, uid_base, u32::to_string);
+        let user = reader.read("user", uid_base - 1, user, u32::to_string);
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let launchers = reader.read(
             "launchers",
@@ -112,6 +115,11 @@ impl NodeConfig {
         let network = network::read(reader);
         let name_servers = network::read_name_servers(reader);
         let max_sandboxes = max_sandboxes(reader, uid_base, network.as_ref());
+        let sandboxes = u32::try_from(max_sandboxes).unwrap_or(u32::MAX);
+        if (user.checked_sub(uid_base)).is_some_and(|over| over / IDS_PER_SANDBOX < sandboxes) {
+            let message = format!("user {user} is an id of a sandbox; write one below uid_base");
+            reader.fault("user", message);
+        }
         let kept_memory = reader.read(
             "kept_memory",
             DEFAULT_KEPT_MEMORY,
@@ -126,6 +134,7 @@ impl NodeConfig {
             max_sandboxes,
             kept_memory,
             uid_base,
+            user,
             launchers,
             pool,
             reconcile_seconds,
@@ -194,6 +203,31 @@ fn name(raw: &Raw) -> Result<String, String> {
 fn image(raw: &Raw) -> Result<ImageRef, String> {
     let text = value::text(raw)?;
     text.parse().map_err(|error| format!("is {text:?}; {error}"))
+}
+
+/// An id, or the name of an account of this machine.
+fn user(raw: &Raw) -> Result<u32, String> {
+    let number = value::number(raw, &(0..=u32::MAX - 1));
+    let id = match value::text(raw) {
+        Ok(name) if number.is_err() => id_of(name).ok_or_else(|| {
+            format!("is {name:?}, which is no account of this machine; write its name or an id")
+        })?,
+        _ => number?,
+    };
+    if id == 0 {
+        return Err("is root; the server gives that up: write another account or an id".to_owned());
+    }
+    Ok(id)
+}
+
+/// The id of an account in /etc/passwd, passwd(5).
+fn id_of(account: &str) -> Option<u32> {
+    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    accounts.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let is_it = fields.next() == Some(account);
+        fields.nth(1).filter(|_| is_it)?.parse().ok()
+    })
 }
 
 fn uid_base(raw: &Raw) -> Result<u32, String> {

@@ -36,6 +36,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("max_sandboxes", "sandboxes that may exist at once"),
     setting("kept_memory", "memory of the machine that new sandboxes leave alone"),
     setting("uid_base", "first host user id of the sandboxes' ranges"),
+    setting("user", "account or id that the server runs as, once root has started it"),
     setting("launchers", "processes that create sandboxes, so many at a time"),
     setting("pool", "sandboxes that are made ahead"),
     setting("reconcile_seconds", "seconds between two looks for what is left behind"),

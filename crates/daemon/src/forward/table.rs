@@ -31,7 +31,7 @@ const ENDLESS: [&str; 15] = [
 ];
 
 /// Routes of the agent that are the engine's, not the caller's.
-const INTERNAL: [&str; 3] = ["/diff", "/health", "/listening"];
+const INTERNAL: [&str; 4] = ["/diff", "/health", "/layer", "/listening"];
 
 /// The part of the agent's document that is public.
 pub(crate) fn published() -> OpenApi {

@@ -322,7 +322,7 @@ async fn bodies_stream_both_ways_at_once() {
     drop(send);
 
     assert!(body.frame().await.is_none());
-    let text = daemon.metrics.render(&std::collections::BTreeMap::new(), 0, 0);
+    let text = daemon.metrics.render(&std::collections::BTreeMap::new(), 0, (0, 0));
     assert!(text.contains("sandbar_forwarded_bytes_total{direction=\"to_agent\"} 11"), "{text}");
     assert!(text.contains("sandbar_forwarded_bytes_total{direction=\"from_agent\"} 11"), "{text}");
 }
@@ -605,7 +605,7 @@ async fn a_caller_and_an_agent_change_protocol_and_are_left_alone() {
     sent.unwrap();
     heard.unwrap();
     assert_eq!(back, piece);
-    let text = daemon.metrics.render(&std::collections::BTreeMap::new(), 0, 0);
+    let text = daemon.metrics.render(&std::collections::BTreeMap::new(), 0, (0, 0));
     let sent = format!("sandbar_forwarded_bytes_total{{direction=\"to_agent\"}} {}", piece.len());
     assert!(text.contains(&sent), "{text}");
     // What the agent echoed, and the head it was asked with.

@@ -4,23 +4,28 @@ use std::sync::Arc;
 
 use api::{
     checkpoint::{
-        Checkpoint, CheckpointCreated, CheckpointList, CreateCheckpoint, ForkSandbox, Forks,
-        RestoreCheckpoint,
+        Checkpoint, CheckpointCreated, CheckpointImported, CheckpointList, CreateCheckpoint,
+        ExportCheckpoint, ForkSandbox, Forks, ImportCheckpoint, RestoreCheckpoint,
     },
     error::{ApiError, ErrorBody, ErrorCode},
     id::CheckpointId,
+    limit::JSON_BODY_BYTES,
     sandbox::Sandbox,
 };
 use axum::{
     Extension,
-    extract::{FromRequestParts, State},
+    body::to_bytes,
+    extract::{FromRequestParts, Request, State},
+    response::{IntoResponse as _, Response},
 };
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use engine::Key;
-use http::{StatusCode, request::Parts};
+use http::{Method, StatusCode, request::Parts};
 
 use crate::{
     app::App,
-    extract::{Json, SandboxPath, split},
+    extract::{Json, Query, SANDBOXES, SandboxPath, split},
+    forward::{self, Forward},
     metrics::Lifecycle,
     reply::Failure,
 };
@@ -183,6 +188,116 @@ pub(super) async fn fork(
     Ok((StatusCode::CREATED, axum::Json(Forks { sandboxes: forked? })))
 }
 
+/// Export a checkpoint.
+///
+/// The files of a checkpoint that are the sandbox's own, as one stream: a layer of an image as in the
+/// OCI image specification, with whiteouts for what is deleted. It begins with what it is and which image
+/// it lies over, by digest, and is imported into any sandbox of that image, on this node or another.
+/// Owners, permission bits, times, further names, pipes and attributes of users are in it; sockets,
+/// capabilities of files, access lists, and names that begin with `.wh.` are not, and are told in the
+/// last entry, as in an archive, and by the import. An export that breaks off ends the connection before
+/// the end of the body; so does one of more than 64 GiB of files, holes counted, or 2,000,000 names.
+#[utoipa::path(
+    get, path = "/v1/sandboxes/{id}/checkpoints/{checkpoint}/export", operation_id = "exportCheckpoint", tag = "checkpoint",
+    params(
+        ("id" = String, Path, description = "The sandbox", example = "my-sandbox"),
+        ("checkpoint" = String, Path, description = "The checkpoint", example = "before-tests"),
+        ExportCheckpoint,
+    ),
+    responses(
+        (status = 200, description = "The export", content(
+            ([u8] = "application/x-tar"),
+            ([u8] = "application/zstd"))),
+        (status = 400, description = "`VALIDATION_FAILED`, `INVALID_SANDBOX_ID`", body = ErrorBody),
+        (status = 404, description = "`CHECKPOINT_NOT_FOUND`, `SANDBOX_NOT_FOUND`", body = ErrorBody),
+        (status = 413, description = "`TREE_TOO_LARGE`: it is larger than can be exported", body = ErrorBody),
+        (status = 429, description = "`TOO_MANY_REQUESTS`: enough is being compared, exported and imported on this node", body = ErrorBody),
+        (status = 501, description = "`CHECKPOINTS_NOT_AVAILABLE`: this node has no volumes", body = ErrorBody),
+        (status = 503, description = "`CAPACITY_EXCEEDED`", body = ErrorBody),
+        (status = 507, description = "`NO_SPACE`", body = ErrorBody),
+    )
+)]
+pub(super) async fn export(
+    State(app): State<App>,
+    SandboxPath(id): SandboxPath,
+    CheckpointPath(checkpoint): CheckpointPath,
+    Query(query): Query<ExportCheckpoint>,
+    request: Request,
+) -> Result<Response, Failure> {
+    let engine = app.engine().await?;
+    let (reader, about) = engine.export_checkpoint(&id, &checkpoint).await?;
+    let about = serde_json::to_vec(&about).map_err(|_unfit| unwritten())?;
+    let about = BASE64_URL_SAFE_NO_PAD.encode(about);
+    let target = format!("{SANDBOXES}{id}/layer?format={}&about={about}", query.format.as_str());
+    let request = redirected(request, &target)?;
+    let jail = reader.jail();
+    let reader = Arc::new(reader);
+    let started = || async { Ok((jail, Arc::clone(&reader))) };
+    forward::relay(Forward::new(false, false), started, &app.links, &app.metrics, request).await
+}
+
+/// Import a checkpoint.
+///
+/// Takes the export of a checkpoint as its body and makes a checkpoint of this sandbox of it, to go back
+/// to or to fork. The sandbox must have begun from the image that the export says. What was deleted
+/// stays deleted. The import has the sandbox's limit of disk space and the limits of archives; one that
+/// fails or breaks off leaves nothing.
+#[utoipa::path(
+    post, path = "/v1/sandboxes/{id}/checkpoints:import", operation_id = "importCheckpoint", tag = "checkpoint",
+    params(("id" = String, Path, description = "The sandbox", example = "my-sandbox"), ImportCheckpoint),
+    request_body(content(([u8] = "application/x-tar"), ([u8] = "application/zstd"))),
+    responses(
+        (status = 201, description = "Made, and on disk", body = CheckpointImported),
+        (status = 400, description = "`INVALID_ARCHIVE`, `VALIDATION_FAILED`, `INVALID_SANDBOX_ID`", body = ErrorBody),
+        (status = 404, description = "`SANDBOX_NOT_FOUND`", body = ErrorBody),
+        (status = 409, description = "`IMAGE_MISMATCH`, `CHECKPOINT_EXISTS`", body = ErrorBody),
+        (status = 429, description = "`TOO_MANY_REQUESTS`: the sandbox has its limit of checkpoints, or enough is being compared, exported and imported on this node", body = ErrorBody),
+        (status = 501, description = "`CHECKPOINTS_NOT_AVAILABLE`: this node has no volumes", body = ErrorBody),
+        (status = 503, description = "`CAPACITY_EXCEEDED`", body = ErrorBody),
+        (status = 507, description = "`NO_SPACE`", body = ErrorBody),
+    )
+)]
+pub(super) async fn import(
+    State(app): State<App>,
+    Extension(key): Extension<Arc<Key>>,
+    SandboxPath(id): SandboxPath,
+    Query(query): Query<ImportCheckpoint>,
+    request: Request,
+) -> Result<Response, Failure> {
+    let engine = app.engine().await?;
+    let import = engine.import_checkpoint(&id, query.checkpoint).await?;
+    let image = import.image_digest();
+    let target = format!("{SANDBOXES}{id}/layer?format={}&image={image}", query.format.as_str());
+    let mut request = redirected(request, &target)?;
+    *request.method_mut() = Method::PUT;
+    let jail = import.jail();
+    let started = || async { Ok((jail, ())) };
+    let how = Forward::new(false, false);
+    let answer = forward::relay(how, started, &app.links, &app.metrics, request).await?;
+    if answer.status() != StatusCode::OK {
+        return Ok(answer);
+    }
+    let answer = to_bytes(answer.into_body(), JSON_BODY_BYTES).await.ok();
+    let unpacked = answer.and_then(|answer| serde_json::from_slice(&answer).ok());
+    let unpacked = unpacked.ok_or_else(|| {
+        Failure::new(ErrorCode::AgentUnreachable, "whoever unpacked it did not say what came")
+    })?;
+    let made = import.finish(&key).await;
+    app.metrics.lifecycle(Lifecycle::Checkpoint, made.is_ok());
+    let imported = CheckpointImported { checkpoint: made?, unpacked };
+    Ok((StatusCode::CREATED, axum::Json(imported)).into_response())
+}
+
+/// The request for another route of the agent's.
+fn redirected(mut request: Request, target: &str) -> Result<Request, Failure> {
+    *request.uri_mut() = target.parse().map_err(|_unfit| unwritten())?;
+    Ok(request)
+}
+
+fn unwritten() -> Failure {
+    Failure::new(ErrorCode::InternalError, "the request to the reader cannot be written")
+}
+
 /// The checkpoint that a path names, after the sandbox, as it is written there: all characters of an
 /// id may stand in a path.
 #[derive(Debug)]
@@ -194,6 +309,7 @@ impl<S: Sync> FromRequestParts<S> for CheckpointPath {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
         let rest = split(parts.uri.path()).map(|(_, rest)| rest).unwrap_or_default();
         let checkpoint = rest.strip_prefix("/checkpoints/").unwrap_or_default();
+        let checkpoint = checkpoint.strip_suffix("/export").unwrap_or(checkpoint);
         checkpoint.parse().map(Self).map_err(|error| {
             let text = format!("{error}");
             ApiError::new(ErrorCode::ValidationFailed, text).with("field", "checkpoint").into()

@@ -22,8 +22,8 @@ use crate::{app::App, metrics::state_name, reply::Failure};
 )]
 pub(super) async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, Failure> {
     let engine = app.engine().await?;
-    let (ahead, remains) = (engine.sandboxes_ahead(), engine.remains_found());
-    let text = app.metrics.render(&count(&app).await?, ahead, remains);
+    let found = (engine.remains_found(), engine.networks_restored());
+    let text = app.metrics.render(&count(&app).await?, engine.sandboxes_ahead(), found);
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, content_type)], text))
 }

@@ -3,7 +3,7 @@
 //! Its jail is on record as one to be buried from before it is made: whenever the engine ends, the
 //! next start removes what is left of it.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use api::{
     error::ErrorBody,
@@ -64,16 +64,16 @@ impl From<EngineError> for NoLayer {
     }
 }
 
-/// Carries out `run` and returns the sandbox's upper layer. What the command writes goes to
-/// `output`; behind it, the command waits. Its jail is added to `used`: the caller has its files
-/// removed once the layer has been taken.
+/// Carries out `run` and returns the number of its sandbox, whose upper layer is the result. What the
+/// command writes goes to `output`; behind it, the command waits. Its jail is added to `used`: the caller
+/// has its files removed once the layer has been taken.
 pub(super) async fn run(
     node: &Arc<Node>,
     run: &RunStep<'_>,
     stop: &CancellationToken,
     output: mpsc::Sender<Output>,
     used: &mut Vec<Number>,
-) -> Result<PathBuf, ImageError> {
+) -> Result<u64, ImageError> {
     let ended = match node.acquire_guest(Asker::of_build) {
         Ok((guest, _asker)) => {
             let ended = in_guest(node, run, stop, output, (&guest, used)).await;
@@ -82,11 +82,7 @@ pub(super) async fn run(
                 Err(NoLayer::NotEnded(_)) => node.lose(&guest),
                 _ => node.release(guest.slot),
             }
-            ended.map(|()| {
-                let jail =
-                    node.config.node.state_dir.join("sandboxes").join(guest.jail().to_string());
-                jail.join("upper")
-            })
+            ended.map(|()| guest.jail().0)
         }
         Err(error) => Err(error.into()),
     };
@@ -155,6 +151,7 @@ fn spec(node: &Node, guest: &Guest) -> JailSpec {
             .map(|address| JailNetwork { address, reach: Reach::Internet }),
         limits: node.config.max_limits,
         hostname: Hostname::of(HOSTNAME),
+        layers: Vec::new(),
         binds: Vec::new(),
         views: Vec::new(),
     }

@@ -41,13 +41,14 @@ impl Gate for OneSandbox {
 }
 
 /// A resolver that asks `servers`, and its address.
-async fn resolver(servers: Vec<SocketAddr>) -> SocketAddr {
-    resolver_for(OneSandbox::with(NetworkPolicy::Internet), servers).await
+fn resolver(servers: Vec<SocketAddr>) -> SocketAddr {
+    resolver_for(OneSandbox::with(NetworkPolicy::Internet), servers)
 }
 
-async fn resolver_for(gate: Arc<OneSandbox>, servers: Vec<SocketAddr>) -> SocketAddr {
+fn resolver_for(gate: Arc<OneSandbox>, servers: Vec<SocketAddr>) -> SocketAddr {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let resolver = Resolver::bind(any, Upstreams::fixed(servers), gate).await.unwrap();
+    let sockets = NameSockets::bind_at(any).unwrap();
+    let resolver = Resolver::on(sockets, Upstreams::fixed(servers), gate).unwrap();
     let address = resolver.udp.local_addr().unwrap();
     tokio::spawn(async move { resolver.serve(&TaskTracker::new()).await });
     address
@@ -69,7 +70,7 @@ async fn receive(socket: &UdpSocket) -> Vec<u8> {
 #[tokio::test]
 async fn a_datagram_is_answered_under_its_own_id_and_asked_under_another() {
     let upstream = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let client = client(resolver(vec![upstream.local_addr().unwrap()]).await).await;
+    let client = client(resolver(vec![upstream.local_addr().unwrap()])).await;
     let mut ids = Vec::new();
     for _ in 0..3 {
         client.send(&query(7, "example.org")).await.unwrap();
@@ -94,7 +95,7 @@ async fn a_datagram_is_answered_under_its_own_id_and_asked_under_another() {
 async fn what_no_rule_allows_is_answered_here_and_passed_on_to_nobody() {
     let upstream = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let gate = OneSandbox::with(listed(&["good.test"]));
-    let resolver = resolver_for(Arc::clone(&gate), vec![upstream.local_addr().unwrap()]).await;
+    let resolver = resolver_for(Arc::clone(&gate), vec![upstream.local_addr().unwrap()]);
     let client = client(resolver).await;
     client.send(&query(7, "secret.evil.test")).await.unwrap();
     assert_eq!(receive(&client).await, message::no_such_name(&query(7, "secret.evil.test")));
@@ -110,7 +111,7 @@ async fn what_no_rule_allows_is_answered_here_and_passed_on_to_nobody() {
 async fn addresses_are_let_through_before_the_answer_and_under_the_policy_in_force() {
     let upstream = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let gate = OneSandbox::with(listed(&["good.test"]));
-    let resolver = resolver_for(Arc::clone(&gate), vec![upstream.local_addr().unwrap()]).await;
+    let resolver = resolver_for(Arc::clone(&gate), vec![upstream.local_addr().unwrap()]);
     let client = client(resolver).await;
     client.send(&query(7, "good.test")).await.unwrap();
     // Asked twice: the first time, the policy changes under the question.
@@ -133,7 +134,7 @@ async fn addresses_are_let_through_before_the_answer_and_under_the_policy_in_for
 async fn an_answer_that_cannot_be_read_lets_nothing_through() {
     let upstream = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let gate = OneSandbox::with(listed(&["good.test"]));
-    let resolver = resolver_for(Arc::clone(&gate), vec![upstream.local_addr().unwrap()]).await;
+    let resolver = resolver_for(Arc::clone(&gate), vec![upstream.local_addr().unwrap()]);
     let client = client(resolver).await;
     client.send(&query(7, "good.test")).await.unwrap();
     let mut asked = vec![0; 512];
@@ -150,14 +151,14 @@ async fn the_next_server_is_asked_when_one_is_gone_and_a_failure_told_when_all_a
     // Bound and dropped: nobody is there.
     let gone = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
     let upstream = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let one_left = client(resolver(vec![gone, upstream.local_addr().unwrap()]).await).await;
+    let one_left = client(resolver(vec![gone, upstream.local_addr().unwrap()])).await;
     one_left.send(&query(7, "a.b")).await.unwrap();
     let mut asked = vec![0; 512];
     let (length, from) = upstream.recv_from(&mut asked).await.unwrap();
     upstream.send_to(&answer(&asked[..length], b"x"), from).await.unwrap();
     assert_eq!(receive(&one_left).await, answer(&query(7, "a.b"), b"x"));
 
-    let none_left = client(resolver(vec![gone]).await).await;
+    let none_left = client(resolver(vec![gone])).await;
     none_left.send(&query(7, "a.b")).await.unwrap();
     assert_eq!(receive(&none_left).await, message::failure(&query(7, "a.b")));
 }
@@ -165,7 +166,7 @@ async fn the_next_server_is_asked_when_one_is_gone_and_a_failure_told_when_all_a
 #[tokio::test]
 async fn nonsense_is_ignored_and_does_not_end_the_server() {
     let upstream = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let address = resolver(vec![upstream.local_addr().unwrap()]).await;
+    let address = resolver(vec![upstream.local_addr().unwrap()]);
     let client = client(address).await;
     for nonsense in [&b""[..], b"x", &[0xff; 2000], &answer(&query(1, "a"), b"")] {
         client.send(nonsense).await.unwrap();
@@ -193,7 +194,7 @@ async fn streams_carry_answers_of_any_length_one_after_the_other() {
             write_message(&mut stream, &answer(&asked, &records)).await.unwrap();
         }
     });
-    let mut stream = TcpStream::connect(resolver(vec![address]).await).await.unwrap();
+    let mut stream = TcpStream::connect(resolver(vec![address])).await.unwrap();
     for name in ["a.b", "c.d"] {
         write_message(&mut stream, &query(7, name)).await.unwrap();
         assert_eq!(read_message(&mut stream).await.unwrap(), answer(&query(7, name), &long));

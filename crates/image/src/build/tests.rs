@@ -21,6 +21,14 @@ struct Bench {
     warm: Option<&'static str>,
 }
 
+/// What a sandbox leaves that has carried out a command.
+fn upper(dir: &Path, sandbox: u64, command: &str) -> u64 {
+    let upper = dir.join(format!("sandboxes/{sandbox}/upper"));
+    fs::create_dir_all(&upper).unwrap();
+    fs::write(upper.join("made-by"), command).unwrap();
+    sandbox
+}
+
 /// Progress as text: `index/total instruction`, with `*` when cached.
 type Events = Vec<String>;
 
@@ -31,7 +39,7 @@ impl Bench {
         let scratch = store.scratch().unwrap();
         fs::create_dir(scratch.path().join("workspace")).unwrap();
         let key = LayerKey::base("test");
-        store.commit_layer(&key, scratch.path(), &store.changes().unwrap()).unwrap();
+        store.commit_layer(&key, scratch.path()).unwrap();
         let manifest = Manifest {
             key: key.clone(),
             layers: vec![key],
@@ -39,7 +47,7 @@ impl Bench {
             settings: Settings::base(),
             size_bytes: 0,
         };
-        store.put(&"base".parse().unwrap(), &manifest).unwrap();
+        store.put(&"base".parse().unwrap(), manifest, &store.changes().unwrap()).unwrap();
         Self {
             dir,
             store,
@@ -74,10 +82,7 @@ impl Bench {
                 let ending = "exited with code 1".to_owned();
                 return Err(ImageError::StepFailed { line: step.line, ending });
             }
-            let upper = dir.join(format!("upper-{}", ran.len()));
-            fs::create_dir(&upper).unwrap();
-            fs::write(upper.join("made-by"), command).unwrap();
-            Ok(upper)
+            Ok(upper(dir, ran.len() as u64, command))
         };
         let result = build.run(&mut run, &mut |event| match event {
             BuildEvent::Step { index, total, instruction, cached } => {
@@ -148,7 +153,8 @@ fn each_run_becomes_a_layer_and_settings_become_none() {
     assert_eq!(rootfs.env["X"], "1");
     let top: Vec<_> = rootfs.layers[..3]
         .iter()
-        .map(|layer| fs::read_to_string(layer.join("made-by")).unwrap())
+        .map(|layer| bench.store.path_of(layer).join("made-by"))
+        .map(|file| fs::read_to_string(file).unwrap())
         .collect();
     assert_eq!(top, ["c", "b", "a"]);
 }
@@ -239,7 +245,7 @@ fn a_workdir_that_is_not_there_is_made_in_a_layer() {
 fn what_downloads_need_reaches_commands_and_not_the_image() {
     let mut bench = Bench::new();
     bench.downloads = Downloads {
-        ca_bundle: Some("/ca.crt".into()),
+        has_authorities: true,
         proxies: BTreeMap::from([("http_proxy".to_owned(), "http://p".to_owned())]),
     };
     let recipe = Recipe::parse("FROM base\nENV PIP_CERT=/own\nRUN a").unwrap();
@@ -255,14 +261,12 @@ fn what_downloads_need_reaches_commands_and_not_the_image() {
 
     let mut run = |step: &RunStep<'_>, _: &mut dyn FnMut(&str)| {
         seen = Some((step.env.clone(), step.binds.clone()));
-        let upper = bench.dir.path().join("upper");
-        fs::create_dir(&upper).unwrap();
-        Ok(upper)
+        Ok(upper(bench.dir.path(), 1, "a"))
     };
     build.run(&mut run, &mut |_| {}).unwrap();
 
     let (env, binds) = seen.unwrap();
-    assert_eq!(binds, [(PathBuf::from("/ca.crt"), HOST_CA.to_owned())]);
+    assert_eq!(binds, [Bind::Authorities]);
     assert_eq!(env["SSL_CERT_FILE"], format!("/{HOST_CA}"));
     assert_eq!(env["http_proxy"], "http://p");
     assert_eq!(env["PIP_CERT"], "/own");

@@ -40,9 +40,10 @@ fn store(dir: &TempDir) -> Store {
 fn the_layer_has_public_files_and_no_secret() {
     let (machine, dir) = (machine(), TempDir::new().unwrap());
 
-    let (_, rootfs) = image(&store(&dir), machine.path()).unwrap();
+    let store = store(&dir);
+    let (_, rootfs) = image(&store, machine.path()).unwrap();
 
-    let root = &rootfs.layers[0];
+    let root = store.path_of(&rootfs.layers[0]);
     let certs = root.join("etc/ssl/certs");
     let mut names: Vec<_> =
         fs::read_dir(&certs).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -56,7 +57,7 @@ fn the_layer_has_public_files_and_no_secret() {
     assert_eq!(fs::read_link(root.join("bin")).unwrap(), Path::new("usr/bin"));
     assert!(fs::symlink_metadata(root.join("lib32")).is_err());
     assert_eq!(fs::metadata(root.join("tmp")).unwrap().permissions().mode() & 0o7777, 0o1777);
-    assert_eq!(rootfs.binds, [(machine.path().join("usr"), "usr".to_owned())]);
+    assert_eq!(rootfs.binds, [Bind::Usr]);
 }
 
 #[test]
@@ -73,7 +74,7 @@ fn the_layer_is_kept_until_the_machine_changes() {
         let after = image(&store, machine.path()).unwrap().1;
         assert_ne!(before.layers, after.layers, "{change}");
         // Sandboxes may still stand on the old one.
-        assert!(before.layers[0].is_dir());
+        assert!(store.path_of(&before.layers[0]).is_dir());
     }
 }
 
@@ -117,14 +118,15 @@ fn threads_that_ask_at_once_get_the_same_layer() {
 fn this_machine_s_own_image_has_its_linker_cache_and_certificates() {
     let dir = TempDir::new().unwrap();
 
-    let (image, rootfs) = store(&dir).get(&HOST.parse().unwrap()).unwrap();
+    let store = store(&dir);
+    let (image, rootfs) = store.get(&HOST.parse().unwrap()).unwrap();
 
     assert_eq!(image.digest, HOST);
-    let root = &rootfs.layers[0];
+    let root = store.path_of(&rootfs.layers[0]);
     assert_eq!(
         fs::read(root.join("etc/ld.so.cache")).unwrap(),
         fs::read("/etc/ld.so.cache").unwrap()
     );
     assert_eq!(fs::read_link(root.join("bin")).unwrap(), fs::read_link("/bin").unwrap());
-    assert_eq!(rootfs.binds, [(PathBuf::from("/usr"), "usr".to_owned())]);
+    assert_eq!(rootfs.binds, [Bind::Usr]);
 }

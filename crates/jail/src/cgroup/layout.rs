@@ -152,9 +152,14 @@ impl Layout {
         self.unified.iter().chain(v1)
     }
 
-    /// True when a jail has groups for agent and user in the tree mounted at `path`.
-    pub(super) fn has_groups(&self, path: &Path) -> bool {
-        self.used.iter().find(|tree| tree.path == path).is_none_or(Tree::has_groups)
+    /// The groups that a jail has below its own in the tree mounted at `path`.
+    pub(super) fn groups(&self, path: &Path) -> &'static [&'static str] {
+        match self.used.iter().find(|tree| tree.path == path) {
+            Some(tree) if !tree.has_groups() => &[],
+            Some(tree) if !tree.v2 => &["user"],
+            // A v2 group with controllers for its children holds no process.
+            _ => &["agent", "user"],
+        }
     }
 
     /// v2: makes the controllers available to the node's jails.

@@ -61,9 +61,8 @@ const READ_ONLY: [&CStr; 6] = [
     c"/proc/sysrq-trigger",
 ];
 
-/// Bytes of `/dev/shm` and of `/run` at most; both count as the jail's memory.
+/// Bytes of `/dev/shm` at most; they count as the jail's memory.
 const SHARED_MEMORY_BYTES: &CStr = c"256m";
-const RUN_BYTES: &CStr = c"64m";
 
 /// Pseudoterminals of a jail, those of its programs included. The kernel has 4096 for all of its
 /// machine by default (`kernel.pty.max`); one tenant must not be able to take them.
@@ -79,9 +78,9 @@ pub(super) fn new_proc() -> Result<OwnedFd, Failure> {
 
 pub(super) fn enter(plan: &Plan<'_>, mounts: &Mounts, proc: &OwnedFd) -> Result<(), Failure> {
     const STEP: &str = "rootfs";
-    let [root, dev, figures, binds @ ..] = mounts;
+    let [root, memory, _, binds @ ..] = mounts;
     let missing = SysError { call: "take the launcher's mounts", errno: 71 };
-    let (Some(root), Some(dev), Some(figures)) = (root, dev, figures) else {
+    let (Some(root), Some(memory)) = (root, memory) else {
         return Err((STEP, missing));
     };
     let here = in_step(STEP, file::open(file::cwd(), c"/", How::new(file::O_PATH)))?;
@@ -93,13 +92,14 @@ pub(super) fn enter(plan: &Plan<'_>, mounts: &Mounts, proc: &OwnedFd) -> Result<
     in_step(STEP, mount::detach(c"."))?;
     in_step(STEP, process::change_directory(c"/"))?;
     in_step("proc", mount::attach(proc.as_fd(), file::cwd(), c"/proc"))?;
-    in_step("dev", mount_dev(dev))?;
-    in_step("run", mount_new(c"tmpfs", &[(c"mode", c"755"), (c"size", RUN_BYTES)], c"/run"))?;
+    let Parts { dev, run, empty, figures } = in_step("memory", Parts::of(memory))?;
+    in_step("dev", mount_dev(&dev))?;
+    in_step("run", mount::attach(run.as_fd(), file::cwd(), c"/run"))?;
     in_step("views", make_places(plan.views))?;
     for (bind, target) in binds.iter().flatten().zip(plan.binds) {
         in_step("bind", mount::attach(bind.as_fd(), file::cwd(), target))?;
     }
-    in_step("mask", mask(figures))
+    in_step("mask", mask(&empty, &figures))
 }
 
 /// Makes the places of views, in the `/run` that is new.
@@ -122,9 +122,40 @@ fn filesystem(
     mount::make_mount(context.as_fd(), flags)
 }
 
-fn mount_new(kind: &CStr, options: &[(&CStr, &CStr)], at: &CStr) -> Result<(), SysError> {
-    let made = filesystem(kind, options, PLAIN)?;
-    mount::attach(made.as_fd(), file::cwd(), at)
+/// What lies in memory, see [`crate::rootfs`], each part for its place.
+struct Parts {
+    dev: OwnedFd,
+    run: OwnedFd,
+    empty: OwnedFd,
+    /// In the order of [`COVERS`].
+    figures: [Option<OwnedFd>; COVERS.len()],
+}
+
+impl Parts {
+    /// A mount can be copied once it is attached (before Linux 6.15): the whole goes to `/sys`, where
+    /// the empty directory will cover it.
+    fn of(memory: &OwnedFd) -> Result<Self, SysError> {
+        mount::attach(memory.as_fd(), file::cwd(), c"/sys")?;
+        let part = |path, flags| {
+            let part = mount::clone_mount(file::cwd(), path, false)?;
+            mount::add_flags(part.as_fd(), flags, false)?;
+            Ok(part)
+        };
+        let fixed = QUIET.and(MountFlags::READ_ONLY);
+        let mut figures = [const { None }; COVERS.len()];
+        for (slot, (_, source, _)) in figures.iter_mut().zip(COVERS) {
+            *slot = Some(part(source, fixed)?);
+        }
+        let parts = Self {
+            dev: part(c"/sys/dev", MountFlags::NO_SUID.and(MountFlags::NO_EXEC))?,
+            run: part(c"/sys/run", PLAIN)?,
+            empty: part(c"/sys/empty", fixed)?,
+            figures,
+        };
+        // Nobody comes to the whole, and it has nothing to offer. The agent writes the figures there.
+        mount::add_flags(memory.as_fd(), QUIET, false)?;
+        Ok(parts)
+    }
 }
 
 fn mount_dev(dev: &OwnedFd) -> Result<(), SysError> {
@@ -133,23 +164,15 @@ fn mount_dev(dev: &OwnedFd) -> Result<(), SysError> {
     let options = [(c"ptmxmode", c"666"), (c"mode", c"620"), (c"gid", c"5"), (c"max", TERMINALS)];
     let terminals = filesystem(c"devpts", &options, MountFlags::NO_SUID.and(MountFlags::NO_EXEC))?;
     mount::attach(terminals.as_fd(), file::cwd(), c"/dev/pts")?;
-    mount_new(c"tmpfs", &[(c"mode", c"1777"), (c"size", SHARED_MEMORY_BYTES)], c"/dev/shm")
+    let options = [(c"mode", c"1777"), (c"size", SHARED_MEMORY_BYTES)];
+    let shared = filesystem(c"tmpfs", &options, PLAIN)?;
+    mount::attach(shared.as_fd(), file::cwd(), c"/dev/shm")
 }
 
 /// Hides and protects parts of `/proc`, and hides `/sys`. The covers are our own null device and
 /// an empty directory, never something a tenant could have put in their place: nothing of the
 /// tenant's runs yet, and `/dev` and `/proc` have just been mounted.
-///
-/// A mount can be copied once it is attached (before Linux 6.15), so each goes to its own place first:
-/// the figures to `/sys`, where the empty directory then covers them.
-fn mask(figures: &OwnedFd) -> Result<(), SysError> {
-    mount::attach(figures.as_fd(), file::cwd(), c"/sys")?;
-    let empty = filesystem(c"tmpfs", &[(c"mode", c"555"), (c"size", c"4k")], QUIET)?;
-    mount::add_flags(empty.as_fd(), MountFlags::READ_ONLY, false)?;
-    let mut covers = [const { None }; COVERS.len()];
-    for (slot, (_, source, _)) in covers.iter_mut().zip(COVERS) {
-        *slot = Some(mount::clone_mount(file::cwd(), source, false)?);
-    }
+fn mask(empty: &OwnedFd, figures: &[Option<OwnedFd>]) -> Result<(), SysError> {
     mount::attach(empty.as_fd(), file::cwd(), c"/sys")?;
     // They are there: what is absent below is then what was to be covered.
     for cover in [c"/sys", c"/dev/null"] {
@@ -166,8 +189,7 @@ fn mask(figures: &OwnedFd) -> Result<(), SysError> {
         mount::add_flags(part.as_fd(), QUIET.and(MountFlags::READ_ONLY), true)?;
         mount::attach(part.as_fd(), file::cwd(), path)?;
     }
-    for (figure, (_, _, path)) in covers.iter().flatten().zip(COVERS) {
-        mount::add_flags(figure.as_fd(), QUIET.and(MountFlags::READ_ONLY), false)?;
+    for (figure, (_, _, path)) in figures.iter().flatten().zip(COVERS) {
         mount::attach(figure.as_fd(), file::cwd(), path)?;
     }
     Ok(())

@@ -36,6 +36,18 @@ pub(super) const SETTINGS: [&str; 15] = [
     "user/max_user_namespaces",
 ];
 
+/// Whom the server is by default: the id below those of sandboxes.
+pub(super) const SERVER_USER: u32 = (1 << 30) - 1;
+
+/// Whether a map of ids, `user_namespaces(7)`, has this one inside.
+fn maps(map: &str, id: u32) -> bool {
+    map.lines().any(|line| {
+        let mut fields = line.split_whitespace().filter_map(|field| field.parse::<u32>().ok());
+        let (first, _, count) = (fields.next(), fields.next(), fields.next());
+        first.zip(count).is_some_and(|(first, count)| id.wrapping_sub(first) < count && id >= first)
+    })
+}
+
 /// A machine, as found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Facts {
@@ -43,6 +55,8 @@ pub(super) struct Facts {
     pub(super) uid: u32,
     /// Effective capabilities, a bit each.
     pub(super) capabilities: u64,
+    /// Whether the user and the group of [`SERVER_USER`] can be had here.
+    pub(super) has_server_user: bool,
     /// Sysctls by their names in [`SETTINGS`].
     pub(super) settings: BTreeMap<&'static str, String>,
     /// Names in /proc/self/ns.
@@ -106,6 +120,9 @@ impl Facts {
         Self {
             uid: status.uid,
             capabilities: status.capabilities,
+            has_server_user: ["uid_map", "gid_map"].iter().all(|map| {
+                maps(&text(&format!("/proc/self/{map}")).unwrap_or_default(), SERVER_USER)
+            }),
             settings: SETTINGS
                 .into_iter()
                 .filter_map(|name| Some((name, text(&format!("/proc/sys/{name}"))?)))

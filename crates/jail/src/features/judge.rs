@@ -13,6 +13,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Feature> {
     vec![
         kernel::root(facts),
         kernel::capabilities(facts),
+        kernel::server_user(facts),
         kernel::version(facts),
         kernel::namespaces(facts),
         kernel::user_namespaces(facts),

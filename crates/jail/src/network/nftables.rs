@@ -18,6 +18,7 @@ const NEW_CHAIN: u16 = SUBSYSTEM << 8 | 3;
 const GET_CHAIN: u16 = SUBSYSTEM << 8 | 4;
 const DELETE_CHAIN: u16 = SUBSYSTEM << 8 | 5;
 const NEW_RULE: u16 = SUBSYSTEM << 8 | 6;
+const GET_RULE: u16 = SUBSYSTEM << 8 | 7;
 const NEW_SET: u16 = SUBSYSTEM << 8 | 9;
 const DELETE_SET: u16 = SUBSYSTEM << 8 | 11;
 const NEW_ELEMENT: u16 = SUBSYSTEM << 8 | 12;
@@ -171,6 +172,11 @@ impl Table {
         message.finish()
     }
 
+    /// Asks for all rules of all its chains.
+    pub(super) fn list_rules(&self) -> Message {
+        self.message(GET_RULE, super::message::DUMP).finish()
+    }
+
     /// Asks for one element of a set.
     pub(super) fn get_element(&self, set: &str, element: &Element) -> Message {
         elements(self.message(GET_ELEMENT, 0), set, std::slice::from_ref(element))
@@ -312,6 +318,12 @@ fn elements(mut message: Message, set: &str, all: &[Element]) -> Message {
 /// What the kernel says of one element.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Found<'a>(&'a [u8]);
+
+/// The chain of the rule in one message of an answer.
+pub(super) fn chain_of_rule(body: &[u8]) -> Option<&str> {
+    let attributes = body.get(4..).unwrap_or_default();
+    str::from_utf8(super::message::find(attributes, RULE_CHAIN)?.strip_suffix(&[0])?).ok()
+}
 
 /// The elements in one message of an answer.
 pub(super) fn found(body: &[u8]) -> impl Iterator<Item = Found<'_>> {

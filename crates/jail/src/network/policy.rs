@@ -11,7 +11,7 @@ use sys::{SysError, errno, netlink};
 use super::{
     conntrack::{self, Flow},
     link_names,
-    nftables::{Changes, Element, Expression, Found, Table, Verdict, found},
+    nftables::{Changes, Element, Expression, Found, Table, Verdict, chain_of_rule, found},
     rules,
     socket::Socket,
 };
@@ -71,9 +71,18 @@ impl Policies {
         })
     }
 
-    /// Whether the node's table has a chain of this name.
-    pub(super) fn has_chain(&self, name: &str) -> Result<bool, SysError> {
-        Ok(self.socket.find(self.table.get_chain(name))?.is_some())
+    /// Whether the node's table came of the rules with this mark, and has them all.
+    pub(super) fn has_rules(&self, mark: &str) -> Result<bool, SysError> {
+        if self.socket.find(self.table.get_chain(mark))?.is_none() {
+            return Ok(false);
+        }
+        let mut missing = rules::counts();
+        for body in self.socket.list(self.table.list_rules())? {
+            if let Some(left) = chain_of_rule(&body).and_then(|chain| missing.get_mut(chain)) {
+                *left = left.saturating_sub(1);
+            }
+        }
+        Ok(missing.values().all(|left| *left == 0))
     }
 
     /// The links that have an address, with it; in no order.

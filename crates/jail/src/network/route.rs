@@ -20,12 +20,16 @@ const IFF_UP: u32 = 1;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_AF_SPEC: u16 = 26;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_NUM_TX_QUEUES: u16 = 31;
 const IFLA_NUM_RX_QUEUES: u16 = 32;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
+const AF_INET6: u16 = 10;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const NDA_DST: u16 = 1;
@@ -68,12 +72,25 @@ impl Message {
         message.finish()
     }
 
-    /// A veth pair: `name` here, switched on; `eth0` with index `peer_index` in the network
+    /// Switches a link on that is to have no address of IPv6, which the kernel would make up, look for
+    /// others with it and tell them of it. `EAFNOSUPPORT` where it knows no IPv6.
+    pub(super) fn link_up_without_ipv6(index: u32) -> Self {
+        let mut message = Self::new(RTM_NEWLINK, 0);
+        message.link_body(index, IFF_UP);
+        message.nested(IFLA_AF_SPEC, |families| {
+            families.nested(AF_INET6, |own| {
+                own.attribute(IFLA_INET6_ADDR_GEN_MODE, [IN6_ADDR_GEN_MODE_NONE]);
+            });
+        });
+        message.finish()
+    }
+
+    /// A veth pair, switched off: `name` here; `eth0` with index `peer_index` in the network
     /// namespace `namespace`. Each end has the one queue that the kernel uses: without a number it
     /// makes one per processor, and then waits for a grace period to switch the others off.
     pub(super) fn add_link_pair(name: &CStr, peer_index: u32, namespace: BorrowedFd<'_>) -> Self {
         let mut message = Self::new(RTM_NEWLINK, CREATE | EXCLUSIVE);
-        message.link_body(0, IFF_UP);
+        message.link_body(0, 0);
         message.attribute(IFLA_ADDRESS, HOST_END);
         message.attribute(IFLA_IFNAME, name.to_bytes_with_nul());
         message.one_queue();

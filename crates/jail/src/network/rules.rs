@@ -2,6 +2,7 @@
 //! element of `policies`, see [`super::policy`].
 
 use std::{
+    collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
     net::Ipv4Addr,
 };
@@ -92,6 +93,24 @@ pub(super) fn table(
     (script, mark)
 }
 
+/// How many rules each chain has that is the same for all jails.
+pub(super) fn counts() -> BTreeMap<&'static str, usize> {
+    let mut counts = BTreeMap::new();
+    let mut chain = None;
+    for line in RULES.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix("chain ") {
+            chain = name.split(' ').next();
+        } else if line == "}" {
+            chain = None;
+        } else if let Some(chain) = chain
+            && !(line.is_empty() || line.starts_with('#') || line.starts_with("type "))
+        {
+            *counts.entry(chain).or_default() += 1;
+        }
+    }
+    counts
+}
+
 /// The script that removes the table, if there is one.
 pub(super) fn no_table(node: &str) -> String {
     // Declaring an existing table is no error, deleting a missing one is.
@@ -102,6 +121,13 @@ pub(super) fn no_table(node: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rules_are_counted_by_chain() {
+        let counts = counts();
+        assert_eq!((counts["refuse"], counts["forward"], counts["postrouting"]), (3, 2, 1));
+        assert_eq!(counts.len(), RULES.matches("\nchain ").count());
+    }
 
     #[test]
     fn a_range_is_out_of_reach_when_all_of_it_is() {

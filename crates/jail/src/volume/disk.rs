@@ -120,10 +120,11 @@ fn format(image: &Path) -> Result<(), JailError> {
         );
         return Err(JailError::Refused(message));
     }
+    // What a start that was cut short has left, or a link that is in the way.
+    drop(fs::remove_file(image));
     let file = fs::File::options()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(image)
         .map_err(|error| failed("make volumes.new", &error))?;
@@ -173,9 +174,14 @@ fn mount_device(volumes: &Path, device: &Path) -> Result<(), JailError> {
 /// free it.
 fn attach(image: &Path) -> Result<(PathBuf, OwnedFd), JailError> {
     let failed = |call: &str, error: &io::Error| JailError::io("loop device", call, error);
-    let opened = fs::File::options().read(true).write(true).open(image);
+    let mut options = fs::File::options();
+    let opened = options.read(true).write(true).custom_flags(file::O_NOFOLLOW).open(image);
     let opened = opened.map_err(|error| failed("open volumes.img", &error))?;
     let metadata = opened.metadata().map_err(|error| failed("stat volumes.img", &error))?;
+    if metadata.uid() != 0 {
+        // A file system that others wrote is not for this kernel to read.
+        return Err(JailError::Refused("volumes.img is not root's".to_owned()));
+    }
     let backing = Backing { device: metadata.dev(), inode: metadata.ino() };
     let control = fs::File::open("/dev/loop-control")
         .map_err(|error| failed("open /dev/loop-control", &error))?;

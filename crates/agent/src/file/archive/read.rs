@@ -11,7 +11,7 @@ use api::{
     error::{ApiError, ErrorCode},
     pattern::Pattern,
 };
-use archive::{PackOptions, Packer, Source};
+use archive::{Layer, PackOptions, Packer, Source};
 use axum::{
     body::Body,
     http::{HeaderValue, header},
@@ -73,6 +73,23 @@ impl Packing {
         let options = PackOptions { exclude, cross_mounts: false };
         let packer = Packer::new(source(path)?, options)
             .map_err(|error| super::write::refusal(path, error))?;
+        Self::of(packer, path, format)
+    }
+
+    /// The files of the first volume among the views, as the layer of a checkpoint.
+    pub(super) fn begin_layer(about: Vec<u8>, format: ArchiveFormat) -> Result<Self, ApiError> {
+        let [below, whole, own, ..] = jail::VIEWS;
+        let root = path::absolute("/", "/")?;
+        let view = |place| {
+            let how = file::How::new(file::O_RDONLY | file::O_DIRECTORY);
+            file::open(file::cwd(), place, how).map_err(|error| fault(READ, &root, error))
+        };
+        let layer = Layer { below: view(below)?, whole: view(whole)?, about };
+        let packer = Packer::layer(view(own)?, layer);
+        Self::of(packer.map_err(|error| super::write::refusal(&root, error))?, &root, format)
+    }
+
+    fn of(packer: Packer, path: &FilePath, format: ArchiveFormat) -> Result<Self, ApiError> {
         let encoder = match format {
             ArchiveFormat::Tar => None,
             ArchiveFormat::TarZst => {

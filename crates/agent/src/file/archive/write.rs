@@ -7,6 +7,7 @@ use std::{
 
 use api::{
     archive::{ArchiveFormat, Unpacked, WriteArchive},
+    checkpoint::CheckpointExport,
     error::{ApiError, ErrorCode},
     limit::ARCHIVE_WINDOW_BYTES,
 };
@@ -32,9 +33,21 @@ const WRITE: &str = "write";
 pub(super) async fn unpack(
     path: FilePath,
     query: WriteArchive,
-    mut body: Body,
+    body: Body,
 ) -> Result<Unpacked, ApiError> {
-    let mut unpacking = blocking(move || Unpacking::begin(path, &query)).await?;
+    run(blocking(move || Unpacking::begin(path, &query)).await?, body).await
+}
+
+/// Unpacks `body`, the export of a checkpoint over the image with digest `image`, into the root.
+pub(super) async fn unpack_layer(
+    format: ArchiveFormat,
+    image: String,
+    body: Body,
+) -> Result<Unpacked, ApiError> {
+    run(blocking(move || Unpacking::begin_layer(format, image)).await?, body).await
+}
+
+async fn run(mut unpacking: Unpacking, mut body: Body) -> Result<Unpacked, ApiError> {
     let mut gathered = gather(&mut body).await;
     loop {
         let Ok((pieces, is_last)) = gathered else {
@@ -60,6 +73,10 @@ struct Unpacking {
     /// None once it is dropped.
     input: Option<Input>,
     path: FilePath,
+    /// The image that a layer has to be of.
+    image: Option<String>,
+    /// It has said so.
+    is_checked: bool,
 }
 
 /// What has come whole is still written then, which is no work for the thread of everybody's
@@ -82,9 +99,25 @@ impl Unpacking {
             strip_components: query.strip_components,
             keep_owner: query.keep_owner,
             keep_times: query.keep_times,
+            layer: false,
         };
+        Self::of(path, options, query.format, None)
+    }
+
+    /// For the layer of a checkpoint that was made over the image with this digest.
+    fn begin_layer(format: ArchiveFormat, image: String) -> Result<Self, ApiError> {
+        let options = UnpackOptions { layer: true, ..UnpackOptions::default() };
+        Self::of(path::absolute("/", "/")?, options, format, Some(image))
+    }
+
+    fn of(
+        path: FilePath,
+        options: UnpackOptions,
+        format: ArchiveFormat,
+        image: Option<String>,
+    ) -> Result<Self, ApiError> {
         let sink = Sink { unpacker: Unpacker::new(directory(&path)?, options), error: None };
-        let input = match query.format {
+        let input = match format {
             ArchiveFormat::Tar => Input::Tar(Box::new(sink)),
             ArchiveFormat::TarZst => {
                 let decoder = Decoder::new(sink).and_then(|mut decoder| {
@@ -94,7 +127,7 @@ impl Unpacking {
                 Input::Zstd(Box::new(decoder.map_err(|error| io_fault(WRITE, &path, &error))?))
             }
         };
-        Ok(Self { input: Some(input), path })
+        Ok(Self { input: Some(input), path, is_checked: image.is_none(), image })
     }
 
     fn take(&mut self, piece: &Bytes) -> Result<(), ApiError> {
@@ -102,7 +135,26 @@ impl Unpacking {
             Input::Tar(sink) => sink.write_all(piece),
             Input::Zstd(decoder) => decoder.write_all(piece),
         };
-        taken.map_err(|error| self.told(&error))
+        taken.map_err(|error| self.told(&error))?;
+        self.check_image(false)
+    }
+
+    /// Refuses a layer of another image, as soon as that is known.
+    fn check_image(&mut self, is_end: bool) -> Result<(), ApiError> {
+        if self.is_checked {
+            return Ok(());
+        }
+        let unpacker = &self.sink().unpacker;
+        let is_to_come = !is_end && unpacker.entries() == 0;
+        let about = unpacker.about().map(serde_json::from_slice::<CheckpointExport>);
+        let image = self.image.as_deref().unwrap_or_default();
+        match about {
+            Some(Ok(about)) if about.image_digest == image => self.is_checked = true,
+            Some(Ok(about)) => return Err(other_image(&about, image)),
+            None if is_to_come => {}
+            _ => return Err(no_export()),
+        }
+        Ok(())
     }
 
     fn finish(mut self) -> Result<Unpacked, ApiError> {
@@ -110,7 +162,16 @@ impl Unpacking {
             let finished = decoder.do_finish();
             finished.map_err(|error| self.told(&error))?;
         }
-        self.sink().unpacker.finish().map_err(|error| self.refuse(error))
+        self.check_image(true)?;
+        let finished = self.sink().unpacker.finish();
+        let mut done = finished.map_err(|error| self.refuse(error))?;
+        if self.image.is_some() {
+            // What its maker left out is missing here, too.
+            let told = self.sink().unpacker.comment();
+            let told = told.and_then(|told| serde_json::from_slice(told).ok());
+            done.left_out.add(told.unwrap_or_default());
+        }
+        Ok(done)
     }
 
     fn input(&mut self) -> &mut Input {
@@ -183,6 +244,23 @@ fn directory(path: &FilePath) -> Result<OwnedFd, ApiError> {
         }
         opened => opened,
     }
+}
+
+fn other_image(about: &CheckpointExport, image: &str) -> ApiError {
+    let text = format!(
+        "the export was made over the image {} with the digest {}, and this sandbox began from one \
+         with the digest {image}: import it into a sandbox of that image",
+        about.image, about.image_digest
+    );
+    ApiError::new(ErrorCode::ImageMismatch, text)
+        .with("needs", about.image_digest.as_str())
+        .with("has", image)
+}
+
+fn no_export() -> ApiError {
+    let text = "the archive is not the export of a checkpoint: it does not begin with what that says \
+                about itself";
+    ApiError::new(ErrorCode::InvalidArchive, text)
 }
 
 fn broken_off() -> ArchiveError {

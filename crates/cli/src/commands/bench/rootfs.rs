@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use api::id::ImageRef;
-use image::{Rootfs, Store};
+use image::{Bind, Rootfs, Store};
 
 use crate::random::random_name;
 
@@ -26,14 +26,15 @@ impl MountedRootfs {
     /// Mounts the image `name` of the server whose state is in `state_dir`.
     pub(super) fn mount(state_dir: &Path, name: &ImageRef) -> anyhow::Result<Self> {
         // The server keeps the store; opening it here would sweep what a build is making.
-        let store = Store::look(state_dir.join("images"));
+        let images = state_dir.join("images");
+        let store = Store::look(images.clone());
         let (_image, rootfs) = store.get(name)?;
         let base = std::env::temp_dir().join(format!("sandbar-bench-{}", random_name()?));
         fs::create_dir(&base).with_context(|| format!("could not make {}", base.display()))?;
         // From here on the handle tidies up, whatever fails.
         let mounted = Self { base };
         mount(&["-t", "tmpfs", "-o", "mode=755", "tmpfs"], &mounted.base)?;
-        mounted.stack(&rootfs)?;
+        mounted.stack(&images, &rootfs)?;
         Ok(mounted)
     }
 
@@ -42,14 +43,17 @@ impl MountedRootfs {
         self.base.join("root")
     }
 
-    fn stack(&self, rootfs: &Rootfs) -> anyhow::Result<()> {
+    fn stack(&self, images: &Path, rootfs: &Rootfs) -> anyhow::Result<()> {
         let root = self.path();
         let (upper, work) = (self.base.join("upper"), self.base.join("work"));
         for dir in [&root, &upper, &work] {
             fs::create_dir(dir).with_context(|| format!("could not make {}", dir.display()))?;
         }
-        let lower: Vec<String> =
-            rootfs.layers.iter().map(|layer| option_path(layer)).collect::<anyhow::Result<_>>()?;
+        let lower: Vec<String> = rootfs
+            .layers
+            .iter()
+            .map(|layer| option_path(&layer.path_below(images)))
+            .collect::<anyhow::Result<_>>()?;
         let options = format!(
             "lowerdir={},upperdir={},workdir={}",
             lower.join(":"),
@@ -57,9 +61,8 @@ impl MountedRootfs {
             option_path(&work)?
         );
         mount(&["-t", "overlay", "-o", &options, "overlay"], &root)?;
-        for (source, target) in &rootfs.binds {
-            let source = source.to_str().context("a path of the image is not UTF-8")?;
-            mount(&["--bind", "-o", "ro", source], &root.join(target))?;
+        if rootfs.binds.contains(&Bind::Usr) {
+            mount(&["--bind", "-o", "ro", "/usr"], &root.join("usr"))?;
         }
         Ok(())
     }

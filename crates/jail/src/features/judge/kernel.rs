@@ -1,7 +1,10 @@
 //! What the kernel must be and allow.
 
 use super::{Outcome, Topic, number};
-use crate::features::{Feature, facts::Facts};
+use crate::features::{
+    Feature,
+    facts::{Facts, SERVER_USER},
+};
 
 /// Capabilities the launcher uses, by bit, with what for.
 const NEEDED: [(u32, &str); 13] = [
@@ -38,6 +41,20 @@ pub(super) fn root(facts: &Facts) -> Feature {
     match facts.uid {
         0 => topic.present("running as root"),
         uid => topic.missing(format!("running as user {uid}")),
+    }
+}
+
+pub(super) fn server_user(facts: &Facts) -> Feature {
+    let topic = Topic {
+        name: "server's user",
+        required: true,
+        cost: "the server does not start: what reads requests is not to be root",
+        remedy: "give the container this machine is more ids, or set user to an account it has",
+    };
+    if facts.has_server_user {
+        topic.present(format!("the server is user {SERVER_USER} once root has started it"))
+    } else {
+        topic.missing(format!("there is no user {SERVER_USER} here"))
     }
 }
 

@@ -17,6 +17,7 @@ fn good() -> Facts {
     Facts {
         uid: 0,
         capabilities: 0x1ff_ffff_ffff,
+        has_server_user: true,
         settings: [
             ("fs/inotify/max_user_instances", "1024"),
             ("fs/inotify/max_user_watches", "524288"),
@@ -92,6 +93,13 @@ fn on_file_system(magic: u64) -> Facts {
 }
 
 use Status::{Degraded, Missing};
+
+#[test]
+fn a_container_with_few_ids_cannot_have_a_server_without_root() {
+    let facts = Facts { has_server_user: false, ..good() };
+    assert_eq!(complaints(&facts), [("server's user", Missing)]);
+    assert!(!is_fit(&facts));
+}
 
 #[test]
 fn nothing_is_said_against_a_good_machine() {

@@ -1,0 +1,74 @@
+//! What launchers and agents run: copies of this executable in memory.
+//!
+//! Both are sealed: nobody can change them any more, not even through `/proc/PID/exe` of a process that
+//! runs one. The agent's is *settled* besides (`settled.rs`): its pages are as they are to be at one
+//! address, so that they are the same memory in every agent and none of them has to be gone through
+//! when an agent starts.
+
+mod settled;
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use sys::memfd;
+
+use crate::error::{InStep, JailError};
+
+const STEP: &str = "program";
+
+/// The programs of a node's launchers and agents.
+#[derive(Debug)]
+pub struct Programs {
+    launcher: OwnedFd,
+    agent: OwnedFd,
+}
+
+impl Programs {
+    /// Copies this executable.
+    ///
+    /// # Errors
+    /// When memory files or their execution are forbidden on this host.
+    pub fn copy() -> Result<Self, JailError> {
+        let own = || {
+            File::open("/proc/self/exe")
+                .map_err(|error| JailError::io(STEP, "open /proc/self/exe", &error))
+        };
+        let mut launcher = empty()?;
+        io::copy(&mut own()?, &mut launcher)
+            .map_err(|error| JailError::io(STEP, "copy /proc/self/exe", &error))?;
+        let base = settled::random_base()
+            .map_err(|error| JailError::io(STEP, "read /dev/urandom", &error))?;
+        let agent = empty()?;
+        let agent = match settled::settle(&own()?, &agent, base) {
+            Some(()) => agent,
+            // It is linked in another way than is known here: it does for agents, too.
+            None => launcher
+                .try_clone()
+                .map_err(|error| JailError::io(STEP, "duplicate the program", &error))?,
+        };
+        Ok(Self { launcher: sealed(launcher)?, agent: sealed(agent)? })
+    }
+
+    /// What launchers run.
+    pub(crate) fn launcher(&self) -> BorrowedFd<'_> {
+        self.launcher.as_fd()
+    }
+
+    /// What agents run.
+    pub(crate) fn agent(&self) -> BorrowedFd<'_> {
+        self.agent.as_fd()
+    }
+}
+
+fn empty() -> Result<File, JailError> {
+    memfd::create(c"sandbar", true).in_step(STEP).map(File::from)
+}
+
+fn sealed(file: File) -> Result<OwnedFd, JailError> {
+    let sealed = OwnedFd::from(file);
+    memfd::seal(sealed.as_fd()).in_step(STEP)?;
+    Ok(sealed)
+}
