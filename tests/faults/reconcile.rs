@@ -189,10 +189,7 @@ print(reach(GATEWAY, PORT), reach(GATEWAY, 53))
 
 #[tokio::test]
 async fn firewall_rules_that_somebody_took_away_come_back_and_with_them_every_policy() {
-    let server = Server::start_with(
-        env!("CARGO_BIN_EXE_sandbar"),
-        &[("RECONCILE_SECONDS", "1"), ("POOL", "1")],
-    );
+    let server = Server::start_with(env!("CARGO_BIN_EXE_sandbar"), &[("RECONCILE_SECONDS", "1")]);
     let none = json!({"id": "none", "network": "none"});
     let listed = json!({"id": "listed", "network": {"allow": ["192.0.2.0/24"]}});
     for body in [json!({"id": "open"}), json!({"id": "frozen"}), none, listed] {
@@ -201,12 +198,8 @@ async fn firewall_rules_that_somebody_took_away_come_back_and_with_them_every_po
     }
     assert_eq!(server.post("/v1/sandboxes/frozen/freeze", &json!({})).await.status, 200);
     let table = format!("sandbar_{}", server.slot().name());
-    let gateway = server.slot().subnet().replace(".0/24", ".1");
     let listener = std::net::TcpListener::bind("0.0.0.0:0").expect("a port is free");
-    let port = listener.local_addr().expect("it has an address").port();
-    let reach =
-        REACH.replace("GATEWAY", &format!("'{gateway}'")).replace("PORT", &port.to_string());
-    let reach = format!("python3 -c \"{reach}\"");
+    let reach = reach(&server, &listener);
     let tried = async |id: &str| server.shell(id, &reach).await;
     let before = rules(&server);
     // Three with a network, under two names each, and their addresses.
@@ -244,4 +237,13 @@ async fn firewall_rules_that_somebody_took_away_come_back_and_with_them_every_po
     assert_eq!(tried("frozen").await, seen.0);
     let metrics = server.get("/metrics").await.text;
     assert!(metrics.contains("sandbar_network_restored_total 3\n"), "{metrics}");
+}
+
+/// A command that tells whether the host's `listener` and the outside can be reached.
+fn reach(server: &Server, listener: &std::net::TcpListener) -> String {
+    let gateway = server.slot().subnet().replace(".0/24", ".1");
+    let port = listener.local_addr().expect("it has an address").port();
+    let reach =
+        REACH.replace("GATEWAY", &format!("'{gateway}'")).replace("PORT", &port.to_string());
+    format!("python3 -c \"{reach}\"")
 }
