@@ -40,4 +40,5 @@ bench: setup build  ## Measure this machine against SPECIFICATION.md
 	@scripts/bench --previews --checkpoints --compare
 
 clean:   ## Remove what was built, and the demo's image
+	@if [ -L target/demo ]; then rm -rf "$$(readlink -f target/demo)"; fi
 	cargo clean

@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use crate::Server;
@@ -18,10 +19,13 @@ use crate::Server;
 pub fn default_images(binary: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let root = root.canonicalize().expect("the repository is there");
-    let (recipe, state) = (root.join("images/default"), root.join("target/demo"));
-    fs::create_dir_all(&state).expect("target can be written");
+    let recipe = root.join("images/default");
     let lock = File::create(root.join("target/demo.lock")).expect("target can be written");
     lock.lock().expect("a file can be locked");
+    let made = Command::new(root.join("scripts/state-dir")).output().expect("the script starts");
+    let state = String::from_utf8(made.stdout).expect("its path is UTF-8");
+    let state = PathBuf::from(state.trim_end());
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let mut made_from = fs::read(recipe.join("Dockerfile")).expect("there is a recipe");
     let made_at = fs::metadata(binary).and_then(|binary| binary.modified()).expect("it is there");
     made_from.extend(format!("# {binary} {made_at:?}").into_bytes());
