@@ -236,9 +236,14 @@ async fn a_server_without_free_descriptors_still_answers() {
     let server = Server::start_with(env!("CARGO_BIN_EXE_sandbar"), &[("LOG_LEVEL", "debug")]);
     let pid = server.pid().to_string();
     let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    // As the server's own user: root may do it to others with a capability that root can lack.
+    let user = std::os::unix::fs::MetadataExt::uid(
+        &std::fs::metadata(server.state_dir().join("key")).unwrap(),
+    );
     let limit = |soft: usize| {
-        let limited = std::process::Command::new("prlimit")
-            .args(["--pid", &pid, &format!("--nofile={soft}:")])
+        let limited = std::process::Command::new("setpriv")
+            .args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups"])
+            .args(["prlimit", "--pid", &pid, &format!("--nofile={soft}:")])
             .status();
         assert!(limited.unwrap().success());
     };
