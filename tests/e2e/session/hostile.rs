@@ -94,6 +94,9 @@ async fn an_interrupt_ends_what_runs_and_leaves_the_session_usable() {
     let (code, stdout, _) = s.run("echo begun; kill -INT $$; echo NO").await;
     assert_eq!((code, stdout.as_str()), (130, "begun\n"));
     assert_eq!(s.out("echo $? $X").await, "130 alive\n");
+    // Nor does it matter what the loop was about to take for its next line.
+    let (code, _, _) = s.run("__sandbar=$'a b\\n'; kill -INT $$; echo NO").await;
+    assert_eq!((code, s.out("echo $X").await), (130, "alive\n".to_owned()));
     // One that comes between two commands is no matter: each command runs, once, and alone.
     for round in 0..5 {
         s.out("(sleep 0.1; kill -INT $$; touch /tmp/sent) & disown").await;

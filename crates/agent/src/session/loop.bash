@@ -10,8 +10,10 @@
 # thus out of the way of `exec 10>file` in commands.
 #
 # `!` keeps a failure of the command from counting as one of the loop, for ERR and `set -e`.
+#
+# What was being read when the shell was thrown out is nobody's, and may end with the end of its line.
 \builtin set +m
-__sandbar=${__sandbar-}
+__sandbar=
 @ENTERED@
 while
   { [[ ! ${TMOUT-} ]] && \builtin read -r -N @LINE_BYTES@ __sandbar; } ||
