@@ -20,6 +20,7 @@ pub mod file;
 pub mod file_system;
 pub mod inotify;
 pub mod landlock;
+pub mod large_pages;
 pub mod limits;
 pub mod loop_device;
 pub mod malloc;

@@ -10,16 +10,22 @@
 //! their addresses, and the page that it has mapped in the first one's place is the program's own, as
 //! it was. The kernel's is mapped nowhere, so it tells the program of no table, and the C library looks
 //! into the header that it finds at the program's beginning.
+//!
+//! Bytes are in the file where they are in memory, and the address is where a large page begins: so
+//! the kernel can map what the file has in large pages as such.
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Seek, SeekFrom},
     os::unix::fs::FileExt,
 };
 
-/// Where the kernel begins to put programs of any address, and how many pages it chooses from.
-const LOWEST: u64 = 0x5555_5555_4000;
-const CHOICES: u32 = 1 << 28;
+use sys::large_pages::LARGE_PAGE;
+
+/// The first large page behind where the kernel begins to put programs of any address, and of how many
+/// it chooses from.
+const LOWEST: u64 = 0x5555_5560_0000;
+const CHOICES: u32 = 1 << 19;
 
 const PAGE: u64 = 4096;
 
@@ -50,11 +56,11 @@ const SECTIONS: u64 = 40;
 const TABLE_ENTRIES: u64 = 56;
 const SECTION_ENTRIES: u64 = 60;
 
-/// An address for a program, where the kernel would have put it, too.
+/// An address for a program, in the region where the kernel would have put it, too.
 pub(super) fn random_base() -> std::io::Result<u64> {
     let mut bytes = [0; 4];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(LOWEST + u64::from(u32::from_le_bytes(bytes) % CHOICES) * PAGE)
+    Ok(LOWEST + u64::from(u32::from_le_bytes(bytes) % CHOICES) * LARGE_PAGE)
 }
 
 /// Makes `settled`, which is empty, what `executable` is at address `base`. None: it could not, or the
@@ -74,21 +80,13 @@ pub(super) fn settle(executable: &File, settled: &File, base: u64) -> Option<()>
     if !is_known {
         return None;
     }
-    let loaded = loaded(&segments)?;
-    io::copy(&mut executable.take(loaded), &mut &*settled)
-        .ok()
-        .filter(|copied| *copied == loaded)?;
+    let end = segments.iter().map(Segment::end).max()?.next_multiple_of(PAGE);
+    let segments = segments.iter().map(|segment| segment.copied(executable, settled));
+    let segments = segments.collect::<Option<Vec<_>>>()?;
     let image = Image(settled);
     image.relocate(&segments, base)?;
-    let programs_header = loaded.next_multiple_of(PAGE);
-    image.write(programs_header, &image.bytes(0, PAGE)?)?;
-    image.add_table(&segments, base, programs_header)
-}
-
-/// Bytes of the file that are part of a segment.
-fn loaded(segments: &[Segment]) -> Option<u64> {
-    let ends = segments.iter().filter(|segment| segment.kind == LOAD);
-    ends.map(|segment| segment.offset + segment.file_bytes).max()
+    image.write(end, &image.bytes(0, PAGE)?)?;
+    image.add_table(&segments, base, end)
 }
 
 /// An entry of the table of segments.
@@ -112,6 +110,25 @@ impl Segment {
             bytes.extend(word.to_le_bytes());
         }
         bytes.extend(self.alignment.to_le_bytes());
+    }
+
+    /// The address behind what the file has of it.
+    fn end(&self) -> u64 {
+        if self.kind == LOAD { self.address + self.file_bytes } else { 0 }
+    }
+
+    /// It in a file in which it is where it is in memory, and there it is put.
+    fn copied(self, from: &File, to: &File) -> Option<Self> {
+        if self.kind == LOAD {
+            let (mut from, mut to) = (from, to);
+            from.seek(SeekFrom::Start(self.offset)).ok()?;
+            to.seek(SeekFrom::Start(self.address)).ok()?;
+            let copied = io::copy(&mut from.take(self.file_bytes), &mut to).ok()?;
+            if copied != self.file_bytes {
+                return None;
+            }
+        }
+        Some(Self { offset: self.address, ..self })
     }
 
     /// Where in its bytes in the file an address is, if it is there.
