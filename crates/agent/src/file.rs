@@ -40,9 +40,11 @@ mod walk;
 pub(crate) mod watch;
 
 use std::{
+    cell::Cell,
     fs::File,
     io::{self, Read as _, Write as _},
     os::{fd::AsFd, unix::fs::OpenOptionsExt as _},
+    time::{Duration, Instant},
 };
 
 use api::{
@@ -58,6 +60,21 @@ use crate::{init::Agent, session};
 pub(crate) use fresh::Fresh;
 pub(crate) use mkdir::make_directories;
 pub(crate) use path::open_directory;
+
+/// Bytes of the longest content that is read or written [`quickly`]: some 20 µs of copying.
+const QUICK_BYTES: u64 = 64 * 1024;
+
+/// How long [`quickly`] done work takes at most, or it is done elsewhere for a while: ten times what it
+/// takes from memory, and less than anybody notices who watches a terminal.
+const QUICK: Duration = Duration::from_millis(2);
+
+/// For how long: until a burst of writing has passed, and long enough that stalls of its length are rare.
+const SLOW_FOR: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// Until when work is done elsewhere. Of the one thread that serves.
+    static SLOW_UNTIL: Cell<Option<Instant>> = const { Cell::new(None) };
+}
 
 /// Where relative paths start: the session's current directory, or the sandbox's working directory.
 pub(crate) fn base(agent: &Agent, session: Option<&SessionId>) -> Result<String, ApiError> {
@@ -103,6 +120,27 @@ where
     })
 }
 
+/// Runs file work that touches little where it is asked for, without the way to another thread and back,
+/// which is longer than the work; or as [`blocking`], when such work has taken long lately.
+///
+/// The agent does nothing else meanwhile. What there is to wait for is the node's own disk, as when a
+/// program is started; once that is slow, it is waited for here no more than once in [`SLOW_FOR`].
+async fn quickly<T, F>(work: F) -> Result<T, ApiError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, ApiError> + Send + 'static,
+{
+    let begin = Instant::now();
+    if SLOW_UNTIL.get().is_some_and(|until| begin < until) {
+        return blocking(work).await;
+    }
+    let done = work();
+    if begin.elapsed() > QUICK {
+        SLOW_UNTIL.set(Some(Instant::now() + SLOW_FOR));
+    }
+    done
+}
+
 /// A body of pieces that are made one by one, as they are sent, on threads that may wait for the
 /// disk. An error breaks the connection.
 fn pieces<F>(first: Option<Bytes>, next: F) -> Body
@@ -138,4 +176,26 @@ pub(crate) fn is_disk_full(workdir: &str) -> bool {
     written.is_err_and(|error| {
         matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_is_done_elsewhere_for_a_while_after_some_that_was_not_quick() {
+        let here = thread::current().id();
+        let place = || Ok(thread::current().id());
+        assert_eq!(quickly(place).await.unwrap(), here);
+
+        let slow = || {
+            thread::sleep(QUICK * 2);
+            Ok(())
+        };
+        quickly(slow).await.unwrap();
+
+        assert_ne!(quickly(place).await.unwrap(), here);
+    }
 }

@@ -4,7 +4,7 @@ use std::{fs::File, io, os::fd::AsFd, os::unix::fs::FileExt, sync::Arc};
 
 use api::{
     error::{ApiError, ErrorBody, ErrorCode},
-    file::{FileContent, MODE_HEADER, MODIFIED_HEADER, ReadFile},
+    file::{FileContent, MODE_HEADER, MODIFIED_HEADER, ReadEncoding, ReadFile},
 };
 use axum::{
     body::Body,
@@ -16,13 +16,13 @@ use bytes::Bytes;
 use sys::file::Stat;
 
 use super::{
-    blocking, condition,
+    QUICK_BYTES, blocking, condition,
     content::Content,
     entry::{PERMISSIONS, etag, modified_ms},
     fault::io_fault,
     mime,
     path::{self, FilePath, open_file},
-    pieces, place,
+    pieces, place, quickly,
     range::{self, Range},
 };
 use crate::{extract::Query, init::Agent, refusal::Refusal};
@@ -75,28 +75,38 @@ pub(crate) async fn read(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let path = path::of_url(place(&agent, query.session.as_ref())?.as_deref(), uri.path())?;
-    let response = blocking(move || {
-        let (file, stat) = open_file(READ, &path)?;
-        let tag = etag(&stat);
-        if let Some(tags) = condition::if_match(&headers) {
-            tags.require(&path, Some(&tag))?;
-        }
-        if condition::is_known(&headers, &tag) {
-            return Ok(unchanged(&tag));
-        }
-        if let Some(encoding) = query.encoding {
-            let opened = Opened::whole(file, stat, &path)?;
-            return Content::new(opened, &path, encoding, api::limit::JSON_CONTENT_BYTES)
-                .map(|content| content.respond(&tag));
-        }
-        let range = range::of(&headers).filter(|_| condition::range_holds(&headers, &tag));
-        Opened::part(file, stat, &path, range).map(|opened| opened.respond(&path, &tag))
-    });
-    let mut response = response.await?;
+    let opened = quickly(move || Ok((open_file(READ, &path)?, path)));
+    let ((file, stat), path) = opened.await?;
+    let is_small = (1..=QUICK_BYTES).contains(&stat.size);
+    let answer = move || answer(&path, (file, stat), query.encoding, &headers);
+    let mut response = if is_small { quickly(answer).await? } else { blocking(answer).await? };
     if method == Method::HEAD {
         *response.body_mut() = Body::empty();
     }
     Ok(response)
+}
+
+/// The answer about an open file.
+fn answer(
+    path: &FilePath,
+    (file, stat): (File, Stat),
+    encoding: Option<ReadEncoding>,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    let tag = etag(&stat);
+    if let Some(tags) = condition::if_match(headers) {
+        tags.require(path, Some(&tag))?;
+    }
+    if condition::is_known(headers, &tag) {
+        return Ok(unchanged(&tag));
+    }
+    if let Some(encoding) = encoding {
+        let opened = Opened::whole(file, stat, path)?;
+        return Content::new(opened, path, encoding, api::limit::JSON_CONTENT_BYTES)
+            .map(|content| content.respond(&tag));
+    }
+    let range = range::of(headers).filter(|_| condition::range_holds(headers, &tag));
+    Opened::part(file, stat, path, range).map(|opened| opened.respond(path, &tag))
 }
 
 fn unchanged(tag: &str) -> Response {

@@ -30,14 +30,14 @@ use sys::{
 };
 
 use super::{
-    blocking,
+    QUICK_BYTES, blocking,
     chmod::{self, SETTABLE},
     condition::{self, Tags},
     entry::{etag, of_stat},
     fault::{fault, io_fault},
     mkdir::directories,
     path::{self, FilePath, Target},
-    place,
+    place, quickly,
     read::PIECE_BYTES,
     temporary,
 };
@@ -151,15 +151,18 @@ async fn upload(path: FilePath, how: How, mut body: Body) -> Result<FileEntry, A
         upload = Some(written);
         (piece, is_last) = next;
     }
+    let length: usize = piece.iter().map(Bytes::len).sum();
+    let is_small = upload.is_none() && !how.append && length as u64 <= QUICK_BYTES;
     let adding = if how.append { Some(ADDING.lock().await) } else { None };
-    blocking(move || {
+    let last = move || {
         // Held here, because this goes on also when nobody waits for it any more.
         let _adding = adding;
         let mut upload = upload.map_or_else(|| Upload::begin(&path, how), Ok)?;
         upload.write(&piece)?;
         upload.finish()
-    })
-    .await
+    };
+    // A large one may be taking its place, which has the kernel write out what was there.
+    if is_small && PLACING.try_lock().is_ok() { quickly(last).await } else { blocking(last).await }
 }
 
 /// Writes `content` to `path`, on a thread that may wait.

@@ -45,6 +45,9 @@ pub(crate) struct Agent {
     child: Child,
     dir: TempDir,
     cgroup: Option<Cgroup>,
+    /// Holds the agent and what it starts, so that nothing outlives the test.
+    #[expect(dead_code, reason = "held for its Drop")]
+    household: Cgroup,
 }
 
 /// Descriptors of limits that commands join.
@@ -67,7 +70,7 @@ impl Agent {
     }
 
     pub(crate) fn with(cgroup: Option<Cgroup>, limits: &Limits) -> Self {
-        let dir = TempDir::new().unwrap();
+        let (dir, household) = (TempDir::new().unwrap(), Cgroup::new(&v2_root()));
         let listener = UnixListener::bind(dir.path().join("agent.sock")).unwrap();
         let (sender, channel) = link::config_channel().unwrap();
         let env = [("FROM".to_owned(), "config".to_owned())].into();
@@ -100,7 +103,9 @@ impl Agent {
             .unwrap();
         drop(copies);
         drop(inheriting);
-        Self { child, dir, cgroup }
+        // Nobody has asked it to start anything yet.
+        fs::write(household.0.join("cgroup.procs"), child.id().to_string()).unwrap();
+        Self { child, dir, cgroup, household }
     }
 
     pub(crate) fn pid(&self) -> u32 {
