@@ -1,12 +1,19 @@
 //! Processes of the product are killed with -9.
 
-use std::{fs, os::fd::AsFd};
+use std::{
+    fs,
+    os::fd::AsFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use futures_util::stream;
 use serde_json::json;
 use testkit::{
     Server,
-    reqwest::{Body, Method},
+    reqwest::{Body, Method, RequestBuilder},
     tape,
 };
 
@@ -127,6 +134,75 @@ async fn a_command_whose_sandbox_dies_ends_with_an_error_at_once() {
 
     let answer = testkit::answer(call.await.unwrap().unwrap()).await;
     assert_eq!(answer.code(), "AGENT_UNREACHABLE", "{}", answer.text);
+}
+
+async fn call(request: &RequestBuilder, body: Option<&serde_json::Value>) -> testkit::Answer {
+    let request = request.try_clone().expect("it has no stream for a body");
+    let request = match body {
+        Some(body) => request.json(body),
+        None => request,
+    };
+    testkit::answer(request.send().await.expect("the server answers")).await
+}
+
+/// Reads a file and runs a command, again and again. Returns the commands' names, with those that were
+/// acknowledged; the others may have been run.
+async fn read_and_run(
+    caller: usize,
+    (read, exec): (RequestBuilder, RequestBuilder),
+    ends: Arc<AtomicBool>,
+) -> Vec<(String, bool)> {
+    let mut ran = Vec::new();
+    while !ends.load(Ordering::Relaxed) {
+        let answer = call(&read, None).await;
+        assert_eq!((answer.status, &*answer.text), (200, "kept\n"), "it changes nothing");
+        let name = format!("{caller}-{}", ran.len());
+        let command = json!({"command": format!("echo {name} >> log")});
+        let answer = call(&exec, Some(&command)).await;
+        if answer.status != 200 {
+            assert_eq!(answer.code(), "AGENT_UNREACHABLE", "{}", answer.text);
+            assert!(answer.text.contains("may have been run"), "{}", answer.text);
+        }
+        ran.push((name, answer.status == 200));
+    }
+    ran
+}
+
+/// Callers are at work, several at once, each with one request after the other, while the agent is killed
+/// again and again. Its socket refuses some time before the engine can know of its end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_were_not_sent_to_a_killed_agent_are_answered_by_the_next() {
+    const CALLERS: usize = 4;
+    const KILLS: usize = 5;
+    let server = server();
+    server.shell("s", "echo kept > file; : > log").await;
+    let ends = Arc::new(AtomicBool::new(false));
+    let callers = (0..CALLERS).map(|caller| {
+        let read = server.request(Method::GET, "/v1/sandboxes/s/files/workspace/file");
+        let exec = server.request(Method::POST, "/v1/sandboxes/s/exec");
+        tokio::spawn(read_and_run(caller, (read, exec), Arc::clone(&ends)))
+    });
+    let callers: Vec<_> = callers.collect();
+    for _ in 0..KILLS {
+        // Answered by the agent that is there now, so the one before is gone.
+        server.shell("s", "true").await;
+        kill(server.agent_pid());
+    }
+    server.shell("s", "true").await;
+    ends.store(true, Ordering::Relaxed);
+
+    let mut lost = 0;
+    for caller in callers {
+        let ran = caller.await.unwrap();
+        let log = server.shell("s", "cat log").await;
+        for (name, is_acknowledged) in ran {
+            let times = log.lines().filter(|line| *line == name).count();
+            assert!(times <= 1 && (times == 1 || !is_acknowledged), "{name} ran {times} times");
+            lost += usize::from(!is_acknowledged);
+        }
+    }
+    // Only what an agent had been sent when it was killed: what a caller asks next is answered by another.
+    assert!(lost <= KILLS * CALLERS, "{lost} commands may or may not have been run");
 }
 
 #[tokio::test]

@@ -34,13 +34,14 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use engine::Key;
+use engine::{Active, Key};
 use futures_util::TryStreamExt as _;
 use http::{HeaderMap, Method, StatusCode, Uri};
 use http_body_util::StreamBody;
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
-use link::Links;
+use link::{LinkError, Links};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::io::ReaderStream;
 
 use self::body::{Download, Upload, UploadFault};
@@ -63,6 +64,34 @@ const HEALTH_EVERY: Duration = Duration::from_secs(4);
 /// Questions in a row that stay without an answer, [`link::Links::health`] waiting 2 s each, before
 /// such an agent counts as stopped: about 18 s, which a sandbox without any CPU left does not reach.
 const UNANSWERED: u32 = 3;
+
+/// How long a request of which nothing was sent waits, all in all, until the engine has noticed that
+/// the agent it was for has ended. That takes the kernel as long as it takes to end every process of
+/// the sandbox: 30 ms of a few, a second of thousands that are large.
+pub(crate) const END_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What is held while an agent answers.
+pub(crate) trait Guard: Send + 'static {
+    /// Ends when it is known that the agent is gone. False: there will be no other.
+    fn outlived(&self) -> impl Future<Output = bool> + Send;
+}
+
+impl Guard for Active {
+    async fn outlived(&self) -> bool {
+        Self::outlived(self).await;
+        true
+    }
+}
+
+/// A jail that is there for one request alone.
+#[derive(Debug)]
+pub(crate) struct Once<G>(pub(crate) G);
+
+impl<G: Send + Sync + 'static> Guard for Once<G> {
+    async fn outlived(&self) -> bool {
+        false
+    }
+}
 
 /// How one route is forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +144,7 @@ fn admit(route: Forward, request: &Request) -> Result<(), Failure> {
 /// returns beside the jail's number is held until the answer's last byte.
 ///
 /// An agent that died a moment ago, behind the engine's back, is not the caller's concern: as long
-/// as no byte of the request went out, the sandbox is activated once more.
+/// as no byte of the request went out, the sandbox is activated once more when the engine has noticed.
 ///
 /// # Cancel safety
 /// Dropping the future or the answer's body drops the request to the agent.
@@ -129,7 +158,7 @@ pub(crate) async fn relay<A, F, G>(
 where
     A: Fn() -> F,
     F: Future<Output = Result<(u64, G), ApiError>>,
-    G: Send + 'static,
+    G: Guard,
 {
     let target = agent_target(request.uri())?;
     let (mut head, body) = request.into_parts();
@@ -138,7 +167,7 @@ where
     });
     let limit = if route.is_json { JSON_BODY_BYTES as u64 } else { u64::MAX };
     let upload = Upload::new(body, limit, metrics.bytes_to_agents());
-    let mut is_retry = false;
+    let mut patience = Patience::default();
     loop {
         let (jail, guard) = activate().await?;
         let mut request = agent_request(&head.method, &target, &head.headers, &upload);
@@ -158,17 +187,51 @@ where
         if let Some(fault) = upload.fault() {
             return Err(broken_upload(fault));
         }
-        if is_retry || !may_repeat(&head.method, &upload) {
+        let may_repeat = may_repeat(&head.method, &upload);
+        if !patience.allows(&error, may_repeat, guard.outlived()).await {
             return Err(unreachable_agent(&error));
         }
-        is_retry = true;
     }
 }
 
 /// A request may be sent again when nothing of it can have been acted on: its body was not touched,
-/// and it has one to miss or is idempotent anyway.
-fn may_repeat(method: &Method, upload: &Upload) -> bool {
-    upload.is_untouched() && (!upload.is_empty() || method.is_idempotent())
+/// and it has one to miss or changes nothing anyway.
+pub(crate) fn may_repeat(method: &Method, upload: &Upload) -> bool {
+    upload.is_untouched() && (!upload.is_empty() || method.is_safe())
+}
+
+/// What one request has been waiting for already.
+#[derive(Debug, Default)]
+pub(crate) struct Patience {
+    is_retry: bool,
+    /// Of [`END_DEADLINE`], since it was first told that an agent is gone.
+    until: Option<Instant>,
+}
+
+impl Patience {
+    /// Whether a request that ended with `error` is to be sent again, once that has a point: at once
+    /// when its connection broke, the first time; else, and when the agent is gone, when `outlived`
+    /// says that another can be asked for. `may_repeat`: it may be, though it was sent.
+    pub(crate) async fn allows(
+        &mut self,
+        error: &LinkError,
+        may_repeat: bool,
+        outlived: impl Future<Output = bool>,
+    ) -> bool {
+        match error {
+            LinkError::Gone(_) => {}
+            LinkError::Unreachable(_) if !may_repeat => return false,
+            LinkError::Unreachable(_) if !self.is_retry => {
+                self.is_retry = true;
+                return true;
+            }
+            LinkError::Unreachable(_) => {}
+            LinkError::Silent | LinkError::Refused | LinkError::Full => return false,
+        }
+        let now = Instant::now();
+        let until = *self.until.get_or_insert(now + END_DEADLINE);
+        now < until && timeout_at(until, outlived).await.unwrap_or(false)
+    }
 }
 
 /// The agent's path and query: the public ones less `/v1/sandboxes/{id}`, byte for byte. Decoding is
@@ -253,7 +316,7 @@ async fn switched_response<G: Send + 'static>(
 ) -> Result<Response, Failure> {
     let upgraded = hyper::upgrade::on(&mut response)
         .await
-        .map_err(|error| unreachable_agent(&link::LinkError::Unreachable(error.into())))?;
+        .map_err(|error| unreachable_agent(&LinkError::Unreachable(error.into())))?;
     let (from_agent, agent) = tokio::io::split(TokioIo::new(upgraded));
     switch.set(Upstream { agent, sent: metrics.bytes_to_agents() });
     let pieces = ReaderStream::with_capacity(from_agent, PIECE_BYTES).map_ok(Frame::data);
@@ -280,11 +343,16 @@ fn wrong_answer(what: &str) -> Failure {
 }
 
 /// The one place where a link's error becomes public: the cause stays in the log.
-fn unreachable_agent(error: &link::LinkError) -> Failure {
+fn unreachable_agent(error: &LinkError) -> Failure {
     tracing::warn!(cause = log::chain(error), "an agent gave no answer");
-    Failure::new(
-        ErrorCode::AgentUnreachable,
-        "the sandbox ended, or its agent broke the connection, before it answered; the command may \
-         have been run",
-    )
+    let text = match error {
+        LinkError::Gone(_) => {
+            "the sandbox's agent has ended, and its sandbox does not end; nothing was run; try again"
+        }
+        _ => {
+            "the sandbox ended, or its agent broke the connection, before it answered; the command \
+             may have been run"
+        }
+    };
+    Failure::new(ErrorCode::AgentUnreachable, text)
 }

@@ -39,8 +39,12 @@ pub type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 /// Why an agent gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// Nobody listens on its socket, the connection broke before an answer, or the answer was not
-    /// HTTP within the limits.
+    /// Nobody listens on its socket any more, or it broke the connection, before a byte of the request
+    /// was sent: whoever was there has ended, or is about to.
+    #[error("the agent is gone; nothing was sent to it")]
+    Gone(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The connection could not be made, broke before an answer, or the answer was not HTTP within the
+    /// limits. The request may have been sent.
     #[error("the agent cannot be reached")]
     Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// It took the connection and has said nothing for longer than it was given: it may be busy.

@@ -117,7 +117,7 @@ impl Links {
     /// tells the agent.
     ///
     /// # Errors
-    /// [`LinkError::Unreachable`].
+    /// [`LinkError::Gone`], and [`LinkError::Unreachable`] when something may have been sent.
     pub async fn send(
         &self,
         jail: u64,
@@ -133,8 +133,8 @@ impl Links {
     /// and well-formed, and nothing else is known of it.
     ///
     /// # Errors
-    /// [`LinkError::Refused`] when nothing listens there, [`LinkError::Full`], and
-    /// [`LinkError::Unreachable`] for anything else.
+    /// [`LinkError::Refused`] when nothing listens there, [`LinkError::Full`], [`LinkError::Gone`] of
+    /// the agent in between, and [`LinkError::Unreachable`] for anything else.
     pub async fn send_to_port(
         &self,
         jail: u64,
@@ -158,7 +158,10 @@ impl Links {
             }
         }
         let connection = self.connect(peer).await?;
-        self.exchange(peer, connection, request).await.map_err(|(error, _)| unreachable(error))
+        self.exchange(peer, connection, request).await.map_err(|(error, unsent)| match unsent {
+            Some(_) if peer.port.is_none() => gone(error),
+            _ => unreachable(error),
+        })
     }
 
     /// Asks the agent of jail `jail` whether it is there. That it answers at all is what counts:
@@ -224,7 +227,7 @@ impl Links {
     async fn connect(&self, peer: Peer) -> Result<Connection, LinkError> {
         // A full queue of connections is an error at once (EAGAIN), so this does not wait.
         let dir = Address::open(&self.shared.run_dir).map_err(unreachable)?;
-        let stream = UnixStream::connect(dir.of(peer.jail)).await.map_err(unreachable)?;
+        let stream = UnixStream::connect(dir.of(peer.jail)).await.map_err(unconnected)?;
         let stream = Arc::clone(Stream::new(stream).map_err(unreachable)?.socket());
         let mut sender = handshake(&stream, AGENT_LIMITS).await?;
         if let Some(port) = peer.port {
@@ -280,7 +283,8 @@ async fn change_to_port(mut sender: SendRequest<Body>, port: u16) -> Result<(), 
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static(TCP));
     let answer = tokio::time::timeout(CONNECT_TIMEOUT, sender.send_request(request)).await;
-    let mut response = answer.map_err(|_elapsed| LinkError::Silent)?.map_err(unreachable)?;
+    // What is to be sent to the port was not.
+    let mut response = answer.map_err(|_elapsed| LinkError::Silent)?.map_err(gone)?;
     match response.status() {
         StatusCode::SWITCHING_PROTOCOLS => {}
         StatusCode::BAD_GATEWAY => return Err(LinkError::Refused),
@@ -316,6 +320,18 @@ async fn sweep(shared: Weak<Shared>) {
         let Some(shared) = shared.upgrade() else { return };
         shared.idle.sweep();
     }
+}
+
+/// The socket of an agent that has ended refuses, until it is removed.
+fn unconnected(error: std::io::Error) -> LinkError {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound => gone(error),
+        _ => unreachable(error),
+    }
+}
+
+fn gone(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> LinkError {
+    LinkError::Gone(error.into())
 }
 
 fn unreachable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> LinkError {

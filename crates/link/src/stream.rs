@@ -16,9 +16,9 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, unix::AsyncFd};
 
-/// Bytes that are asked for at least: a head and a short body. Room for them has to be filled with
+/// Bytes that are asked for at least: a head and a body of a KiB. Room for them has to be filled with
 /// zeros first, so more is asked for only where the last read has found as much.
-const LEAST_BYTES: usize = 1024;
+const LEAST_BYTES: usize = 2048;
 
 /// One end of a connection on a unix socket.
 #[derive(Debug)]

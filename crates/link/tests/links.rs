@@ -102,14 +102,16 @@ async fn a_kept_connection_that_died_unseen_is_replaced() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_unreachable() {
+async fn an_agent_that_is_not_there_is_gone_and_was_sent_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let links = Links::new(dir.path().to_owned());
-    assert!(matches!(links.send(JAIL, get("/")).await, Err(LinkError::Unreachable(_))));
+    assert!(matches!(links.send(JAIL, get("/")).await, Err(LinkError::Gone(_))));
 
     drop(link::socket::listen(dir.path(), JAIL).unwrap());
-    assert!(links.send(JAIL, get("/")).await.is_err(), "the socket is there, its listener is gone");
-    assert!(links.health(JAIL).await.is_err());
+    // The socket is there, its listener is gone.
+    assert!(matches!(links.send(JAIL, get("/")).await, Err(LinkError::Gone(_))));
+    assert!(matches!(links.send_to_port(JAIL, 1, get("/")).await, Err(LinkError::Gone(_))));
+    assert!(matches!(links.health(JAIL).await, Err(LinkError::Gone(_))));
 }
 
 #[tokio::test]
@@ -121,7 +123,7 @@ async fn a_request_that_was_sent_is_not_sent_again() {
         seen.send(()).unwrap();
     });
     let links = Links::new(dir.path().to_owned());
-    assert!(links.send(JAIL, get("/")).await.is_err());
+    assert!(matches!(links.send(JAIL, get("/")).await, Err(LinkError::Unreachable(_))));
     assert_eq!(requests.try_iter().count(), 1);
 }
 

@@ -19,7 +19,7 @@ use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot, watch},
     task::JoinHandle,
     time::timeout,
 };
@@ -44,11 +44,31 @@ fn tunnel() -> Forward {
     Forward { may_switch: true, ..file() }
 }
 
+/// Held by one request; `noticed` says when the engine knows that the agent has ended, and whether there
+/// will be another.
+struct Noticing {
+    asked: Arc<Notify>,
+    noticed: watch::Receiver<Option<bool>>,
+    _held: Arc<()>,
+}
+
+impl Guard for Noticing {
+    async fn outlived(&self) -> bool {
+        self.asked.notify_one();
+        let mut noticed = self.noticed.clone();
+        noticed.wait_for(Option::is_some).await.is_ok_and(|another| *another == Some(true))
+    }
+}
+
 /// A daemon that forwards everything below `/v1/sandboxes/{id}` to one agent.
 struct Daemon {
     address: SocketAddr,
     activations: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
+    /// From the beginning: an agent's end is noticed before anybody asks, and there will be another.
+    noticed: watch::Sender<Option<bool>>,
+    /// Told when a request waits for that.
+    asked: Arc<Notify>,
     serving: JoinHandle<()>,
 }
 
@@ -82,13 +102,17 @@ impl Daemon {
         let metrics = Arc::new(Metrics::new());
         let (count, counted) = (Arc::clone(&activations), Arc::clone(&metrics));
         let activated = Arc::new(activated);
+        let ((noticed, notices), asked) = (watch::channel(Some(true)), Arc::new(Notify::new()));
+        let asks = Arc::clone(&asked);
         let handler = move |request: Request<axum::body::Body>| {
             let (links, count, metrics) = (links.clone(), Arc::clone(&count), Arc::clone(&counted));
             let (activated, guard) = (Arc::clone(&activated), Arc::clone(&guard));
+            let (notices, asks) = (notices.clone(), Arc::clone(&asks));
             async move {
                 let activate = || async {
                     activated(count.fetch_add(1, Ordering::SeqCst));
-                    Ok((JAIL, Arc::clone(&guard)))
+                    let (noticed, asked) = (notices.clone(), Arc::clone(&asks));
+                    Ok((JAIL, Noticing { asked, noticed, _held: Arc::clone(&guard) }))
                 };
                 let mut response = match admit(route, &request) {
                     Ok(()) => relay(route, activate, &links, &metrics, request)
@@ -108,7 +132,7 @@ impl Daemon {
             connections_at_once: 100,
         };
         let serving = tokio::spawn(crate::server::run(door, router, std::future::pending()));
-        Self { address, activations, metrics, serving }
+        Self { address, activations, metrics, noticed, asked, serving }
     }
 
     async fn send<B>(&self, request: Request<B>) -> Result<http::Response<Incoming>, hyper::Error>
@@ -433,6 +457,7 @@ async fn an_agent_that_talks_nonsense_is_an_error_not_an_answer() {
         let dir = tempfile::tempdir().unwrap();
         let _agent = raw_agent(dir.path(), bytes, hang_up);
         let daemon = Daemon::start(dir.path(), file(), |_| {}).await;
+        daemon.noticed.send(Some(false)).unwrap();
 
         assert_eq!(
             daemon.error("/v1/sandboxes/a/files/x").await,
@@ -764,12 +789,53 @@ async fn an_agent_found_dead_is_replaced_once_without_the_caller_noticing() {
 }
 
 #[tokio::test]
-async fn an_agent_that_stays_dead_is_an_error_after_two_tries() {
+async fn a_request_that_was_not_sent_waits_until_the_end_of_its_agent_is_known() {
     let dir = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(dir.path(), file(), |_| {}).await;
+    drop(socket(dir.path()));
+    let run_dir = dir.path().to_owned();
+    let daemon = Daemon::start(dir.path(), exec(), move |earlier| {
+        if earlier == 1 {
+            std::fs::remove_file(run_dir.join(format!("{JAIL}.sock"))).unwrap();
+            drop(agent(&run_dir, |_| async { http::Response::new(full("run once")) }));
+        }
+    })
+    .await;
+    daemon.noticed.send(None).unwrap();
 
-    assert_eq!(daemon.error("/v1/sandboxes/a/files/x").await, ErrorCode::AgentUnreachable);
+    let waits = async {
+        daemon.asked.notified().await;
+        assert_eq!(daemon.activations.load(Ordering::SeqCst), 1);
+        daemon.noticed.send(Some(true)).unwrap();
+    };
+    let (answer, ()) = tokio::join!(daemon.send(exec_request()), waits);
+
+    let body = answer.unwrap().into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(body, "run once");
     assert_eq!(daemon.activations.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_nobody_notices_is_not_waited_for_for_ever() {
+    let (gone, broken) = (LinkError::Gone("".into()), LinkError::Unreachable("".into()));
+    let mut patience = Patience::default();
+    let begun = Instant::now();
+
+    assert!(patience.allows(&broken, true, std::future::pending()).await, "at once, once");
+    assert!(patience.allows(&gone, false, async { true }).await);
+    tokio::time::sleep(END_DEADLINE / 2).await;
+    assert!(patience.allows(&broken, true, async { true }).await);
+    assert!(!patience.allows(&gone, false, std::future::pending()).await);
+    assert_eq!(begun.elapsed(), END_DEADLINE);
+    // Agents that die one after the other are not started for ever either.
+    assert!(!patience.allows(&gone, true, async { true }).await);
+}
+
+#[tokio::test]
+async fn what_may_not_be_sent_again_or_has_nobody_to_be_sent_to_is_not() {
+    let (gone, broken) = (LinkError::Gone("".into()), LinkError::Unreachable("".into()));
+    assert!(!Patience::default().allows(&broken, false, async { true }).await);
+    assert!(!Patience::default().allows(&LinkError::Silent, true, async { true }).await);
+    assert!(!Patience::default().allows(&gone, true, Once(()).outlived()).await);
 }
 
 #[tokio::test]

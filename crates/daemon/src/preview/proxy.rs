@@ -29,7 +29,11 @@ use super::{
 };
 use crate::{
     app::App,
-    forward::body::{Upload, UploadFault},
+    forward::{
+        Patience,
+        body::{Upload, UploadFault},
+        may_repeat,
+    },
     log,
     metrics::Lifecycle,
     server::{Seat, Working, tunnel::Switch},
@@ -139,8 +143,8 @@ async fn carry(
     Ok(answer(app, label, said, (active, held)))
 }
 
-/// Sends the request, once more if nothing can have come of the first time, and waits for the
-/// answer's head.
+/// Sends the request, again if nothing can have come of it ([`Patience`]), and waits for the answer's
+/// head.
 async fn ask(
     app: &App,
     label: &PreviewLabel,
@@ -148,7 +152,7 @@ async fn ask(
     (head, upload): (&Parts, &Upload),
 ) -> Result<(http::Response<Incoming>, Active), ApiError> {
     let engine = app.engine().await.map_err(|failure| failure.0)?;
-    let mut is_retry = false;
+    let mut patience = Patience::default();
     loop {
         let active = engine.visit(visit).await;
         app.metrics.lifecycle(Lifecycle::Activate, active.is_ok());
@@ -169,10 +173,17 @@ async fn ask(
         }
         // RFC 9110, section 9.2.2: a safe request may be sent again; a connection that had waited may
         // have been closed by the program just then. The same goes for one that has not been sent.
-        let may_repeat = upload.is_untouched() && (!upload.is_empty() || head.method.is_safe());
-        match error {
-            LinkError::Unreachable(_) if !is_retry && may_repeat => is_retry = true,
-            error => return Err(no_answer(label, &error)),
+        let may_repeat = may_repeat(&head.method, upload);
+        // A program that breaks connections is no agent that has ended.
+        let outlived = async {
+            let is_gone = matches!(error, LinkError::Gone(_));
+            if is_gone {
+                active.outlived().await;
+            }
+            is_gone
+        };
+        if !patience.allows(&error, may_repeat, outlived).await {
+            return Err(no_answer(label, &error));
         }
     }
 }
@@ -238,7 +249,7 @@ fn no_answer(label: &PreviewLabel, error: &LinkError) -> ApiError {
             let text = "too many connections to this sandbox are open";
             ApiError::new(ErrorCode::TooManyRequests, text)
         }
-        error @ (LinkError::Unreachable(_) | LinkError::Silent) => {
+        error @ (LinkError::Gone(_) | LinkError::Unreachable(_) | LinkError::Silent) => {
             tracing::debug!(sandbox_id = %label.id(), port = %label.port(),
                 cause = log::chain(error), "a program gave no answer");
             no_service(label, "broke the connection, or answered something that is no HTTP")
