@@ -16,6 +16,17 @@ pub enum ArchiveError {
         /// The kernel's answer.
         source: SysError,
     },
+    /// What is packed as a layer is more than would be unpacked.
+    #[error(
+        "with {} there are more than {} bytes of files, or {} entries",
+        shown(path),
+        api::limit::EXPORT_BYTES,
+        api::limit::ARCHIVE_ENTRIES
+    )]
+    LayerTooLarge {
+        /// Path below the top of the tree, of the first that is too much.
+        path: Vec<u8>,
+    },
     /// What came is not an archive, or not one that is unpacked.
     #[error("the archive is refused at {}: {fault}", shown(path))]
     Invalid {

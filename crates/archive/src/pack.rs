@@ -99,6 +99,8 @@ pub struct Packer {
     links: Links,
     /// What is packed is a layer.
     layer: Option<Layer>,
+    /// Nothing is packed: it only finds out whether a layer would be within its limits.
+    weighs: bool,
     /// Entries and bytes of content that a layer may still have.
     room: (u64, u64),
     /// `O_NOATIME`, until that is refused.
@@ -132,6 +134,7 @@ impl Packer {
             content: None,
             links: Links::new(room),
             layer,
+            weighs: false,
             room: (ARCHIVE_ENTRIES, EXPORT_BYTES),
             quietly: file::O_NOATIME,
             small: vec![0; SMALL_BYTES + 1],
@@ -283,6 +286,7 @@ impl Packer {
         match kind {
             Kind::File => self.file(name, out),
             Kind::Directory => self.directory(name, above, out),
+            Kind::Link | Kind::Special if self.weighs => Ok(()),
             Kind::Link => self.link(name, out),
             Kind::Special if self.layer.is_some() => self.special(name, above, out),
             Kind::Special | Kind::Unknown => {
@@ -293,7 +297,7 @@ impl Packer {
     }
 
     fn file(&mut self, name: &CStr, out: &mut Vec<u8>) -> Result<(), SysError> {
-        let opened = self.open_file(name)?;
+        let opened = if self.weighs { self.look(name)? } else { self.open_file(name)? };
         let metadata = opened.metadata().map_err(|error| system("fstat", &error))?;
         if !metadata.is_file() {
             return Err(SysError { call: "open", errno: errno::ENOENT });
@@ -314,9 +318,12 @@ impl Packer {
             header.write(&[], out);
             return Ok(());
         }
-        let said = self.attributes(opened.as_fd())?;
         header.size = metadata.len();
         self.admit(0, header.size)?;
+        if self.weighs {
+            return Ok(());
+        }
+        let said = self.attributes(opened.as_fd())?;
         if usize::try_from(header.size).is_ok_and(|size| size <= SMALL_BYTES) {
             // Its size is what was read, so it can not be another one.
             let read = read_small(&opened, &mut self.small, header.size);
@@ -344,6 +351,10 @@ impl Packer {
         let dir = File::from(dir);
         let metadata = dir.metadata().map_err(|error| system("fstat", &error))?;
         self.path.push(b'/');
+        if self.weighs {
+            self.enter(dir.into(), above);
+            return Ok(());
+        }
         let said = self.attributes(dir.as_fd())?;
         header(Type::Directory, self.path.clone(), &metadata).write(&said, out);
         if self.is_opaque(dir.as_fd())? {
@@ -405,6 +416,9 @@ impl Packer {
     }
 
     fn fault(&self, source: SysError) -> ArchiveError {
+        if source == layer::TOO_LARGE {
+            return ArchiveError::LayerTooLarge { path: self.path.clone() };
+        }
         ArchiveError::File { attempt: "read", path: self.path.clone(), source }
     }
 

@@ -1,6 +1,7 @@
 //! Checkpoints that leave a node and come to another, and what is no such thing.
 
 use std::{
+    io::Read as _,
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -255,8 +256,19 @@ async fn an_export_whose_caller_goes_leaves_nothing_and_makes_way() {
 #[tokio::test]
 async fn what_is_too_large_to_come_back_does_not_go() {
     let server = server();
-    server.shell("s", "truncate -s 65G sparse").await;
+    // Nearly nothing on the disk, and more than the limit with its holes.
+    server.shell("s", "mkdir d; for n in 1 2 3; do truncate -s 32G d/$n; done").await;
     checkpoint(&server, "c").await;
+    let before = server.look();
+    let refused = server.get(EXPORT).await;
+    assert_eq!((refused.status, refused.code()), (413, "TREE_TOO_LARGE"), "{}", refused.text);
+    let details = &refused.json["error"]["details"];
+    assert!(
+        details["path"].as_str().is_some_and(|path| path.starts_with("workspace/d/")),
+        "{details}"
+    );
+    assert_eq!(details["limitBytes"], 64_u64 << 30);
+    server.expect_again(&before);
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("c.tar");
 
@@ -264,5 +276,48 @@ async fn what_is_too_large_to_come_back_does_not_go() {
     let done = server.command(arguments).output().unwrap();
 
     assert!(!done.status.success());
+    let told = String::from_utf8_lossy(&done.stderr);
+    assert!(told.contains("more than 68719476736 bytes of files"), "{told}");
     assert!(!Path::new(&file).exists(), "what is not whole is there");
+}
+
+/// What a few KiB become: each is refused as soon as it is more than it may be.
+#[tokio::test]
+async fn an_import_of_zeros_that_were_packed_small_is_cut_off() {
+    const ZEROS: u64 = 128 << 20;
+    let server = server();
+    let (before, whole) = exported(&server, "echo x > f").await;
+    let about = about(&whole).to_vec();
+    let pack = |begin: &[u8]| {
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+        std::io::copy(&mut begin.chain(std::io::repeat(0).take(ZEROS)), &mut encoder).unwrap();
+        encoder.finish().unwrap()
+    };
+    let size = ("size", &*((64_u64 << 30) + 1).to_string());
+    let zeros = format!("{ZEROS:011o}\0");
+    let file = tape::header(b'0', b"workspace/large", b"", zeros.as_bytes()).to_vec();
+    let header = tape::header(b'x', b"header", b"", zeros.as_bytes()).to_vec();
+    for (what, begin) in [
+        (
+            "a file that claims more than an export has",
+            [tape::records(b'x', &[size]), file].concat(),
+        ),
+        ("a header as long", header),
+        ("what follows the end", tape::END.to_vec()),
+    ] {
+        let bomb = pack(&[about.clone(), begin].concat());
+        assert!(bomb.len() < 1 << 20, "{what}: {} bytes", bomb.len());
+        let refused = import(&server, "?format=tar.zst", bomb).await;
+        assert_eq!(
+            (refused.status, refused.code()),
+            (400, "INVALID_ARCHIVE"),
+            "{what}: {}",
+            refused.text
+        );
+    }
+    // A window of 2 GiB, which whoever unpacks would have to keep in memory.
+    let window = b"\x28\xb5\x2f\xfd\x00\xa8\x01\x00\x00";
+    let refused = import(&server, "?format=tar.zst", window.to_vec()).await;
+    assert_eq!((refused.status, refused.code()), (400, "INVALID_ARCHIVE"), "{}", refused.text);
+    server.expect_again(&before);
 }

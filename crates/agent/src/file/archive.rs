@@ -135,6 +135,7 @@ pub(crate) struct WriteLayer {
             ([u8] = "application/x-tar"),
             ([u8] = "application/zstd"))),
         (status = 400, description = "VALIDATION_FAILED", body = ErrorBody),
+        (status = 413, description = "TREE_TOO_LARGE", body = ErrorBody),
         (status = 500, description = "FILESYSTEM_ERROR", body = ErrorBody),
     ))]
 pub(crate) async fn read_layer(Query(query): Query<ReadLayer>) -> Result<Response, Refusal> {
@@ -142,6 +143,7 @@ pub(crate) async fn read_layer(Query(query): Query<ReadLayer>) -> Result<Respons
         ApiError::new(ErrorCode::ValidationFailed, format!("`about` is no base64: {fault}"))
     })?;
     let place = place()?;
+    read::weigh().await?;
     let packing = blocking(move || read::Packing::begin_layer(about, query.format)).await?;
     Ok(read::respond(packing, query.format, place))
 }

@@ -34,6 +34,9 @@ pub(super) const WHITEOUT: &[u8] = b".wh.";
 /// The name that makes its directory opaque.
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
+/// What says that a layer has no room for what comes: no call of the kernel.
+pub(super) const TOO_LARGE: SysError = SysError { call: "export", errno: errno::EFBIG };
+
 /// Bytes that are remembered of files with several names: some half a million of usual names.
 pub(super) const LINKS_BYTES: usize = 64 * 1024 * 1024;
 
@@ -67,6 +70,17 @@ impl Packer {
         Self::begin(Source::Directory(own), PackOptions::default(), Some(layer))
     }
 
+    /// As [`Packer::layer`] of the same files, but nothing is read of them and what [`Packer::fill`]
+    /// gives is of no use: it fails with [`ArchiveError::LayerTooLarge`] where the layer would, but for
+    /// the marks of directories of which nothing below is to be seen. Takes a fraction of the time.
+    ///
+    /// # Errors
+    /// As [`Packer::new`].
+    pub fn weigh_layer(own: OwnedFd, layer: Layer) -> Result<Self, ArchiveError> {
+        let packer = Self::layer(own, layer)?;
+        Ok(Self { weighs: true, ..packer })
+    }
+
     /// Says what the archive is, before anything else.
     pub(super) fn say_about(&mut self) {
         if let Some(layer) = &self.layer {
@@ -81,7 +95,7 @@ impl Packer {
         }
         let left = (self.room.0.checked_sub(entries), self.room.1.checked_sub(bytes));
         let (Some(entries), Some(bytes)) = left else {
-            return Err(SysError { call: "export", errno: errno::EFBIG });
+            return Err(TOO_LARGE);
         };
         self.room = (entries, bytes);
         Ok(())

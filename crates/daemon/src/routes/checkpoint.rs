@@ -25,7 +25,7 @@ use http::{Method, StatusCode, request::Parts};
 use crate::{
     app::App,
     extract::{Json, Query, SANDBOXES, SandboxPath, split},
-    forward::{self, Forward},
+    forward::{self, Forward, Once},
     metrics::Lifecycle,
     reply::Failure,
 };
@@ -232,7 +232,7 @@ pub(super) async fn export(
     let request = redirected(request, &target)?;
     let jail = reader.jail();
     let reader = Arc::new(reader);
-    let started = || async { Ok((jail, Arc::clone(&reader))) };
+    let started = || async { Ok((jail, Once(Arc::clone(&reader)))) };
     forward::relay(Forward::new(false, false), started, &app.links, &app.metrics, request).await
 }
 
@@ -271,7 +271,7 @@ pub(super) async fn import(
     let mut request = redirected(request, &target)?;
     *request.method_mut() = Method::PUT;
     let jail = import.jail();
-    let started = || async { Ok((jail, ())) };
+    let started = || async { Ok((jail, Once(()))) };
     let how = Forward::new(false, false);
     let answer = forward::relay(how, started, &app.links, &app.metrics, request).await?;
     if answer.status() != StatusCode::OK {

@@ -12,7 +12,7 @@ use axum::{
 use crate::{
     app::App,
     extract::{Query, SandboxPath},
-    forward::{self, Forward},
+    forward::{self, Forward, Once},
     reply::Failure,
 };
 
@@ -47,7 +47,7 @@ pub(super) async fn diff(
     let engine = app.engine().await?;
     let start = || async {
         let reader = engine.diff(&id, query.against.clone(), query.of.clone()).await?;
-        Ok((reader.jail(), reader))
+        Ok((reader.jail(), Once(reader)))
     };
     forward::relay(Forward::new(false, false), start, &app.links, &app.metrics, request).await
 }

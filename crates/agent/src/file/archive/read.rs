@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, Write},
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
 };
 
 use api::{
@@ -11,7 +11,7 @@ use api::{
     error::{ApiError, ErrorCode},
     pattern::Pattern,
 };
-use archive::{Layer, PackOptions, Packer, Source};
+use archive::{ArchiveError, Layer, PackOptions, Packer, Source};
 use axum::{
     body::Body,
     http::{HeaderValue, header},
@@ -25,6 +25,7 @@ use tokio::sync::SemaphorePermit;
 use zstd::stream::write::Encoder;
 
 use crate::file::{
+    blocking,
     fault::{fault, io_fault},
     path::{self, FilePath},
 };
@@ -78,15 +79,8 @@ impl Packing {
 
     /// The files of the first volume among the views, as the layer of a checkpoint.
     pub(super) fn begin_layer(about: Vec<u8>, format: ArchiveFormat) -> Result<Self, ApiError> {
-        let [below, whole, own, ..] = jail::VIEWS;
         let root = path::absolute("/", "/")?;
-        let view = |place| {
-            let how = file::How::new(file::O_RDONLY | file::O_DIRECTORY);
-            file::open(file::cwd(), place, how).map_err(|error| fault(READ, &root, error))
-        };
-        let layer = Layer { below: view(below)?, whole: view(whole)?, about };
-        let packer = Packer::layer(view(own)?, layer);
-        Self::of(packer.map_err(|error| super::write::refusal(&root, error))?, &root, format)
+        Self::of(layer(&root, about, Packer::layer)?, &root, format)
     }
 
     fn of(packer: Packer, path: &FilePath, format: ArchiveFormat) -> Result<Self, ApiError> {
@@ -110,6 +104,41 @@ impl Packing {
             encoder.do_finish()?;
         }
         Ok((std::mem::take(encoder.get_mut()).into(), is_more))
+    }
+}
+
+/// The files of the first volume among the views, as `begin` takes them.
+fn layer(
+    root: &FilePath,
+    about: Vec<u8>,
+    begin: fn(OwnedFd, Layer) -> Result<Packer, ArchiveError>,
+) -> Result<Packer, ApiError> {
+    let [below, whole, own, ..] = jail::VIEWS;
+    let view = |place| {
+        let how = file::How::new(file::O_RDONLY | file::O_DIRECTORY);
+        file::open(file::cwd(), place, how).map_err(|error| fault(READ, root, error))
+    };
+    let layer = Layer { below: view(below)?, whole: view(whole)?, about };
+    begin(view(own)?, layer).map_err(|error| super::write::refusal(root, error))
+}
+
+/// Refuses a layer that would break off because it is too large, as files do that are mostly holes: only
+/// before its first byte can that be told.
+pub(super) async fn weigh() -> Result<(), ApiError> {
+    let root = path::absolute("/", "/")?;
+    let begun = root.clone();
+    let mut packer = blocking(move || layer(&begun, Vec::new(), Packer::weigh_layer)).await?;
+    loop {
+        let root = root.clone();
+        let step = blocking(move || {
+            let more = packer.fill(&mut Vec::new());
+            let more = more.map_err(|error| super::write::refusal(&root, error))?;
+            Ok((packer, more))
+        });
+        match step.await? {
+            (back, true) => packer = back,
+            (_, false) => return Ok(()),
+        }
     }
 }
 

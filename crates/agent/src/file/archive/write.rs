@@ -9,7 +9,7 @@ use api::{
     archive::{ArchiveFormat, Unpacked, WriteArchive},
     checkpoint::CheckpointExport,
     error::{ApiError, ErrorCode},
-    limit::ARCHIVE_WINDOW_BYTES,
+    limit::{ARCHIVE_ENTRIES, ARCHIVE_WINDOW_BYTES, EXPORT_BYTES},
 };
 use archive::{ArchiveError, Fault, UnpackOptions, Unpacker};
 use axum::body::Body;
@@ -278,6 +278,13 @@ pub(super) fn refusal(top: &FilePath, error: ArchiveError) -> ApiError {
         ArchiveError::Invalid { ref path, .. } => {
             let shown = String::from_utf8_lossy(path).into_owned();
             ApiError::new(ErrorCode::InvalidArchive, error.to_string()).with("path", shown)
+        }
+        ArchiveError::LayerTooLarge { ref path } => {
+            let shown = String::from_utf8_lossy(path).into_owned();
+            ApiError::new(ErrorCode::TreeTooLarge, error.to_string())
+                .with("path", shown)
+                .with("limitBytes", EXPORT_BYTES)
+                .with("limitEntries", ARCHIVE_ENTRIES)
         }
         error => ApiError::new(ErrorCode::InternalError, error.to_string()),
     }
