@@ -208,6 +208,7 @@ async fn what_was_refused_is_counted_per_sandbox_since_its_start() {
     let after = refused("s").await;
     assert_eq!(after["refusedPackets"], 3, "a change forgets nothing");
     assert!(after["refusedNames"].as_u64() >= Some(1), "{after}");
+    assert_eq!(after["newestRefusedNames"], json!(["b.example"]));
 
     server.delete("/v1/sandboxes/s").await;
     server.shell("s", "true").await;

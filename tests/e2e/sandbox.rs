@@ -1,5 +1,7 @@
 //! Sandboxes: created, found, listed, destroyed.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::server;
@@ -171,6 +173,56 @@ async fn a_machine_without_room_gets_no_more_sandboxes_and_keeps_those_that_run(
     keep("0B");
     server.restart();
     assert_eq!(server.shell("one", "echo ok").await, "ok\n");
+}
+
+/// Both want all of one processor; what they got is asked of the kernel, however long it takes.
+#[tokio::test]
+async fn processors_are_shared_by_weight() {
+    const ENOUGH_MS: u64 = 1500;
+    let server = server();
+    let resources = json!({"cpuWeight": 400});
+    let heavy = server.post("/v1/sandboxes", &json!({"id": "heavy", "resources": resources})).await;
+    assert_eq!(heavy.json["resources"]["cpuWeight"], 400, "{}", heavy.text);
+    let usual = server.post("/v1/sandboxes", &json!({"id": "usual"})).await;
+    assert_eq!(usual.json["resources"]["cpuWeight"], 100, "{}", usual.text);
+    let first = "python3 -c 'import os; print(min(os.sched_getaffinity(0)))'";
+    let first = server.shell("usual", first).await;
+    let burn =
+        format!("import os\nos.sched_setaffinity(0, {{{}}})\nwhile True: pass", first.trim());
+    let used = async |id: &str| {
+        // Nobody is told that a counter has moved.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let sandbox = server.get(&format!("/v1/sandboxes/{id}")).await;
+        sandbox.json["usage"]["cpuMs"].as_u64().expect("it runs")
+    };
+    let ids = ["heavy", "usual"];
+    for id in ids {
+        let path = format!("/v1/sandboxes/{id}/processes");
+        let started = server.post(&path, &json!({"command": ["python3", "-c", burn]})).await;
+        assert_eq!(started.status, 201, "{}", started.text);
+    }
+    // From when both are past their start.
+    for id in ids {
+        let start = used(id).await + 100;
+        while used(id).await < start {}
+    }
+    let before = [used("heavy").await, used("usual").await];
+
+    let (mut heavy, mut usual) = (0, 0);
+    while heavy + usual < ENOUGH_MS {
+        heavy = used("heavy").await - before[0];
+        usual = used("usual").await - before[1];
+    }
+
+    // 3.2 to 5.
+    let is_four_times = 16 * usual < 5 * heavy && heavy < 5 * usual;
+    assert!(is_four_times, "{heavy} ms and {usual} ms");
+    for (weight, is_good) in [(0, false), (1, true), (1000, true), (1001, false), (10_001, false)] {
+        let body = json!({"resources": {"cpuWeight": weight}});
+        let made = server.post("/v1/sandboxes", &body).await;
+        assert_eq!(made.status == 201, is_good, "{weight}: {}", made.text);
+        assert!(is_good || made.text.contains("resources.cpuWeight"), "{}", made.text);
+    }
 }
 
 #[tokio::test]

@@ -239,6 +239,47 @@ async fn firewall_rules_that_somebody_took_away_come_back_and_with_them_every_po
     assert!(metrics.contains("sandbar_network_restored_total 3\n"), "{metrics}");
 }
 
+/// Those made ahead had rules, which are gone; and while there are none, none can be made.
+#[tokio::test]
+async fn sandboxes_made_ahead_are_made_anew_when_firewall_rules_were_gone() {
+    let settings = [("RECONCILE_SECONDS", "1"), ("POOL", "1")];
+    let server = Server::start_with(env!("CARGO_BIN_EXE_sandbar"), &settings);
+    let create = async |id: &str| server.post("/v1/sandboxes", &json!({"id": id})).await;
+    for id in ["first", "second"] {
+        assert_eq!(create(id).await.status, 201);
+    }
+    let ahead = || {
+        let jail = |line: &str| Some(line.split("jail=").nth(1)?.split(' ').next()?.to_owned());
+        let log = server.log();
+        let made = log.lines().filter(|line| line.contains("sandbox made ahead"));
+        made.filter_map(jail).collect::<Vec<_>>()
+    };
+    let until = async |count: usize| {
+        let begun = Instant::now();
+        while ahead().len() < count {
+            assert!(begun.elapsed() < PATIENCE, "{}", server.log());
+            // What a server logs is no event for a task.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    until(1).await;
+    let listener = std::net::TcpListener::bind("0.0.0.0:0").expect("a port is free");
+    let reach = reach(&server, &listener);
+    let table = format!("sandbar_{}", server.slot().name());
+    let before = server.shell("first", &reach).await;
+
+    run("nft", &["delete", "table", "inet", &table]);
+    let _log = server.log_until("network restored");
+    until(2).await;
+    assert_eq!(create("third").await.status, 201);
+
+    let log = server.log_until("sandbox_id=third ");
+    let started = log.lines().find(|line| line.contains("sandbox_id=third ")).expect("it is there");
+    assert!(started.contains("was_ahead=true"), "{started}");
+    assert!(started.contains(&format!("jail={} ", ahead()[1])), "{started} {:?}", ahead());
+    assert_eq!(server.shell("third", &reach).await, before);
+}
+
 /// A command that tells whether the host's `listener` and the outside can be reached.
 fn reach(server: &Server, listener: &std::net::TcpListener) -> String {
     let gateway = server.slot().subnet().replace(".0/24", ".1");

@@ -38,7 +38,7 @@ impl Holds {
         Self {
             descriptors: fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count),
             threads: field("Threads:").unwrap_or(0),
-            memory_kib: field("VmRSS:").unwrap_or(0),
+            memory_kib: field("RssAnon:").unwrap_or(0),
         }
     }
 

@@ -8,6 +8,7 @@
 use std::{
     collections::BTreeSet,
     io::Write,
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -16,12 +17,14 @@ use serde_json::{Value, json};
 use testkit::Server;
 
 mod table;
+pub(crate) mod warm_start;
 
 /// What a probe is, and how probes are run.
 const FRAME: &str = include_str!("../../attacks/probe.py");
 pub(crate) const ESCAPE: &str = include_str!("../../attacks/escape.py");
 pub(crate) const LEAK: &str = include_str!("../../attacks/leak.py");
 pub(crate) const EXHAUSTION: &str = include_str!("../../attacks/exhaustion.py");
+pub(crate) const TREE: &str = include_str!("../../attacks/tree.py");
 
 /// The weakened jail.
 const CONTROL: &str = include_str!("attack/control.sh");
@@ -36,16 +39,16 @@ pub(crate) const CANARY: &str = "sbk_canary_0123456789_0123456789_01234567";
 #[derive(Debug, Deserialize)]
 pub(crate) struct Finding {
     pub(crate) id: String,
-    what: String,
-    outcome: String,
+    pub(crate) what: String,
+    pub(crate) outcome: String,
     detail: String,
 }
 
-fn program(group: &str) -> String {
+pub(crate) fn program(group: &str) -> String {
     format!("{FRAME}\n{group}\n\nmain()\n")
 }
 
-fn findings(lines: &str) -> Vec<Finding> {
+pub(crate) fn findings(lines: &str) -> Vec<Finding> {
     let finding = |line| serde_json::from_str(line).expect("a probe says one line of JSON");
     lines.lines().map(finding).collect()
 }
@@ -66,7 +69,7 @@ pub(crate) fn facts_of_the_host() -> Value {
 }
 
 /// Puts `group` into sandbox `s`, beside the sandbox `neighbour`, and returns what it is told.
-async fn prepare(server: &Server, group: &str, facts: &Value) -> Value {
+pub(crate) async fn prepare(server: &Server, group: &str, facts: &Value) -> Value {
     let limits = json!({"memoryBytes": 256 << 20, "pids": 128, "cpuMillis": 1000});
     let created = server.post("/v1/sandboxes", &json!({"id": "s", "resources": limits})).await;
     assert!(created.status < 300, "{}", created.text);
@@ -104,6 +107,16 @@ pub(crate) async fn in_a_context(server: &Server, group: &str, facts: &Value) ->
 
 /// Runs `group` in the control jail with the namespaces that `unshare` names.
 pub(crate) fn in_the_control_jail(group: &str, unshare: &[&str], facts: &Value) -> Vec<Finding> {
+    in_the_control_jail_by(None, group, unshare, facts)
+}
+
+/// The same from the file of a warm start, if there is one, which the server's program goes on from.
+pub(crate) fn in_the_control_jail_by(
+    warm_start: Option<&Path>,
+    group: &str,
+    unshare: &[&str],
+    facts: &Value,
+) -> Vec<Finding> {
     let mut program_file = tempfile::NamedTempFile::new().expect("a file can be made");
     program_file.write_all(program(group).as_bytes()).expect("it can be written");
     let mut facts = facts.clone();
@@ -115,6 +128,12 @@ pub(crate) fn in_the_control_jail(group: &str, unshare: &[&str], facts: &Value) 
         .args(unshare)
         .args(["sh", "-c", CONTROL, "control"])
         .arg(program_file.path())
+        .args(
+            warm_start
+                .map(|file| [Path::new(env!("CARGO_BIN_EXE_sandbar")), file])
+                .iter()
+                .flatten(),
+        )
         .env("CANARY", CANARY)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -4,7 +4,10 @@
 use serde_json::json;
 use testkit::{Answer, Server, reqwest::Method, tape};
 
-use crate::server;
+use crate::{
+    attack::{self, Finding},
+    server,
+};
 
 /// Makes of its own root what it can, as root, and says which of the places where the jail mounts
 /// something it could replace: none.
@@ -71,6 +74,18 @@ async fn python(server: &Server, id: &str, program: &str) -> String {
     answer.json["stdout"].as_str().unwrap_or_default().to_owned()
 }
 
+/// Runs the probes of such trees in a sandbox; all of them have something to look at.
+async fn probes(server: &Server, id: &str, when: &str) -> Vec<Finding> {
+    let command = ["python3", "-I", "-c", &attack::program(attack::TREE)];
+    let start = json!({"command": command, "cwd": "/", "stdin": "{}"});
+    let answer = server.post(&format!("/v1/sandboxes/{id}/exec"), &start).await;
+    assert_eq!(answer.json["exitCode"], 0, "{when}: {}", answer.text);
+    let found = attack::findings(answer.json["stdout"].as_str().unwrap_or_default());
+    let others: Vec<_> = found.iter().filter(|finding| finding.outcome != "held").collect();
+    assert!(others.is_empty(), "{when}: {others:#?}");
+    found
+}
+
 async fn post(server: &Server, path: &str, body: serde_json::Value) {
     let answer = server.post(path, &body).await;
     assert!(answer.status < 300, "{path}: {}", answer.text);
@@ -80,16 +95,23 @@ async fn post(server: &Server, path: &str, body: serde_json::Value) {
 #[tokio::test]
 async fn a_hostile_tree_is_no_more_than_files_when_it_comes_back() {
     let server = server();
+    let held = probes(&server, "s", "as it was made").await;
+    let broke = attack::in_the_control_jail(attack::TREE, &attack::APART, &json!({}));
+    attack::judge("hostile trees", &held, &broke);
     assert_eq!(python(&server, "s", MAKE).await, "made\n");
-    assert_eq!(python(&server, "s", LOOK).await, "20000\n");
+    let look = async |id: &str, when: &str| {
+        assert_eq!(python(&server, id, LOOK).await, "20000\n", "{when}");
+        probes(&server, id, when).await;
+    };
+    look("s", "with its links").await;
 
     post(&server, "/v1/sandboxes/s/checkpoints", json!({"id": "c"})).await;
     post(&server, "/v1/sandboxes/s/stop", json!({})).await;
-    assert_eq!(python(&server, "s", LOOK).await, "20000\n", "started again");
+    look("s", "started again").await;
     post(&server, "/v1/sandboxes/s/restore", json!({"checkpoint": "c"})).await;
-    assert_eq!(python(&server, "s", LOOK).await, "20000\n", "restored");
+    look("s", "restored").await;
     post(&server, "/v1/sandboxes/s/fork", json!({"checkpoint": "c", "ids": ["f"]})).await;
-    assert_eq!(python(&server, "f", LOOK).await, "20000\n", "forked");
+    look("f", "forked").await;
     // The server goes through it too, and leaves nothing of it: that is looked at when it ends.
     for id in ["s", "f"] {
         assert_eq!(server.delete(&format!("/v1/sandboxes/{id}")).await.status, 204);

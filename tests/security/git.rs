@@ -221,7 +221,7 @@ async fn a_server_that_never_ends_its_answer_is_left() {
         assert!(codes.contains(&answer.code()), "{path}: {}", answer.text);
         assert!(answer.text.len() < 64 * 1024, "{path}: {} bytes", answer.text.len());
         assert_eq!(git.shell("ls -A").await, "", "{path}");
-        let agent = git.shell("grep VmRSS /proc/1/status").await;
+        let agent = git.shell("grep RssAnon /proc/1/status").await;
         let resident: Option<u64> =
             agent.split_whitespace().nth(1).and_then(|kib| kib.parse().ok());
         assert!(resident.is_some_and(|kib| kib < 32 * 1024), "{path}: the agent has {agent}");

@@ -43,6 +43,48 @@ async fn interpreters_have_no_more_rights_than_commands() {
 }
 
 #[tokio::test]
+async fn code_that_fails_is_told_what_the_policy_refused() {
+    let server = server();
+    let sandbox = json!({"id": "s", "network": {"allow": ["good.test"]}});
+    assert_eq!(server.post("/v1/sandboxes", &sandbox).await.status, 201);
+    let python = "import socket\n\
+        try: socket.getaddrinfo('evil.test', 80)\n\
+        except OSError: pass\n\
+        socket.create_connection(('192.168.77.1', 80), 5)";
+    let javascript = "await require('node:dns').promises.lookup('evil.test').catch(() => {});\n\
+        await new Promise((done, failed) => require('node:net').connect(80, '192.168.77.1', done).on('error', failed))";
+    let bash = "getent hosts evil.test; timeout 5 bash -c 'true < /dev/tcp/192.168.77.1/80'";
+    let refused = json!({
+        "connections": 1, "destinations": ["192.168.77.1:80/tcp"], "names": ["evil.test"]
+    });
+    for (language, code) in [("python", python), ("javascript", javascript), ("bash", bash)] {
+        let body = json!({"code": code, "language": language});
+        let answer = server.post(RUN, &body).await;
+        assert_eq!(answer.json["success"], false, "{language}: {}", answer.text);
+        assert_eq!(answer.json["refused"], refused, "{language}: {}", answer.text);
+        // It succeeds in spite of that.
+        let tried = match language {
+            "bash" => format!("{code} || true"),
+            "python" => format!("try:\n exec({code:?})\nexcept OSError: pass"),
+            _ => format!("await (async () => {{ {code} }})().catch(() => {{}})"),
+        };
+        let answer = server.post(RUN, &json!({"code": tried, "language": language})).await;
+        assert_eq!(answer.json["success"], true, "{language}: {}", answer.text);
+        assert_eq!(answer.json["refused"], Value::Null, "{language}: {}", answer.text);
+    }
+    // As events.
+    let id = "s".parse().unwrap();
+    let request = testkit::api::interpreter::RunCode::new(python);
+    let mut events = server.client().run_code_stream(&id, None, &request).await.unwrap();
+    let mut last = None;
+    while let Some(event) = futures_util::StreamExt::next(&mut events).await {
+        last = Some(serde_json::to_value(event.unwrap()).unwrap());
+    }
+    let last = last.expect("it ends");
+    assert_eq!((&last["type"], &last["refused"]), (&json!("end"), &refused));
+}
+
+#[tokio::test]
 async fn interpreters_inherit_no_descriptor_but_their_own() {
     let server = server();
     let code = "import os\n{fd: os.readlink(f'/proc/self/fd/{fd}').split(':')[0] for fd in range(4)}, \
@@ -81,7 +123,7 @@ async fn cannot_touch_the_agent_from_a_context() {
 #[tokio::test]
 async fn attacks_hold_in_a_context_too() {
     let server = server();
-    let facts = attack::facts_of_the_host();
+    let facts = json!({"host": attack::facts_of_the_host()});
     for group in [attack::ESCAPE, attack::LEAK] {
         let found = attack::in_a_context(&server, group, &facts).await;
         // An interpreter has descriptors of its own; those that it inherits have their own test.
@@ -198,6 +240,24 @@ forgeries[sys.argv[1]]()
     }
     let is_warm = "open('/proc/self/cmdline').read().split('\\0')[1] == '__resume'";
     assert_eq!(run(&server, "/v1/sandboxes/other/run", "python", is_warm).await, "True");
+}
+
+/// E61: what a forged file makes of whoever goes on from it is kept from the first instruction on.
+#[cfg(target_arch = "x86_64")]
+#[tokio::test]
+async fn code_of_a_forged_warm_start_is_kept_like_any() {
+    let server = server();
+    let facts = json!({"host": attack::facts_of_the_host()});
+    // It has the socket to the agent, for which there is a test of its own.
+    let is_descriptor = |finding: &attack::Finding| {
+        finding.id == "E40" || finding.what == "a descriptor came along"
+    };
+    let found = attack::warm_start::in_both(&server, attack::ESCAPE, &facts).await;
+    let [held, broke] = found.map(|found| {
+        found.into_iter().filter(|finding| !is_descriptor(finding)).collect::<Vec<_>>()
+    });
+    assert!(held.len() > 50, "{}", held.len());
+    attack::judge("forged warm starts", &held, &broke);
 }
 
 #[tokio::test]

@@ -100,7 +100,7 @@ async fn a_reader_that_stops_costs_no_memory_and_is_told_that_it_missed_somethin
     );
 
     python(&server, &storm).await;
-    let agent = server.shell("s", "grep VmRSS /proc/1/status").await;
+    let agent = server.shell("s", "grep RssAnon /proc/1/status").await;
     server.shell("s", ": > /dev/shm/d/after").await;
 
     let resident: u64 = agent.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).unwrap();

@@ -127,6 +127,8 @@ export interface ExecutionResult {
   /** The first result of each form. */
   outputs: { [format in Format]?: any };
   contextId?: string;
+  /** What the network policy refused to the sandbox meanwhile, if the code failed and that is something. */
+  refused?: wire.Refused;
 }
 
 /** The same as `ExecutionResult`. */
@@ -308,6 +310,7 @@ export async function runCode(scope: Scope, first: string, second?: RunCodeOptio
   const shown = new Map<string, number>();
   let error: ExecutionError | undefined;
   let [executionCount, contextId]: [number | undefined, string | undefined] = [undefined, undefined];
+  let refused: wire.Refused | undefined;
   for await (const event of follow(scope, { code, options, key: options.idempotencyKey })) {
     switch (event.type) {
       case 'start':
@@ -338,14 +341,15 @@ export async function runCode(scope: Scope, first: string, second?: RunCodeOptio
         break;
       case 'end':
         executionCount = event.executionCount;
+        refused = event.refused ?? undefined;
     }
   }
-  return complete({ code, logs, results, error, executionCount, contextId });
+  return complete({ code, logs, results, error, executionCount, contextId, refused });
 }
 
-type Bare = Pick<ExecutionResult, 'code' | 'logs' | 'results' | 'error' | 'executionCount' | 'contextId'>;
+type Bare = Pick<ExecutionResult, 'code' | 'logs' | 'results' | 'error' | 'executionCount' | 'contextId' | 'refused'>;
 
-function complete({ error, contextId, executionCount, ...bare }: Bare): ExecutionResult {
+function complete({ error, contextId, executionCount, refused, ...bare }: Bare): ExecutionResult {
   const text = bare.results.findLast((result) => result.isMain)?.text;
   const written = bare.logs.stdout.join('');
   const outputs: ExecutionResult['outputs'] = {};
@@ -360,6 +364,7 @@ function complete({ error, contextId, executionCount, ...bare }: Bare): Executio
   if (error) result.error = error;
   if (executionCount !== undefined) result.executionCount = executionCount;
   if (contextId !== undefined) result.contextId = contextId;
+  if (refused) result.refused = refused;
   return result;
 }
 

@@ -1,7 +1,8 @@
 /** Sandboxes for tests of programs that use them: of a real server. */
 
-import { spawn, type ChildProcess } from 'node:child_process';
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { randomInt, randomUUID } from 'node:crypto';
+import { rmSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -20,6 +21,8 @@ export interface TestServerOptions {
   image?: string;
   /** Further settings of the server, as environment variables: `{ SANDBAR_ALLOWED_ORIGINS: '...' }`. */
   settings?: Record<string, string>;
+  /** Milliseconds that the server may take to be ready: 30,000 unless given. */
+  readyMs?: number;
 }
 
 export interface TestSandboxOptions extends TestServerOptions, SandboxOptions {
@@ -44,6 +47,9 @@ const READY_MS = 30_000;
 /** Tries, because a random place may be taken. */
 const TRIES = 5;
 
+/** Milliseconds that what is left may take to go, when the program ends without having closed its server. */
+const LEAVE_MS = 30_000;
+
 /** Starts a server on a free port, with a state directory and a name of its own. Needs root. */
 export async function startTestServer(options: TestServerOptions = {}): Promise<TestServer> {
   let failure: unknown;
@@ -52,7 +58,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
       return await start(options);
     } catch (error) {
       failure = error;
-      if ((error as { code?: string }).code === 'NO_SERVER') break;
+      if ((error as { code?: string }).code !== 'SERVER_ENDED') break;
     }
   }
   throw failure;
@@ -79,24 +85,31 @@ async function start(options: TestServerOptions): Promise<TestServer> {
     if (!options.stateDir) await rm(state, { recursive: true, force: true });
   };
   const server = run(['serve']);
+  const ended = new Promise<void>((resolve) => server.once('exit', () => resolve()));
   try {
-    await ready(server, binary);
+    await ready(server, binary, options.readyMs ?? READY_MS);
   } catch (error) {
+    // One that ended by itself has left what it made; not so one that was killed while it started. A
+    // directory that was given may be that of another server, which is why ours ended.
+    if ((error as { code?: string }).code === 'SERVER_NOT_READY') {
+      await ended;
+      await down(run);
+    }
     await clean();
     throw error;
   }
-  // Who ends without closing it leaves no server behind.
-  const kill = () => server.kill('SIGTERM');
-  process.once('exit', kill);
+  // Who ends without closing it leaves nothing behind.
+  const leave = () => {
+    spawnSync(binary, ['down', '--destroy'], { env, stdio: 'ignore', timeout: LEAVE_MS });
+    if (!options.stateDir) rmSync(state, { recursive: true, force: true });
+  };
+  process.once('exit', leave);
   server.unref();
   (server.stderr as unknown as { unref(): void }).unref();
   const { url, key } = await platform.localServer(state);
-  const ended = new Promise<void>((resolve) => server.once('exit', () => resolve()));
   const close = async () => {
-    process.off('exit', kill);
-    const down = run(['down', '--destroy']);
-    down.stderr!.resume();
-    await new Promise((resolve) => down.once('exit', resolve));
+    process.off('exit', leave);
+    await down(run);
     server.ref();
     server.kill('SIGTERM');
     await ended;
@@ -105,7 +118,13 @@ async function start(options: TestServerOptions): Promise<TestServer> {
   return { binding: { url: url!, key: key! }, close, [Symbol.asyncDispose]: close };
 }
 
-function ready(server: ChildProcess, binary: string): Promise<void> {
+async function down(run: (args: string[]) => ChildProcess): Promise<void> {
+  const down = run(['down', '--destroy']);
+  down.stderr!.resume();
+  await new Promise((resolve) => down.once('exit', resolve));
+}
+
+function ready(server: ChildProcess, binary: string, readyMs: number): Promise<void> {
   return new Promise((resolve, reject) => {
     const lines: string[] = [];
     const refuse = (code: string, why: string) => {
@@ -114,15 +133,14 @@ function ready(server: ChildProcess, binary: string): Promise<void> {
     };
     const timer = setTimeout(() => {
       server.kill('SIGKILL');
-      refuse('SERVER_NOT_READY', `the server was not ready within ${READY_MS} ms:\n${lines.slice(-5).join('\n')}`);
-    }, READY_MS);
+      refuse('SERVER_NOT_READY', `the server was not ready within ${readyMs} ms:\n${lines.slice(-5).join('\n')}`);
+    }, readyMs);
     server.once('error', (error) => refuse('NO_SERVER', `${binary} cannot be started: ${error.message}. Set SANDBAR_BIN to the program.`));
-    server.once('exit', () => refuse('SERVER_NOT_READY', `the server did not start:\n${lines.slice(-5).join('\n')}`));
+    server.once('exit', () => refuse('SERVER_ENDED', `the server did not start:\n${lines.slice(-5).join('\n')}`));
     createInterface({ input: server.stderr! }).on('line', (line) => {
       if (lines.length < 100) lines.push(line);
       if (!line.includes('serving')) return;
       clearTimeout(timer);
-      server.removeAllListeners('exit');
       resolve();
     });
   });

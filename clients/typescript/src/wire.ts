@@ -546,6 +546,8 @@ export type EffectiveIdle = {
 export type EffectiveResources = {
   /** Thousandths of a CPU. */
   cpuMillis: number;
+  /** Its share of the processors beside the others; most have [`CPU_WEIGHT`]. */
+  cpuWeight?: number;
   /** Bytes on disk of its own files; absent where the node cannot limit them. */
   diskBytes?: number | null;
   /** Bytes of memory. */
@@ -786,7 +788,10 @@ export type ExecResult = {
 export type ExecUsage = {
   /** Milliseconds on a CPU, user and system. */
   cpuMs: number;
-  /** Largest resident set of one process of the tree, in bytes (`ru_maxrss`, getrusage(2)). */
+  /**
+   * Largest resident set of one process of the tree, in bytes (`ru_maxrss`, getrusage(2)). The kernel
+   * counts what a process touched before it became the command: some 7 MB of the agent's program.
+   */
   peakMemoryBytes: number;
 };
 
@@ -1454,6 +1459,11 @@ export type NetworkPolicy =
 
 /** What a running sandbox was refused by its network policy since it was started. */
 export type NetworkUsage = {
+  /**
+   * Those names, the newest first, each once, at most 8; in lower case, what is no letter, digit,
+   * `-` or `_` as `\DDD`. Absent when there are none.
+   */
+  newestRefusedNames?: string[];
   /** Questions for names that its allow-list does not hold. */
   refusedNames: number;
   /**
@@ -1663,6 +1673,11 @@ export type Refused = {
    * `ADDRESS/PROTOCOL` of a protocol without ports.
    */
   destinations: string[];
+  /**
+   * Names that were asked for and that no rule allows, the newest first, each once, at most 8; in
+   * lower case, what is no letter, digit, `-` or `_` as `\DDD`. Absent when there are none.
+   */
+  names?: string[];
 };
 
 /**
@@ -1672,6 +1687,11 @@ export type Refused = {
 export type Resources = {
   /** CPU time per second of wall time, in thousandths of one CPU: 1500 is one and a half. */
   cpuMillis?: number | null;
+  /**
+   * Its share of the processors where all together want more than there are, beside the others: with
+   * 200 it gets twice what one with 100 gets. Where nobody else wants it, it gets all of `cpuMillis`.
+   */
+  cpuWeight?: number | null;
   /**
    * Bytes on disk of its own files: what it wrote over its image, with the file system's own
    * bookkeeping. A fork's begin at zero. Refused where the node cannot limit them.
@@ -1782,6 +1802,12 @@ export type RunEvent =
   durationMs: number;
   /** Its number among the runs of the context's interpreter, from 1. */
   executionCount: number;
+  refused?: 
+  | null
+  | /**
+   * What the network policy refused meanwhile. Absent when it refused nothing, and for code that
+   * did not fail.
+   */ Refused;
   /** True when there was no `error`. */
   success: boolean;
   type: "end";
@@ -1874,6 +1900,12 @@ export type RunResult = {
    * remembered.
    */
   processId: ProcessId;
+  refused?: 
+  | null
+  | /**
+   * What the network policy refused meanwhile. Absent when it refused nothing, and for code that did
+   * not fail.
+   */ Refused;
   /** What it showed, in that order. */
   results: RunOutput[];
   /** True when there is no `error`. */

@@ -250,6 +250,20 @@ test('a wrong key is refused', async () => {
   assert.deepEqual([error.code, error.httpStatus], ['UNAUTHORIZED', 401]);
 });
 
+test('a link in the state directory is not followed', async (t) => {
+  const { linkSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } = await import('node:fs');
+  const dir = mkdtempSync('/tmp/sandbar-links-');
+  t.after(() => rmSync(dir, { recursive: true }));
+  writeFileSync(`${dir}/endpoint`, 'http://127.0.0.1:9\n');
+  writeFileSync(`${dir}/of-root`, 'secret\n');
+  for (const link of [linkSync, symlinkSync]) {
+    link(`${dir}/of-root`, `${dir}/key`);
+    const error = await errorFrom(getSandbox({ stateDir: dir }, 'x').exec('true'));
+    assert.match(error.message, /key is a link/);
+    rmSync(`${dir}/key`);
+  }
+});
+
 test('a Durable Object namespace is accepted and not used', async (t) => {
   const namespace = { idFromName: () => ({}), get: () => ({ fetch: () => {} }) };
   const sandbox = getSandbox(namespace as never, `sdk-ns-${process.pid}`);

@@ -154,7 +154,8 @@ impl Ending {
 pub struct ExecUsage {
     /// Milliseconds on a CPU, user and system.
     pub cpu_ms: u64,
-    /// Largest resident set of one process of the tree, in bytes (`ru_maxrss`, getrusage(2)).
+    /// Largest resident set of one process of the tree, in bytes (`ru_maxrss`, getrusage(2)). The kernel
+    /// counts what a process touched before it became the command: some 7 MB of the agent's program.
     pub peak_memory_bytes: u64,
 }
 
@@ -169,6 +170,10 @@ pub struct Refused {
     /// Where they were to go, the newest first, each once, at most 8: `ADDRESS:PORT/PROTOCOL`, or
     /// `ADDRESS/PROTOCOL` of a protocol without ports.
     pub destinations: Vec<String>,
+    /// Names that were asked for and that no rule allows, the newest first, each once, at most 8; in
+    /// lower case, what is no letter, digit, `-` or `_` as `\DDD`. Absent when there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
 }
 
 /// A finished command. Exit codes other than 0 are results, not errors.

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::{
-    exec::{Ending, OnDisconnect},
+    exec::{Ending, OnDisconnect, Refused},
     id::{ContextId, ProcessId},
 };
 
@@ -507,6 +507,10 @@ pub struct RunResult {
     /// starts a fresh one. Absent unless true.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub context_reset: bool,
+    /// What the network policy refused meanwhile. Absent when it refused nothing, and for code that did
+    /// not fail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Refused>,
 }
 
 /// One event of a streamed run (`text/event-stream`).
@@ -567,6 +571,10 @@ pub enum RunEvent {
         /// The context's interpreter ended with this run. Absent unless true.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         context_reset: bool,
+        /// What the network policy refused meanwhile. Absent when it refused nothing, and for code that
+        /// did not fail.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        refused: Option<Refused>,
     },
 }
 
@@ -636,6 +644,7 @@ mod tests {
                     execution_count: 1,
                     duration_ms: 3,
                     context_reset: false,
+                    refused: None,
                 },
                 json!({"type": "end", "success": true, "executionCount": 1, "durationMs": 3}),
             ),

@@ -30,6 +30,11 @@ pub struct Resources {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 10)]
     pub cpu_millis: Option<u32>,
+    /// Its share of the processors where all together want more than there are, beside the others: with
+    /// 200 it gets twice what one with 100 gets. Where nobody else wants it, it gets all of `cpuMillis`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 10_000)]
+    pub cpu_weight: Option<u32>,
     /// Bytes on disk of its own files: what it wrote over its image, with the file system's own
     /// bookkeeping. A fork's begin at zero. Refused where the node cannot limit them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -132,13 +137,23 @@ pub struct EffectiveResources {
     pub pids: u32,
     /// Thousandths of a CPU.
     pub cpu_millis: u32,
+    /// Its share of the processors beside the others; most have [`CPU_WEIGHT`].
+    #[serde(default = "cpu_weight")]
+    pub cpu_weight: u32,
     /// Bytes on disk of its own files; absent where the node cannot limit them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_bytes: Option<u64>,
 }
 
+/// The share of the processors that a sandbox has which was not made to have another.
+pub const CPU_WEIGHT: u32 = 100;
+
+fn cpu_weight() -> u32 {
+    CPU_WEIGHT
+}
+
 /// What a running sandbox uses now.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SandboxUsage {
     /// Bytes charged to it, page cache included.
@@ -159,7 +174,7 @@ pub struct SandboxUsage {
 }
 
 /// What a running sandbox was refused by its network policy since it was started.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkUsage {
     /// Packets to where it may not go. An attempt to open a TCP connection is one packet, because
@@ -167,6 +182,10 @@ pub struct NetworkUsage {
     pub refused_packets: u64,
     /// Questions for names that its allow-list does not hold.
     pub refused_names: u64,
+    /// Those names, the newest first, each once, at most 8; in lower case, what is no letter, digit,
+    /// `-` or `_` as `\DDD`. Absent when there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub newest_refused_names: Vec<String>,
 }
 
 /// A sandbox.

@@ -9,11 +9,16 @@
 //! looks like.
 
 use std::{
-    env, fs, io,
+    env, fs,
+    io::{self, Read as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use crate::{Client, ClientError, EnvironmentError};
+
+/// Bytes of a file of the server's that are read: several times a URL or a key.
+const FILE_BYTES: u64 = 64 * 1024;
 
 /// Where a server keeps its state unless told otherwise.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/sandbar";
@@ -62,7 +67,7 @@ fn variable(name: &'static str) -> Result<Option<String>, EnvironmentError> {
 
 fn read(dir: &Path, name: &str) -> Result<String, EnvironmentError> {
     let file = dir.join(name);
-    match fs::read_to_string(&file) {
+    match read_own(&file) {
         Ok(text) => Ok(text.trim().to_owned()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Err(EnvironmentError::NoServer { dir: dir.to_owned(), file })
@@ -72,6 +77,24 @@ fn read(dir: &Path, name: &str) -> Result<String, EnvironmentError> {
         }
         Err(source) => Err(EnvironmentError::Unreadable { file, source }),
     }
+}
+
+/// What a file says that is one itself, and has no other name. Who runs as root reads files here in a
+/// directory in which the server's user makes them: a link would have the reader tell the server what only
+/// root may read.
+fn read_own(file: &Path) -> io::Result<String> {
+    let named = fs::symlink_metadata(file)?;
+    if !named.is_file() || named.nlink() != 1 {
+        return Err(io::Error::other("it is a link, or no file; the server makes neither"));
+    }
+    let opened = fs::File::open(file)?;
+    let found = opened.metadata()?;
+    if (found.dev(), found.ino()) != (named.dev(), named.ino()) {
+        return Err(io::Error::other("it was replaced while it was read; try again"));
+    }
+    let mut text = String::new();
+    opened.take(FILE_BYTES).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -91,6 +114,19 @@ mod tests {
         let error = read(dir.path(), "endpoint").unwrap_err();
         assert!(matches!(error, EnvironmentError::NoServer { .. }));
         assert!(error.to_string().contains("sandbar serve"), "{error}");
+    }
+
+    #[test]
+    fn a_link_in_place_of_a_file_is_not_followed() {
+        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let other = outside.path().join("other");
+        fs::write(&other, "of root's").unwrap();
+        std::os::unix::fs::symlink(&other, dir.path().join("key")).unwrap();
+        fs::hard_link(&other, dir.path().join("endpoint")).unwrap();
+        for name in ["key", "endpoint"] {
+            let error = read(dir.path(), name).unwrap_err();
+            assert!(matches!(error, EnvironmentError::Unreadable { .. }), "{name}: {error}");
+        }
     }
 
     #[test]

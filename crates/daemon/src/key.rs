@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    io::{self, Write},
+    io::{self, Read as _, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -14,8 +14,12 @@ use std::{
 
 use api::{error::ErrorCode, key::NewKey};
 use engine::{InvalidSecret, Keys, Secret};
+use sys::file::{O_NOFOLLOW, O_NONBLOCK};
 
 use crate::{log, reply::Failure};
+
+/// Bytes of the file that are read: several times what a key has.
+const FILE_BYTES: u64 = 4096;
 
 /// The key file of one node.
 #[derive(Debug)]
@@ -133,11 +137,21 @@ impl KeyFile {
 
     fn read(&self) -> Result<Secret, KeyError> {
         let (path, failed) = (&self.path, self.failed("reading the key file"));
-        let mode = fs::metadata(path).map_err(&failed)?.permissions().mode() & 0o777;
+        // Root reads it when a server starts, in a directory in which the server's user makes files: no
+        // link is followed, and nobody is waited for.
+        let mut options = fs::File::options();
+        let file = options.read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(path);
+        let file = file.map_err(&failed)?;
+        let found = file.metadata().map_err(&failed)?;
+        if !found.is_file() {
+            return Err(failed(io::Error::other("it is no file")));
+        }
+        let mode = found.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
             return Err(KeyError::Exposed { path: path.clone(), mode });
         }
-        let text = fs::read_to_string(path).map_err(&failed)?;
+        let mut text = String::new();
+        file.take(FILE_BYTES).read_to_string(&mut text).map_err(&failed)?;
         Secret::new(text.trim()).map_err(|source| KeyError::Invalid { path: path.clone(), source })
     }
 
@@ -221,6 +235,23 @@ mod tests {
         assert_eq!(established.secret, configured);
         assert_eq!(text(&dir), "k".repeat(40));
         assert_eq!(mode(&dir.path().join("key")), 0o600);
+    }
+
+    #[test]
+    fn what_somebody_put_in_the_place_of_the_key_is_not_read() {
+        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (key, other) = (dir.path().join("key"), outside.path().join("other"));
+        fs::write(&other, format!("{}\n", "x".repeat(64))).unwrap();
+        fs::set_permissions(&other, fs::Permissions::from_mode(0o600)).unwrap();
+        std::os::unix::fs::symlink(&other, &key).unwrap();
+        KeyFile::establish(dir.path(), None).unwrap_err();
+        fs::remove_file(&key).unwrap();
+        fs::rename(&other, &key).unwrap();
+        KeyFile::establish(dir.path(), None).unwrap();
+        // Nobody writes to it.
+        fs::remove_file(&key).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&key).status().unwrap().success());
+        KeyFile::establish(dir.path(), None).unwrap_err();
     }
 
     #[test]

@@ -92,6 +92,22 @@ pub(crate) fn state_dir(path: &Path) -> Result<(), PreflightError> {
     Ok(())
 }
 
+/// Checks where the files of the previews' certificate are. They are opened by root whenever they are
+/// renewed, so they have to be where the server, which is another user, makes no links.
+pub(crate) fn certificate(files: &[&Path], state_dir: &Path) -> Result<(), PreflightError> {
+    let is_within = |file: &&&Path| {
+        let places = file.canonicalize().ok().zip(state_dir.canonicalize().ok());
+        places.is_some_and(|(file, dir)| file.starts_with(dir))
+    };
+    files.iter().find(is_within).map_or(Ok(()), |file| {
+        let text = format!(
+            "{}, which is in the state directory, where the server itself makes files; move it",
+            file.display()
+        );
+        Err(PreflightError::Certificate(text))
+    })
+}
+
 /// Takes the API's address. Connections made from now on wait until they are accepted.
 pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, PreflightError> {
     let listener = TcpListener::bind(address).map_err(|source| {
@@ -142,6 +158,23 @@ mod tests {
         state_dir(&path).unwrap();
 
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_certificate_is_not_where_the_server_makes_files() {
+        let (state, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (inside, key) = (state.path().join("cert.pem"), outside.path().join("key.pem"));
+        let link = outside.path().join("cert.pem");
+        for file in [&inside, &key] {
+            fs::write(file, "").unwrap();
+        }
+        std::os::unix::fs::symlink(&inside, &link).unwrap();
+
+        for cert in [&inside, &link] {
+            let error = certificate(&[&key, cert], state.path()).unwrap_err().to_string();
+            assert!(error.contains("state directory") && error.contains("move it"), "{error}");
+        }
+        certificate(&[&key, &outside.path().join("none")], state.path()).unwrap();
     }
 
     #[test]

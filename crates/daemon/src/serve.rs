@@ -123,6 +123,9 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     let claims = claim(&config)?;
     let listener = preflight::listen(config.api.listen)?;
     let previews = config.preview.listen.map(preflight::listen).transpose()?;
+    if let Some((cert, key)) = &config.preview.tls {
+        preflight::certificate(&[cert, key], &config.node.state_dir)?;
+    }
     let tls = config.preview.tls.clone().map(|(cert, key)| Tls::load(cert, key)).transpose();
     let tls = tls.map_err(|error| PreflightError::Certificate(error.to_string()))?.map(Arc::new);
     let doors = Doors { api: listener, previews, tls, requests: requests_at_once(files) };
@@ -174,6 +177,8 @@ impl Node {
         let mut ground = Ground { launcher: launcher()?, claims };
         let begun = ground.begin().and_then(|volumes| {
             let (tools, runtime) = give_up_root(&config, keeper, launchers)?;
+            // Beside everything else: the first agents can do without.
+            runtime.spawn_blocking(move || programs.enlarge());
             Ok(((tools, volumes), runtime))
         });
         match begun {

@@ -51,7 +51,9 @@ use crate::{
     recover,
     resolver::{self, NameSockets},
     sandbox::{InUse, Sandbox as Resident},
-    shutdown, update, webhook,
+    shutdown,
+    state::AgentIdentity,
+    update, webhook,
 };
 
 /// Launchers that an engine needs: one that builds jails, one for the network, one that removes
@@ -90,20 +92,31 @@ pub struct Engine {
 pub struct Active {
     /// Where its agent is reached, see [`Links::send`].
     pub jail: JailId,
+    sandbox: Arc<Resident>,
+    agent: AgentIdentity,
     /// Counts this use.
     _user: Option<InUse>,
 }
 
 impl Active {
-    /// Of a sandbox that may be frozen meanwhile.
-    pub(crate) fn unheld(jail: JailId) -> Self {
-        Self { jail, _user: None }
+    /// Of a sandbox that may be frozen once the use has ended.
+    pub(crate) fn unheld(user: &InUse) -> Self {
+        let (sandbox, agent) = (Arc::clone(user.sandbox()), user.agent().clone());
+        Self { jail: sandbox.jail, sandbox, agent, _user: None }
+    }
+
+    /// Ends when the sandbox is known to be without the agent that it had. Whoever finds an agent gone
+    /// is sooner than that: the kernel closes what a process had open, and tells of its end when all of
+    /// its sandbox have ended. Pending for as long as the agent runs.
+    pub async fn outlived(&self) {
+        self.sandbox.outlived(&self.agent).await;
     }
 }
 
 impl From<InUse> for Active {
     fn from(user: InUse) -> Self {
-        Self { jail: user.sandbox().jail, _user: Some(user) }
+        let unheld = Self::unheld(&user);
+        Self { _user: Some(user), ..unheld }
     }
 }
 
@@ -708,7 +721,8 @@ async fn usage(node: &Node, sandbox: &Resident) -> Option<SandboxUsage> {
     let (read, asked) = tokio::join!(read, asked);
     let jail::Usage { memory_bytes, pids, cpu_ms, oom_kills } = read.ok()?.ok()?;
     let (disk_bytes, refused_packets) = asked.unwrap_or_default();
-    let network = NetworkUsage { refused_packets, refused_names: sandbox.asker.refused_names() };
+    let (refused_names, newest_refused_names) = sandbox.asker.refused_names();
+    let network = NetworkUsage { refused_packets, refused_names, newest_refused_names };
     Some(SandboxUsage { memory_bytes, pids, cpu_ms, oom_kills, disk_bytes, network })
 }
 

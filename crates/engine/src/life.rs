@@ -34,11 +34,11 @@ impl Life {
         Self { state, resting }
     }
 
-    /// A use begins, if it runs.
-    pub(crate) fn enter(&mut self) -> bool {
-        let is_running = self.state.is_running();
-        self.resting.users += usize::from(is_running);
-        is_running
+    /// A use of the agent that is returned begins, if it runs.
+    pub(crate) fn enter(&mut self) -> Option<&AgentIdentity> {
+        let used = self.state.answering();
+        self.resting.users += usize::from(used.is_some());
+        used
     }
 
     /// A use ends. True: it was the last one.
@@ -50,14 +50,14 @@ impl Life {
         self.resting.users == 0
     }
 
-    /// A question to the agent begins, as a use, if a rung is due that depends on the answer.
-    pub(crate) fn ask_first(&mut self, rest: &Rest, now_ms: i64) -> bool {
+    /// A question to the agent that is returned begins, as a use, if a rung is due that depends on the
+    /// answer.
+    pub(crate) fn ask_first(&mut self, rest: &Rest, now_ms: i64) -> Option<&AgentIdentity> {
         let next = idle::next(&self.state, self.resting, &rest.idle, None);
-        let asks = rest.idle.count_processes
-            && self.state.is_running()
-            && next.is_some_and(|next| next.at_ms <= now_ms);
-        self.resting.users += usize::from(asks);
-        asks
+        let asks = rest.idle.count_processes && next.is_some_and(|next| next.at_ms <= now_ms);
+        let asked = self.state.answering().filter(|_agent| asks);
+        self.resting.users += usize::from(asked.is_some());
+        asked
     }
 
     /// Somebody asks for `operation`; with [`Admission::Begin`] its work has begun. Returns the state

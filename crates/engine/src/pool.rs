@@ -98,6 +98,8 @@ struct State {
     kept: Vec<Kept>,
     /// The kinds of the last creations, the newest last.
     asked: VecDeque<Kind>,
+    /// Those of them that could not be made.
+    given_up: Vec<Kind>,
     /// No more are kept.
     is_closed: bool,
 }
@@ -131,7 +133,9 @@ impl Pool {
         if state.asked.len() == REMEMBERED {
             state.asked.pop_front();
         }
-        state.asked.push_back(kind);
+        let State { asked, given_up, .. } = &mut *state;
+        given_up.retain(|one| *one != kind && asked.contains(one));
+        asked.push_back(kind);
         drop(state);
         self.stirred.notify_one();
         taken.map(|Kept { guest, blank, .. }| (guest, blank))
@@ -164,9 +168,9 @@ impl Pool {
         (place < state.kept.len()).then(|| state.kept.remove(place))
     }
 
-    /// A kind that cannot be made is not tried again before it is asked for again.
-    fn forget(&self, kind: &Kind) {
-        self.state().asked.retain(|asked| asked != kind);
+    /// A kind that cannot be made is not tried again before it is asked for again, or all are renewed.
+    fn give_up(&self, kind: Kind) {
+        self.state().given_up.push(kind);
     }
 
     /// `room`: sandboxes that may still be created.
@@ -174,7 +178,7 @@ impl Pool {
         let state = self.state();
         let size = if room < self.size * ROOM_PER_BLANK { 0 } else { self.size };
         let kept: Vec<&Kind> = state.kept.iter().map(|kept| &kept.kind).collect();
-        plan(&state.asked, &kept, size)
+        plan(state.asked.iter().filter(|kind| !state.given_up.contains(kind)), &kept, size)
     }
 
     /// Returns when no creation is under way and none has begun for a while.
@@ -197,7 +201,7 @@ impl Pool {
 
 /// Every kind that was asked for often has a share of `size` by how often that was, and what is left
 /// over goes to the first of those that are asked for most.
-fn plan(asked: &VecDeque<Kind>, kept: &[&Kind], size: usize) -> Step {
+fn plan<'a>(asked: impl IntoIterator<Item = &'a Kind>, kept: &[&Kind], size: usize) -> Step {
     let mut kinds: Vec<(&Kind, usize)> = Vec::new();
     for kind in asked {
         match kinds.iter_mut().find(|(known, _)| *known == kind) {
@@ -240,9 +244,14 @@ pub(crate) fn spawn(node: &Arc<Node>) {
     });
 }
 
-/// Ends what there is; others are made in its place.
+/// Ends what there is; others are made in its place, also of kinds that could not be made before: what
+/// was in the way may be gone.
 pub(crate) async fn renew(node: &Arc<Node>) {
-    let kept = std::mem::take(&mut node.pool.state().kept);
+    let kept = {
+        let mut state = node.pool.state();
+        state.given_up.clear();
+        std::mem::take(&mut state.kept)
+    };
     for kept in kept {
         end_apart(node, kept.guest, Some(kept.blank)).await;
     }
@@ -267,7 +276,7 @@ async fn keep(node: &Arc<Node>) {
                 if let Ok(Err(error)) = made {
                     tracing::warn!(image = %kind.image, code = ?error.code, error = error.message,
                         "no sandbox of this kind can be made ahead");
-                    node.pool.forget(&kind);
+                    node.pool.give_up(kind);
                 }
             }
         }
@@ -385,7 +394,9 @@ mod tests {
         assert_eq!(pool.next(usize::MAX), Step::Make(kind("b")));
         assert_eq!(pool.state().asked.len(), REMEMBERED);
         assert_eq!(pool.next(2 * ROOM_PER_BLANK - 1), Step::Rest);
-        pool.forget(&kind("b"));
+        pool.give_up(kind("b"));
         assert_eq!(pool.next(usize::MAX), Step::Rest);
+        assert!(pool.take(kind("b")).is_none());
+        assert_eq!(pool.next(usize::MAX), Step::Make(kind("b")));
     }
 }

@@ -92,8 +92,7 @@ impl Visit {
             return Ok(user.into());
         }
         // Idle time begins anew, and goes on from here.
-        drop(user);
-        Ok(Active::unheld(self.jail()))
+        Ok(Active::unheld(&user))
     }
 }
 

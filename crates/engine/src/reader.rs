@@ -178,6 +178,7 @@ fn spec(node: &Node, guest: &Guest, views: Vec<View>, writes: Option<Option<u64>
             memory_bytes: most.memory_bytes.min(MEMORY_BYTES),
             pids: most.pids.min(PIDS),
             cpu_millis: most.cpu_millis,
+            cpu_weight: jail::CPU_WEIGHT,
             disk_bytes: writes.flatten(),
         },
         hostname: Hostname::of(HOSTNAME),

@@ -21,14 +21,16 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::fd::AsFd,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use jail::{JailId, Learned};
+use jail::{JailId, Learned, refusal::ALL_HOPS};
 
+use sys::socket;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::{TcpListener, TcpStream, UdpSocket},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
@@ -201,9 +203,19 @@ impl<G: Gate> Resolver<G> {
         let Some(place) = self.load.admit(client.ip()) else { return };
         let (udp, office) = (Arc::clone(&self.udp), Arc::clone(&self.office));
         queries.spawn(async move {
-            if let Some(answer) = office.answer(&asker, &query, Transport::Udp).await {
-                // Who no longer listens does not need it.
-                drop(udp.send_to(&answer, client).await);
+            // Who no longer listens does not need it.
+            match (office.answer(&asker, &query, Transport::Udp).await, client) {
+                (Some(Answer::Refusal(answer)), SocketAddr::V4(client)) => {
+                    let send = || {
+                        let sent = socket::send_with_hops(udp.as_fd(), &answer, client, ALL_HOPS);
+                        sent.map_err(io::Error::from)
+                    };
+                    drop(udp.async_io(Interest::WRITABLE, send).await);
+                }
+                (Some(Answer::Refusal(answer) | Answer::Other(answer)), client) => {
+                    drop(udp.send_to(&answer, client).await);
+                }
+                (None, _) => {}
             }
             drop(place);
         });
@@ -221,9 +233,21 @@ impl<G: Gate> Resolver<G> {
     }
 }
 
+/// What is sent back.
+#[derive(Debug)]
+enum Answer {
+    /// The policy does not allow the name. It goes with [`ALL_HOPS`], so that who looks for refusals
+    /// in the sandbox knows it.
+    Refusal(Vec<u8>),
+    /// Anything else.
+    Other(Vec<u8>),
+}
+
 impl<G: Gate> Office<G> {
     /// Answers the queries of one connection in turn; each comes after its length in two bytes.
     async fn serve_stream(&self, asker: &Asker, mut stream: TcpStream) -> io::Result<()> {
+        // An answer leaves as it is written, with the hops of that moment.
+        stream.set_nodelay(true)?;
         for _ in 0..TCP_QUERIES {
             let query = tokio::time::timeout(TCP_TIMEOUT, read_message(&mut stream)).await??;
             if !message::is_query(&query) || !asker.may_ask(Instant::now()) {
@@ -232,20 +256,27 @@ impl<G: Gate> Office<G> {
             let Some(answer) = self.answer(asker, &query, Transport::Tcp).await else {
                 return Ok(());
             };
-            tokio::time::timeout(TCP_TIMEOUT, write_message(&mut stream, &answer)).await??;
+            let (Answer::Refusal(message) | Answer::Other(message)) = &answer;
+            let hops = stream.ttl()?;
+            if matches!(answer, Answer::Refusal(_)) {
+                stream.set_ttl(ALL_HOPS.into())?;
+            }
+            tokio::time::timeout(TCP_TIMEOUT, write_message(&mut stream, message)).await??;
+            stream.set_ttl(hops)?;
         }
         Ok(())
     }
 
     /// The answer to a query; none where silence is the answer.
-    async fn answer(&self, asker: &Asker, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
+    async fn answer(&self, asker: &Asker, query: &[u8], transport: Transport) -> Option<Answer> {
+        let failure = || Some(Answer::Other(message::failure(query)));
         for _ in 0..ATTEMPTS {
             let (name, revision) = match asker.judge(query) {
                 Judgement::Ignore => return None,
-                Judgement::Refuse => return Some(message::no_such_name(query)),
+                Judgement::Refuse => return Some(Answer::Refusal(message::no_such_name(query))),
                 Judgement::Pass => {
                     let answer = self.upstreams.ask(query, transport).await;
-                    return Some(answer.unwrap_or_else(|| message::failure(query)));
+                    return answer.map_or_else(failure, |answer| Some(Answer::Other(answer)));
                 }
                 Judgement::Learn(name, revision) => (name, revision),
             };
@@ -263,10 +294,10 @@ impl<G: Gate> Office<G> {
                     }
                 };
             if is_in_force && asker.remember(&name, revision, &addresses) {
-                return Some(answer);
+                return Some(Answer::Other(answer));
             }
         }
-        Some(message::failure(query))
+        failure()
     }
 }
 

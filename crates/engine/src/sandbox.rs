@@ -66,6 +66,8 @@ pub(crate) struct Sandbox {
 #[derive(Debug)]
 pub(crate) struct InUse {
     sandbox: Arc<Sandbox>,
+    /// Whom it uses.
+    agent: AgentIdentity,
     /// Idle time begins with its end. Not so for whoever only asks whether there is a use.
     is_use: bool,
 }
@@ -73,6 +75,10 @@ pub(crate) struct InUse {
 impl InUse {
     pub(crate) fn sandbox(&self) -> &Arc<Sandbox> {
         &self.sandbox
+    }
+
+    pub(crate) fn agent(&self) -> &AgentIdentity {
+        &self.agent
     }
 
     /// The end of one that [`Sandbox::ask_first`] gave, with the answer.
@@ -175,12 +181,12 @@ impl Sandbox {
 
     /// Uses it, if it runs.
     pub(crate) fn enter(self: &Arc<Self>) -> Option<InUse> {
-        let mut is_running = false;
+        let mut used = None;
         self.life.send_if_modified(|life| {
-            is_running = life.enter();
+            used = life.enter().cloned();
             false
         });
-        is_running.then(|| InUse { sandbox: Arc::clone(self), is_use: true })
+        used.map(|agent| InUse { sandbox: Arc::clone(self), agent, is_use: true })
     }
 
     /// What happens to it by itself next.
@@ -194,12 +200,12 @@ impl Sandbox {
     /// it by itself.
     pub(crate) fn ask_first(self: &Arc<Self>, now_ms: i64) -> Option<InUse> {
         let rest = self.rest();
-        let mut asks = false;
+        let mut asked = None;
         self.life.send_if_modified(|life| {
-            asks = life.ask_first(&rest, now_ms);
+            asked = life.ask_first(&rest, now_ms).cloned();
             false
         });
-        asks.then(|| InUse { sandbox: Arc::clone(self), is_use: false })
+        asked.map(|agent| InUse { sandbox: Arc::clone(self), agent, is_use: false })
     }
 
     /// As [`Sandbox::begin`] of what is due at this time, if anything is. Returns it with the state

@@ -86,6 +86,12 @@ impl Settings {
                 MIN_CPU_MILLIS,
                 most.cpu_millis,
             )?,
+            cpu_weight: within(
+                "resources.cpuWeight",
+                asked.cpu_weight.unwrap_or(default.cpu_weight),
+                *jail::CPU_WEIGHTS.start(),
+                most.cpu_weight,
+            )?,
             disk_bytes: disk_bytes(asked.disk_bytes, config)?,
         };
         check_env(&request.env)?;
@@ -127,8 +133,9 @@ impl Settings {
 
     /// The limits for the jail.
     pub(crate) fn limits(&self) -> Limits {
-        let EffectiveResources { memory_bytes, pids, cpu_millis, disk_bytes } = self.resources;
-        Limits { memory_bytes, pids, cpu_millis, disk_bytes }
+        let EffectiveResources { memory_bytes, pids, cpu_millis, cpu_weight, disk_bytes } =
+            self.resources;
+        Limits { memory_bytes, pids, cpu_millis, cpu_weight, disk_bytes }
     }
 }
 
@@ -324,7 +331,13 @@ pub(crate) mod tests {
 
     pub(crate) fn config(state_dir: &std::path::Path) -> EngineConfig {
         let disk_bytes = Some(1 << 30);
-        let limits = Limits { memory_bytes: 1 << 30, pids: 100, cpu_millis: 1000, disk_bytes };
+        let limits = Limits {
+            memory_bytes: 1 << 30,
+            pids: 100,
+            cpu_millis: 1000,
+            cpu_weight: 100,
+            disk_bytes,
+        };
         EngineConfig {
             node: NodeSpec {
                 state_dir: state_dir.to_owned(),
@@ -348,6 +361,13 @@ pub(crate) mod tests {
 
     fn settings(request: CreateSandbox) -> Result<Settings, EngineError> {
         Settings::of(request, &config("/".as_ref()))
+    }
+
+    #[test]
+    fn records_of_before_there_were_weights_have_the_usual_one() {
+        let old = serde_json::json!({"memoryBytes": 1, "pids": 1, "cpuMillis": 1});
+        let resources: EffectiveResources = serde_json::from_value(old).unwrap();
+        assert_eq!(resources.cpu_weight, jail::CPU_WEIGHT);
     }
 
     #[test]

@@ -167,10 +167,15 @@ impl State {
 
     /// True while its agent answers whoever asks.
     pub(crate) fn is_running(&self) -> bool {
+        self.answering().is_some()
+    }
+
+    /// The agent that answers whoever asks.
+    pub(crate) fn answering(&self) -> Option<&AgentIdentity> {
         match self {
-            Self::Running(_) => true,
-            Self::Changing(before) => before.is_running(),
-            _ => false,
+            Self::Running(agent) => Some(agent),
+            Self::Changing(before) => before.answering(),
+            _ => None,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Cgroups of jails, with one face for v1, v2 and hybrid hosts. cgroups(7).
 //!
 //! ```text
-//! <tree>/sandbar-<node>/<jail>/          the jail: CPU quota; v2: delegated, killed as a whole;
+//! <tree>/sandbar-<node>/<jail>/          the jail: CPU quota and weight; v2: delegated, killed as a whole;
 //!                                        v1: PID 1, and room for it beside the tenant's
 //! <tree>/sandbar-<node>/<jail>/agent/    v2: PID 1, with a memory of its own
 //! <tree>/sandbar-<node>/<jail>/user/     everything the tenant runs: memory, pids
@@ -28,7 +28,7 @@ use sys::{file, pidfd, poll, signal};
 
 use crate::{
     error::{InStep, JailError},
-    spec::{JailId, Limits},
+    spec::{CPU_WEIGHT, JailId, Limits},
 };
 
 pub(crate) mod devices;
@@ -237,6 +237,14 @@ impl NodeCgroups {
     fn set_cpu(&self, jail: JailId, limits: Limits) -> Result<(), JailError> {
         let Some(tree) = self.layout.tree(Controller::Cpu) else { return Ok(()) };
         let dir = jail_dir(&tree.path, &self.name, jail);
+        // Every group begins with the usual weight, and setting one takes the kernel a while.
+        if limits.cpu_weight != CPU_WEIGHT {
+            let (file, value) = match tree.v2 {
+                true => ("cpu.weight", limits.cpu_weight),
+                false => ("cpu.shares", shares(limits.cpu_weight)),
+            };
+            set(&dir.join(file), &value.to_string())?;
+        }
         let quota = u64::from(limits.cpu_millis) * CPU_PERIOD_US / 1000;
         if tree.v2 {
             return set(&dir.join("cpu.max"), &format!("{quota} {CPU_PERIOD_US}"));
@@ -527,6 +535,13 @@ fn remove_group(dir: &Path, deadline: Instant) -> Result<(), JailError> {
     }
 }
 
+/// `cpu.shares` of v1 for a weight on v2's scale: what the kernel itself makes of `cpu.weight`
+/// (`sched_weight_from_cgroup` in kernel/sched/sched.h), so that the usual ones are the same.
+fn shares(weight: u32) -> u32 {
+    const USUAL: u32 = 1024;
+    (weight * USUAL + CPU_WEIGHT / 2) / CPU_WEIGHT
+}
+
 /// Joins v1 groups: a single-threaded process that writes `0` moves itself, without the stall that
 /// being moved by another process costs. *After fork.*
 pub(crate) fn join(tasks: &[OwnedFd]) -> Result<(), sys::SysError> {
@@ -541,6 +556,13 @@ mod tests {
 
     /// As on a host without a v2 tree, of which this one has the v1 part.
     #[test]
+    fn a_weight_is_as_many_shares_as_the_kernel_makes_of_it() {
+        for (weight, expected) in [(1, 10), (50, 512), (CPU_WEIGHT, 1024), (10_000, 102_400)] {
+            assert_eq!(shares(weight), expected, "{weight}");
+        }
+    }
+
+    #[test]
     fn without_a_v2_tree_everybody_in_any_group_is_killed() {
         let layout = Layout::detect_v1().unwrap();
         if layout.used().all(|tree| tree.v2) {
@@ -551,8 +573,17 @@ mod tests {
         let nodes: Vec<_> =
             node.layout.trees().map(|tree| tree.join(node_dir(&node.name))).collect();
         nodes.iter().for_each(|dir| make_dir(dir).unwrap());
-        let limits = Limits { memory_bytes: 1 << 26, pids: 16, cpu_millis: 1000, disk_bytes: None };
+        let limits = Limits {
+            memory_bytes: 1 << 26,
+            pids: 16,
+            cpu_millis: 1000,
+            cpu_weight: 400,
+            disk_bytes: None,
+        };
         node.create(JailId(1), limits, 0x4000_0000).unwrap();
+        let cpu = node.layout.tree(Controller::Cpu).unwrap();
+        let shares = jail_dir(&cpu.path, &node.name, JailId(1)).join("cpu.shares");
+        assert_eq!(fs::read_to_string(shares).unwrap(), "4096\n");
         let mut sleepers = ["", "user"].map(|group| {
             let sleeper = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
             for (tree, dir) in node.v1_dirs(JailId(1)) {

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use crate::{
     error::JailError,
     spec::{
-        JailNetwork, JailSpec, LEARNED_AT_ONCE, Learned, NodeSpec, RANGES_PER_LIST, Reach, VIEWS,
+        CPU_WEIGHTS, JailNetwork, JailSpec, LEARNED_AT_ONCE, Learned, NodeSpec, RANGES_PER_LIST,
+        Reach, VIEWS,
     },
 };
 
@@ -50,6 +51,9 @@ pub(crate) fn check(spec: &JailSpec, node: &NodeSpec) -> Result<(), JailError> {
     }
     if spec.limits.cpu_millis < LEAST_CPU_MILLIS {
         return refuse(format!("the CPU limit is below {LEAST_CPU_MILLIS} thousandths"));
+    }
+    if !CPU_WEIGHTS.contains(&spec.limits.cpu_weight) {
+        return refuse(format!("the CPU weight is not one of {CPU_WEIGHTS:?}"));
     }
     if spec.limits.disk_bytes.is_some_and(|bytes| bytes < LEAST_DISK_BYTES) {
         return refuse(format!("the disk limit is below {LEAST_DISK_BYTES} bytes"));
@@ -156,6 +160,7 @@ mod tests {
                 memory_bytes: 1 << 30,
                 pids: 64,
                 cpu_millis: 1000,
+                cpu_weight: crate::CPU_WEIGHT,
                 disk_bytes: Some(1 << 30),
             },
             hostname: Hostname::of("a"),
@@ -173,13 +178,15 @@ mod tests {
     #[test]
     fn each_fault_is_refused() {
         type Spoil = fn(&mut JailSpec);
-        let cases: [(&str, Spoil); 19] = [
+        let cases: [(&str, Spoil); 21] = [
             ("uid zero", |s| s.uid_base = 0),
             ("uid unaligned", |s| s.uid_base = 65_537),
             ("uid at the end", |s| s.uid_base = 0xFFFF_0000),
             ("memory", |s| s.limits.memory_bytes = 1),
             ("pids", |s| s.limits.pids = 0),
             ("cpu", |s| s.limits.cpu_millis = 0),
+            ("no weight", |s| s.limits.cpu_weight = 0),
+            ("weight", |s| s.limits.cpu_weight = 10_001),
             ("disk", |s| s.limits.disk_bytes = Some(1)),
             ("jail number", |s| s.jail = JailId(u64::MAX)),
             ("foreign address", |s| s.network.as_mut().unwrap().address = Ipv4Addr::LOCALHOST),

@@ -220,8 +220,13 @@ mod tests {
 
     #[test]
     fn a_jail_has_the_processors_its_quota_fills_and_others_than_the_one_before() {
-        let limits =
-            |cpu_millis| Limits { memory_bytes: 1 << 30, pids: 64, cpu_millis, disk_bytes: None };
+        let limits = |cpu_millis| Limits {
+            memory_bytes: 1 << 30,
+            pids: 64,
+            cpu_millis,
+            cpu_weight: 100,
+            disk_bytes: None,
+        };
         let machine = machine(4);
         for (millis, jail, wanted) in [
             (100, 0, vec![0]),

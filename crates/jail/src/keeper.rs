@@ -43,6 +43,11 @@ const START: &str = "start a launcher";
 /// Bytes of a message at most: a kind and a number.
 const MESSAGE_BYTES: usize = 16;
 
+/// Processes that a keeper has started and that have not ended, at most: the most launchers that a
+/// server can be told to have (67), and as many builders as nobody needs. More are refused: who asks for
+/// them means to fill the machine with processes of root's.
+const MOST_STARTED: usize = 128;
+
 /// Milliseconds until the keeper has answered: it forks, and waits for the end of what it replaces.
 const ANSWER_MS: i32 = 60_000;
 
@@ -313,6 +318,10 @@ impl Started {
         theirs: OwnedFd,
     ) -> Result<i32, JailError> {
         self.processes.retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_))));
+        if self.processes.len() >= MOST_STARTED {
+            let message = format!("{MOST_STARTED} processes that it has started are there");
+            return Err(JailError::Refused(message));
+        }
         let child = command("/proc/self/exe", kind, node, theirs)
             .stdout(output)
             .spawn()

@@ -48,8 +48,9 @@ pub use presence::Presence;
 pub use program::Programs;
 pub use server::{claim_files, launcher_main};
 pub use spec::{
-    AddressRange, AllowList, Bind, Hostname, JailId, JailNetwork, JailSpec, LEARNED_AT_ONCE, Layer,
-    Learned, Limits, NodeNetwork, NodeSpec, Protocol, RANGES_PER_LIST, Reach, Shelf, VIEWS, View,
+    AddressRange, AllowList, Bind, CPU_WEIGHT, CPU_WEIGHTS, Hostname, JailId, JailNetwork,
+    JailSpec, LEARNED_AT_ONCE, Layer, Learned, Limits, NodeNetwork, NodeSpec, Protocol,
+    RANGES_PER_LIST, Reach, Shelf, VIEWS, View,
 };
 pub use start_time::start_time;
 pub use volume::{Volumes, VolumesFileSystem, own_mounts};

@@ -5,6 +5,7 @@ use std::{
     ffi::CStr,
     fmt,
     net::Ipv4Addr,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
@@ -240,6 +241,12 @@ impl Learned {
     }
 }
 
+/// Shares of the processors that a jail may have, on the scale of `cpu.weight` in cgroup v2.
+pub const CPU_WEIGHTS: RangeInclusive<u32> = 1..=10_000;
+
+/// The share that the kernel gives whatever was given none.
+pub const CPU_WEIGHT: u32 = 100;
+
 /// What a jail may use, enforced by its cgroups and its volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -249,6 +256,8 @@ pub struct Limits {
     pub pids: u32,
     /// Thousandths of a CPU.
     pub cpu_millis: u32,
+    /// Share of the processors beside other jails, [`CPU_WEIGHTS`].
+    pub cpu_weight: u32,
     /// Bytes on disk of its own files; none where nothing limits them.
     pub disk_bytes: Option<u64>,
 }

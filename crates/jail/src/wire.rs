@@ -159,6 +159,7 @@ impl Request {
                 w.u64(spec.limits.memory_bytes);
                 w.u32(spec.limits.pids);
                 w.u32(spec.limits.cpu_millis);
+                w.u32(spec.limits.cpu_weight);
                 w.u64(spec.limits.disk_bytes.unwrap_or(0));
                 w.text(spec.hostname.as_str());
                 w.u8(u8::try_from(spec.layers.len()).unwrap_or(u8::MAX));
@@ -517,6 +518,7 @@ impl Reader<'_> {
                 memory_bytes: self.u64()?,
                 pids: self.u32()?,
                 cpu_millis: self.u32()?,
+                cpu_weight: self.u32()?,
                 disk_bytes: Some(self.u64()?).filter(|bytes| *bytes != 0),
             },
             hostname: self.hostname()?,

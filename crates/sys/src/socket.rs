@@ -1,8 +1,9 @@
-//! Sockets that carry messages with descriptors.
+//! Sockets that carry messages with descriptors, and datagrams with options of their own.
 
 use std::{
     io::{IoSlice, IoSliceMut},
     mem::MaybeUninit,
+    net::SocketAddrV4,
     os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 
@@ -78,12 +79,15 @@ fn option(socket: BorrowedFd<'_>, name: libc::c_int) -> Result<libc::c_int, SysE
     Ok(value)
 }
 
-/// Room for one `SCM_RIGHTS` control message, aligned as `cmsghdr` must be.
+/// Room for one control message, aligned as `cmsghdr` must be.
 #[repr(align(8))]
 struct Control([u8; CONTROL_BYTES]);
 
-/// `CMSG_SPACE` of [`MESSAGE_FDS`] descriptors: a 16-byte header and 4 bytes each.
-const CONTROL_BYTES: usize = 16 + MESSAGE_FDS * size_of::<RawFd>();
+/// Bytes of a control message before its data.
+const HEADER_BYTES: usize = 16;
+
+/// `CMSG_SPACE` of [`MESSAGE_FDS`] descriptors, 4 bytes each.
+const CONTROL_BYTES: usize = HEADER_BYTES + MESSAGE_FDS * size_of::<RawFd>();
 
 /// Sends one message with descriptors. *After fork.*
 ///
@@ -95,33 +99,77 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Res
     }
     let mut data = IoSlice::new(bytes);
     let mut control = Control([0; CONTROL_BYTES]);
-    let payload = size_of_val(fds);
     let mut message = empty_message();
     message.msg_iov = (&raw mut data).cast();
     message.msg_iovlen = 1;
     if !fds.is_empty() {
-        let length = u32::try_from(payload).unwrap_or(u32::MAX);
-        message.msg_control = control.0.as_mut_ptr().cast();
-        // SAFETY: CMSG_SPACE is arithmetic on a length.
-        message.msg_controllen = unsafe { libc::CMSG_SPACE(length) } as usize;
-        // SAFETY: `message` is complete; the call only computes a pointer into `control`.
-        let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
-        // SAFETY: `control` is aligned and msg_controllen covers at least one header, so the
-        // pointer is not null and what it points at is ours alone.
-        let header = unsafe { &mut *header };
-        header.cmsg_level = libc::SOL_SOCKET;
-        header.cmsg_type = libc::SCM_RIGHTS;
-        // SAFETY: CMSG_LEN is arithmetic on a length.
-        header.cmsg_len = unsafe { libc::CMSG_LEN(length) } as usize;
-        // SAFETY: the header lies in `control`, so its data does too.
-        let start = unsafe { libc::CMSG_DATA(header) };
-        // SAFETY: BorrowedFd is a transparent RawFd, so `fds` is `payload` bytes of descriptor
-        // numbers; `control` has room for them behind one header, as checked above.
-        unsafe { std::ptr::copy_nonoverlapping(fds.as_ptr().cast::<u8>(), start, payload) };
+        // SAFETY: BorrowedFd is a transparent RawFd, so `fds` is that many bytes of numbers.
+        let numbers =
+            unsafe { std::slice::from_raw_parts(fds.as_ptr().cast::<u8>(), size_of_val(fds)) };
+        attach(&mut message, &mut control, (libc::SOL_SOCKET, libc::SCM_RIGHTS), numbers);
     }
     // SAFETY: `message` points at `data` and `control`, which live through the call.
     let ret = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
     check("sendmsg", ret).map(drop)
+}
+
+/// Sends one datagram of UDP that may go over this many hops (`IP_TTL`, ip(7)), whatever is set for the
+/// socket.
+///
+/// # Errors
+/// `EINVAL` for no hop; else as sendmsg(2).
+pub fn send_with_hops(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    to: SocketAddrV4,
+    hops: u8,
+) -> Result<(), SysError> {
+    let mut data = IoSlice::new(bytes);
+    let mut control = Control([0; CONTROL_BYTES]);
+    let mut name = libc::sockaddr_in {
+        sin_family: libc::sa_family_t::try_from(libc::AF_INET).unwrap_or_default(),
+        sin_port: to.port().to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(to.ip().octets()) },
+        sin_zero: [0; 8],
+    };
+    let mut message = empty_message();
+    message.msg_name = (&raw mut name).cast();
+    message.msg_namelen = libc::socklen_t::try_from(size_of_val(&name)).unwrap_or_default();
+    message.msg_iov = (&raw mut data).cast();
+    message.msg_iovlen = 1;
+    let hops = libc::c_int::from(hops).to_ne_bytes();
+    attach(&mut message, &mut control, (libc::IPPROTO_IP, libc::IP_TTL), &hops);
+    // SAFETY: `message` points at `name`, `data` and `control`, which live through the call.
+    let ret = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
+    check("sendmsg", ret).map(drop)
+}
+
+/// Has `message` carry one control message of this level and type; of a payload that does not fit
+/// `control`, its beginning.
+fn attach(
+    message: &mut libc::msghdr,
+    control: &mut Control,
+    (level, kind): (libc::c_int, libc::c_int),
+    payload: &[u8],
+) {
+    let payload = payload.get(..CONTROL_BYTES - HEADER_BYTES).unwrap_or(payload);
+    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    message.msg_control = control.0.as_mut_ptr().cast();
+    // SAFETY: CMSG_SPACE is arithmetic on a length.
+    message.msg_controllen = unsafe { libc::CMSG_SPACE(length) } as usize;
+    // SAFETY: the call only computes a pointer into `control`.
+    let header = unsafe { libc::CMSG_FIRSTHDR(message) };
+    // SAFETY: `control` is aligned and msg_controllen covers at least one header, so the pointer is not
+    // null and what it points at is ours alone.
+    let header = unsafe { &mut *header };
+    header.cmsg_level = level;
+    header.cmsg_type = kind;
+    // SAFETY: CMSG_LEN is arithmetic on a length.
+    header.cmsg_len = unsafe { libc::CMSG_LEN(length) } as usize;
+    // SAFETY: the header lies in `control`, so its data does too.
+    let start = unsafe { libc::CMSG_DATA(header) };
+    // SAFETY: `control` has room for the payload behind one header, as it was cut to that.
+    unsafe { std::ptr::copy_nonoverlapping(payload.as_ptr(), start, payload.len()) };
 }
 
 /// Descriptors that came with a message.
@@ -187,4 +235,46 @@ fn empty_message() -> libc::msghdr {
     // SAFETY: msghdr is plain integers and pointers, for which all zeros is a valid value: no
     // name, no data, no control.
     unsafe { MaybeUninit::<libc::msghdr>::zeroed().assume_init() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::{Ipv4Addr, SocketAddr, UdpSocket},
+        os::fd::AsFd,
+    };
+
+    use super::*;
+
+    /// As root, who may see whole packets.
+    #[test]
+    fn a_datagram_has_the_hops_that_it_was_sent_with_and_the_next_its_socket_s() {
+        // SAFETY: socket takes three numbers.
+        let raw = unsafe {
+            libc::socket(libc::AF_INET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::IPPROTO_UDP)
+        };
+        let raw = UdpSocket::from(own(check("socket", raw).unwrap()));
+        let receiver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let SocketAddr::V4(to) = receiver.local_addr().unwrap() else {
+            unreachable!("bound to IPv4")
+        };
+        sender.set_ttl(7).unwrap();
+
+        send_with_hops(sender.as_fd(), b"whole", to, 255).unwrap();
+        sender.send_to(b"plain", to).unwrap();
+        let refused = send_with_hops(sender.as_fd(), b"none", to, 0);
+
+        let mut seen = Vec::new();
+        while seen.len() < 2 {
+            let mut packet = [0; 64];
+            let length = raw.recv(&mut packet).unwrap();
+            // Others on the machine send datagrams too.
+            if length == 33 && packet[22..24] == to.port().to_be_bytes() {
+                seen.push((packet[8], packet[28..33].to_vec()));
+            }
+        }
+        assert_eq!(seen, [(255, b"whole".to_vec()), (7, b"plain".to_vec())]);
+        assert_eq!(refused.unwrap_err().errno, libc::EINVAL);
+    }
 }

@@ -8,12 +8,17 @@ use std::{
     process::{Child, ChildStderr, Command, Stdio},
     sync::{Arc, Condvar, Mutex},
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use client::Client;
 use tempfile::TempDir;
 
 use crate::{Leaks, Slot, slot::SANDBOXES};
+
+/// How long a line that a test waits for may take to be logged: minutes' worth of what is logged, on a
+/// machine that has other tests to run.
+const LOG_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Settings on top of the test bench's own: names as in the environment, without `SANDBAR_`.
 pub type Settings<'a> = &'a [(&'a str, &'a str)];
@@ -286,14 +291,18 @@ impl Server {
     /// Its log, once a line with `text` is in it.
     ///
     /// # Panics
-    /// When the server ends without writing one.
+    /// When the server ends without writing one, or has not within a minute; with the log so far.
     #[must_use]
     pub fn log_until(&self, text: &str) -> String {
         let running = self.running.as_ref().expect("the server runs");
+        let deadline = Instant::now() + LOG_DEADLINE;
         let mut lines = running.log.lines.lock().expect("no reader has panicked");
         while !lines.iter().any(|line| line.contains(text)) {
             assert!(!running.reader.is_finished(), "{text:?} was not logged: {lines:#?}");
-            lines = running.log.grown.wait(lines).expect("no reader has panicked");
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "{text:?} was not logged in {LOG_DEADLINE:?}: {lines:#?}");
+            let grown = running.log.grown.wait_timeout(lines, left);
+            lines = grown.expect("no reader has panicked").0;
         }
         lines.join("\n")
     }

@@ -168,7 +168,7 @@ async fn a_million_names_come_in_pages_and_bounded_memory() {
     );
     server.shell("s", &format!("python3 -c \"{make}\"")).await;
     let memory = async || {
-        let status = server.shell("s", "grep VmRSS /proc/1/status").await;
+        let status = server.shell("s", "grep RssAnon /proc/1/status").await;
         status.split_whitespace().nth(1).and_then(|kib| kib.parse::<usize>().ok()).unwrap()
     };
     let before = memory().await;

@@ -49,6 +49,50 @@ fn a_command_that_fails_is_told_what_the_policy_refused() {
 }
 
 #[test]
+fn a_command_that_fails_is_told_which_names_the_policy_refused() {
+    let world = World::new();
+    let server = world.server();
+    world.create(&server, "s", &json!({"allow": ["good.test"]}));
+
+    let told = result(&server, &[], &attempt("Secret.Evil.test", 80));
+    assert_eq!(told["exitCode"], 1);
+    let expected = json!({"connections": 0, "destinations": [], "names": ["secret.evil.test"]});
+    assert_eq!(told["refused"], expected);
+    // Over TCP, which the router does not answer, among questions that are allowed; of a name that is no
+    // host's; and with a connection.
+    let several = "import socket, struct\n\
+        server = next(l.split()[1] for l in open('/etc/resolv.conf') if l.startswith('nameserver'))\n\
+        def ask(stream, *labels):\n \
+         name = b''.join(bytes([len(label)]) + label for label in labels) + b'\\0'\n \
+         query = b'\\0\\7\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0' + name + b'\\0\\1\\0\\1'\n \
+         stream.sendall(struct.pack('>H', len(query)) + query)\n \
+         length, = struct.unpack('>H', stream.recv(2, socket.MSG_WAITALL))\n \
+         return stream.recv(length, socket.MSG_WAITALL)[3] & 15\n\
+        stream = socket.create_connection((server, 53))\n\
+        codes = [ask(stream, b'good', b'test'), ask(stream, b'a', b'test'), ask(stream, b'GOOD', b'test'),\n \
+         ask(stream, b'x.\\x1b[1m', b'b', b'test'), ask(stream, b'good', b'test')]\n\
+        assert codes == [2, 3, 2, 3, 2], codes\n\
+        socket.create_connection(('203.0.113.11', 443), 5)";
+    let told = result(&server, &[], several);
+    let names = ["x\\046\\027\\0911m.b.test", "a.test"];
+    let destinations = ["203.0.113.11:443/tcp"];
+    let expected = json!({"connections": 1, "destinations": destinations, "names": names});
+    assert_eq!(told["refused"], expected, "{}", told["stderr"]);
+    // As people see it.
+    let program = attempt("pypi.test", 443);
+    let output = server.command(["exec", "s", "--", "python3", "-c", &program]).output();
+    let complaint = String::from_utf8(output.expect("the binary starts").stderr).unwrap();
+    let told = "the network policy refused to look up pypi.test";
+    assert!(complaint.contains(told), "{complaint}");
+    // Who asks for nothing else fails for itself.
+    let allowed = result(&server, &[], &attempt("good.test", 81));
+    assert_eq!((&allowed["exitCode"], &allowed["refused"]), (&json!(1), &Value::Null));
+    let output = server.command(["inspect", "s"]).output().expect("the binary starts");
+    let page = String::from_utf8(output.stdout).unwrap();
+    assert!(page.contains("\n          pypi.test\n"), "{page}");
+}
+
+#[test]
 fn who_is_refused_by_others_or_fails_for_itself_is_told_nothing() {
     let world = World::new();
     let server = world.server();

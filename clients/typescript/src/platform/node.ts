@@ -4,7 +4,7 @@
  */
 
 import { randomBytes } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
+import { lstat, open as openFile } from 'node:fs/promises';
 import * as http from 'node:http';
 import * as https from 'node:https';
 import type { Socket as NetSocket } from 'node:net';
@@ -214,6 +214,28 @@ function duplexOf(connection: Connection): Duplex {
   });
 }
 
+/**
+ * What a file says that is one itself, and has no other name. Who runs as root reads files here in a
+ * directory in which the server's user makes them: a link would have the reader tell the server what
+ * only root may read.
+ */
+async function readOwn(path: string): Promise<string> {
+  const named = await lstat(path);
+  if (!named.isFile() || named.nlink !== 1) {
+    throw new Error(`${path} is a link, or no file; the server makes neither`);
+  }
+  const opened = await openFile(path);
+  try {
+    const found = await opened.stat();
+    if (found.dev !== named.dev || found.ino !== named.ino) {
+      throw new Error(`${path} was replaced while it was read; try again`);
+    }
+    return await opened.readFile('utf8');
+  } finally {
+    await opened.close();
+  }
+}
+
 export const platform: Platform = {
   async variable(name) {
     return process.env[name] || undefined;
@@ -221,7 +243,7 @@ export const platform: Platform = {
   async localServer(stateDir) {
     const dir = stateDir ?? process.env.SANDBAR_STATE_DIR ?? DEFAULT_STATE_DIR;
     const read = (name: string) =>
-      readFile(join(dir, name), 'utf8').then(
+      readOwn(join(dir, name)).then(
         (text) => text.trim(),
         (error: NodeJS.ErrnoException) => {
           if (error.code === 'ENOENT' || error.code === 'ENOTDIR') return undefined;

@@ -157,6 +157,7 @@ fn conclude(
         execution_count: count,
         duration_ms: end.duration_ms(),
         context_reset: is_lost,
+        refused: end.refused(),
     };
     put(process, &end, true);
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use api::{
+    exec::Refused,
     id::{ContextId, ProcessId},
     interpreter::RunEvent,
     process::OutputStream,
@@ -25,6 +26,7 @@ struct Outcome {
     execution_count: u64,
     duration_ms: u64,
     context_reset: bool,
+    refused: Option<Refused>,
 }
 
 /// Waits for a run's end and answers with all that its log has.
@@ -53,13 +55,23 @@ fn outcome(log: &Arc<Log>) -> Outcome {
         match name_of(&event) {
             "error" => outcome.error = Some(untyped(&event)),
             "end" => {
-                if let Ok(RunEvent::End { success, execution_count, duration_ms, context_reset }) =
-                    serde_json::from_slice(&event)
+                if let Ok(RunEvent::End {
+                    success,
+                    execution_count,
+                    duration_ms,
+                    context_reset,
+                    refused,
+                }) = serde_json::from_slice(&event)
                 {
-                    outcome.success = success;
-                    outcome.execution_count = execution_count;
-                    outcome.duration_ms = duration_ms;
-                    outcome.context_reset = context_reset;
+                    let error = outcome.error.take();
+                    outcome = Outcome {
+                        error,
+                        success,
+                        execution_count,
+                        duration_ms,
+                        context_reset,
+                        refused,
+                    };
                 }
             }
             _ => {}
@@ -91,9 +103,13 @@ fn pieces(
         tail.extend(error);
     }
     let reset = if outcome.context_reset { r#","contextReset":true"# } else { "" };
+    let refused = outcome.refused.as_ref().map_or_else(String::new, |refused| {
+        let json = serde_json::to_string(refused).expect("what was refused is numbers and texts");
+        format!(r#","refused":{json}"#)
+    });
     tail.extend(
         format!(
-            r#","executionCount":{},"durationMs":{},"droppedBytes":{}{reset}}}"#,
+            r#","executionCount":{},"durationMs":{},"droppedBytes":{}{reset}{refused}}}"#,
             outcome.execution_count,
             outcome.duration_ms,
             log.describe().dropped_bytes,
@@ -176,6 +192,11 @@ mod tests {
         put(&log, &RunEvent::Result(Box::default()));
         let error = CodeError { name: "E".into(), ..CodeError::default() };
         put(&log, &RunEvent::Error(error.clone()));
+        let refused = Refused {
+            connections: 2,
+            destinations: vec!["10.0.0.1:80/tcp".into()],
+            names: vec![r"a\034.test".into()],
+        };
         put(
             &log,
             &RunEvent::End {
@@ -183,6 +204,7 @@ mod tests {
                 execution_count: 4,
                 duration_ms: 5,
                 context_reset: true,
+                refused: Some(refused.clone()),
             },
         );
         log.close();
@@ -199,5 +221,6 @@ mod tests {
         assert_eq!(result.error, Some(error));
         assert_eq!((result.execution_count, result.duration_ms), (4, 5));
         assert!(result.context_reset && !result.success);
+        assert_eq!(result.refused, Some(refused));
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use api::{
     error::{ApiError, ErrorCode},
-    exec::{Ending, ExecUsage},
+    exec::{Ending, ExecUsage, Refused},
     interpreter::{CodeErrorKind, RunCode, RunEvent},
     limit::{CODE_BYTES, INTERRUPT_GRACE_MS},
     process::OutputStream,
@@ -224,8 +224,13 @@ fn found_ended(
         Status::Signaled(signal) => Ending::Signaled { signal },
     };
     put(process, &RunEvent::Error(failure::ended_before(ending)), true);
-    let end =
-        RunEvent::End { success: false, execution_count: 0, duration_ms: 0, context_reset: true };
+    let end = RunEvent::End {
+        success: false,
+        execution_count: 0,
+        duration_ms: 0,
+        context_reset: true,
+        refused: None,
+    };
     put(process, &end, true);
     // The code did not run; the interpreter is gone already.
     let (duration, usage, aftermath) = (Duration::ZERO, ExecUsage::default(), Aftermath::Reset);
@@ -324,7 +329,7 @@ async fn follow(
     let is_lost = matches!(course.over, Some(Over::Ended(_)));
     let evidence = Evidence { cause: course.cause, signal: SIGKILL, status, before, after };
     let ending = ending(evidence, || false);
-    course.conclude(process, is_lost, ending)
+    course.conclude(process, is_lost, ending, |ending| agent.counters.refused(before, ending))
 }
 
 impl<'a> Course<'a> {
@@ -479,8 +484,15 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// Says how the run ended.
-    fn conclude(self, process: &Process, is_lost: bool, ending: Ending) -> End {
+    /// Says how the run ended. `refused` is what the network refused meanwhile to code that ended like
+    /// that.
+    fn conclude(
+        self,
+        process: &Process,
+        is_lost: bool,
+        ending: Ending,
+        refused: impl FnOnce(Ending) -> Option<Refused>,
+    ) -> End {
         let duration = self.started.elapsed();
         let lost = is_lost.then_some(Lost { ending, is_deleted: self.context.is_deleted() });
         let error = match (lost, self.cause, self.failed) {
@@ -494,14 +506,6 @@ impl<'a> Course<'a> {
         if let Some(error) = error {
             put(process, &RunEvent::Error(error), true);
         }
-        let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let end = RunEvent::End {
-            success,
-            execution_count: self.count,
-            duration_ms,
-            context_reset: is_lost,
-        };
-        put(process, &end, true);
         let ending = match kind {
             _ if is_lost => ending,
             Some(CodeErrorKind::Timeout) => Ending::Timeout,
@@ -509,10 +513,19 @@ impl<'a> Course<'a> {
             Some(_) => Ending::Exited { code: 1 },
             None => Ending::Exited { code: 0 },
         };
+        let refused = kind.and_then(|_failed| refused(ending));
+        let end = RunEvent::End {
+            success,
+            execution_count: self.count,
+            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            context_reset: is_lost,
+            refused: refused.clone(),
+        };
+        put(process, &end, true);
         let aftermath = if is_lost { Aftermath::Reset } else { Aftermath::Kept };
         End {
             ending,
-            refused: None,
+            refused: refused.map(Arc::new),
             duration,
             usage: ExecUsage::default(),
             at_ms: now_ms(),

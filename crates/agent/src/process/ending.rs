@@ -8,7 +8,7 @@ use std::{
 use api::exec::{Ending, Refused};
 use sys::{signal::SIGKILL, wait::Status};
 
-use super::refused::Refusals;
+use super::refused::{Refusals, Tally};
 
 /// Bytes of a counter file at most: a few short lines.
 const COUNTER_FILE_BYTES: usize = 1024;
@@ -31,8 +31,8 @@ pub(crate) struct Counts {
     pub(crate) oom_kills: u64,
     /// Forks refused for want of process ids.
     pub(crate) refused_forks: u64,
-    /// Packets that the network refused.
-    pub(crate) refused_packets: u64,
+    /// Packets and names that the network refused.
+    pub(crate) refused: Tally,
 }
 
 impl Counters {
@@ -45,7 +45,7 @@ impl Counters {
         Counts {
             oom_kills: self.memory.as_ref().map_or(0, |file| read_count(file, "oom_kill")),
             refused_forks: self.pids.as_ref().map_or(0, |file| read_count(file, "max")),
-            refused_packets: self.refusals.count(),
+            refused: self.refusals.tally(),
         }
     }
 
@@ -53,7 +53,7 @@ impl Counters {
     /// where it succeeded, because then it did not fail for that.
     pub(crate) fn refused(&self, before: Counts, ending: Ending) -> Option<Refused> {
         let has_failed = ending != Ending::Exited { code: 0 };
-        has_failed.then(|| self.refusals.since(before.refused_packets)).flatten()
+        has_failed.then(|| self.refusals.since(before.refused)).flatten()
     }
 }
 
@@ -143,7 +143,7 @@ mod tests {
         oom: u64,
         forks: u64,
     ) -> Ending {
-        let after = Counts { oom_kills: oom, refused_forks: forks, refused_packets: 0 };
+        let after = Counts { oom_kills: oom, refused_forks: forks, ..Counts::default() };
         ending(Evidence { cause, signal, status, before: Counts::default(), after }, || false)
     }
 

@@ -13,7 +13,7 @@ use api::{
 use client::Client;
 use futures_util::StreamExt as _;
 
-use super::exec::{ExecArguments, environment, write};
+use super::exec::{ExecArguments, environment, explain_refused, write};
 use crate::{
     failure::Stop,
     output::{Output, escape_control, note, print_json, written},
@@ -80,6 +80,9 @@ pub(crate) async fn follow(
     if out.json {
         let result = client.run_code(id, context, request).await?;
         print_json(&result)?;
+        if let Some(refused) = &result.refused {
+            note(out, explain_refused(refused));
+        }
         return Ok(exit_code(result.error.as_ref()));
     }
     let mut events = client.run_code_stream(id, context, request).await?;
@@ -101,13 +104,15 @@ pub(crate) async fn follow(
                 drop(write(&mut stderr, told(&error).as_bytes()).await);
                 failed = Some(error);
             }
-            RunEvent::End { context_reset: true, .. } => {
-                note(out, "the interpreter ended with this; what it kept is lost");
+            RunEvent::End { context_reset, refused, .. } => {
+                if context_reset {
+                    note(out, "the interpreter ended with this; what it kept is lost");
+                }
+                if let Some(refused) = refused {
+                    note(out, explain_refused(&refused));
+                }
             }
-            RunEvent::Start { .. }
-            | RunEvent::Clear { .. }
-            | RunEvent::Dropped { .. }
-            | RunEvent::End { .. } => {}
+            RunEvent::Start { .. } | RunEvent::Clear { .. } | RunEvent::Dropped { .. } => {}
         }
     }
     Ok(exit_code(failed.as_ref()))

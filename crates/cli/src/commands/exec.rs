@@ -162,7 +162,7 @@ pub(crate) async fn follow(
         note(out, "the session's shell had to be killed too; what it kept is lost");
     }
     if let Some(refused) = refused {
-        note(out, escape_control(&explain_refused(&refused)));
+        note(out, explain_refused(&refused));
     }
     Ok(ExitCode::from(exit_code(ending)))
 }
@@ -222,14 +222,20 @@ pub(crate) async fn write(target: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) 
     target.flush().await
 }
 
-fn explain_refused(refused: &Refused) -> String {
-    let Refused { connections, destinations } = refused;
-    let what = if *connections == 1 { "connection" } else { "connections" };
-    let to = if destinations.is_empty() { "" } else { ", to " };
-    format!(
-        "the network policy refused {connections} {what} of the sandbox meanwhile{to}{}",
-        destinations.join(", ")
-    )
+/// What the network policy refused, in one line.
+pub(super) fn explain_refused(refused: &Refused) -> String {
+    let Refused { connections, destinations, names } = refused;
+    let mut what = Vec::new();
+    if *connections > 0 {
+        let kind = if *connections == 1 { "connection" } else { "connections" };
+        let to = if destinations.is_empty() { "" } else { ", to " };
+        let meanwhile = "of the sandbox meanwhile";
+        what.push(format!("{connections} {kind} {meanwhile}{to}{}", destinations.join(", ")));
+    }
+    if !names.is_empty() {
+        what.push(format!("to look up {}", names.join(", ")));
+    }
+    escape_control(&format!("the network policy refused {}", what.join(", and ")))
 }
 
 /// The code for the shell. What does not fit into a byte was no success.

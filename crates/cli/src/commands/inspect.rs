@@ -11,7 +11,7 @@ use api::{
     id::SandboxId,
     idle::{Activity, NextRung, Rung, RungReason},
     network::NetworkPolicy,
-    sandbox::{NetworkUsage, Sandbox},
+    sandbox::{CPU_WEIGHT, NetworkUsage, Sandbox},
     service::{Restart, Service},
 };
 use clap::Args;
@@ -63,20 +63,28 @@ fn page(sandbox: &Sandbox, now: SystemTime) -> String {
     let (memory, pids) = (format_bytes(limits.memory_bytes), limits.pids);
     let cpus = format!("{}.{:03}", limits.cpu_millis / 1000, limits.cpu_millis % 1000);
     let cpus = cpus.trim_end_matches('0').trim_end_matches('.');
+    let weight = match limits.cpu_weight {
+        CPU_WEIGHT => String::new(),
+        weight => format!(", weight {weight}"),
+    };
     match &sandbox.usage {
         Some(usage) => {
             line("memory", &format!("{} of {memory}", format_bytes(usage.memory_bytes)));
             line("pids", &format!("{} of {pids}", usage.pids));
-            line("cpu", &format!("{} ms used, {cpus} CPUs at most", usage.cpu_ms));
+            line("cpu", &format!("{} ms used, {cpus} CPUs at most{weight}", usage.cpu_ms));
             line("oom kills", &usage.oom_kills.to_string());
             line("disk", &disk(limits.disk_bytes, usage.disk_bytes));
-            let NetworkUsage { refused_packets, refused_names } = usage.network;
+            let NetworkUsage { refused_packets, refused_names, newest_refused_names } =
+                &usage.network;
             line("refused", &format!("{refused_packets} packets, {refused_names} names"));
+            for name in newest_refused_names {
+                line("", name);
+            }
         }
         None => {
             line("memory", &format!("{memory} at most"));
             line("pids", &format!("{pids} at most"));
-            line("cpu", &format!("{cpus} CPUs at most"));
+            line("cpu", &format!("{cpus} CPUs at most{weight}"));
             line("disk", &disk(limits.disk_bytes, None));
         }
     }
@@ -160,11 +168,13 @@ mod tests {
         let sandbox: Sandbox = serde_json::from_value(serde_json::json!({
             "id": "a", "state": "running", "image": "default", "network": {"allow": ["a.example:443", "203.0.113.0/24"]},
             "env": {"A": "b\n\u{1b}c"}, "labels": {}, "createdAtMs": 0,
-            "resources": {"memoryBytes": 1 << 30, "pids": 100, "cpuMillis": 1500, "diskBytes": 1 << 30},
+            "resources": {"memoryBytes": 1 << 30, "pids": 100, "cpuMillis": 1500,
+                "cpuWeight": 400, "diskBytes": 1 << 30},
             "activity": {"requests": 0, "lastUsedAtMs": 0,
                 "next": {"rung": "freeze", "reason": "idle", "atMs": 598_000}},
             "usage": {"memoryBytes": 2 << 20, "pids": 3, "cpuMs": 7, "oomKills": 0, "diskBytes": 1 << 20,
-                      "network": {"refusedPackets": 4, "refusedNames": 5}},
+                      "network": {"refusedPackets": 4, "refusedNames": 5,
+                                  "newestRefusedNames": ["pypi.org"]}},
             "services": [{"name": "web", "command": "serve -v", "port": 80, "restart": "onFailure"},
                 {"name": "sync", "command": ["sync", "\u{1b}"]}]
         }))
@@ -173,10 +183,11 @@ mod tests {
         for line in [
             "memory    2.0 MiB of 1.0 GiB",
             "pids      3 of 100",
-            "cpu       7 ms used, 1.5 CPUs at most",
+            "cpu       7 ms used, 1.5 CPUs at most, weight 400",
             "network   a.example:443",
             "network   203.0.113.0/24",
             "refused   4 packets, 5 names",
+            "          pypi.org",
             "disk      1.0 MiB of 1.0 GiB",
             "idle      for 0s; frozen in 9m 58s, unless somebody uses it",
             "env       A=b\\n\\u{1b}c",

@@ -48,6 +48,10 @@ pub(crate) struct Arguments {
     /// CPUs it may use (2, 0.5).
     #[arg(long, value_name = "N", value_parser = parse_cpus)]
     cpus: Option<u32>,
+    /// Its share of the processors beside other sandboxes, where they all want more than there are;
+    /// 100 is usual, 200 twice as much.
+    #[arg(long, value_name = "N")]
+    cpu_weight: Option<u32>,
     /// Disk space its own files may take (512MiB, 8GiB).
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     disk: Option<u64>,
@@ -103,6 +107,7 @@ impl Arguments {
                 memory_bytes: self.memory,
                 pids: self.pids,
                 cpu_millis: self.cpus,
+                cpu_weight: self.cpu_weight,
                 disk_bytes: self.disk,
             },
             network: self.network.clone().unwrap_or_default(),

@@ -13,6 +13,10 @@ const DEFAULT_MEMORY: u64 = 2 << 30;
 const DEFAULT_PIDS: u32 = 1024;
 /// One for the program and one for what it starts. A ceiling, not a share: idle CPUs cost nothing.
 const DEFAULT_CPU_MILLIS: u32 = 2000;
+/// Every sandbox is worth the same where nobody says otherwise.
+const DEFAULT_CPU_WEIGHT: u32 = jail::CPU_WEIGHT;
+/// Ten of the others: whoever may make sandboxes could have as much by making ten.
+const DEFAULT_MAX_CPU_WEIGHT: u32 = 10 * DEFAULT_CPU_WEIGHT;
 /// A large project with its dependencies. Only what is written is taken from the disk.
 const DEFAULT_DISK: u64 = 8 << 30;
 /// More than one sandbox should need, less than most disks have.
@@ -50,6 +54,7 @@ impl LimitsConfig {
             memory_bytes: machine_memory().max(DEFAULT_MEMORY),
             pids: DEFAULT_MAX_PIDS,
             cpu_millis: machine_cpus().max(DEFAULT_CPU_MILLIS),
+            cpu_weight: DEFAULT_MAX_CPU_WEIGHT,
             disk_bytes: Some(DEFAULT_MAX_DISK),
         };
         let max = read(reader, MAX, machine);
@@ -57,6 +62,7 @@ impl LimitsConfig {
             memory_bytes: DEFAULT_MEMORY.min(max.memory_bytes),
             pids: DEFAULT_PIDS.min(max.pids),
             cpu_millis: DEFAULT_CPU_MILLIS.min(max.cpu_millis),
+            cpu_weight: DEFAULT_CPU_WEIGHT.min(max.cpu_weight),
             disk_bytes: max.disk_bytes.map(|most| DEFAULT_DISK.min(most)),
         };
         let default = read(reader, DEFAULT, product);
@@ -64,7 +70,8 @@ impl LimitsConfig {
             (DEFAULT[0], MAX[0], default.memory_bytes > max.memory_bytes),
             (DEFAULT[1], MAX[1], default.pids > max.pids),
             (DEFAULT[2], MAX[2], default.cpu_millis > max.cpu_millis),
-            (DEFAULT[3], MAX[3], default.disk_bytes > max.disk_bytes),
+            (DEFAULT[3], MAX[3], default.cpu_weight > max.cpu_weight),
+            (DEFAULT[4], MAX[4], default.disk_bytes > max.disk_bytes),
         ] {
             if is_over {
                 reader
@@ -75,13 +82,23 @@ impl LimitsConfig {
     }
 }
 
-const DEFAULT: [&str; 4] =
-    ["limits.default.memory", "limits.default.pids", "limits.default.cpus", "limits.default.disk"];
-const MAX: [&str; 4] =
-    ["limits.max.memory", "limits.max.pids", "limits.max.cpus", "limits.max.disk"];
+const DEFAULT: [&str; 5] = [
+    "limits.default.memory",
+    "limits.default.pids",
+    "limits.default.cpus",
+    "limits.default.cpu_weight",
+    "limits.default.disk",
+];
+const MAX: [&str; 5] = [
+    "limits.max.memory",
+    "limits.max.pids",
+    "limits.max.cpus",
+    "limits.max.cpu_weight",
+    "limits.max.disk",
+];
 
-fn read(reader: &mut Reader, names: [&'static str; 4], otherwise: jail::Limits) -> jail::Limits {
-    let [memory, pids, cpus, disk] = names;
+fn read(reader: &mut Reader, names: [&'static str; 5], otherwise: jail::Limits) -> jail::Limits {
+    let [memory, pids, cpus, weight, disk] = names;
     jail::Limits {
         memory_bytes: reader.read(
             memory,
@@ -100,6 +117,12 @@ fn read(reader: &mut Reader, names: [&'static str; 4], otherwise: jail::Limits) 
             otherwise.cpu_millis,
             |raw| value::cpus(raw, &(LEAST_CPU_MILLIS..=MOST_CPU_MILLIS)),
             show_cpus,
+        ),
+        cpu_weight: reader.read(
+            weight,
+            otherwise.cpu_weight,
+            |raw| value::number(raw, &jail::CPU_WEIGHTS),
+            u32::to_string,
         ),
         disk_bytes: Some(reader.read(
             disk,

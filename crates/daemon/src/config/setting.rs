@@ -48,10 +48,18 @@ pub const SETTINGS: &[Setting] = &[
     setting("limits.default.memory", "memory of a sandbox that asks for none"),
     setting("limits.default.pids", "processes and threads of a sandbox that asks for none"),
     setting("limits.default.cpus", "CPUs of a sandbox that asks for none"),
+    setting(
+        "limits.default.cpu_weight",
+        "share of the processors, beside the others, of a sandbox that asks for none",
+    ),
     setting("limits.default.disk", "bytes on disk of a sandbox that asks for none"),
     setting("limits.max.memory", "the most memory a sandbox may ask for"),
     setting("limits.max.pids", "the most processes and threads a sandbox may ask for"),
     setting("limits.max.cpus", "the most CPUs a sandbox may ask for"),
+    setting(
+        "limits.max.cpu_weight",
+        "the largest share of the processors, beside the others, that a sandbox may ask for",
+    ),
     setting("limits.max.disk", "the most bytes on disk a sandbox may ask for"),
     setting("log.level", "what is logged"),
     setting("log.format", "how it is logged: text or json"),

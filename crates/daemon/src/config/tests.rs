@@ -192,6 +192,8 @@ fn ranges_hold_at_their_ends() {
         ("network.name_servers", "dns.example", false), ("network.name_servers", "9.9.9.9:53", false),
         ("limits.default.memory", "16MiB", true), ("limits.default.memory", "15MiB", false),
         ("limits.default.pids", "8", true), ("limits.default.cpus", "0.01", true), ("limits.default.cpus", "0.009", false),
+        ("limits.default.cpu_weight", "1", true), ("limits.default.cpu_weight", "0", false), ("limits.default.cpu_weight", "1001", false),
+        ("limits.max.cpu_weight", "10000", true), ("limits.max.cpu_weight", "10001", false),
         ("log.level", "info,engine=debug", true), ("log.level", "verbose", false), ("log.level", "info,", false),
         ("allowed_hosts", "sandbar.example.com, [::1]", true), ("allowed_hosts", "http://x", false), ("allowed_hosts", "x:80", false),
         ("allowed_origins", "https://App.example.com, http://localhost:5173", true), ("allowed_origins", "http://[::1]:3000", true),

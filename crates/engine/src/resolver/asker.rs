@@ -2,7 +2,7 @@
 //! them, how often it has asked.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     net::Ipv4Addr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -25,6 +25,9 @@ pub(super) const MOST_SECONDS: u32 = 60 * 60;
 /// Addresses of names that are remembered of one sandbox. They are needed when its policy changes,
 /// for what stays allowed.
 const REMEMBERED: usize = 1024;
+
+/// Refused names that are remembered of one sandbox, to be shown.
+const SHOWN: usize = 8;
 
 /// Time between two questions of one sandbox when it asks all the time: a hundred a second.
 const QUESTION: Duration = Duration::from_millis(10);
@@ -49,6 +52,8 @@ struct State {
     /// When all its questions so far would be through at [`QUESTION`] each.
     asked_until: Instant,
     refused_names: u64,
+    /// The newest of those names, the newest first, each once.
+    newest_refused: VecDeque<String>,
 }
 
 /// What becomes of a question.
@@ -84,6 +89,7 @@ impl Asker {
             remembered: BTreeMap::new(),
             asked_until: Instant::now(),
             refused_names: 0,
+            newest_refused: VecDeque::new(),
         };
         Self { jail, state: Mutex::new(state) }
     }
@@ -99,9 +105,10 @@ impl Asker {
         state.revision = settings.network_revision;
     }
 
-    /// Questions for names that were refused.
-    pub(crate) fn refused_names(&self) -> u64 {
-        self.state().refused_names
+    /// How many questions for names were refused, and the newest of those names.
+    pub(crate) fn refused_names(&self) -> (u64, Vec<String>) {
+        let state = self.state();
+        (state.refused_names, state.newest_refused.iter().cloned().collect())
     }
 
     /// Forgets what was counted and remembered: the sandbox starts anew.
@@ -109,6 +116,7 @@ impl Asker {
         let mut state = self.state();
         state.remembered.clear();
         state.refused_names = 0;
+        state.newest_refused.clear();
     }
 
     /// What the sandbox reaches now.
@@ -146,7 +154,7 @@ impl Asker {
                 Judgement::Learn(name, state.revision)
             }
             _ => {
-                state.refused_names += 1;
+                state.note_refused(query);
                 Judgement::Refuse
             }
         }
@@ -197,6 +205,14 @@ impl Asker {
 }
 
 impl State {
+    fn note_refused(&mut self, query: &[u8]) {
+        self.refused_names += 1;
+        let Some(name) = message::written_name(query) else { return };
+        self.newest_refused.retain(|other| *other != name);
+        self.newest_refused.push_front(name);
+        self.newest_refused.truncate(SHOWN);
+    }
+
     fn reach(&self, policy: &NetworkPolicy, revision: u64, now: Instant) -> Reach {
         let list = match policy {
             NetworkPolicy::Internet => return Reach::Internet,

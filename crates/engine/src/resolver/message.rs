@@ -82,25 +82,14 @@ fn reply(query: &[u8], code: u8) -> Vec<u8> {
 /// The host name that a query asks about. None: it is about something else.
 pub(super) fn asked_name(query: &[u8]) -> Option<HostName> {
     const INTERNET: [u8; 2] = [0, 1];
-    let (name, kind_and_class) = question(query)?.split_last_chunk::<4>()?;
-    if kind_and_class[2..] != INTERNET {
-        return None;
-    }
-    let mut text = Vec::new();
-    let mut rest = name;
-    while let Some((&length, behind)) = rest.split_first()
-        && length > 0
-    {
-        let (label, behind) = behind.split_at_checked(usize::from(length))?;
-        // A dot inside a label would make another name of it.
-        if label.contains(&b'.') {
-            return None;
-        }
-        text.extend_from_slice(label);
-        text.push(b'.');
-        rest = behind;
-    }
-    HostName::parse(str::from_utf8(&text).ok()?)
+    let class = question(query)?.last_chunk::<2>()?;
+    // Whatever would make another name of it, as a dot inside a label, is written as no host name is.
+    (*class == INTERNET).then(|| HostName::parse(&written_name(query)?)).flatten()
+}
+
+/// The name that a query asks about, as people write it.
+pub(super) fn written_name(query: &[u8]) -> Option<String> {
+    jail::refusal::name(question(query)?)
 }
 
 /// The bytes of the only question. None: there is not exactly one, or it is malformed; in a

@@ -104,7 +104,7 @@ async fn what_no_rule_allows_is_answered_here_and_passed_on_to_nobody() {
     let mut asked = vec![0; 512];
     let (length, _) = upstream.recv_from(&mut asked).await.unwrap();
     assert_eq!(asked[2..length], query(8, "good.test")[2..], "the first thing that is passed on");
-    assert_eq!(gate.asker.refused_names(), 1);
+    assert_eq!(gate.asker.refused_names(), (1, vec!["secret.evil.test".to_owned()]));
 }
 
 #[tokio::test]

@@ -35,6 +35,7 @@ fn requests() -> Vec<Request> {
                 memory_bytes: 1 << 40,
                 pids: 9,
                 cpu_millis: 1500,
+                cpu_weight: 300,
                 disk_bytes: Some(5),
             },
             hostname: Hostname::of("x"),

@@ -144,13 +144,19 @@ impl Bench {
         Ok((bytes, first.unwrap_or_default(), begin.elapsed()))
     }
 
-    /// The most memory the sandbox's agent ever had, the program itself included: it is PID 1
-    /// inside. None where that is not told.
+    /// The most memory the sandbox's agent, PID 1 inside, ever had, less the pages of the program that it
+    /// shares with all others. None where that is not told.
     pub(super) async fn agent_peak_bytes(&self, id: &SandboxId) -> Option<u64> {
-        let words = ["sed", "-n", r"s/^VmHWM:[^0-9]*\([0-9]*\) kB/\1/p", "/proc/1/status"];
-        let request = ExecRequest::new(Command::Program(words.map(str::to_owned).into()));
-        let answer = self.client.exec(id, &request).await.ok()?;
-        Some(answer.stdout.trim().parse::<u64>().ok()? * 1024)
+        let status = self.agent_status(id).await.ok()?;
+        let field = |name| status_bytes(&status, name);
+        Some(field("VmHWM:")?.saturating_sub(field("RssShmem:")?))
+    }
+
+    /// What /proc/PID/status says of the sandbox's agent.
+    pub(super) async fn agent_status(&self, id: &SandboxId) -> anyhow::Result<String> {
+        let words = ["cat", "/proc/1/status"].map(str::to_owned);
+        let request = ExecRequest::new(Command::Program(words.into()));
+        Ok(self.client.exec(id, &request).await?.stdout)
     }
 
     async fn create_for(&self, measure: &str) -> anyhow::Result<SandboxId> {
@@ -160,6 +166,12 @@ impl Bench {
         self.run_true(&id).await?;
         Ok(id)
     }
+}
+
+/// A line of a /proc/PID/status that says so many KiB, in bytes.
+pub(super) fn status_bytes(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
 /// The moment that bash writes as seconds with a fraction, in the notation of its locale.

@@ -43,6 +43,7 @@ const LIMITS: Resources = Resources {
     memory_bytes: Some(256 << 20),
     pids: Some(128),
     cpu_millis: Some(1000),
+    cpu_weight: None,
     disk_bytes: Some(1 << 30),
 };
 

@@ -28,6 +28,7 @@ use tokio::{
 };
 
 use super::{
+    flow::status_bytes,
     measure::Bench,
     report::{Flow, Rate, Sockets},
     samples::Samples,
@@ -276,7 +277,7 @@ impl Bench {
         door: Door<'_>,
     ) -> anyhow::Result<Option<Sockets>> {
         let Some(daemon) = daemon_rss(door.address.port())? else { return Ok(None) };
-        let agent = self.agent_rss(id).await?;
+        let agent = self.agent_own(id).await?;
         let wanted = SOCKETS.min(self.runs * 20);
         let request = Arc::new(format!(
             "GET / HTTP/1.1\r\nHost: {}\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
@@ -297,16 +298,15 @@ impl Bench {
         }
         let count = open.len();
         let daemon = daemon_rss(door.address.port())?.unwrap_or_default().saturating_sub(daemon);
-        let agent = self.agent_rss(id).await?.saturating_sub(agent);
+        let agent = self.agent_own(id).await?.saturating_sub(agent);
         drop(open);
         Ok(Some(Sockets { count, daemon_bytes: daemon, agent_bytes: agent }))
     }
 
-    async fn agent_rss(&self, id: &SandboxId) -> anyhow::Result<u64> {
-        let words = ["cat", "/proc/1/status"].map(str::to_owned);
-        let answer =
-            self.client.exec(id, &ExecRequest::new(Command::Program(words.into()))).await?;
-        rss(&answer.stdout).context("the agent's memory is not told")
+    /// Bytes of the agent's own: the program is shared by all agents.
+    async fn agent_own(&self, id: &SandboxId) -> anyhow::Result<u64> {
+        let own = status_bytes(&self.agent_status(id).await?, "RssAnon:");
+        own.context("the agent's memory is not told")
     }
 }
 
@@ -332,11 +332,5 @@ async fn download(door: Door<'_>) -> anyhow::Result<(usize, Duration, Duration)>
 fn daemon_rss(port: u16) -> anyhow::Result<Option<u64>> {
     let Some(pid) = daemon::listener_on(port) else { return Ok(None) };
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    Ok(rss(&status))
-}
-
-/// `VmRSS` of a /proc/PID/status, in bytes.
-fn rss(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+    Ok(status_bytes(&status, "VmRSS:"))
 }

@@ -53,7 +53,30 @@ fn a_question_is_judged_by_the_policy() {
     for other in refused {
         assert_eq!(asker.judge(&query(1, other)), Judgement::Refuse, "{other}");
     }
-    assert_eq!(asker.refused_names(), 5);
+    let (count, newest) = asker.refused_names();
+    assert_eq!(count, 5);
+    let expected = [
+        "113.0.203.in-addr.arpa",
+        r"g\214\133\214\133d.test",
+        "wild.test",
+        "evilgood.test",
+        "good.test.evil.test",
+    ];
+    assert_eq!(newest, expected);
+}
+
+#[test]
+fn only_so_many_refused_names_are_remembered_and_each_once() {
+    let asker = asker(listed(&["good.test"]));
+    for number in 0..100 {
+        asker.judge(&query(1, &format!("n{number}.test")));
+        asker.judge(&query(1, "Again.test"));
+    }
+    let (count, newest) = asker.refused_names();
+    assert_eq!((count, newest.len()), (200, SHOWN));
+    assert_eq!(newest[..3], ["again.test", "n99.test", "n98.test"]);
+    asker.forget();
+    assert_eq!(asker.refused_names(), (0, Vec::new()));
 }
 
 #[test]
