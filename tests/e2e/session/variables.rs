@@ -162,19 +162,18 @@ async fn a_session_s_variables_are_what_its_shell_exports() {
         assert_eq!(env[name], Value::Null, "{name} in {env}");
     }
     // Changes come in turn with its commands.
-    let (first, changed) = tokio::join!(
-        s.run("while [ ! -e /tmp/go ]; do sleep 0.01; done; echo $A"),
-        async {
-            s.until("a command runs", |session| session["busy"] == true).await;
-            let path = format!("{SESSIONS}/a/env");
-            let changed = patch(&server, &path, json!({"A": "2"}));
-            let go = async {
-                s.until("the change waits", |session| session["waiting"] == 1).await;
-                server.put("/v1/sandboxes/s/files/tmp/go", "").await
-            };
-            tokio::join!(changed, go).0
-        },
-    );
+    let command = s.run("while [ ! -e /tmp/go ]; do sleep 0.01; done; echo $A");
+    let change = async {
+        s.until("a command runs", |session| session["busy"] == true).await;
+        let path = format!("{SESSIONS}/a/env");
+        let change = patch(&server, &path, json!({"A": "2"}));
+        let go = async {
+            s.until("the change waits", |session| session["waiting"] == 1).await;
+            server.put("/v1/sandboxes/s/files/tmp/go", "").await
+        };
+        tokio::join!(change, go).0
+    };
+    let (first, changed) = tokio::join!(command, change);
     assert_eq!((first.1.as_str(), changed.status), ("1\n", 204));
     s.expect(&[("echo $A", "2\n")]).await;
 }
