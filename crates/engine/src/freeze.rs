@@ -21,6 +21,7 @@ use crate::{
     EngineError,
     error::{self, Publish},
     event::Cause,
+    launch::LaunchError,
     node::Node,
     record::Change,
     sandbox::Sandbox,
@@ -33,6 +34,13 @@ const IDLE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Times a hold is tried on a sandbox that others start, freeze or stop meanwhile.
 const ATTEMPTS: usize = 8;
+
+/// Times a thaw is tried that a launcher fails at: the requests that are under way in a sandbox wait as
+/// long as it is frozen, and only a new one would try again.
+const THAW_ATTEMPTS: usize = 8;
+
+/// Between two of them: a launcher that was killed has its place taken in less.
+const THAW_PAUSE: Duration = Duration::from_millis(100);
 
 /// Freezes the sandbox with this id as soon as nobody uses it.
 pub(crate) async fn freeze(
@@ -192,9 +200,15 @@ async fn stop_processes(node: &Node, sandbox: &Sandbox) -> Result<(), EngineErro
 }
 
 async fn let_go_on(node: &Node, sandbox: &Sandbox) -> Result<(), EngineError> {
-    node.launchers.thaw(sandbox.jail).await.map_err(|error| {
-        tracing::error!(sandbox_id = %sandbox.id, jail = %sandbox.jail,
+    let mut attempts = THAW_ATTEMPTS;
+    loop {
+        let Err(error) = node.launchers.thaw(sandbox.jail).await else { return Ok(()) };
+        attempts -= 1;
+        tracing::error!(sandbox_id = %sandbox.id, jail = %sandbox.jail, attempts,
             error = &error as &dyn std::error::Error, "a sandbox cannot be thawed");
-        error.publish("thawing the sandbox")
-    })
+        if attempts == 0 || !matches!(error, LaunchError::Jail(_)) {
+            return Err(error.publish("thawing the sandbox"));
+        }
+        tokio::time::sleep(THAW_PAUSE).await;
+    }
 }

@@ -175,7 +175,8 @@ fn attach(
 /// Descriptors that came with a message.
 pub type Received = [Option<OwnedFd>; MESSAGE_FDS];
 
-/// Receives one message and its descriptors; 0 bytes mean that the other end is gone. *After fork.*
+/// Receives one message and its descriptors; 0 bytes mean that the other end is gone, also with
+/// messages of ours that it has not read, which recvmsg(2) tells once as `ECONNRESET`. *After fork.*
 ///
 /// # Errors
 /// `EMSGSIZE` for a message that does not fit `bytes` or carries more descriptors than
@@ -195,6 +196,7 @@ pub fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<(usize, Recei
             unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
         match check("recvmsg", ret) {
             Err(error) if error.errno == libc::EINTR => {}
+            Err(error) if error.errno == libc::ECONNRESET => break 0,
             other => break other?,
         }
     };
@@ -245,6 +247,20 @@ mod tests {
     };
 
     use super::*;
+
+    #[test]
+    fn an_end_that_goes_is_gone_whether_or_not_it_has_read_everything() {
+        for is_read in [true, false] {
+            let (mine, other) = message_pair().unwrap();
+            send(mine.as_fd(), b"asked", &[]).unwrap();
+            let mut buffer = [0; 16];
+            if is_read {
+                assert_eq!(receive(other.as_fd(), &mut buffer).unwrap().0, 5);
+            }
+            drop(other);
+            assert_eq!(receive(mine.as_fd(), &mut buffer).unwrap().0, 0, "{is_read}");
+        }
+    }
 
     /// As root, who may see whole packets.
     #[test]
