@@ -14,7 +14,7 @@ use crate::server;
 const ROUNDS: u64 = 24;
 
 /// How long the removal of volumes may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is asked for in one round, all at once.
 async fn ask(server: &Server, round: u64) -> Vec<(&'static str, Option<u16>)> {

@@ -16,13 +16,14 @@ use testkit::{
     reqwest::{Body, Method, RequestBuilder},
     tape,
 };
+use tokio::sync::watch;
 
 use crate::server;
 
 pub(crate) fn kill(pid: i32) {
     let pidfd = sys::pidfd::open(pid).expect("the process runs");
     sys::signal::send(pidfd.as_fd(), sys::signal::SIGKILL).expect("it can be killed");
-    assert!(sys::poll::wait_readable(pidfd.as_fd(), 10_000).expect("it can be waited for"));
+    assert!(sys::poll::wait_readable(pidfd.as_fd(), 60_000).expect("it can be waited for"));
 }
 
 /// Process ids of the children of process `parent`.
@@ -45,10 +46,10 @@ async fn a_killed_daemon_leaves_commands_running_and_the_next_one_adopts_them() 
 
     for id in ["a", "b", "c"] {
         assert_eq!(server.get(&format!("/v1/sandboxes/{id}")).await.json["state"], "running");
-        let went_on = "n=$(wc -l < ticks); for i in $(seq 500); do [ $(wc -l < ticks) -gt $n ] && exit 0; sleep 0.01; done; exit 1";
+        let went_on = "n=$(wc -l < ticks); for i in $(seq 6000); do [ $(wc -l < ticks) -gt $n ] && exit 0; sleep 0.01; done; exit 1";
         server.shell(id, went_on).await;
         let ends =
-            "touch stop; for i in $(seq 500); do [ -e end ] && exit 0; sleep 0.01; done; exit 1";
+            "touch stop; for i in $(seq 6000); do [ -e end ] && exit 0; sleep 0.01; done; exit 1";
         server.shell(id, ends).await;
     }
     assert_eq!(server.look(), before);
@@ -127,7 +128,7 @@ async fn a_command_whose_sandbox_dies_ends_with_an_error_at_once() {
     let agent = server.agent_pid();
     let request = server.request(testkit::reqwest::Method::POST, "/v1/sandboxes/s/exec");
     let call = tokio::spawn(request.json(&json!({"command": "touch began; sleep 1000"})).send());
-    let began = "for i in $(seq 500); do [ -e began ] && exit 0; sleep 0.01; done; exit 1";
+    let began = "for i in $(seq 6000); do [ -e began ] && exit 0; sleep 0.01; done; exit 1";
     server.shell("s", began).await;
 
     kill(agent);
@@ -150,12 +151,13 @@ async fn call(request: &RequestBuilder, body: Option<&serde_json::Value>) -> tes
 async fn read_and_run(
     caller: usize,
     (read, exec): (RequestBuilder, RequestBuilder),
-    ends: Arc<AtomicBool>,
+    (reads, ends): (watch::Sender<usize>, Arc<AtomicBool>),
 ) -> Vec<(String, bool)> {
     let mut ran = Vec::new();
     while !ends.load(Ordering::Relaxed) {
         let answer = call(&read, None).await;
         assert_eq!((answer.status, &*answer.text), (200, "kept\n"), "it changes nothing");
+        reads.send_modify(|reads| *reads += 1);
         let name = format!("{caller}-{}", ran.len());
         let command = json!({"command": format!("echo {name} >> log")});
         let answer = call(&exec, Some(&command)).await;
@@ -180,12 +182,18 @@ async fn requests_that_were_not_sent_to_a_killed_agent_are_answered_by_the_next(
     let callers = (0..CALLERS).map(|caller| {
         let read = server.request(Method::GET, "/v1/sandboxes/s/files/workspace/file");
         let exec = server.request(Method::POST, "/v1/sandboxes/s/exec");
-        tokio::spawn(read_and_run(caller, (read, exec), Arc::clone(&ends)))
+        let (reads, seen) = watch::channel(0);
+        let ends = (reads, Arc::clone(&ends));
+        (tokio::spawn(read_and_run(caller, (read, exec), ends)), seen)
     });
-    let callers: Vec<_> = callers.collect();
+    let (callers, mut seen): (Vec<_>, Vec<_>) = callers.unzip();
     for _ in 0..KILLS {
-        // Answered by the agent that is there now, so the one before is gone.
+        // Answered by the agent that is there now, so the one before is gone; and whoever has read once more
+        // asks for something else than when that was killed: nobody meets every kill.
         server.shell("s", "true").await;
+        for seen in &mut seen {
+            seen.changed().await.expect("the caller goes on");
+        }
         kill(server.agent_pid());
     }
     server.shell("s", "true").await;
@@ -229,7 +237,7 @@ async fn a_killed_keeper_ends_the_server_and_no_sandbox() {
     let log = server.expect_failure();
     assert!(log.contains("the keeper has ended"), "{log}");
     server.restart();
-    let ended = "touch stop; for i in $(seq 500); do [ -e end ] && exec cat end; sleep 0.01; done";
+    let ended = "touch stop; for i in $(seq 6000); do [ -e end ] && exec cat end; sleep 0.01; done";
     assert_eq!(server.shell("s", ended).await, "ended\n");
 }
 
@@ -257,7 +265,7 @@ async fn an_agent_killed_while_it_unpacks_leaves_whole_files() {
             pieces.send(Ok(piece.to_vec())).await.expect("the upload runs");
         }
         let some_new =
-            "for i in $(seq 1000); do grep -qls new to/d/* && exit 0; sleep 0.01; done; exit 1";
+            "for i in $(seq 6000); do grep -qls new to/d/* && exit 0; sleep 0.01; done; exit 1";
         server.shell("s", some_new).await;
 
         kill(server.agent_pid());
@@ -301,7 +309,7 @@ async fn a_killed_daemon_leaves_no_mount_and_no_loop_device_that_nobody_needs() 
     server.delete("/v1/sandboxes/s").await;
     server.expect_again(&before);
     server.kill();
-    for _ in 0..500 {
+    for _ in 0..6000 {
         if loop_device(&server) == 0 {
             break;
         }

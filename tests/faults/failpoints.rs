@@ -26,7 +26,7 @@ use self::{
 use crate::server;
 
 /// How long an operation may take to come to a point, or to end after it.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What happens at a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

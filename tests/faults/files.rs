@@ -106,12 +106,16 @@ async fn in_the_middle(
     let begin = known.done.load(Ordering::Relaxed);
     let writing = tokio::spawn(write(client, Arc::clone(known)));
     let part = (WRITES * (round + 1) / (ROUNDS + 1)) as u64;
-    while known.done.load(Ordering::Relaxed) < begin + part {
-        assert!(!writing.is_finished(), "the writes ended before the kill");
+    loop {
+        // Looked at before the count, which is whole when they have ended.
+        let has_ended = writing.is_finished();
+        if known.done.load(Ordering::Relaxed) >= begin + part {
+            return writing;
+        }
+        assert!(!has_ended, "the writes ended before the kill");
         // No event tells how far others have come.
         tokio::task::yield_now().await;
     }
-    writing
 }
 
 async fn check(client: &Client, known: &Known) {
@@ -162,7 +166,7 @@ async fn a_daemon_killed_during_writes_leaves_each_file_whole_and_nothing_else()
         server.restart();
         check(&server.client(), &known).await;
         // The agent sees its connections end and tidies up.
-        let tidy = "for i in $(seq 500); do ls -A d | grep -qvE '^[0-9]+$' || exit 0; sleep 0.01; done; ls -A d; exit 1";
+        let tidy = "for i in $(seq 6000); do ls -A d | grep -qvE '^[0-9]+$' || exit 0; sleep 0.01; done; ls -A d; exit 1";
         server.shell("s", tidy).await;
     }
     assert_eq!(known.done.load(Ordering::Relaxed), (ROUNDS * (WRITES / FILES) * FILES) as u64);

@@ -7,7 +7,6 @@ use std::{
         fs::PermissionsExt,
         net::{UnixListener, UnixStream},
     },
-    time::Duration,
 };
 
 use reqwest::Method;
@@ -119,7 +118,7 @@ async fn nobody_else_is_harmed(server: &Server, id: &str) {
             listed.text
         );
     };
-    timeout(Duration::from_secs(30), served).await.expect("others are served meanwhile");
+    timeout(PATIENCE, served).await.expect("others are served meanwhile");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -144,7 +143,7 @@ async fn an_agent_that_answers_nonsense_or_nothing_harms_nobody_else() {
         let told = testkit::answer(told).await;
         assert_eq!((told.status, told.code()), (502, "AGENT_UNREACHABLE"), "{id}: {}", told.text);
         let path = format!("/v1/sandboxes/{id}");
-        let gone = timeout(Duration::from_secs(20), server.delete(&path));
+        let gone = timeout(PATIENCE, server.delete(&path));
         assert_eq!(gone.await.expect("it is destroyed").status, 204, "{id}");
     }
 }
@@ -167,6 +166,6 @@ async fn an_agent_that_answers_without_end_fills_nobody_s_memory() {
 
     let grown = resident_kib(&server).saturating_sub(before);
     assert!(grown < GROWTH_KIB, "the server grew by {grown} KiB");
-    let gone = timeout(Duration::from_secs(20), server.delete("/v1/sandboxes/endless"));
+    let gone = timeout(PATIENCE, server.delete("/v1/sandboxes/endless"));
     assert_eq!(gone.await.expect("it is destroyed").status, 204);
 }

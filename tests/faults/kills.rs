@@ -35,7 +35,7 @@ const SANDBOXES: usize = 3;
 const BETWEEN: Duration = Duration::from_millis(25);
 
 /// How long what happens behind replies may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `SplitMix64`, as in the simulation: the same victims in each run.
 struct Dice(u64);

@@ -21,7 +21,7 @@ use testkit::Server;
 const DISK_BYTES: u64 = 4 << 30;
 
 /// How long the kernel may take to let go of what was mounted.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Ends a file system without writing anything: `EXT4_IOC_SHUTDOWN`, `EXT4_GOING_FLAGS_NOLOGFLUSH`.
 const SHUT_DOWN: &str = "import fcntl, os, struct, sys

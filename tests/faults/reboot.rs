@@ -13,7 +13,7 @@ use testkit::{Preview, Server};
 use crate::server;
 
 /// How long the kernel may take to end what was killed, and a service to be ready.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Has the database say that everything ran in another boot than this.
 const ANOTHER_BOOT: &str = "import sqlite3, sys

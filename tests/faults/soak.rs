@@ -64,13 +64,18 @@ fn agent(server: &Server) -> u32 {
 
 async fn run(server: &Server, number: usize) {
     let session = format!("n{}", number % SESSIONS);
-    let (command, more) = match number % 100 {
+    let told = format!("{session}\n");
+    let (command, more, stdout) = match number % 100 {
         // Both cost the shell a new cgroup.
-        0 if number.is_multiple_of(200) => ("echo $N; sleep 0.01 & echo $N >&2", json!({})),
-        0 => ("echo $N; sleep 1000", json!({"timeoutMs": 20})),
-        1 => ("echo $N; (exit 3)", json!({})),
-        2 => ("cat; echo $N", json!({"stdin": "", "cwd": "/usr", "env": {"M": "m", "HOME": null}})),
-        _ => ("echo $N", json!({})),
+        0 if number.is_multiple_of(200) => ("echo $N; sleep 0.01 & echo $N >&2", json!({}), &*told),
+        // It has time for nothing that counts.
+        0 => ("sleep 1000", json!({"timeoutMs": 20}), ""),
+        1 => ("echo $N; (exit 3)", json!({}), &*told),
+        2 => {
+            let more = json!({"stdin": "", "cwd": "/usr", "env": {"M": "m", "HOME": null}});
+            ("cat; echo $N", more, &*told)
+        }
+        _ => ("echo $N", json!({}), &*told),
     };
     let mut body = json!({"command": command, "session": session});
     if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
@@ -78,7 +83,7 @@ async fn run(server: &Server, number: usize) {
     }
     let ended = server.post("/v1/sandboxes/s/exec", &body).await;
     assert_eq!(ended.status, 200, "{}", ended.text);
-    assert_eq!(ended.json["stdout"], format!("{session}\n"), "{command}: {}", ended.text);
+    assert_eq!(ended.json["stdout"], stdout, "{command}: {}", ended.text);
     assert_eq!(ended.json["sessionReset"], Value::Null, "{command}: {}", ended.text);
 }
 

@@ -8,7 +8,7 @@ use std::{
 use testkit::{Found, Server};
 
 /// How long what happens behind a reply may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What there has to be, as the API tells it.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use testkit::{
 
 /// How long any request may take, whatever is killed meanwhile: a stop's notice of 5 s behind a start,
 /// several times over, on a machine that is busy. What takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How long a caller waits when nobody answers, or it is refused.
 const PAUSE: Duration = Duration::from_millis(20);
