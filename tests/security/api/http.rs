@@ -140,6 +140,9 @@ async fn heads_over_their_limits_are_refused() {
     assert_eq!(server.get("/healthz").await.status, 200);
 }
 
+/// Bounds the wait for the end of a body that never ends: several times the server's own deadline.
+const PATIENCE: Duration = Duration::from_secs(180);
+
 /// A05, A07
 #[tokio::test]
 async fn a_body_that_is_too_long_or_too_slow_is_not_waited_for() {
@@ -177,7 +180,14 @@ async fn a_body_that_is_too_long_or_too_slow_is_not_waited_for() {
     let mut drips = Raw::open(&server).await;
     drips.write(head("content-length: 1000000")).await;
     let drip = async {
-        while begun.elapsed().as_secs() < 100 && drips.write(" ").await {
+        let mut bytes = 0;
+        // Until the server is done with it, which the whole of it would not be before days.
+        while drips.write(" ").await {
+            bytes += 1;
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "the dripping one is let go on after {bytes} bytes"
+            );
             // The point is that something always comes.
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -194,7 +204,6 @@ async fn a_body_that_is_too_long_or_too_slow_is_not_waited_for() {
     assert_eq!((stopped.status, stopped.code()), (504, "TIMEOUT"), "{}", stopped.text);
     assert_eq!((expected.status, expected.code()), (504, "TIMEOUT"), "{}", expected.text);
     assert_eq!(announced.code(), "PAYLOAD_TOO_LARGE", "{}", announced.text);
-    assert!(begun.elapsed().as_secs() < 90, "the dripping one was let go on");
     assert_eq!(drips.answer().await.unwrap().code(), "TIMEOUT");
     assert!(ids(&server).await.is_empty(), "nothing was made");
 }
@@ -258,10 +267,8 @@ async fn a_server_without_free_descriptors_still_answers() {
     }
 
     assert_eq!(in_time(server.get("/v1/sandboxes")).await.status, 200);
-    assert!(
-        server.log().contains("an idle connection is closed to accept another"),
-        "the limit was met"
-    );
+    // The limit was met.
+    let _log = server.log_until("an idle connection is closed to accept another");
     drop(held);
     limit(before);
     assert_eq!(server.shell("s", "echo works").await, "works\n");

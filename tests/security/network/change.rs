@@ -10,7 +10,7 @@ use super::world::{PUBLIC, World, connect, set_policy, shell};
 fn open(server: &Server, id: &str, host: &str) {
     let flow = format!(
         "import errno, socket, time\n\
-         s = socket.create_connection((\"{host}\", 7000)); s.settimeout(5)\n\
+         s = socket.create_connection((\"{host}\", 7000)); s.settimeout(60)\n\
          open(\"/tmp/{host}-port\", \"w\").write(str(s.getsockname()[1]))\n\
          try:\n \
           while s.recv(100): s.send(b\"x\"); open(\"/tmp/{host}-alive\", \"w\").close(); time.sleep(0.02)\n\
@@ -29,10 +29,10 @@ fn ending(server: &Server, id: &str, host: &str) -> String {
     shell(server, id, &format!("{}; cat /tmp/{host}-ended", exists(host, "ended")))
 }
 
-/// There is no event for a file that another process writes: looks for it for five seconds.
+/// There is no event for a file that another process writes: looks for it for a minute.
 fn exists(host: &str, what: &str) -> String {
     format!(
-        "for i in $(seq 500); do [ -s /tmp/{host}-{what} -o {what} = alive -a -e /tmp/{host}-{what} ] && break; sleep 0.01; done; [ -e /tmp/{host}-{what} ]"
+        "for i in $(seq 6000); do [ -s /tmp/{host}-{what} -o {what} = alive -a -e /tmp/{host}-{what} ] && break; sleep 0.01; done; [ -e /tmp/{host}-{what} ]"
     )
 }
 
@@ -76,7 +76,8 @@ fn a_silent_connection_gets_nothing_more_either() {
          open(\"/tmp/port\", \"w\").write(str(s.getsockname()[1]))\n\
          while s.recv(100): pass"
     );
-    let wait = "for i in $(seq 500); do [ -s /tmp/port ] && break; sleep 0.01; done; cat /tmp/port";
+    let wait =
+        "for i in $(seq 6000); do [ -s /tmp/port ] && break; sleep 0.01; done; cat /tmp/port";
     let port = shell(&server, "s", &format!("python3 -c '{listen}' > /dev/null 2>&1 & {wait}"));
 
     set_policy(&server, "s", &["none"]);
@@ -137,13 +138,13 @@ fn the_firewall_stays_closed_without_a_server() {
          open(\"/tmp/{mark}\", \"w\").write(\"x\")\n\
          while True:\n \
           for host in [\"203.0.113.10\", \"203.0.113.11\"]:\n  \
-           try: socket.create_connection((host, 80), 2).close(); outcome = \"reached\"\n  \
+           try: socket.create_connection((host, 80), 60).close(); outcome = \"reached\"\n  \
            except OSError as e: outcome = errno.errorcode.get(e.errno, \"silent\")\n  \
            print(host, outcome, flush=True)\n \
           time.sleep(0.01)"
     );
     let wait = format!(
-        "for i in $(seq 500); do [ -s /tmp/{mark} ] && break; sleep 0.01; done; cat /tmp/{mark}"
+        "for i in $(seq 6000); do [ -s /tmp/{mark} ] && break; sleep 0.01; done; cat /tmp/{mark}"
     );
     assert_eq!(
         shell(&server, "s", &format!("python3 -c '{watch}' > /tmp/watch 2>&1 & {wait}")),
@@ -154,7 +155,7 @@ fn the_firewall_stays_closed_without_a_server() {
     // The sandbox goes on by itself for a while. The pattern does not match who looks for it.
     let (first, rest) = mark.split_at(1);
     let seen = format!(
-        "from=$(wc -l < /proc/$(pgrep -n -f '[{first}]{rest}')/root/tmp/watch); for i in $(seq 500); do \
+        "from=$(wc -l < /proc/$(pgrep -n -f '[{first}]{rest}')/root/tmp/watch); for i in $(seq 6000); do \
          [ $(wc -l < /proc/$(pgrep -n -f '[{first}]{rest}')/root/tmp/watch) -gt $((from + 50)) ] && exit 0; \
          sleep 0.01; done; exit 1"
     );

@@ -5,6 +5,8 @@ Tells on stdout what it sees, a line each:
   query NAME                 somebody asks the name server
   udp ADDRESS LENGTH         a datagram has come to port 5000 of ADDRESS, and is answered
   ended PORT                 a connection to the ticking server (port 7000) has broken; PORT is its own
+
+Whoever connects to port 7001 turns `rebind.test`.
 """
 
 import socket
@@ -30,6 +32,10 @@ ZONE = {
 }
 
 
+# Set when `rebind.test` leads elsewhere.
+TURNED = threading.Event()
+
+
 def say(line):
     print(line, flush=True)
 
@@ -38,30 +44,29 @@ def encode(name):
     return b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0"
 
 
-def resolve(name, asked):
-    """The records of an answer. `rebind.test` is public once, and private ever after."""
+def resolve(name):
+    """The records of an answer. `rebind.test` is public until it is turned, and private ever after: by how
+    often it was asked for would be by chance, for who waits too long asks again."""
     if name == "rebind.test":
-        first = asked[name] == 1
-        return [(name, 1, socket.inet_aton("203.0.113.16" if first else "192.168.77.1"), 0)]
+        address = "192.168.77.1" if TURNED.is_set() else "203.0.113.16"
+        return [(name, 1, socket.inet_aton(address), 0)]
     if name.endswith(".wild.test"):
         return [(name, 1, socket.inet_aton("203.0.113.17"), 300)]
     target, seconds = ZONE.get(name, ([], 0))
     if isinstance(target, str):
-        return [(name, 5, encode(target), seconds)] + resolve(target, asked)
+        return [(name, 5, encode(target), seconds)] + resolve(target)
     return [(name, 1, socket.inet_aton(address), seconds) for address in target]
 
 
-def answer(query, asked):
+def answer(query):
     labels, at = [], 12
     while query[at]:
         labels.append(query[at + 1 : at + 1 + query[at]].decode("latin1"))
         at += 1 + query[at]
     kind = struct.unpack_from(">H", query, at + 1)[0]
     name = ".".join(labels).lower()
-    # Addresses of the other family are asked for at the same time, and sometimes first.
-    asked[name] = asked.get(name, 0) + (kind == 1)
     say(f"query {name}")
-    records = resolve(name, asked) if kind == 1 else []
+    records = resolve(name) if kind == 1 else []
     # Whatever has no records exists all the same.
     head = query[:2] + b"\x81\x80" + struct.pack(">HHHH", 1, len(records), 0, 0)
     data = [
@@ -72,10 +77,9 @@ def answer(query, asked):
 
 
 def serve_names(udp):
-    asked = {}
     while True:
         query, client = udp.recvfrom(4096)
-        udp.sendto(answer(query, asked), client)
+        udp.sendto(answer(query), client)
 
 
 def serve_tcp(server):
@@ -100,6 +104,14 @@ def serve_ticks(server):
         threading.Thread(target=tick, args=(connection, client[1]), daemon=True).start()
 
 
+def serve_turns(server):
+    while True:
+        connection, _ = server.accept()
+        TURNED.set()
+        connection.sendall(b"turned\n")
+        connection.close()
+
+
 def serve_datagrams(udp):
     while True:
         datagram, client = udp.recvfrom(65536)
@@ -118,7 +130,7 @@ def udp(address, port):
 
 
 SERVERS = [(serve_tcp, tcp(port)) for port in [25, 53, 80, 443]]
-SERVERS += [(serve_ticks, tcp(7000)), (serve_names, udp(NAME_SERVER, 53))]
+SERVERS += [(serve_ticks, tcp(7000)), (serve_turns, tcp(7001)), (serve_names, udp(NAME_SERVER, 53))]
 SERVERS += [(serve_datagrams, udp(address, 5000)) for address in ["203.0.113.10", "192.168.77.1"]]
 for serve, listening in SERVERS:
     threading.Thread(target=serve, args=(listening,), daemon=True).start()

@@ -14,7 +14,7 @@ fn result(server: &Server, options: &[&str], program: &str) -> Value {
 
 /// Fails as its connection does.
 fn attempt(host: &str, port: u16) -> String {
-    format!("import socket; socket.create_connection(('{host}', {port}), 5)")
+    format!("import socket; socket.create_connection(('{host}', {port}), 60)")
 }
 
 #[test]
@@ -29,12 +29,12 @@ fn a_command_that_fails_is_told_what_the_policy_refused() {
     // In a session, and of other protocols; the newest comes first.
     let several = "import socket\n\
         def udp(kind, host, data):\n \
-         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, kind); s.settimeout(5)\n \
+         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, kind); s.settimeout(60)\n \
          s.connect((host, 5000)); s.send(data)\n \
          try: s.recv(9)\n \
          except OSError: pass\n\
         udp(0, '10.99.0.1', b'x'); udp(1, '172.16.5.5', bytes([8, 0, 0, 0, 0, 0, 0, 1]))\n\
-        socket.create_connection(('169.254.169.254', 443), 5)";
+        socket.create_connection(('169.254.169.254', 443), 60)";
     let told = result(&server, &["--session", "one"], several);
     let destinations = ["169.254.169.254:443/tcp", "172.16.5.5/icmp", "10.99.0.1:5000/udp"];
     assert_eq!(told["refused"], json!({"connections": 3, "destinations": destinations}));
@@ -72,7 +72,7 @@ fn a_command_that_fails_is_told_which_names_the_policy_refused() {
         codes = [ask(stream, b'good', b'test'), ask(stream, b'a', b'test'), ask(stream, b'GOOD', b'test'),\n \
          ask(stream, b'x.\\x1b[1m', b'b', b'test'), ask(stream, b'good', b'test')]\n\
         assert codes == [2, 3, 2, 3, 2], codes\n\
-        socket.create_connection(('203.0.113.11', 443), 5)";
+        socket.create_connection(('203.0.113.11', 443), 60)";
     let told = result(&server, &[], several);
     let names = ["x\\046\\027\\0911m.b.test", "a.test"];
     let destinations = ["203.0.113.11:443/tcp"];
