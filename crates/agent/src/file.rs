@@ -189,13 +189,19 @@ mod tests {
         let here = thread::current().id();
         let place = || Ok(thread::current().id());
         assert_eq!(quickly(place).await.unwrap(), here);
+        // Even that may have taken long.
+        SLOW_UNTIL.set(None);
 
         let slow = || {
             thread::sleep(QUICK * 2);
             Ok(())
         };
+        let begin = Instant::now();
         quickly(slow).await.unwrap();
 
+        assert!(SLOW_UNTIL.get().is_some_and(|until| until > begin + SLOW_FOR));
+        // As if no time had passed since.
+        SLOW_UNTIL.set(Some(Instant::now() + 60 * SLOW_FOR));
         assert_ne!(quickly(place).await.unwrap(), here);
     }
 }

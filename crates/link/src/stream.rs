@@ -242,7 +242,7 @@ mod tests {
         assert!(write(b"x").await.is_pending());
 
         let written = writer.write_all(b"x");
-        tokio::time::timeout(std::time::Duration::from_secs(10), written).await.unwrap().unwrap();
+        tokio::time::timeout(std::time::Duration::from_secs(60), written).await.unwrap().unwrap();
     }
 
     #[tokio::test]
@@ -252,7 +252,7 @@ mod tests {
         drop(writer);
         let mut heard = Vec::new();
         let reading = reader.read_to_end(&mut heard);
-        tokio::time::timeout(std::time::Duration::from_secs(10), reading).await.unwrap().unwrap();
+        tokio::time::timeout(std::time::Duration::from_secs(60), reading).await.unwrap().unwrap();
         assert_eq!(heard, b"all");
     }
 }

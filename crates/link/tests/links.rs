@@ -27,7 +27,7 @@ fn agent(run_dir: &Path, mut serve: impl FnMut(UnixStream) + Send + 'static) {
     let listener = UnixListener::from(link::socket::listen(run_dir, JAIL).unwrap());
     thread::spawn(move || {
         while let Ok((stream, _)) = listener.accept() {
-            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
             serve(stream);
         }
     });
@@ -229,7 +229,7 @@ async fn dropping_the_future_closes_the_connection() {
     let request = tokio::spawn(async move { links.send(JAIL, get("/")).await.is_ok() });
     assert_eq!(reports.recv().unwrap(), "asked");
     request.abort();
-    assert_eq!(reports.recv_timeout(Duration::from_secs(20)).unwrap(), "closed");
+    assert_eq!(reports.recv_timeout(Duration::from_secs(60)).unwrap(), "closed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -243,7 +243,7 @@ async fn dropping_the_body_closes_the_connection() {
     assert_eq!(frame.into_data().unwrap(), "ok");
     drop(response);
     assert_eq!(reports.recv().unwrap(), "asked");
-    assert_eq!(reports.recv_timeout(Duration::from_secs(20)).unwrap(), "closed");
+    assert_eq!(reports.recv_timeout(Duration::from_secs(60)).unwrap(), "closed");
 }
 
 #[tokio::test]
@@ -268,7 +268,7 @@ async fn unused_connections_are_closed_and_many_at_once_are_not_kept() {
             (&*stream).write_all(OK).unwrap();
         }
         for stream in streams {
-            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
             report.send((&stream).read(&mut [0]).unwrap()).unwrap();
         }
     });
@@ -278,6 +278,6 @@ async fn unused_connections_are_closed_and_many_at_once_are_not_kept() {
         assert_eq!(answer.unwrap(), "ok");
     }
     for _ in 0..8 {
-        assert_eq!(reports.recv_timeout(Duration::from_secs(20)).unwrap(), 0);
+        assert_eq!(reports.recv_timeout(Duration::from_secs(60)).unwrap(), 0);
     }
 }

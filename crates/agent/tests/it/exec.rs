@@ -11,7 +11,9 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::harness::{Agent, DEADLINE, eventually, is_alive, post, request, within};
+use crate::harness::{
+    Agent, DEADLINE, cut_off_after_ms, eventually, is_alive, post, request, within,
+};
 
 fn join(events: &[ExecEvent]) -> (String, String) {
     let (mut stdout, mut stderr) = (String::new(), String::new());
@@ -118,11 +120,10 @@ async fn a_background_process_neither_delays_the_reply_nor_dies_of_it() {
     let script = "(while [ ! -e go ]; do sleep 0.01; done; echo late; echo late; touch alive; \
         exec sleep 1000) & echo $!";
 
-    let start = Instant::now();
+    // Until after the reply, it waits.
     let result = agent.sh(script).await;
     fs::write(agent.work().join("go"), "").unwrap();
 
-    assert!(start.elapsed() < DEADLINE / 10, "{:?}", start.elapsed());
     assert_eq!(result.ending, Ending::Exited { code: 0 });
     eventually("it has written", || agent.work().join("alive").exists()).await;
     assert!(is_alive(&result.stdout));
@@ -133,13 +134,20 @@ async fn a_background_process_neither_delays_the_reply_nor_dies_of_it() {
 async fn a_timeout_kills_the_tree_and_keeps_the_output() {
     let agent = Agent::start();
 
-    let result =
-        agent.exec(json!({"command": "sleep 1000 & echo $!; sleep 1000", "timeoutMs": 200})).await;
+    let mut child = String::new();
+    for timeout_ms in cut_off_after_ms() {
+        let command = "sleep 1000 & echo $!; sleep 1000";
+        let result = agent.exec(json!({"command": command, "timeoutMs": timeout_ms})).await;
 
-    assert_eq!(result.ending, Ending::Timeout);
-    assert_eq!((result.exit_code, result.success), (124, false));
-    assert!((200..10_000).contains(&result.duration_ms), "{}", result.duration_ms);
-    eventually("the child is gone", || !is_alive(&result.stdout)).await;
+        assert_eq!(result.ending, Ending::Timeout);
+        assert_eq!((result.exit_code, result.success), (124, false));
+        assert!(result.duration_ms >= timeout_ms, "{}", result.duration_ms);
+        child = result.stdout;
+        if !child.is_empty() {
+            break;
+        }
+    }
+    eventually("the child is gone", || !is_alive(&child)).await;
 }
 
 #[tokio::test]

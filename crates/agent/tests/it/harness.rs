@@ -32,7 +32,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// How long anything awaited may take before a test fails.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Held while descriptors of one agent are open to every program that this process starts, so
 /// that no agent inherits another's.
@@ -210,7 +210,7 @@ impl Agent {
 
     /// Waits for a process.
     pub(crate) async fn wait(&self, name: &str, until: Value) -> ProcessReady {
-        let body = json!({"until": until, "timeoutMs": 30_000});
+        let body = json!({"until": until, "timeoutMs": 120_000});
         self.json(post(&format!("/processes/{name}/wait"), &body)).await
     }
 
@@ -372,6 +372,12 @@ fn eventually_blocking(is_so: impl Fn() -> bool) -> bool {
         std::thread::sleep(Duration::from_millis(2));
     }
     false
+}
+
+/// Times for a command that is cut off by them, each twice the one before: whoever needs what it has written
+/// until then takes the first that was long enough for that, however slow the machine is just now.
+pub(crate) fn cut_off_after_ms() -> impl Iterator<Item = u64> {
+    (0..8).map(|doubled| 200 << doubled)
 }
 
 /// True while `pid` is a process that has not ended.

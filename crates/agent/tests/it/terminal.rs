@@ -6,7 +6,7 @@ use api::terminal::{Terminal, TerminalList};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::harness::{Agent, DEADLINE, post, request};
+use crate::harness::{Agent, DEADLINE, eventually, post, request};
 
 async fn start(agent: &Agent, body: Value) -> Terminal {
     let (status, _, body) = agent.send(post("/terminals", &body)).await;
@@ -34,7 +34,7 @@ async fn without_cgroups_the_session_and_its_children_are_found_and_killed() {
     let tree = "trap '' HUP; (setsid sleep 987 & sleep 988 & sleep 989) & sleep 990";
     let terminal = start(&agent, json!({"id": "t", "command": tree})).await;
     assert!(
-        agent.sh("until [ $(pgrep -cf 'sleep 9[89]') -ge 4 ]; do sleep 0.01; done").await.success
+        agent.sh("until [ $(pgrep -cf '^sleep 9[89]') -ge 4 ]; do sleep 0.01; done").await.success
     );
 
     assert_eq!(delete(&agent, "t").await, StatusCode::NO_CONTENT);
@@ -63,7 +63,7 @@ async fn terminals_leave_no_descriptor_and_no_cgroup() {
     }
 
     assert_eq!(list(&agent).await, []);
-    assert_eq!(agent.exec_cgroups(), 0);
+    eventually("the cgroups are gone", || agent.exec_cgroups() == 0).await;
     let begun = Instant::now();
     // A connection of the last request may still be on its way out.
     while descriptors(&agent) > before {

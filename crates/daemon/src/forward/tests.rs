@@ -28,7 +28,7 @@ use super::*;
 use crate::reply;
 
 /// Bounds every wait for an event, so that a lost one fails a test instead of hanging it.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const JAIL: u64 = 7;
 

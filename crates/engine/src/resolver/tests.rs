@@ -62,7 +62,7 @@ async fn client(server: SocketAddr) -> UdpSocket {
 
 async fn receive(socket: &UdpSocket) -> Vec<u8> {
     let mut datagram = vec![0; 5000];
-    let length = tokio::time::timeout(Duration::from_secs(20), socket.recv(&mut datagram)).await;
+    let length = tokio::time::timeout(Duration::from_secs(60), socket.recv(&mut datagram)).await;
     datagram.truncate(length.unwrap().unwrap());
     datagram
 }
