@@ -21,8 +21,10 @@ async function steps(binding) {
   const sandbox = getSandbox(binding, 'page');
   done.exec = (await sandbox.exec('echo $((6 * 7))')).stdout;
   done.lines = [];
-  for await (const event of parseSSEStream(await sandbox.execStream('echo one; sleep 0.1; echo two'))) {
-    if (event.type === 'stdout') done.lines.push(event.data);
+  for await (const event of parseSSEStream(await sandbox.execStream('echo one; while [ ! -e /tmp/go ]; do sleep 0.01; done; echo two'))) {
+    if (event.type !== 'stdout') continue;
+    done.lines.push(event.data);
+    if (event.data === 'one\\n') await sandbox.writeFile('/tmp/go', '');
   }
   await sandbox.writeFile('/tmp/a.bin', new Uint8Array([0, 1, 255]));
   await sandbox.writeFile('/tmp/b.bin', new Blob([new Uint8Array([0, 1, 255])]).stream());

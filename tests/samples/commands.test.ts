@@ -52,7 +52,7 @@ sample('Commands, startProcess()', async ({ sandbox, console }) => {
   });
   console.has(/Started with PID: \d+/);
   await app.waitForLog('Server listening on port 3000', 20_000);
-  await server.waitForPort(8000, { timeout: 20_000 });
+  await server.waitForPort(8000, { timeout: 60_000 });
 });
 
 sample('Commands, listProcesses()', async ({ sandbox, console }) => {
@@ -279,7 +279,7 @@ sample('Background processes, directory and variables', async ({ sandbox }) => {
       DATABASE_URL: env.DATABASE_URL,
     },
   });
-  await process.waitForPort(8080, { timeout: 20_000 });
+  await process.waitForPort(8080, { timeout: 60_000 });
   assert.match((await sandbox.exec(`tr '\\0' '\\n' < /proc/${process.pid}/environ`)).stdout, /DATABASE_URL=postgres:\/\/db\/app/);
 });
 
@@ -364,8 +364,8 @@ sample('Background processes, one that exits at once', async ({ sandbox, console
 sample('Background processes, a port that is in use', async ({ sandbox }) => {
   await project(sandbox);
   const first = await sandbox.startProcess('node server.js');
-  await first.waitForPort(3000, { timeout: 20_000 });
+  await first.waitForPort(3000, { timeout: 60_000 });
   await sandbox.killAllProcesses();
   const server = await sandbox.startProcess('node server.js');
-  await server.waitForPort(3000, { timeout: 20_000 });
+  await server.waitForPort(3000, { timeout: 60_000 });
 });

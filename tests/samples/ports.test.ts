@@ -23,7 +23,7 @@ function visit(url: string): Promise<{ status: number; text: string }> {
 /** In place of seconds of waiting: until the port answers. */
 async function ready(sandbox: Sandbox, ...ports: number[]): Promise<void> {
   const [process] = await sandbox.listProcesses();
-  for (const port of ports) await process!.waitForPort(port, { timeout: 30_000 });
+  for (const port of ports) await process!.waitForPort(port, { timeout: 60_000 });
 }
 
 sample('Ports, exposePort()', async ({ sandbox, console }) => {

@@ -101,7 +101,7 @@ function heard(socket: Socket, isWanted: (text: string) => boolean, say: string 
 async function echoServer(sandbox: Sandbox): Promise<void> {
   await sandbox.writeFile('/tmp/echo.py', readFileSync('../../clients/typescript/test/echo.py', 'utf8'));
   const server = await sandbox.startProcess('python3 /tmp/echo.py');
-  await server.waitForPort(3000, { mode: 'tcp', timeout: 20_000 });
+  await server.waitForPort(3000, { mode: 'tcp', timeout: 60_000 });
 }
 
 for (const [name, runtime, start] of STARTS) test(`${name} runs a Worker of the documents`, { timeout: 180_000 }, async (t) => {

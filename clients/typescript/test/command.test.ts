@@ -55,7 +55,9 @@ test('without a default session nothing is kept', async (t) => {
 
 test('a timeout is an error in a session, with what was written, and 124 without one', async (t) => {
   const sandbox = sandboxOf(t);
-  const error = await errorFrom(sandbox.exec('echo begun; sleep 60', { timeout: 200 }));
+  let error = await errorFrom(sandbox.exec('echo begun; sleep 60', { timeout: 200 }));
+  // The first that was long enough for it to begin, however slow the machine is just now.
+  for (let timeout = 400; timeout < 30_000 && error.context?.stdout === ''; timeout *= 2) error = await errorFrom(sandbox.exec('echo begun; sleep 60', { timeout }));
   assert.ok(error instanceof CommandError);
   assert.match(error.message, /timeout/i);
   assert.equal(error.code, 'COMMAND_EXECUTION_ERROR');
@@ -126,7 +128,7 @@ test('leaving a stream while nothing comes ends its command', async (t) => {
     // The second is waited for in vain.
     const read = reader.read().then(() => reader.read());
     // Besides, because the default session has no turn.
-    await sandbox.exec('until pgrep -fx "sleep 1002"; do sleep 0.02; done', { session: 'besides', timeout: 20_000 });
+    await sandbox.exec('until pgrep -fx "sleep 1002"; do sleep 0.02; done', { session: 'besides', timeout: 60_000 });
     await reader.cancel();
     await read;
   }

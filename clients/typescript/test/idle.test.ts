@@ -4,7 +4,7 @@ import { getSandbox, type Sandbox } from '@sandbar/sandbox';
 import { errorFrom, sandboxOf } from './bench.js';
 
 async function until(sandbox: Sandbox, state: string): Promise<void> {
-  for (let looks = 0; looks < 1000; looks += 1) {
+  for (let looks = 0; looks < 6000; looks += 1) {
     if ((await sandbox.info())?.state === state) return;
     await new Promise((resolve) => setTimeout(resolve, 10));
   }

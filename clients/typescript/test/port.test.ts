@@ -11,7 +11,7 @@ async function echo(t: TestContext): Promise<Sandbox> {
   const sandbox = sandboxOf(t);
   await sandbox.writeFile('/tmp/echo.py', readFileSync('test/echo.py', 'utf8'));
   const process = await sandbox.startProcess('python3 /tmp/echo.py');
-  await process.waitForPort(3000, { mode: 'tcp', timeout: 20_000 });
+  await process.waitForPort(3000, { mode: 'tcp', timeout: 60_000 });
   return sandbox;
 }
 

@@ -38,7 +38,10 @@ test('killAllProcesses says how many there were', async (t) => {
 
 test('logs are both outputs, and a text', async (t) => {
   const sandbox = sandboxOf(t);
-  const process = await sandbox.startProcess('echo out; sleep 0.05; echo err >&2');
+  const process = await sandbox.startProcess('echo out; while [ ! -e /tmp/go ]; do sleep 0.01; done; echo err >&2');
+  // One after the other, also for whoever reads both.
+  await process.waitForLog('out');
+  await sandbox.writeFile('/tmp/go', '');
   assert.deepEqual(await process.waitForExit(), { exitCode: 0 });
   const logs = await sandbox.getProcessLogs(process.id);
   assert.deepEqual({ ...logs }, { stdout: 'out\n', stderr: 'err\n', processId: process.id });
@@ -103,7 +106,7 @@ test('waiting for a line: text, pattern, what was before, too late, too early', 
     assert.deepEqual([late.code, late.httpStatus, late.processId, late.timeout], ['PROCESS_READY_TIMEOUT', 408, server.id, 150]);
     assert.match(late.message, /Process did not become ready within 150ms\. Waiting for: .*never/);
     const short = await sandbox.startProcess('echo bye; exit 6');
-    const early = await errorFrom(short.waitForLog(pattern, 10_000));
+    const early = await errorFrom(short.waitForLog(pattern, 60_000));
     assert.ok(early instanceof ProcessExitedBeforeReadyError, String(early));
     assert.deepEqual([early.exitCode, early.httpStatus], [6, 500]);
   }
@@ -120,10 +123,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.HTTPServer(('127.0.0.1', 8080), Handler).serve_forever()
 `);
   const server = await sandbox.startProcess('exec python3 /tmp/server.py');
-  await server.waitForPort(8080, { mode: 'tcp', timeout: 20_000 });
-  await server.waitForPort(8080, { path: '/ok', timeout: 20_000 });
-  await server.waitForPort(8080, { status: 500, timeout: 20_000 });
-  await server.waitForPort(8080, { status: { min: 500, max: 599 }, timeout: 20_000 });
+  await server.waitForPort(8080, { mode: 'tcp', timeout: 60_000 });
+  await server.waitForPort(8080, { path: '/ok', timeout: 60_000 });
+  await server.waitForPort(8080, { status: 500, timeout: 60_000 });
+  await server.waitForPort(8080, { status: { min: 500, max: 599 }, timeout: 60_000 });
   const late = await errorFrom(server.waitForPort(8080, { timeout: 300 }));
   assert.ok(late instanceof ProcessReadyTimeoutError);
   assert.match(late.condition, /8080/);
