@@ -1,6 +1,7 @@
 //! Figures as multiples of what the machine itself needs for the least that could do it, measured in
-//! turns: a slow machine, or a busy one, is slow at both. What is far beyond its multiple is a gross
-//! regression, whatever the machine.
+//! turns: a slow machine is slow at both. What else a machine does, or its host, only makes a turn take longer,
+//! and what takes long is disturbed more often than what does not: so a figure is what the quickest tenth of
+//! its turns took at most. What is far beyond its multiple is a gross regression, whatever the machine.
 
 use std::{
     fmt,
@@ -18,7 +19,7 @@ use serde::Serialize;
 use super::{measure::Bench, samples::Samples};
 use crate::table::Table;
 
-/// Turns: enough for a median that a busy moment does not move, within seconds.
+/// Turns: enough for a tenth of them to be undisturbed, within seconds.
 const TURNS: usize = 100;
 
 /// The least that could do it.
@@ -31,9 +32,9 @@ enum Floor {
     Echo,
 }
 
-/// What is measured, what it is compared with, and how many times its floor the median may be: several
-/// times what was found with a release build on a quiet machine, and some three times what was found on
-/// a busy one, where who needs several processes waits more often than its floor does.
+/// What is measured, what it is compared with, and how many times its floor's median its quickest tenth may
+/// be: several times what was found with a release build on a quiet machine, where that is little less than
+/// the median.
 const ROWS: [(&str, Floor, f64); 5] = [
     ("create to first exec result", Floor::Process, 60.0),
     ("destroy", Floor::Process, 50.0),
@@ -54,7 +55,7 @@ pub(super) struct Ratios {
 struct Row {
     measure: Samples,
     floor: Samples,
-    /// How many times the floor's median the measure's is. None without samples of both.
+    /// How many times the floor's median the measure's quickest tenth is. None without samples of both.
     times: Option<f64>,
     at_most: f64,
 }
@@ -119,10 +120,7 @@ impl Bench {
 
 impl Row {
     fn new(measure: Samples, floor: Samples, at_most: f64) -> Self {
-        let times = match (measure.summary(), floor.summary()) {
-            (Some(measure), Some(floor)) => Some(measure.p50 / floor.p50),
-            _ => None,
-        };
+        let times = measure.quick().zip(floor.summary()).map(|(quick, floor)| quick / floor.p50);
         Self { measure, floor, times, at_most }
     }
 
@@ -141,18 +139,25 @@ impl Ratios {
 
 impl fmt::Display for Ratios {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let headings = ["median of", "      ms", "floor", "      ms", " times", "at most", "holds"];
+        let headings = [
+            "quickest tenth of",
+            "      ms",
+            "median of",
+            "      ms",
+            " times",
+            "at most",
+            "holds",
+        ];
         let mut table = Table::new(headings);
         for row in &self.rows {
-            let median = |samples: &Samples| match samples.summary() {
-                Some(summary) => format!("{:8.3}", summary.p50),
-                None => "       -".to_owned(),
+            let shown = |time: Option<f64>| {
+                time.map_or("       -".to_owned(), |time| format!("{time:8.3}"))
             };
             table.row([
                 row.measure.name().to_owned(),
-                median(&row.measure),
+                shown(row.measure.quick()),
                 row.floor.name().to_owned(),
-                median(&row.floor),
+                shown(row.floor.summary().map(|floor| floor.p50)),
                 row.times.map_or("-".to_owned(), |times| format!("{times:6.1}")),
                 format!("{:7.0}", row.at_most),
                 if row.holds() { "yes" } else { "NO" }.to_owned(),

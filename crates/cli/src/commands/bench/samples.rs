@@ -91,6 +91,14 @@ impl Samples {
         self.milliseconds.push(elapsed.as_secs_f64() * 1000.0);
     }
 
+    /// What the quickest tenth took at most: what is the least disturbed by whatever else goes on. Absent when
+    /// no attempt succeeded.
+    pub(super) fn quick(&self) -> Option<f64> {
+        let mut sorted = self.milliseconds.clone();
+        sorted.sort_by(f64::total_cmp);
+        percentile(&sorted, 10)
+    }
+
     pub(super) fn summary(&self) -> Option<Summary> {
         let mut sorted = self.milliseconds.clone();
         sorted.sort_by(f64::total_cmp);
@@ -139,6 +147,7 @@ mod tests {
         for millis in (1..=200).rev() {
             samples.push(Duration::from_millis(millis));
         }
+        assert_eq!(samples.quick(), Some(20.0));
         let summary = samples.summary().unwrap();
         assert_eq!(summary, Summary { p50: 100.0, p90: 180.0, p99: 198.0, max: 200.0 });
     }
