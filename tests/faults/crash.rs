@@ -195,6 +195,7 @@ async fn requests_that_were_not_sent_to_a_killed_agent_are_answered_by_the_next(
             seen.changed().await.expect("the caller goes on");
         }
         kill(server.agent_pid());
+        seen.iter_mut().for_each(watch::Receiver::mark_unchanged);
     }
     server.shell("s", "true").await;
     ends.store(true, Ordering::Relaxed);

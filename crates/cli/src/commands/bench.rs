@@ -117,8 +117,8 @@ pub(crate) struct Arguments {
     /// Root file system for --compare; the image's own layers unless given.
     #[arg(long, value_name = "DIR", requires = "compare")]
     rootfs: Option<PathBuf>,
-    /// Measure nothing but a few medians, as multiples of what this machine needs for a process and a
-    /// message, and fail where one is grossly over its multiple: within seconds, for tests.
+    /// Measure nothing but the quickest tenths of a few calls, as multiples of what this machine needs for a
+    /// process and a message, and fail where one is grossly over its multiple: within seconds, for tests.
     #[arg(long, conflicts_with_all = ["quick", "runs"])]
     ratios: bool,
     /// Write a page with plots, which a browser shows.
