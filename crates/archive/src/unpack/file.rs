@@ -23,6 +23,12 @@ use crate::header::Said;
 /// agent.
 const NAMES: usize = 100;
 
+/// Bytes of content that btrfs keeps beside a file's name (`max_inline`, btrfs(5)). Until such a file is
+/// written out, room is held for whole paths of the tree; with some ten thousand of them the kernel
+/// has those who make more wait. So each is written out as soon as it is made, into the tree in
+/// memory. A larger one is better written to the disk together with others.
+const INLINE_BYTES: usize = 2048;
+
 /// Numbers the temporary names.
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
@@ -83,8 +89,13 @@ pub(super) fn make_small(
         .write_all(content)
         .map_err(|error| system("write", &error))
         .and_then(|()| umask.set(&file, attributes, attributes.mode));
-    if made.is_err() {
-        file::remove(dir, name).unwrap_or(());
+    match &made {
+        Ok(()) if within.keeps_files_in_trees && content.len() <= INLINE_BYTES => {
+            // Nothing depends on it.
+            file::begin_writing_out(file.as_fd()).unwrap_or(());
+        }
+        Ok(()) => {}
+        Err(_) => file::remove(dir, name).unwrap_or(()),
     }
     made
 }

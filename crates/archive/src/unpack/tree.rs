@@ -14,6 +14,7 @@ use std::{
 use sys::{
     SysError, errno,
     file::{self, How},
+    file_system,
 };
 
 use super::{file::system, layer};
@@ -90,6 +91,7 @@ pub(super) fn time((seconds, nanoseconds): (i64, u32)) -> Option<SystemTime> {
 pub(super) struct Dir {
     fd: OwnedFd,
     pub(super) umask: Umask,
+    pub(super) keeps_files_in_trees: bool,
     /// What it gets when nobody has work in it any more, and the bits it was made with: filling it
     /// needs rights, and changes its time.
     rest: Option<(Attributes, u32)>,
@@ -103,7 +105,7 @@ impl Dir {
     /// Has no more work in it.
     pub(super) fn release(self: Arc<Self>) -> Result<(), SysError> {
         match Arc::into_inner(self) {
-            Some(Self { fd, umask, rest: Some((attributes, made_with)) }) => {
+            Some(Self { fd, umask, rest: Some((attributes, made_with)), .. }) => {
                 umask.set(&File::from(fd), attributes, made_with)
             }
             _ => Ok(()),
@@ -130,7 +132,9 @@ pub(super) struct Tree {
 
 impl Tree {
     pub(super) fn new(top: OwnedFd, is_layer: bool) -> Self {
-        let top = Dir { fd: top, umask: Umask::of_process(), rest: None };
+        // btrfs has no table of files to count, also when an overlay answers for it.
+        let keeps_files_in_trees = file_system::of(top.as_fd()).is_ok_and(|found| found.files == 0);
+        let top = Dir { fd: top, umask: Umask::of_process(), keeps_files_in_trees, rest: None };
         Self { top: Arc::new(top), levels: Vec::new(), has_met_existing: false, is_layer }
     }
 
@@ -217,7 +221,8 @@ impl Tree {
     }
 
     fn push(&mut self, name: &CStr, fd: OwnedFd, rest: Option<(Attributes, u32)>) {
-        let dir = Arc::new(Dir { fd, umask: self.top.umask, rest });
+        let Dir { umask, keeps_files_in_trees, .. } = *self.top;
+        let dir = Arc::new(Dir { fd, umask, keeps_files_in_trees, rest });
         self.levels.push(Level { name: name.to_owned(), dir });
     }
 
