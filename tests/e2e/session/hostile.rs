@@ -99,8 +99,10 @@ async fn an_interrupt_ends_what_runs_and_leaves_the_session_usable() {
     assert_eq!((code, s.out("echo $X").await), (130, "alive\n".to_owned()));
     // One that comes between two commands is no matter: each command runs, once, and alone.
     for round in 0..5 {
-        s.out("(sleep 0.1; kill -INT $$; touch /tmp/sent) & disown").await;
-        server.shell("s", "while [ ! -e /tmp/sent ]; do sleep 0.01; done; rm /tmp/sent").await;
+        let later = "while [ ! -e /tmp/over ]; do sleep 0.01; done; kill -INT $$; touch /tmp/sent";
+        s.out(&format!("({later}) & disown")).await;
+        let sent = "touch /tmp/over; while [ ! -e /tmp/sent ]; do sleep 0.01; done; rm /tmp/over /tmp/sent";
+        server.shell("s", sent).await;
         let command = format!("echo {round} >>/tmp/rounds; echo $X $PWD $N");
         let more = json!({"env": {"N": "n"}, "cwd": "/usr"});
         let more = if round % 2 == 0 { more } else { json!({}) };

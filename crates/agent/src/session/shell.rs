@@ -73,6 +73,10 @@ const START_WAIT: Duration = Duration::from_secs(10);
 /// session may run before it.
 const STEP_WAIT: Duration = Duration::from_secs(5);
 
+/// Between two looks for a shell that waits although it has been told to do something: a signal has thrown
+/// it out of that.
+const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+
 /// How long a process may take to stop, or to end when it is killed: only one that is stuck in the
 /// kernel takes any.
 const STOP_WAIT: Duration = Duration::from_secs(2);
@@ -409,10 +413,20 @@ impl Shell {
     /// The answer to what the shell was told; none if it was out of its loop and did not do it, or
     /// not to the end.
     async fn answer(&mut self) -> Result<Option<Report>, Broken> {
+        let mut has_seen = false;
         loop {
             let report = tokio::select! {
                 report = self.reports.next() => report?,
                 _ = self.exit.wait() => return Err(Broken),
+                () = tokio::time::sleep(WATCH_INTERVAL) => {
+                    // Once may be by chance, on its way to its report.
+                    let is_waiting = self.is_at_home();
+                    if std::mem::replace(&mut has_seen, is_waiting) && is_waiting {
+                        self.call_back().await?;
+                        has_seen = false;
+                    }
+                    continue;
+                }
             };
             if report.status == text::ENTERED {
                 return Ok(None);
