@@ -14,8 +14,9 @@ use tokio::net::unix::pipe;
 use super::{Found, has_ended};
 use crate::{extract::Query, process::Process, refusal::Refusal};
 
-/// How long an end may come after the end of stdin, which is a part of it: then the end is the answer.
-const END_WAIT: Duration = Duration::from_millis(100);
+/// How long an end may come after the end of stdin, which is a part of it: then the end is the answer. It
+/// takes less than a millisecond; a machine may be very busy.
+const END_WAIT: Duration = Duration::from_secs(1);
 
 /// Writes the request's body to a process's stdin, and closes it if asked.
 ///
