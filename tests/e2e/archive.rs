@@ -305,7 +305,7 @@ async fn an_upload_that_breaks_off_leaves_whole_files() {
     assert!(request.body(Body::wrap_stream(broken)).send().await.is_err());
 
     // Nobody tells when the agent has met the break; the temporary file goes with it.
-    let clean = "for i in $(seq 500); do [ \"$(ls -A to | sort | xargs)\" = 'half whole' ] && exit 0; \
+    let clean = "for i in $(seq 6000); do [ \"$(ls -A to | sort | xargs)\" = 'half whole' ] && exit 0; \
                  sleep 0.01; done; ls -A to; exit 1";
     server.shell("s", clean).await;
     assert_eq!(server.shell("s", "cat to/half; stat -c %s to/whole").await, "old\n1000000\n");

@@ -69,7 +69,7 @@ async fn processes_go_on_after_a_checkpoint_and_end_with_a_restore() {
     let made = checkpoint(&server, "c").await;
     assert!(made["pauseUs"].as_u64().unwrap_or_default() > 0, "{made}");
 
-    let goes_on = "n=$(cat beat); for i in $(seq 500); do [ \"$(cat beat)\" != \"$n\" ] && exit; sleep 0.01; done; exit 1";
+    let goes_on = "n=$(cat beat); for i in $(seq 6000); do [ \"$(cat beat)\" != \"$n\" ] && exit; sleep 0.01; done; exit 1";
     server.shell("s", goes_on).await;
     restore(&server, "c").await;
     assert_eq!(server.shell("s", SLEEPERS).await, "0\n");

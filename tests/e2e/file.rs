@@ -106,7 +106,7 @@ async fn an_upload_that_breaks_off_changes_nothing() {
     assert!(request.body(Body::wrap_stream(broken)).send().await.is_err());
 
     assert_eq!(server.get(&format!("{FILES}/workspace/f")).await.text, "whole");
-    let clean = "for i in $(seq 500); do [ \"$(ls -A | xargs)\" = f ] && exit 0; sleep 0.01; done; ls -A; exit 1";
+    let clean = "for i in $(seq 6000); do [ \"$(ls -A | xargs)\" = f ] && exit 0; sleep 0.01; done; ls -A; exit 1";
     server.shell("s", clean).await;
 }
 

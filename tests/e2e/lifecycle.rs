@@ -133,7 +133,7 @@ async fn a_command_is_started_with_the_sandbox_each_time() {
     change(&server, "s", "stop").await;
     change(&server, "s", "start").await;
     let looks =
-        "for i in $(seq 500); do [ $(wc -l < log) = 2 ] && exit 0; sleep 0.01; done; exit 1";
+        "for i in $(seq 6000); do [ $(wc -l < log) = 2 ] && exit 0; sleep 0.01; done; exit 1";
     server.shell("s", looks).await;
 
     // One that cannot be started keeps nobody out.

@@ -44,7 +44,7 @@ async fn the_host_is_out_of_reach_on_all_its_addresses() {
 async fn sandboxes_cannot_reach_each_other() {
     let server = server();
     let listen = "python3 -m http.server 8000 --bind 0.0.0.0 >/dev/null 2>&1 & \
-                  for i in $(seq 500); do cat < /dev/null > /dev/tcp/127.0.0.1/8000 && exit 0; sleep 0.01; done 2>/dev/null; exit 1";
+                  for i in $(seq 6000); do cat < /dev/null > /dev/tcp/127.0.0.1/8000 && exit 0; sleep 0.01; done 2>/dev/null; exit 1";
     server.shell("a", listen).await;
     let address = server.shell("a", "hostname -I").await;
 
@@ -71,7 +71,7 @@ async fn names_resolve_through_the_node() {
     assert_eq!(resolver, format!("nameserver {gateway}\n"));
     // The node's resolver answers, whatever it says of this name.
     let ask = "import socket, struct\n\
-               s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(10)\n\
+               s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(60)\n\
                s.sendto(bytes.fromhex('abcd01000001000000000000') + b'\\x07invalid\\x00\\x00\\x01\\x00\\x01', \
                (open('/etc/resolv.conf').read().split()[1], 53))\n\
                print(s.recv(512)[:2].hex())";

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// How long the kernel may take to collect network namespaces after their last process.
-const COLLECTION: Duration = Duration::from_secs(10);
+const COLLECTION: Duration = Duration::from_secs(60);
 
 /// Kernel objects that carry a server's name or state directory. Two that are equal tell that what
 /// happened between left nothing behind and took nothing away.
@@ -105,7 +105,7 @@ impl Leaks {
     /// the reply.
     ///
     /// # Panics
-    /// When it does not within ten seconds; the message tells the difference.
+    /// When it does not within a minute; the message tells the difference.
     pub fn expect_again(&self, name: &str, state_dir: &Path) {
         let deadline = Instant::now() + COLLECTION;
         loop {

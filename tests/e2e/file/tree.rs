@@ -121,7 +121,7 @@ async fn a_tree_deeper_than_any_path_is_listed_moved_and_deleted() {
     client.move_file(&id(), &to("t2")).await.unwrap();
     let options = DeleteFile { recursive: true, session: None };
     client.delete_file(&id(), "/workspace/t2", &options).await.unwrap();
-    let gone = "for i in $(seq 1000); do [ -z \"$(ls -A /dev/shm)\" ] && break; sleep 0.01; done; ls -A . /dev/shm | xargs";
+    let gone = "for i in $(seq 6000); do [ -z \"$(ls -A /dev/shm)\" ] && break; sleep 0.01; done; ls -A . /dev/shm | xargs";
     assert_eq!(server.shell("s", gone).await, ".: /dev/shm:\n");
 }
 
