@@ -2,7 +2,8 @@
 
     python3 git.py DIRECTORY     serves DIRECTORY/repos; its port comes to DIRECTORY/port
 
-The first part of a path says how the rest is served; DIRECTORY/secret has the password and the token.
+The first part of a path says how the rest is served; what is held back is refused once
+DIRECTORY/released is there; DIRECTORY/secret has the password and the token.
 What arrives as credentials is written to DIRECTORY/seen, with the host it was meant for.
 """
 
@@ -12,7 +13,7 @@ import itertools
 import os
 import subprocess
 import sys
-import threading
+import time
 
 HOME = sys.argv[1]
 SECRET = open(HOME + "/secret").read().strip()
@@ -67,7 +68,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(302, [("Location", elsewhere)])
         elif way == "silent" or (way in ("stalled", "hold") and self.command == "POST"):
             open(HOME + "/waiting", "w").close()
-            threading.Event().wait()
+            while not os.path.exists(HOME + "/released"):
+                time.sleep(0.01)
+            self.answer(500)
         elif way == "refs":
             start = b"001e# service=git-upload-pack\n0000"
             line = b"1" * 40 + b" refs/heads/%08d\n"

@@ -34,7 +34,7 @@ impl Git {
             git config uploadpack.allowAnySHA1InWant true; git tag -d lost >&2; \
             git init -q --bare ../empty.git; cd /srv/git; \
             (setsid python3 git.py /srv/git >/srv/git/log 2>&1 &); \
-            for i in $(seq 1000); do [ -e port ] && exec cat port; sleep 0.01; done; cat log; exit 1";
+            for i in $(seq 6000); do [ -e port ] && exec cat port; sleep 0.01; done; cat log; exit 1";
         let port = server.shell("s", make).await.trim().to_owned();
         Self { server, port, secret }
     }
@@ -75,11 +75,20 @@ impl Git {
     /// Waits until the git server holds a request back.
     ///
     /// # Panics
-    /// When it does not for ten seconds.
+    /// When it does not for a minute.
     pub async fn until_held(&self) {
         let held =
-            "for i in $(seq 1000); do [ -e /srv/git/waiting ] && exit; sleep 0.01; done; exit 1";
+            "for i in $(seq 6000); do [ -e /srv/git/waiting ] && exit; sleep 0.01; done; exit 1";
         self.shell(held).await;
+    }
+
+    /// Has the git server refuse what it held back.
+    ///
+    /// # Panics
+    /// When the file cannot be written that says so.
+    pub async fn release(&self) {
+        let released = self.server.put("/v1/sandboxes/s/files/srv/git/released", "").await;
+        assert!(released.status < 300, "{}", released.text);
     }
 
     /// The id of a commit by its name in the repository.
