@@ -55,7 +55,18 @@ async fn serve<'a>(server: &'a Server, command: &str, port: u16) -> Preview<'a> 
 async fn a_vite_app_that_is_edited_inside_changes_in_the_page_without_a_reload() {
     let server = server();
     upload(&server, &servers().join("vite"), "/workspace/app").await;
-    let html = "<!doctype html><h1 id=shown></h1><script type=module src=/main.js></script>";
+    // Its first script notes when Vite has said that it will tell of changes: of those before, it does not.
+    let html = "<!doctype html><h1 id=shown></h1><script>
+        const Plain = WebSocket;
+        window.WebSocket = class extends Plain {
+            constructor(...how) {
+                super(...how);
+                this.addEventListener('message', event => {
+                    if (JSON.parse(event.data).type === 'connected') window.isTold = true;
+                });
+            }
+        };
+        </script><script type=module src=/main.js></script>";
     write(&server, "workspace/app/index.html", html).await;
     let main = "import { text } from './text.js';
         const show = text => document.getElementById('shown').textContent = text;
@@ -70,6 +81,7 @@ async fn a_vite_app_that_is_edited_inside_changes_in_the_page_without_a_reload()
     let mut browser = Browser::start().await;
     let page = browser.open(&preview.url()).await;
     browser.until(&page, "document.getElementById('shown').textContent === 'before'").await;
+    browser.until(&page, "window.isTold === true").await;
     browser.evaluate(&page, "window.notReloaded = true").await;
     write(&server, "workspace/app/text.js", "export const text = 'after';").await;
     browser.until(&page, "document.getElementById('shown').textContent === 'after'").await;

@@ -85,12 +85,19 @@ impl Browser {
     /// When it does not load within [`PATIENCE`].
     pub async fn navigate(&mut self, page: &Page, url: &str) {
         self.call(Some(page), "Page.enable", json!({})).await;
+        self.call(Some(page), "Page.setLifecycleEventsEnabled", json!({"enabled": true})).await;
         let gone = self.call(Some(page), "Page.navigate", json!({"url": url})).await;
         assert!(gone["errorText"].is_null(), "{url}: {gone}");
         timeout(PATIENCE, async {
             loop {
                 let event = self.hear().await;
-                if event["method"] == "Page.loadEventFired" && event["sessionId"] == page.0 {
+                let of = &event["params"];
+                // Of this document: the one before it may load at the same time.
+                if event["method"] == "Page.lifecycleEvent"
+                    && event["sessionId"] == page.0
+                    && of["name"] == "load"
+                    && of["loaderId"] == gone["loaderId"]
+                {
                     return;
                 }
             }
@@ -120,8 +127,9 @@ impl Browser {
         // A page that replaces itself takes its promises along; so it is asked from outside.
         loop {
             let parameters = json!({"expression": condition, "returnByValue": true});
-            let result = self.call(Some(page), "Runtime.evaluate", parameters).await;
-            if result["result"]["value"] == true {
+            // Asked while the page replaces itself, it has an error for an answer.
+            let answer = self.ask(Some(page), "Runtime.evaluate", parameters).await;
+            if answer["result"]["result"]["value"] == true {
                 return;
             }
             if begun.elapsed() > PATIENCE {
@@ -132,7 +140,15 @@ impl Browser {
         }
     }
 
+    /// The result of a call that must succeed.
     async fn call(&mut self, page: Option<&Page>, method: &str, parameters: Value) -> Value {
+        let mut answer = self.ask(page, method, parameters).await;
+        assert!(answer["error"].is_null(), "{method}: {answer}");
+        answer["result"].take()
+    }
+
+    /// The answer to a call.
+    async fn ask(&mut self, page: Option<&Page>, method: &str, parameters: Value) -> Value {
         self.calls += 1;
         let id = self.calls;
         let mut call = json!({"id": id, "method": method, "params": parameters});
@@ -144,8 +160,7 @@ impl Browser {
             loop {
                 let answer = self.hear().await;
                 if answer["id"] == id {
-                    assert!(answer["error"].is_null(), "{method}: {answer}");
-                    return answer["result"].clone();
+                    return answer;
                 }
             }
         })
