@@ -362,14 +362,13 @@ async fn one_watch_too_many_is_told_to_wait() {
 
     assert_eq!(refused(&server, WatchFiles::new("/workspace")).await, "TOO_MANY_REQUESTS");
     watches.pop();
-    // The agent hears of it a moment later.
-    for _ in 0..1000 {
-        if server.client().watch_files(&id(), &WatchFiles::new("/workspace")).await.is_ok() {
-            return;
+    let given_back = async {
+        // The agent hears of it a moment later.
+        while server.client().watch_files(&id(), &WatchFiles::new("/workspace")).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("the place was not given back");
+    };
+    tokio::time::timeout(PATIENCE, given_back).await.expect("the place is given back");
 }
 
 #[tokio::test]
@@ -520,16 +519,13 @@ fn the_command_line_shows_changes_until_ctrl_c() {
 
 #[tokio::test]
 async fn a_server_that_stops_waits_for_no_watch() {
-    /// What requests under way are given when a server stops.
-    const DRAIN: Duration = Duration::from_secs(10);
     let mut server = server();
     server.shell("s", "true").await;
     let mut events = watch(&server, WatchFiles::new("/workspace")).await;
-    let begun = std::time::Instant::now();
 
-    server.stop();
+    let log = server.stop();
 
-    assert!(begun.elapsed() < DRAIN, "it took {:?}", begun.elapsed());
+    assert!(log.contains("stopping") && !log.contains("were cut off"), "{log}");
     // The stream broke off; it does not look as if the watch had come to an end.
     let end = tokio::time::timeout(PATIENCE, events.next()).await.expect("it ends");
     assert!(matches!(end, Some(Err(_))), "{end:?}");

@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader},
     os::fd::AsFd,
     path::{Path, PathBuf},
-    process::{Child, ChildStderr, Command, Stdio},
+    process::{Child, ChildStderr, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -333,12 +333,9 @@ impl Server {
     /// # Panics
     /// When it does not run, or ends well.
     pub fn expect_failure(&mut self) -> String {
-        let mut running = self.running.take().expect("the server runs");
-        let status = running.process.wait().expect("the server can be waited for");
-        running.reader.join().expect("the log is read");
-        let lines = running.log.lines.lock().expect("no reader has panicked").join("\n");
-        assert!(!status.success(), "the server ended well:\n{lines}");
-        lines
+        let (status, log) = self.wait().expect("the server runs");
+        assert!(!status.success(), "the server ended well:\n{log}");
+        log
     }
 
     /// Starts it again with one setting more, or another.
@@ -391,13 +388,13 @@ impl Server {
         self.wait();
     }
 
-    /// Ends the daemon as an operator would; its sandboxes keep running.
+    /// Ends the daemon as an operator would; its sandboxes keep running. Returns its log.
     ///
     /// # Panics
     /// When it does not run, or ends with an error.
-    pub fn stop(&mut self) {
+    pub fn stop(&mut self) -> String {
         self.signal(sys::signal::SIGTERM);
-        self.wait_for_end();
+        self.wait_for_end()
     }
 
     fn signal(&self, signal: i32) {
@@ -406,21 +403,23 @@ impl Server {
         sys::signal::send(pidfd.as_fd(), signal).expect("the server can be signalled");
     }
 
-    /// Waits until a daemon that was told to end has ended.
+    /// Waits until a daemon that was told to end has ended, and returns its log.
     ///
     /// # Panics
-    /// When it ends with an error.
-    pub fn wait_for_end(&mut self) {
-        let log = self.log();
-        assert!(self.wait(), "the server did not end well:\n{log}");
+    /// When it does not run, or ends with an error.
+    pub fn wait_for_end(&mut self) -> String {
+        let (status, log) = self.wait().expect("the server runs");
+        assert!(status.success(), "the server did not end well:\n{log}");
+        log
     }
 
-    /// Waits for the daemon's end; true when it ended well.
-    fn wait(&mut self) -> bool {
-        let Some(mut running) = self.running.take() else { return true };
+    /// Waits for the daemon's end, if it runs: how it ended, and its log.
+    fn wait(&mut self) -> Option<(ExitStatus, String)> {
+        let mut running = self.running.take()?;
         let status = running.process.wait().expect("the server can be waited for");
-        drop(running.reader.join());
-        status.success()
+        running.reader.join().expect("the log is read");
+        let lines = running.log.lines.lock().expect("no reader has panicked").join("\n");
+        Some((status, lines))
     }
 }
 
