@@ -19,6 +19,13 @@ const SANDBOX: &str = "/v1/sandboxes/s";
 const EXEC: &str = "/v1/sandboxes/s/exec";
 const SESSIONS: &str = "/v1/sandboxes/s/sessions";
 
+/// The time limit of a command that must have begun when it is cut off: time enough on a machine that is
+/// away for a while.
+const BEGUN_MS: u64 = 3000;
+
+/// Prints how many processes called `sleep` there are. One may go while they are looked at.
+const SLEEPERS: &str = "cat /proc/[0-9]*/comm 2>/dev/null | grep -c '^sleep$' || true";
+
 /// A session of the sandbox `s`.
 struct Session<'a> {
     server: &'a Server,

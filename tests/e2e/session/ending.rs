@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{StreamExt, future::join_all};
 use serde_json::{Value, json};
 use testkit::{answer, reqwest::Method};
 
-use super::{EXEC, SANDBOX, SESSIONS, session};
+use super::{BEGUN_MS, EXEC, SANDBOX, SESSIONS, SLEEPERS, session};
 use crate::server;
 
 /// Scripts that do not end by themselves. `begun` has been written when they are cut off.
@@ -47,21 +47,29 @@ const ENDLESS: [&str; 32] = [
 
 #[tokio::test]
 async fn a_timeout_ends_the_command_and_keeps_the_shell() {
+    /// Scripts that one session is cut off in, one after the other; the sessions side by side.
+    const EACH: usize = 8;
     let server = server();
-    let s = session(&server, "a");
-    s.out("X=alive; cd /usr; mine() { echo function; }").await;
-    for script in ENDLESS {
-        let command = format!("echo begun; {script}; echo NO; echo NO >&2");
-        let answer = s.ask(&command, json!({"timeoutMs": 250})).await;
-        assert_eq!(answer.json["ending"]["type"], "timeout", "{script}: {}", answer.text);
-        assert_eq!(answer.json["exitCode"], 124, "{script}: {}", answer.text);
-        assert_eq!(answer.json["stdout"], "begun\n", "{script}: {}", answer.text);
-        assert!(!answer.text.contains("NO"), "{script}: {}", answer.text);
-        assert_eq!(answer.json["sessionReset"], Value::Null, "{script}: {}", answer.text);
-        let after = s.out("echo $? $X; pwd; mine; set +e; trap - ERR").await;
-        assert_eq!(after, "124 alive\n/usr\nfunction\n", "{script}");
-    }
-    s.expect(&[("cat /proc/[0-9]*/comm | grep -c '^sleep$' || true", "0\n")]).await;
+    let ids: Vec<String> = (0..ENDLESS.len().div_ceil(EACH)).map(|n| format!("n{n}")).collect();
+    let cut_off = ids.iter().zip(ENDLESS.chunks(EACH)).map(|(id, scripts)| {
+        let s = session(&server, id);
+        async move {
+            s.out("X=alive; cd /usr; mine() { echo function; }").await;
+            for script in scripts {
+                let command = format!("echo begun; {script}; echo NO; echo NO >&2");
+                let answer = s.ask(&command, json!({"timeoutMs": BEGUN_MS})).await;
+                assert_eq!(answer.json["ending"]["type"], "timeout", "{script}: {}", answer.text);
+                assert_eq!(answer.json["exitCode"], 124, "{script}: {}", answer.text);
+                assert_eq!(answer.json["stdout"], "begun\n", "{script}: {}", answer.text);
+                assert!(!answer.text.contains("NO"), "{script}: {}", answer.text);
+                assert_eq!(answer.json["sessionReset"], Value::Null, "{script}: {}", answer.text);
+                let after = s.out("echo $? $X; pwd; mine; set +e; trap - ERR").await;
+                assert_eq!(after, "124 alive\n/usr\nfunction\n", "{script}");
+            }
+        }
+    });
+    join_all(cut_off).await;
+    session(&server, "n0").expect(&[(SLEEPERS, "0\n")]).await;
 }
 
 #[tokio::test]
@@ -73,7 +81,7 @@ async fn a_shell_that_cannot_be_kept_is_said_to_be_lost() {
         ["trap '' RTMAX; sleep 1000", "trap '' $(seq 1 64); sleep 1000", "exec sleep 1000"]
     {
         let command = format!("X=1; cd /usr; echo begun; {script}; echo NO");
-        let answer = s.ask(&command, json!({"timeoutMs": 250})).await;
+        let answer = s.ask(&command, json!({"timeoutMs": BEGUN_MS})).await;
         assert_eq!(answer.json["ending"]["type"], "timeout", "{script}: {}", answer.text);
         assert_eq!(answer.json["stdout"], "begun\n", "{script}: {}", answer.text);
         assert_eq!(answer.json["sessionReset"], true, "{script}: {}", answer.text);
@@ -89,18 +97,25 @@ async fn a_shell_that_cannot_be_kept_is_said_to_be_lost() {
 #[tokio::test]
 async fn a_request_s_timeout_goes_before_the_session_s() {
     let server = server();
-    let body = json!({"id": "a", "commandTimeoutMs": 100});
-    assert_eq!(server.post(SESSIONS, &body).await.json["commandTimeoutMs"], 100);
+    let body = json!({"id": "a", "commandTimeoutMs": BEGUN_MS});
+    assert_eq!(server.post(SESSIONS, &body).await.json["commandTimeoutMs"], BEGUN_MS);
     let s = session(&server, "a");
 
     let answer = s.ask("sleep 1000", json!({})).await;
     assert_eq!(answer.json["ending"]["type"], "timeout", "{}", answer.text);
-    s.run_with("sleep 0.3", json!({"timeoutMs": 60_000})).await;
     // Time that it waits for its turn is not its own.
-    let (first, second) = tokio::join!(
-        s.run_with("sleep 0.3; echo 1", json!({"timeoutMs": 60_000})),
-        s.run("echo 2"),
-    );
+    let first = "while [ ! -e /tmp/go ]; do sleep 0.01; done; echo 1";
+    let second = async {
+        s.until("the first one runs", |session| session["busy"] == true).await;
+        let go = async {
+            s.until("the second one waits", |session| session["waiting"] == 1).await;
+            // Longer than it may run, which is as long as the first one runs at least.
+            tokio::time::sleep(Duration::from_millis(BEGUN_MS + BEGUN_MS / 4)).await;
+            server.put("/v1/sandboxes/s/files/tmp/go", "").await
+        };
+        tokio::join!(s.run("echo 2"), go).0
+    };
+    let (first, second) = tokio::join!(s.run_with(first, json!({"timeoutMs": 60_000})), second);
     assert_eq!((first.1.as_str(), second.1.as_str()), ("1\n", "2\n"));
 }
 
@@ -150,11 +165,7 @@ async fn a_caller_that_goes_away_ends_its_command_and_keeps_the_shell() {
 
     drop(events);
 
-    s.expect(&[(
-        "echo $X; ls /tmp; cat /proc/[0-9]*/comm | grep -c '^sleep$' || true",
-        "alive\n0\n",
-    )])
-    .await;
+    s.expect(&[("echo $X; ls /tmp", "alive\n"), (SLEEPERS, "0\n")]).await;
 }
 
 #[tokio::test]
@@ -222,7 +233,11 @@ async fn a_stream_says_after_its_output_that_the_shell_ended() {
 async fn a_shell_that_ended_in_between_is_told_before_anything_runs_in_another() {
     let server = server();
     let s = session(&server, "a");
-    s.out("cd /usr; X=1; (sleep 0.2; kill -9 $$) & disown").await;
+    // Only when this command is over, which it would be a part of otherwise.
+    let later =
+        "(while [ ! -e /tmp/over ]; do sleep 0.01; done; rm /tmp/over; kill -9 $$) & disown";
+    s.out(&format!("cd /usr; X=1; {later}")).await;
+    server.put("/v1/sandboxes/s/files/tmp/over", "").await;
     s.until("the shell is gone", |session| session["pid"] == Value::Null).await;
 
     let told = s.ask("touch /tmp/NO", json!({})).await;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use testkit::answer;
 
-use super::{EXEC, session};
+use super::{BEGUN_MS, EXEC, SLEEPERS, session};
 use crate::server;
 
 #[tokio::test]
@@ -223,7 +223,7 @@ async fn outputs_that_a_command_redirects_stay_redirected() {
     ])
     .await;
     // Also when a command was cut off.
-    let answer = s.ask("echo begun; sleep 1000", json!({"timeoutMs": 200})).await;
+    let answer = s.ask("echo begun; sleep 1000", json!({"timeoutMs": BEGUN_MS})).await;
     assert_eq!(answer.json["stdout"], "begun\n", "{}", answer.text);
     assert_eq!(answer.json["sessionReset"], Value::Null, "{}", answer.text);
     s.expect(&[(
@@ -239,21 +239,24 @@ async fn jobs_live_on_and_stay_out_of_the_way() {
     let s = session(&server, "a");
     let started = std::time::Instant::now();
     s.expect(&[
+        // Until that command is over, what a job writes is its output too.
         (
-            "(sleep 0.1; while :; do echo noise; echo noise >&2; sleep 0.01; done) & echo started",
+            "(while [ ! -e /tmp/over ]; do sleep 0.01; done; \
+             while :; do echo noise; echo noise >&2; touch /tmp/noise; sleep 0.01; done) & echo started",
             "started\n",
         ),
-        ("sleep 0.3; echo quiet", "quiet\n"),
+        ("touch /tmp/over; while [ ! -e /tmp/noise ]; do sleep 0.01; done; echo quiet", "quiet\n"),
         ("jobs %1 | grep -c Running; kill %1; wait %1; echo $?", "1\n143\n"),
         ("sleep 0.3 & job=$!", ""),
         ("wait $job; echo $?; jobs", "0\n"),
         ("sleep 1000 & sleep 1000 & setsid sleep 1000 & disown -a; echo left", "left\n"),
-        ("cat /proc/[0-9]*/comm | grep -c '^sleep$'", "3\n"),
+        // They are what they are a moment after they were started.
+        (&format!("until [ $({SLEEPERS}) = 3 ]; do :; done; echo three"), "three\n"),
     ])
     .await;
     // A later command that is cut off takes none of them along.
     let answer = s.ask("sleep 1000", json!({"timeoutMs": 100})).await;
     assert_eq!(answer.json["ending"]["type"], "timeout", "{}", answer.text);
-    s.expect(&[("cat /proc/[0-9]*/comm | grep -c '^sleep$'", "3\n")]).await;
+    s.expect(&[(SLEEPERS, "3\n")]).await;
     assert!(started.elapsed().as_secs() < 100, "a job delayed an answer");
 }
