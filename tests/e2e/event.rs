@@ -93,16 +93,21 @@ async fn what_becomes_of_an_idle_sandbox_is_told() {
     let server = server();
     let mut live = events(server.request(Method::GET, "/v1/events?sandbox=s")).await.unwrap();
     let idle = json!({"sleepAfterMs": 200, "stopAfterMs": 200});
-    server.post("/v1/sandboxes", &json!({"id": "s", "idle": idle, "ttlMs": 2000})).await;
+    server.post("/v1/sandboxes", &json!({"id": "s", "idle": idle, "ttlMs": 3_600_000})).await;
     let mut seen = Vec::new();
     while seen.last().is_none_or(|(kind, _)| kind != "destroyed") {
         seen.push(pair(&live.next().await.unwrap()));
+        if seen.last().is_some_and(|(kind, _)| kind == "stopped") {
+            // It is older than that by now.
+            server.patch("/v1/sandboxes/s", &json!({"ttlMs": 200})).await;
+        }
     }
     let expected = [
         ("created", "request"),
         ("started", "request"),
         ("frozen", "idle"),
         ("stopped", "idle"),
+        ("changed", "request"),
         ("destroyed", "ttl"),
     ];
     assert_eq!(seen, pairs(&expected));

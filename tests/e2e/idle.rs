@@ -10,19 +10,28 @@ use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
 use crate::server;
 
-/// Short enough to wait for, long enough to look at the sandbox before it is over.
+/// Short enough to wait for.
 const SOON_MS: u64 = 400;
+
+/// Longer than any test.
+const LATER_MS: u64 = 3_600_000;
 
 async fn create(server: &Server, idle: Value) {
     let made = server.post("/v1/sandboxes", &json!({"id": "s", "idle": idle})).await;
     assert_eq!(made.status, 201, "{}", made.text);
 }
 
+/// Changes what becomes of it.
+async fn settings(server: &Server, idle: Value) {
+    let changed = server.patch("/v1/sandboxes/s", &json!({"idle": idle})).await;
+    assert_eq!(changed.status, 200, "{}", changed.text);
+}
+
 async fn look(server: &Server) -> Value {
     server.get("/v1/sandboxes/s").await.json
 }
 
-/// Looks, which is no use, until the state is this one.
+/// Looks, which is no use, until the state is this one, which must be one that stays.
 async fn until(server: &Server, state: &str) -> Value {
     let begin = Instant::now();
     loop {
@@ -34,6 +43,17 @@ async fn until(server: &Server, state: &str) -> Value {
         assert!(begin.elapsed() < PATIENCE, "it is not {state}: {seen}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Looks until so many requests are under way. The beginning of one is known when it has come, its end a
+/// moment after its caller has gone.
+async fn requests(server: &Server, number: u64) {
+    let come = async {
+        while look(server).await["activity"]["requests"] != number {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(timeout(PATIENCE, come).await.is_ok(), "not {number}: {}", look(server).await);
 }
 
 #[tokio::test]
@@ -63,17 +83,21 @@ async fn an_idle_sandbox_is_frozen_and_told_when_and_why() {
 #[tokio::test]
 async fn a_sandbox_goes_down_the_whole_ladder() {
     let server = server();
-    create(
-        &server,
-        json!({"sleepAfterMs": SOON_MS, "stopAfterMs": SOON_MS, "destroyAfterMs": SOON_MS}),
-    )
-    .await;
+    create(&server, json!({"sleepAfterMs": LATER_MS, "stopAfterMs": LATER_MS})).await;
     server.shell("s", "head -c 8M /dev/urandom > file; cat file > /dev/null; sleep 1000 &").await;
     let full = look(&server).await["usage"]["memoryBytes"].as_u64().unwrap();
 
+    // Where it stays until it has been looked at.
+    settings(&server, json!({"sleepAfterMs": SOON_MS})).await;
     let frozen = until(&server, "frozen").await;
     assert!(frozen["usage"]["memoryBytes"].as_u64().unwrap() <= full, "{frozen}");
-    until(&server, "stopped").await;
+    let rungs = server.request(Method::GET, "/v1/events?sandbox=s&kind=stopped,destroyed");
+    let mut rungs = testkit::events(rungs).await.unwrap();
+    settings(&server, json!({"stopAfterMs": SOON_MS, "destroyAfterMs": SOON_MS})).await;
+    for kind in ["stopped", "destroyed"] {
+        let told = timeout(PATIENCE, rungs.next()).await.unwrap().unwrap();
+        assert_eq!((&told["kind"], &told["cause"]), (&json!(kind), &json!("idle")), "{told}");
+    }
     until(&server, "gone").await;
 
     assert_eq!(server.shell("s", "ls file || echo nothing").await, "nothing\n");
@@ -82,10 +106,11 @@ async fn a_sandbox_goes_down_the_whole_ladder() {
 #[tokio::test]
 async fn the_memory_of_a_frozen_sandbox_is_pushed_out() {
     let server = server();
-    create(&server, json!({"sleepAfterMs": SOON_MS})).await;
+    create(&server, json!({"sleepAfterMs": LATER_MS})).await;
     server.shell("s", "head -c 32M /dev/urandom > file; sync; cat file > /dev/null").await;
     let full = look(&server).await["usage"]["memoryBytes"].as_u64().unwrap();
     assert!(full > 16 << 20, "{full}");
+    settings(&server, json!({"sleepAfterMs": SOON_MS})).await;
 
     let begin = Instant::now();
     loop {
@@ -121,6 +146,7 @@ async fn what_is_used_is_not_idle() {
         .request(Method::POST, "/v1/sandboxes/s/exec")
         .json(&json!({"command": "while [ ! -e go ]; do sleep 0.01; done; echo whole"}));
     let command = tokio::spawn(command.send());
+    requests(&server, 2).await;
     // Many times as long as it would take.
     tokio::time::sleep(Duration::from_millis(4 * SOON_MS)).await;
     let seen = look(&server).await;
@@ -160,21 +186,15 @@ async fn an_open_preview_is_a_use_exactly_as_long_as_it_is_open() {
     events.chunk().await.unwrap();
     let poll = tokio::spawn(preview.request(Method::GET, "/poll").send());
     server.patch("/v1/sandboxes/s", &json!({"idle": {"sleepAfterMs": LEAST_MS}})).await;
-    let open = async |number: u64| {
-        // The end of a request is known a moment after its caller has gone.
-        while look(&server).await["activity"]["requests"] != number {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
 
-    timeout(PATIENCE, open(3)).await.unwrap();
+    requests(&server, 3).await;
     tokio::time::sleep(Duration::from_millis(5 * LEAST_MS)).await;
     assert_eq!(look(&server).await["state"], "running");
     drop(events);
-    timeout(PATIENCE, open(2)).await.unwrap();
+    requests(&server, 2).await;
     preview.get("/release").await;
     assert_eq!(poll.await.unwrap().unwrap().status(), 200);
-    timeout(PATIENCE, open(1)).await.unwrap();
+    requests(&server, 1).await;
     tokio::time::sleep(Duration::from_millis(5 * LEAST_MS)).await;
     assert_eq!(look(&server).await["state"], "running");
     echo(&mut socket).await;
@@ -190,6 +210,7 @@ async fn an_open_preview_is_no_use_where_that_was_asked_for() {
     let mut events = preview.get("/events").await;
     events.chunk().await.unwrap();
     let poll = tokio::spawn(preview.request(Method::GET, "/poll").send());
+    requests(&server, 3).await;
     let uncounted = json!({"idle": {"sleepAfterMs": SOON_MS, "countVisits": false}});
     let changed = server.patch("/v1/sandboxes/s", &uncounted).await;
     assert_eq!(changed.json["idle"]["countVisits"], false, "{}", changed.text);
@@ -251,8 +272,14 @@ async fn a_visitor_wakes_a_sandbox_that_fell_asleep() {
 #[tokio::test]
 async fn a_time_to_live_is_the_end() {
     let server = server();
-    let body = json!({"id": "s", "ttlMs": 2 * SOON_MS, "idle": {"keepAlive": true}});
-    let made = server.post("/v1/sandboxes", &body).await;
+    let lives = |id: &str, ttl_ms: u64| {
+        let (server, id) = (&server, id.to_owned());
+        async move {
+            let body = json!({"id": id, "ttlMs": ttl_ms, "idle": {"keepAlive": true}});
+            server.post("/v1/sandboxes", &body).await
+        }
+    };
+    let made = lives("s", LATER_MS).await;
     let next = &made.json["activity"]["next"];
     assert_eq!(
         (&next["rung"], &next["reason"]),
@@ -260,7 +287,24 @@ async fn a_time_to_live_is_the_end() {
         "{}",
         made.text
     );
-    until(&server, "gone").await;
+    let ends = server.request(Method::GET, "/v1/events?kind=destroyed");
+    let mut ends = testkit::events(ends).await.unwrap();
+    for id in ["short", "s"] {
+        if id == "s" {
+            server.patch("/v1/sandboxes/s", &json!({"ttlMs": 2 * SOON_MS})).await;
+        } else {
+            lives(id, 2 * SOON_MS).await;
+        }
+        let told = timeout(PATIENCE, ends.next()).await.unwrap().unwrap();
+        assert_eq!((&told["sandboxId"], &told["cause"]), (&json!(id), &json!("ttl")), "{told}");
+        let is_gone = async {
+            // It is told before it has ended.
+            while server.get(&format!("/v1/sandboxes/{id}")).await.status != 404 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, is_gone).await.unwrap();
+    }
 }
 
 #[tokio::test]
