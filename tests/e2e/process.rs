@@ -59,7 +59,9 @@ async fn a_process_runs_on_by_itself_and_is_found_read_and_ended() {
     let started = start(&server, body.clone()).await;
 
     assert_eq!((&started["id"], &started["running"]), (&json!("web"), &json!(true)));
-    wait(&server, "web", json!({"type": "log", "text": "err"})).await;
+    for text in ["out", "err"] {
+        wait(&server, "web", json!({"type": "log", "text": text})).await;
+    }
     let pid = started["pid"].to_string();
     assert_eq!(server.get(&of(&pid, "")).await.json["id"], "web");
     let logs = server.get(&of("web", "/logs")).await.json;
@@ -234,6 +236,8 @@ fn processes_are_started_listed_read_waited_for_and_killed_by_hand() {
     assert_eq!(text(&started.stdout), "web\n", "{}", text(&started.stderr));
     let line = sandbar(&["wait", "box", "web", "--pattern", "^b$"]);
     assert_eq!((text(&line.stdout).as_str(), line.status.code()), ("b\n", Some(0)));
+    let line = sandbar(&["wait", "box", "web", "--pattern", "^err$"]);
+    assert_eq!((text(&line.stdout).as_str(), line.status.code()), ("err\n", Some(0)));
     let listed = text(&sandbar(&["ps", "box"]).stdout);
     assert!(listed.contains("web") && listed.contains("running"), "{listed}");
     let logs = sandbar(&["logs", "box", "web"]);

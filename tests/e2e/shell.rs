@@ -228,6 +228,12 @@ async fn a_stopped_shell_takes_the_terminal_again_when_it_goes_on() {
     assert_eq!(shell.end().0, Status::Exited(2));
 }
 
+/// Has the terminal show a word, which is seen as soon as somebody shows it again.
+async fn show(server: &Server, shell: &mut Terminal, word: &str) {
+    server.shell("s", &format!("echo {word} > /dev/pts/0")).await;
+    shell.until(&format!("{word}\r\n"));
+}
+
 #[tokio::test]
 async fn a_shell_outlives_its_server() {
     let mut server = server();
@@ -239,14 +245,14 @@ async fn a_shell_outlives_its_server() {
         server.kill();
         server.restart();
         // Keys that are pressed while nobody is there may be lost, so only what is shown counts.
-        server.terminal_until("terminal-0", |terminal| terminal.viewers == 1).await;
+        show(&server, &mut shell, &format!("back-{round}")).await;
         shell.type_in(&format!("echo $x-{round}\r"));
         let shown = shell.until(&format!("kept-{round}\r\n"));
         assert!(!shown.contains("set\r\n"), "what was shown is not shown again: {shown}");
     }
     server.stop();
     server.restart();
-    server.terminal_until("terminal-0", |terminal| terminal.viewers == 1).await;
+    show(&server, &mut shell, "again").await;
     shell.type_in("exit 4\r");
     assert_eq!(shell.end().0, Status::Exited(4));
 }
