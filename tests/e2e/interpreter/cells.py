@@ -79,7 +79,7 @@ async def double(n):
     return 2 * n
 await asyncio.gather(*(double(n) for n in range(4)))
 # %%
-async with asyncio.timeout(1):
+async with asyncio.timeout(60):
     result = await double(21)
 result
 # %%

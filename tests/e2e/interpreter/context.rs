@@ -16,13 +16,13 @@ fn path(id: &str) -> String {
 async fn a_context_has_its_own_directory_variables_and_state() {
     let server = server();
     server.shell("s", "mkdir sub").await;
-    let request = json!({"id": "a", "language": "python3", "cwd": "sub", "env": {"WHO": "a", "LANG": null}, "timeoutMs": 5000});
+    let request = json!({"id": "a", "language": "python3", "cwd": "sub", "env": {"WHO": "a", "LANG": null}, "timeoutMs": 60_000});
     let made = server.post(CONTEXTS, &request).await;
     assert_eq!(made.status, 201, "{}", made.text);
     assert_eq!(made.json["language"], "python");
     assert_eq!(
         (&made.json["cwd"], &made.json["timeoutMs"]),
-        (&json!("/workspace/sub"), &json!(5000))
+        (&json!("/workspace/sub"), &json!(60_000))
     );
     let generated = server.post(CONTEXTS, &json!({})).await;
     let other = generated.json["id"].as_str().unwrap().to_owned();

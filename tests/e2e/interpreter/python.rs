@@ -89,10 +89,11 @@ async fn threads_and_programs_write_where_their_run_is() {
     assert_eq!(stdout, "from a thread\nfrom a program\nfrom C\nfrom a fork\n");
     assert_eq!(result.logs.stderr, ["complaint\n"]);
     // What is written after a run comes with the next one.
-    let code = "def late():\n    ready.wait()\n    print('late')\nready = threading.Event()\n\
-        thread = threading.Thread(target=late)\nthread.start()\n\
-        threading.Timer(0.05, ready.set).start()";
+    let code = "import time\ndef late():\n    while not os.path.exists('/workspace/over'): time.sleep(0.01)\n\
+        \x20   print('late')\n    open('/workspace/said', 'w').close()\n\
+        thread = threading.Thread(target=late)\nthread.start()";
     run(&server, code).await;
+    server.shell("s", "touch over; until [ -e said ]; do sleep 0.01; done").await;
     assert_eq!(run(&server, "thread.join()").await.logs.stdout, ["late\n"]);
 }
 
