@@ -16,11 +16,10 @@ async fn server() -> Server {
 }
 
 fn was_ahead(server: &Server, id: &str) -> bool {
-    let started = |line: &&str| {
-        line.contains("sandbox started") && line.contains(&format!("sandbox_id={id} "))
-    };
-    let log = server.log();
-    log.lines().find(started).expect("its start is logged").contains("was_ahead=true")
+    let started = format!("sandbox started sandbox_id={id} ");
+    let log = server.log_until(&started);
+    let line = log.lines().find(|line| line.contains(&started)).expect("its start is logged");
+    line.contains("was_ahead=true")
 }
 
 const WHAT_IT_IS: &str = "hostname; echo $A; pwd; id -u; ls -A /workspace /tmp /root /run; \
@@ -74,7 +73,7 @@ async fn one_that_was_used_is_nobodys_again() {
         server.shell(&id, "echo s | tee /workspace/secret /run/secret").await;
         assert_eq!(server.delete(&format!("/v1/sandboxes/{id}")).await.status, 204);
     }
-    let log = server.log();
+    let log = server.log_until("sandbox started sandbox_id=used-3 ");
     let jails = log.lines().filter(|line| line.contains("sandbox started"));
     let mut jails: Vec<&str> =
         jails.filter_map(|line| line.split("jail=").nth(1)?.split(' ').next()).collect();

@@ -208,15 +208,18 @@ async fn processors_are_shared_by_weight() {
     }
     let before = [used("heavy").await, used("usual").await];
 
+    // Time in which the machine itself was away is put down to whoever had the processor, and a look takes
+    // a moment: the longer both have run, the less it is of all they got.
     let (mut heavy, mut usual) = (0, 0);
-    while heavy + usual < ENOUGH_MS {
-        heavy = used("heavy").await - before[0];
-        usual = used("usual").await - before[1];
-    }
-
-    // 3.2 to 5.
-    let is_four_times = 16 * usual < 5 * heavy && heavy < 5 * usual;
-    assert!(is_four_times, "{heavy} ms and {usual} ms");
+    let shared = async {
+        // 3.2 to 5.
+        while heavy + usual < ENOUGH_MS || 16 * usual >= 5 * heavy || heavy >= 5 * usual {
+            heavy = used("heavy").await - before[0];
+            usual = used("usual").await - before[1];
+        }
+    };
+    let shared = tokio::time::timeout(testkit::PATIENCE, shared).await;
+    assert!(shared.is_ok(), "{heavy} ms and {usual} ms");
     for (weight, is_good) in [(0, false), (1, true), (1000, true), (1001, false), (10_001, false)] {
         let body = json!({"resources": {"cpuWeight": weight}});
         let made = server.post("/v1/sandboxes", &body).await;
@@ -231,11 +234,13 @@ async fn the_cpu_limit_holds() {
     let body = json!({"id": "slow", "resources": {"cpuMillis": 200}});
     server.post("/v1/sandboxes", &body).await;
 
-    // Its share of the time that passes, which a busy machine can only lower.
+    // Its share of the time that passes. A busy machine can only lower it; one that is away puts that down
+    // to it, which evens out with time.
     let burn = "import time\n\
-                wall, cpu = time.monotonic(), time.process_time()\n\
-                while time.monotonic() - wall < 2: pass\n\
-                print((time.process_time() - cpu) / (time.monotonic() - wall))";
+                wall, cpu, share = time.monotonic(), time.process_time(), 1\n\
+                while (passed := time.monotonic() - wall) < 2 or share >= 0.3 and passed < 60:\n\
+                \x20 share = (time.process_time() - cpu) / (time.monotonic() - wall)\n\
+                print(share)";
     let burned =
         server.post("/v1/sandboxes/slow/exec", &json!({"command": ["python3", "-c", burn]})).await;
 
