@@ -9,8 +9,8 @@ use crate::server;
 #[tokio::test]
 async fn the_host_image_shares_usr_and_nothing_else() {
     let server = server();
-    let secret = "/var/tmp/sandbar-e2e-secret";
-    std::fs::write(secret, "x").unwrap();
+    let secret = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+    let secret = secret.path().to_str().unwrap();
 
     let listed = server.get("/v1/images").await;
     assert_eq!(listed.json["images"][0]["name"], "host", "{}", listed.text);
@@ -25,7 +25,6 @@ async fn the_host_image_shares_usr_and_nothing_else() {
         server.shell("s", "grep -c : /etc/shadow 2>/dev/null || true").await.lines().count().min(1),
         1
     );
-    std::fs::remove_file(secret).unwrap();
 }
 
 #[tokio::test]

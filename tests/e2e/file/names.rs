@@ -274,7 +274,7 @@ async fn a_copy_that_does_not_fit_leaves_nothing() {
     let refused = refusal(copy(&client, "/dev/shm/t/f", "/dev/shm/f", false).await);
     assert_eq!(refused.0, ErrorCode::NoSpace);
 
-    let gone = "for i in $(seq 500); do [ \"$(ls -A /dev/shm)\" = t ] && break; sleep 0.01; done; ls -A /dev/shm; rm -r /dev/shm/t";
+    let gone = "for i in $(seq 6000); do [ \"$(ls -A /dev/shm)\" = t ] && break; sleep 0.01; done; ls -A /dev/shm; rm -r /dev/shm/t";
     assert_eq!(server.shell("s", gone).await, "t\n");
 }
 
@@ -282,17 +282,21 @@ async fn a_copy_that_does_not_fit_leaves_nothing() {
 async fn a_copy_whose_caller_leaves_is_given_up() {
     let server = server();
     let client = server.client();
-    server.shell("s", "mkdir t; cd t; seq 10000 | xargs touch").await;
+    // So many that the copy takes far longer than it takes to see it and to leave. Names of one file are
+    // made fast, and each becomes a file.
+    let make = "import os\nos.mkdir('/dev/shm/t'); os.chdir('/dev/shm/t'); open('0', 'w').close()\n\
+                for i in range(1, 200_000): os.link('0', str(i))";
+    server.shell("s", &format!("python3 -c \"{make}\"")).await;
     let copying = tokio::spawn({
         let client = client.clone();
-        async move { copy(&client, "t", "t2", true).await }
+        async move { copy(&client, "/dev/shm/t", "/dev/shm/t2", true).await }
     });
-    let begun = "for i in $(seq 3000); do ls -d .sandbar-* 2>/dev/null && exit 0; sleep 0.001; done; exit 1";
+    let begun = "cd /dev/shm; for i in $(seq 6000); do ls -d .sandbar-* 2>/dev/null && exit 0; sleep 0.01; done; exit 1";
     server.shell("s", begun).await;
     copying.abort();
 
-    let gone = "for i in $(seq 2000); do [ \"$(ls -A)\" = t ] && break; sleep 0.01; done; ls -A; ls t | wc -l";
-    assert_eq!(server.shell("s", gone).await, "t\n10000\n");
+    let gone = "cd /dev/shm; for i in $(seq 6000); do [ \"$(ls -A)\" = t ] && break; sleep 0.01; done; ls -A; ls t | wc -l";
+    assert_eq!(server.shell("s", gone).await, "t\n200000\n");
 }
 
 #[tokio::test]
