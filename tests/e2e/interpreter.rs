@@ -24,6 +24,10 @@ use testkit::{
 /// How long a test waits for what ought to take a second or two.
 const DEADLINE: Duration = Duration::from_secs(120);
 
+/// The time limit of code that must have come to where it waits when it is cut off: time enough on a
+/// machine that is away for a while.
+const BEGUN_MS: u64 = 3000;
+
 const SANDBOX: &str = "/v1/sandboxes/s";
 const RUN: &str = "/v1/sandboxes/s/run";
 const CONTEXTS: &str = "/v1/sandboxes/s/contexts";

@@ -6,7 +6,7 @@ use testkit::{
     api::interpreter::{CodeErrorKind, RunResult},
 };
 
-use super::{CONTEXTS, RUN, run_in, server};
+use super::{BEGUN_MS, CONTEXTS, RUN, run_in, server};
 
 async fn sh(server: &Server, code: &str, more: Value) -> RunResult {
     let mut body = json!({"language": "bash"});
@@ -41,8 +41,7 @@ async fn a_shell_keeps_its_state_and_tells_how_code_ended() {
 async fn a_timeout_keeps_the_shell_and_exit_starts_another() {
     let server = server();
     sh(&server, "kept=1", json!({})).await;
-    // Time enough to write it on a machine that is away for a while.
-    let late = sh(&server, "echo before; sleep 60", json!({"timeoutMs": 3000})).await;
+    let late = sh(&server, "echo before; sleep 60", json!({"timeoutMs": BEGUN_MS})).await;
     assert_eq!(late.logs.stdout, ["before\n"]);
     assert_eq!((late.error.unwrap().kind, late.context_reset), (CodeErrorKind::Timeout, false));
     assert_eq!(sh(&server, "echo $kept", json!({})).await.logs.stdout, ["1\n"]);

@@ -6,7 +6,7 @@ use testkit::{
     api::interpreter::{CodeError, CodeErrorKind, RunOutput, RunResult},
 };
 
-use super::{RUN, run_in, server};
+use super::{BEGUN_MS, RUN, run_in, server};
 
 async fn js(server: &Server, code: &str) -> RunResult {
     run_in(server, RUN, code, json!({"language": "javascript"})).await
@@ -217,7 +217,7 @@ async fn node_is_interrupted_ended_and_started_again() {
             "await new Promise(() => {})",
             "require('child_process').execSync('sleep 60')",
         ] {
-            let result = run(code, json!(300)).await;
+            let result = run(code, json!(BEGUN_MS)).await;
             assert!(!result.context_reset, "{code}: {result:?}");
             assert_eq!(error(result).kind, CodeErrorKind::Timeout, "{code}");
             assert_eq!(text(&run("kept", Value::Null).await), "1", "{code}");
