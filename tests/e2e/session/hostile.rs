@@ -101,6 +101,8 @@ async fn an_interrupt_ends_what_runs_and_leaves_the_session_usable() {
     for round in 0..5 {
         let later = "while [ ! -e /tmp/over ]; do sleep 0.01; done; kill -INT $$; touch /tmp/sent";
         s.out(&format!("({later}) & disown")).await;
+        // Whose turn comes when the shell has left the job behind.
+        s.out(":").await;
         let sent = "touch /tmp/over; while [ ! -e /tmp/sent ]; do sleep 0.01; done; rm /tmp/over /tmp/sent";
         server.shell("s", sent).await;
         let command = format!("echo {round} >>/tmp/rounds; echo $X $PWD $N");
