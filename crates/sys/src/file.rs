@@ -90,10 +90,10 @@ pub fn write_all(file: BorrowedFd<'_>, bytes: &[u8]) -> Result<(), SysError> {
 /// Has the kernel begin to write to the disk what was written into `file`, and forget what of it is
 /// there already. Does not wait.
 ///
-/// An overlay passes it on to the file system below, which it does not do with sync_file_range(2).
+/// An overlay passes it on to the file system below, which it does not do with `sync_file_range(2)`.
 ///
 /// # Errors
-/// As posix_fadvise(2); nothing has happened then, and nothing need be done.
+/// As `posix_fadvise(2)`; nothing has happened then, and nothing need be done.
 pub fn begin_writing_out(file: BorrowedFd<'_>) -> Result<(), SysError> {
     // SAFETY: numbers only; the descriptor is open while borrowed.
     let errno = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
