@@ -316,10 +316,8 @@ impl Entry {
     fn packet(&self) -> Result<Option<Packet>, JailError> {
         self.wait(self.channel.as_fd())?;
         let mut packet = vec![0; PACKET_BYTES];
-        // That the other end is gone comes before what it sent.
-        let received = socket::receive(self.channel.as_fd(), &mut packet)
-            .or_else(|_reset| socket::receive(self.channel.as_fd(), &mut packet));
-        let (length, fds) = received.in_step("channel")?;
+        let (length, fds) =
+            socket::receive(self.channel.as_fd(), &mut packet).in_step("channel")?;
         packet.truncate(length);
         match packet.split_first() {
             None => Ok(None),

@@ -175,8 +175,10 @@ fn attach(
 /// Descriptors that came with a message.
 pub type Received = [Option<OwnedFd>; MESSAGE_FDS];
 
-/// Receives one message and its descriptors; 0 bytes mean that the other end is gone, also with
-/// messages of ours that it has not read, which recvmsg(2) tells once as `ECONNRESET`. *After fork.*
+/// Receives one message and its descriptors; 0 bytes mean that the other end is gone. *After fork.*
+///
+/// One that went without reading everything is told by recvmsg(2) once, as `ECONNRESET`, before what it
+/// has sent: it is passed over.
 ///
 /// # Errors
 /// `EMSGSIZE` for a message that does not fit `bytes` or carries more descriptors than
@@ -195,8 +197,7 @@ pub fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<(usize, Recei
         let ret =
             unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
         match check("recvmsg", ret) {
-            Err(error) if error.errno == libc::EINTR => {}
-            Err(error) if error.errno == libc::ECONNRESET => break 0,
+            Err(error) if matches!(error.errno, libc::EINTR | libc::ECONNRESET) => {}
             other => break other?,
         }
     };
@@ -257,7 +258,9 @@ mod tests {
             if is_read {
                 assert_eq!(receive(other.as_fd(), &mut buffer).unwrap().0, 5);
             }
+            send(other.as_fd(), b"answer", &[]).unwrap();
             drop(other);
+            assert_eq!(receive(mine.as_fd(), &mut buffer).unwrap().0, 6, "{is_read}");
             assert_eq!(receive(mine.as_fd(), &mut buffer).unwrap().0, 0, "{is_read}");
         }
     }
