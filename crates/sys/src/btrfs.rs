@@ -189,6 +189,25 @@ struct LookupArgs {
     name: [u8; 4080],
 }
 
+/// The number of the file system that `file` lies on: what the kernel calls it by.
+///
+/// # Errors
+/// `ENOTTY` when it is not btrfs.
+pub fn id(file: BorrowedFd<'_>) -> Result<[u8; 16], SysError> {
+    let mut args = InfoArgs { numbers: [0; 2], id: [0; 16], others: [0; 992] };
+    // SAFETY: the ioctl reads and writes a btrfs_ioctl_fs_info_args, which `args` is.
+    let ret = unsafe { libc::ioctl(file.as_raw_fd(), FS_INFO, &raw mut args) };
+    check("ioctl(BTRFS_IOC_FS_INFO)", ret).map(|_| args.id)
+}
+
+/// `struct btrfs_ioctl_fs_info_args`.
+#[repr(C)]
+struct InfoArgs {
+    numbers: [u64; 2],
+    id: [u8; 16],
+    others: [u8; 992],
+}
+
 /// The object that is the root directory of every subvolume.
 const FIRST_FREE_OBJECT: u64 = 256;
 
@@ -256,6 +275,7 @@ const SNAP_DESTROY: libc::Ioctl = ioctl_number(WRITE, size_of::<Args>(), 15);
 const TREE_SEARCH: libc::Ioctl = ioctl_number(READ | WRITE, size_of::<SearchArgs>(), 17);
 const INO_LOOKUP: libc::Ioctl = ioctl_number(READ | WRITE, size_of::<LookupArgs>(), 18);
 const SNAP_CREATE_V2: libc::Ioctl = ioctl_number(WRITE, size_of::<SnapshotArgs>(), 23);
+const FS_INFO: libc::Ioctl = ioctl_number(READ, size_of::<InfoArgs>(), 31);
 const QUOTA_CTL: libc::Ioctl = ioctl_number(READ | WRITE, size_of::<QuotaArgs>(), 40);
 const QGROUP_LIMIT: libc::Ioctl = ioctl_number(READ, size_of::<LimitArgs>(), 43);
 
@@ -273,6 +293,7 @@ mod tests {
         assert_eq!(size_of::<SearchArgs>(), 4096);
         assert_eq!(std::mem::offset_of!(SearchArgs, buffer), 104);
         assert_eq!(size_of::<QuotaArgs>(), 16);
+        assert_eq!(size_of::<InfoArgs>(), 1024);
         assert_eq!(size_of::<LimitArgs>(), 48);
     }
 
@@ -285,6 +306,7 @@ mod tests {
             snapshot(proc.as_fd(), c"a", proc.as_fd(), true),
             set_limit(proc.as_fd(), Some(1)),
             subvolume(proc.as_fd()).map(drop),
+            id(proc.as_fd()).map(drop),
             count_bytes(proc.as_fd(), Quota::Simple),
         ] {
             assert_eq!(refused.unwrap_err().errno, libc::ENOTTY);

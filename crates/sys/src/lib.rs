@@ -25,6 +25,7 @@ pub mod limits;
 pub mod loop_device;
 pub mod malloc;
 pub mod memfd;
+pub mod memory_map;
 pub mod mount;
 pub mod namespace;
 pub mod netlink;

@@ -2,11 +2,13 @@
 //! no policy to be written.
 //!
 //! Owns: the shape of classic BPF as seccomp(2) takes it. Does not know what any other filter
-//! should say.
+//! should say. Calls that a process answers are in [`listener`].
 
-use std::ptr;
+use std::{ffi::c_ulong, ptr};
 
-use crate::SysError;
+use crate::{SysError, error::check};
+
+pub mod listener;
 
 /// One instruction of classic BPF; the kernel's `struct sock_filter`.
 #[repr(C)]
@@ -49,6 +51,8 @@ pub const OFFSET_ARGUMENTS: u32 = 16;
 pub const ANSWER_ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 /// The call fails with the error number in the low 16 bits.
 pub const ANSWER_ERRNO: u32 = libc::SECCOMP_RET_ERRNO;
+/// The call waits for whoever has the filter's [`listener`]; `ENOSYS` when nobody has it.
+pub const ANSWER_ASK: u32 = libc::SECCOMP_RET_USER_NOTIF;
 /// The process dies of SIGSYS.
 pub const ANSWER_KILL_PROCESS: u32 = libc::SECCOMP_RET_KILL_PROCESS;
 
@@ -89,7 +93,7 @@ pub static NO_PROGRAMS: [Instruction; 8] = [
     clippy::cast_sign_loss,
     reason = "numbers of calls are small and not negative"
 )]
-const fn number_of(call: libc::c_long) -> u32 {
+pub(crate) const fn number_of(call: libc::c_long) -> u32 {
     call as u32
 }
 
@@ -101,6 +105,11 @@ const fn number_of(call: libc::c_long) -> u32 {
 /// `EINVAL` for a program that is empty, too long or malformed; `EACCES` without
 /// [`set_no_new_privileges`](crate::credentials::set_no_new_privileges) and without `CAP_SYS_ADMIN`.
 pub fn load(program: &[Instruction]) -> Result<(), SysError> {
+    set_filter(program, 0).map(drop)
+}
+
+/// Returns what the kernel does: a descriptor where `flags` ask for one.
+fn set_filter(program: &[Instruction], flags: c_ulong) -> Result<libc::c_long, SysError> {
     const CALL: &str = "seccomp(SECCOMP_SET_MODE_FILTER)";
 
     let Ok(len) = u16::try_from(program.len()) else {
@@ -108,14 +117,14 @@ pub fn load(program: &[Instruction]) -> Result<(), SysError> {
     };
     // `struct sock_fprog` holds a pointer to mutable, though the kernel only reads through it.
     let filter = libc::sock_fprog { len, filter: program.as_ptr().cast_mut().cast() };
-    let (mode, flags): (libc::c_uint, libc::c_uint) = (libc::SECCOMP_SET_MODE_FILTER, 0);
+    let mode = libc::SECCOMP_SET_MODE_FILTER;
     // SAFETY: the kernel reads one `sock_fprog` from the pointer, which is to a live local, and
     // then `len` instructions from `filter.filter`, which is the start of the borrowed slice of
     // exactly that length; `Instruction` has the layout of `sock_filter` (asserted below). It
     // copies both and keeps neither. Nothing is written to our memory. A filter can make later
     // calls of this thread fail, which every caller of a kernel call must expect anyway.
     let result = unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, ptr::from_ref(&filter)) };
-    if result == 0 { Ok(()) } else { Err(SysError::last(CALL)) }
+    check(CALL, result)
 }
 
 const _: () = {
