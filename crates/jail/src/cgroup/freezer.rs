@@ -23,6 +23,14 @@ const FREEZE_DEADLINE: Duration = Duration::from_secs(2);
 /// Between looks at a v1 freezer, which tells nobody when it is done.
 const V1_LOOK: Duration = Duration::from_micros(200);
 
+/// After which a v1 freezer lets everything go on for a moment: a process that waits for the agent's
+/// answer (see [`sys::seccomp::listener`]) comes to rest with it only, and the agent may have come to
+/// rest before. Longer than most freezes take.
+const V1_AGAIN: Duration = Duration::from_millis(20);
+
+/// What freezes a v2 group.
+const FREEZE: &str = "cgroup.freeze";
+
 /// Where a jail is frozen.
 enum Freezer {
     /// `cgroup.freeze` and `cgroup.events`.
@@ -38,7 +46,11 @@ enum Freezer {
 pub fn is_frozen(node_name: &str, jail: JailId) -> io::Result<bool> {
     let layout = Layout::detect()?;
     match find(&layout, node_name, jail).ok_or(io::ErrorKind::Unsupported)? {
-        Freezer::V2(dir) => Ok(fs::read_to_string(dir.join("cgroup.freeze"))?.trim() == "1"),
+        Freezer::V2(dir) => {
+            let is_set =
+                |file: PathBuf| Ok::<_, io::Error>(fs::read_to_string(file)?.trim() == "1");
+            Ok(is_set(dir.join(FREEZE))? || is_set(dir.join("user").join(FREEZE))?)
+        }
         Freezer::V1(dir) => Ok(v1_state(&dir)? != "THAWED"),
     }
 }
@@ -71,11 +83,12 @@ impl NodeCgroups {
     pub(crate) fn thaw(&self, jail: JailId) -> Result<(), JailError> {
         // Where nothing can be frozen, nothing is.
         let Some(freezer) = find(&self.layout, &self.name, jail) else { return Ok(()) };
-        let (file, value) = match freezer {
-            Freezer::V2(dir) => (dir.join("cgroup.freeze"), "0"),
-            Freezer::V1(dir) => (dir.join("freezer.state"), "THAWED"),
+        let (files, value) = match freezer {
+            // The second is set if a launcher ended while it froze the jail.
+            Freezer::V2(dir) => (vec![dir.join(FREEZE), dir.join("user").join(FREEZE)], "0"),
+            Freezer::V1(dir) => (vec![dir.join("freezer.state")], "THAWED"),
         };
-        if_present(&file, fs::write(&file, value)).map(drop)
+        files.iter().try_for_each(|file| if_present(file, fs::write(file, value)).map(drop))
     }
 
     /// Tells every process of the tenant's that it is to end: by TERM, by HUP those that ignore TERM,
@@ -160,11 +173,21 @@ fn ignores_term(pid: i32) -> bool {
     mask & (1 << (signal::SIGTERM - 1)) != 0
 }
 
+/// Freezes the tenant's processes before the agent: those that wait for its answer (see
+/// [`sys::seccomp::listener`]) come to rest with it only. At the end the jail's own group is set and
+/// no other.
 fn freeze_v2(dir: &Path, deadline: Instant) -> Result<(), JailError> {
+    let user = dir.join("user");
+    freeze_group(&user, deadline)?;
+    freeze_group(dir, deadline)?;
+    set(&user.join(FREEZE), "0")
+}
+
+fn freeze_group(dir: &Path, deadline: Instant) -> Result<(), JailError> {
     let events = dir.join("cgroup.events");
     let events = fs::File::open(&events)
         .map_err(|error| JailError::io(STEP, format!("open {}", events.display()), &error))?;
-    set(&dir.join("cgroup.freeze"), "1")?;
+    set(&dir.join(FREEZE), "1")?;
     // Read through the descriptor that is waited on: what has been read through it is no news.
     while !says_frozen(&events)? {
         wait(|ms| poll::wait_priority(events.as_fd(), ms), deadline, dir)?;
@@ -182,10 +205,18 @@ fn says_frozen(events: &fs::File) -> Result<bool, JailError> {
 }
 
 fn freeze_v1(dir: &Path, deadline: Instant) -> Result<(), JailError> {
-    set(&dir.join("freezer.state"), "FROZEN")?;
+    let file = dir.join("freezer.state");
+    set(&file, "FROZEN")?;
     let state = || v1_state(dir).map_err(|error| JailError::io(STEP, "read freezer.state", &error));
+    let mut again = Instant::now() + V1_AGAIN;
     while state()? != "FROZEN" {
-        if Instant::now() >= deadline {
+        let now = Instant::now();
+        if now >= again {
+            set(&file, "THAWED")?;
+            set(&file, "FROZEN")?;
+            again = now + V1_AGAIN;
+        }
+        if now >= deadline {
             let error = io::ErrorKind::TimedOut.into();
             return Err(JailError::io(STEP, format!("freeze {}", dir.display()), &error));
         }
