@@ -27,6 +27,7 @@ mod pool;
 mod port;
 mod preview;
 mod process;
+mod room;
 mod sandbox;
 mod service;
 mod session;

@@ -209,6 +209,7 @@ fn launch(uid_base: u32, layers: &[(u8, [u8; 32])], binds: &[u8]) -> Vec<u8> {
     let mut message = vec![0];
     message.extend(1_u64.to_le_bytes());
     message.extend(1_u64.to_le_bytes());
+    message.extend(0_u64.to_le_bytes());
     message.extend(uid_base.to_le_bytes());
     message.push(0);
     message.extend((1_u64 << 28).to_le_bytes());

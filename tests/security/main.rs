@@ -18,6 +18,7 @@ mod network;
 mod preview;
 mod process;
 mod programs;
+mod room;
 mod terminal;
 mod watch;
 

@@ -19,7 +19,7 @@ use api::{
     error::ApiError,
     limit::{EXECS_PER_SANDBOX, PORT_CONNECTIONS, PROCESSES_PER_SANDBOX, WAITS_PER_SANDBOX},
 };
-use jail::handoff::{Handoff, InvalidHandoff};
+use jail::handoff::{self, Handoff, InvalidHandoff};
 use link::AgentConfig;
 use sys::{
     SysError,
@@ -44,6 +44,7 @@ use crate::{
         log::{BUDGET_BYTES, Budget},
     },
     reaper::Reaper,
+    room::{Handed, Room},
     routes, serve,
     service::Services,
     session::Sessions,
@@ -125,6 +126,8 @@ pub(crate) struct Agent {
     pub(crate) tasks: TaskTracker,
     /// What `/proc` says about the machine.
     pub(crate) figures: Figures,
+    /// What statfs(2) says about the sandbox's own files.
+    pub(crate) room: Room,
 }
 
 /// Why the agent could not start or go on. The launcher's log shows it; nobody inside can.
@@ -142,6 +145,8 @@ enum InitError {
     Null(#[source] io::Error),
     #[error("take over the figures of the machine")]
     Figures(#[source] io::Error),
+    #[error("take over what is told of the room on the disk")]
+    Room(#[source] io::Error),
     #[error("prepare the working directory")]
     Workdir(#[source] ApiError),
     #[error("start the runtime")]
@@ -227,6 +232,7 @@ struct Inherited {
     v1_tasks: Vec<OwnedFd>,
     counters: Counters,
     figures: Figures,
+    room: Room,
 }
 
 impl Inherited {
@@ -247,8 +253,24 @@ impl Inherited {
                 optional(handoff.cpu_stat)?,
             )
             .map_err(InitError::Figures)?,
+            room: handoff
+                .room
+                .map(handed)
+                .transpose()
+                .and_then(|handed| Room::new(handed).map_err(InitError::Room))?,
         })
     }
+}
+
+fn handed(room: handoff::Room) -> Result<Handed, InitError> {
+    let handoff::Room { charged, waiting, listener, limit_bytes, inherited_bytes } = room;
+    Ok(Handed {
+        charged: adopt(charged)?.into(),
+        waiting: adopt(waiting)?.into(),
+        listener: adopt(listener)?,
+        limit_bytes,
+        inherited_bytes,
+    })
 }
 
 fn prepare(inherited: Inherited, config: AgentConfig) -> Result<Agent, InitError> {
@@ -257,7 +279,7 @@ fn prepare(inherited: Inherited, config: AgentConfig) -> Result<Agent, InitError
     env.extend(config.env);
     let (env, sessions) = (Environment::new(env), Sessions::new(&config.workdir));
     let definitions = Definitions::restore(config.definitions, &env, &sessions);
-    let Inherited { null, forest, v1_tasks, counters, figures } = inherited;
+    let Inherited { null, forest, v1_tasks, counters, figures, room } = inherited;
     Ok(Agent {
         env,
         definitions,
@@ -282,6 +304,7 @@ fn prepare(inherited: Inherited, config: AgentConfig) -> Result<Agent, InitError
         watches: Watches::default(),
         tasks: TaskTracker::new(),
         figures,
+        room,
     })
 }
 
@@ -297,6 +320,7 @@ async fn live(
     agent.services.start(&agent);
     let mut serving = std::pin::pin!(serve::serve(listener, (Arc::clone(&agent), router)));
     let mut keeping = std::pin::pin!(agent.figures.keep());
+    let mut telling = std::pin::pin!(agent.room.keep());
     let mut defining = std::pin::pin!(definitions::keep_all(&agent));
     let mut tidying = std::pin::pin!(agent.processes.tidy());
     loop {
@@ -308,6 +332,7 @@ async fn live(
                 }
             }
             Err(error) = &mut serving => return Err(InitError::Listen(error)),
+            Err(error) = &mut telling => return Err(InitError::Room(error)),
             never = &mut tidying => match never {},
             never = &mut defining => match never {},
             never = &mut keeping => match never {},

@@ -26,6 +26,7 @@ mod process;
 mod processes;
 mod reaper;
 mod refusal;
+mod room;
 mod routes;
 mod serve;
 mod service;

@@ -73,6 +73,7 @@ pub(crate) fn spec(
     JailSpec {
         jail: guest.jail(),
         volume: Some(files.volume),
+        inherited_bytes: files.inherited_bytes,
         uid_base: node.config.uid_base + guest.slot * UIDS_PER_SLOT,
         network,
         limits: Limits { disk_bytes, ..limits },

@@ -172,6 +172,7 @@ fn spec(node: &Node, guest: &Guest, views: Vec<View>, writes: Option<Option<u64>
         jail: guest.jail(),
         // Without one, its root is an empty directory beside the volumes, for nobody to write to.
         volume: writes.map(|_| guest.jail()),
+        inherited_bytes: 0,
         uid_base: node.config.uid_base + guest.slot * UIDS_PER_SLOT,
         network: None,
         limits: Limits {

@@ -142,6 +142,7 @@ mod tests {
         JailSpec {
             jail: JailId(1),
             volume: Some(JailId(1)),
+            inherited_bytes: 0,
             uid_base: 65_536 * 7,
             network: Some(JailNetwork {
                 address: Ipv4Addr::new(10, 213, 0, 2),

@@ -30,6 +30,7 @@ mod credentials;
 mod descriptors;
 mod limits;
 mod network;
+mod room;
 mod rootfs;
 
 pub(crate) use descriptors::FIRST as FIRST_INHERITED;
@@ -56,6 +57,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) views: &'a [&'a CStr],
     /// Descriptors for the agent; the first becomes 3, the next 4 and so on.
     pub(crate) inherited: &'a [BorrowedFd<'a>],
+    /// Whether the agent is to tell programs about the room on their disk.
+    pub(crate) has_room: bool,
     pub(crate) filter: &'a [sys::seccomp::Instruction],
     pub(crate) program: BorrowedFd<'a>,
     pub(crate) argv: &'a Strings<'a>,
@@ -132,8 +135,10 @@ fn second_steps(plan: &Plan<'_>, channel: &Channel) -> Result<(), Failure> {
     limits::set()?;
     // A hint and no limit, which the quota is: programs count the processors they may run on.
     in_step("processors", sys::cpu::run_on(plan.cpus))?;
+    // Before the filter that allows no listener, and before anything of the tenant's.
+    let room = room::ask_agent(plan, &mounts)?;
     // Behind every step that needs a descriptor by number or a privilege over mounts.
-    let program = descriptors::arrange(plan, &mounts, &refusals)?;
+    let program = descriptors::arrange(plan, &mounts, &refusals, room.as_ref())?;
     credentials::drop_privileges()?;
     // Last: most calls above are refused by the filter.
     in_step("seccomp", sys::seccomp::load(plan.filter))?;
@@ -152,5 +157,6 @@ fn write_setting(proc: BorrowedFd<'_>, path: &CStr, value: &[u8]) -> Result<(), 
     file::write_all(setting.as_fd(), value)
 }
 
-/// What came from the launcher: the root, what lies in memory, the directory of the figures in that, binds.
+/// What came from the launcher: the root, what lies in memory, the directory of the figures in that, binds
+/// and views, and what the volume is charged with.
 pub(crate) type Mounts = [Option<OwnedFd>; sys::socket::MESSAGE_FDS];

@@ -25,7 +25,7 @@ use crate::{
         channel::{self, Channel, PACKET_BYTES},
     },
     error::{InStep, JailError},
-    handoff::Handoff,
+    handoff::{Handoff, Room},
     launcher::Launched,
     network,
     process_dir::ProcessDir,
@@ -115,6 +115,7 @@ fn build(
     server.cgroups.settle(spec.jail, spec.limits)?;
     let mut fds = vec![mounts.root.as_fd(), mounts.memory.as_fd(), mounts.figures.as_fd()];
     fds.extend(mounts.binds.iter().chain(&mounts.views).map(AsFd::as_fd));
+    fds.extend(mounts.charge.iter().flatten().map(AsFd::as_fd));
     entry.tell(channel::MOUNTS, &fds)?;
     // Made while the second process builds its root.
     if let (Some(host), Some(network)) = (&server.network, &spec.network) {
@@ -165,8 +166,9 @@ fn start_first(
     let text = |text: &str| {
         CString::new(text).map_err(|_nul| JailError::Refused(format!("{text:?} holds a NUL")))
     };
-    let (inherited, handoff) = inherited(fixed, cgroups);
+    let (inherited, handoff) = inherited(fixed, cgroups, room(server, spec));
     let hostname = text(spec.hostname.as_str())?;
+    let handoff_has_room = handoff.room.is_some();
     let handoff = text(&handoff.to_string())?;
     let targets = spec.binds.iter().map(|bind| bind.target());
     let views = &VIEWS[..spec.views.len().min(VIEWS.len())];
@@ -190,6 +192,7 @@ fn start_first(
         binds: &targets,
         views,
         inherited: &inherited,
+        has_room: handoff_has_room,
         filter: &server.filter,
         program: server.program.as_fd(),
         argv: &Strings::new(&argv),
@@ -205,8 +208,19 @@ fn start_first(
     }
 }
 
+/// Bytes that the jail's volume may be charged with, and that it has from others, where its programs
+/// are to be told of them.
+fn room(server: &Server, spec: &JailSpec) -> Option<(u64, u64)> {
+    let limit = spec.volume.and(spec.limits.disk_bytes)?;
+    server.files.volumes.has_counts().then_some((limit, spec.inherited_bytes))
+}
+
 /// The descriptors that the agent inherits, in the order of their numbers, and what to call them.
-fn inherited<'a>(fixed: &'a [OwnedFd], cgroups: &'a JailCgroups) -> (Vec<BorrowedFd<'a>>, Handoff) {
+fn inherited<'a>(
+    fixed: &'a [OwnedFd],
+    cgroups: &'a JailCgroups,
+    room: Option<(u64, u64)>,
+) -> (Vec<BorrowedFd<'a>>, Handoff) {
     let mut fds = Vec::new();
     let mut next = |fd: &'a OwnedFd| {
         fds.push(fd.as_fd());
@@ -226,10 +240,18 @@ fn inherited<'a>(fixed: &'a [OwnedFd], cgroups: &'a JailCgroups) -> (Vec<Borrowe
         cpu_stat: cgroups.cpu_stat.as_ref().map(&mut next),
         figures: None,
         refusals: None,
+        room: None,
     };
     // Made later; they come behind the others, see `enter::descriptors`.
     let figures = enter::FIRST_INHERITED + i32::try_from(fds.len()).unwrap_or(i32::MAX);
-    (fds, Handoff { figures: Some(figures), refusals: Some(figures + 1), ..handoff })
+    let room = room.map(|(limit_bytes, inherited_bytes)| Room {
+        charged: figures + 2,
+        waiting: figures + 3,
+        listener: figures + 4,
+        limit_bytes,
+        inherited_bytes,
+    });
+    (fds, Handoff { figures: Some(figures), refusals: Some(figures + 1), room, ..handoff })
 }
 
 /// Has the clocks of a time namespace that nobody is in yet count from now on, `time_namespaces(7)`.

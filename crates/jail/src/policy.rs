@@ -6,7 +6,8 @@
 //! Two filters, because filters add up and can never be taken off again. The launcher loads
 //! [`agent_filter`] before it starts the agent, so that no process of the sandbox is ever without
 //! it. The agent loads the other, [`HIDE_CLONE3`], in each command it starts: the policy's tests
-//! hold it to what the policy says is the agent's alone.
+//! hold it to what the policy says is the agent's alone. A third, of which the policy knows nothing,
+//! refuses nothing: see [`sys::seccomp::listener`].
 
 mod arch;
 mod compile;

@@ -22,7 +22,7 @@ use crate::{
     error::{InStep, JailError},
     figures::Figures,
     spec::{JailSpec, NodeSpec, View},
-    volume::{NodeVolumes, make_dirs},
+    volume::{NodeVolumes, Volume, make_dirs},
 };
 
 const STEP: &str = "rootfs";
@@ -107,6 +107,8 @@ pub(crate) struct JailMounts {
     pub(crate) binds: Vec<OwnedFd>,
     /// See [`JailSpec::views`].
     pub(crate) views: Vec<OwnedFd>,
+    /// See [`Volume::charge`].
+    pub(crate) charge: Option<[OwnedFd; 2]>,
     /// The views of the layers that the root is made of: not needed any more, but closing a mount
     /// that is attached nowhere waits for an RCU grace period, so whoever has them closes them
     /// when nobody waits.
@@ -164,7 +166,7 @@ impl NodeFiles {
         Trees { layers, binds }: &Trees,
         figures: &Figures,
     ) -> Result<JailMounts, JailError> {
-        let own = match spec.volume {
+        let Volume { own, charge } = match spec.volume {
             Some(volume) => self.volumes.open_or_make(volume, spec.limits.disk_bytes)?,
             None => self.volumes.open_or_make_plain(spec.jail)?,
         };
@@ -187,7 +189,7 @@ impl NodeFiles {
         identity.resume().in_step(STEP)?;
         spent.extend(lower);
         let (root, (memory, figures)) = (root?, memory?);
-        Ok(JailMounts { root, memory, figures, binds, views: views?, spent })
+        Ok(JailMounts { root, memory, figures, binds, views: views?, charge, spent })
     }
 
     /// Opens what a view is made from.

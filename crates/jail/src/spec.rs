@@ -83,6 +83,9 @@ pub struct JailSpec {
     /// The volume of its own files, made when it is not there. None: a plain directory with the
     /// jail's number, without a limit, whose files are taken by renaming it.
     pub volume: Option<JailId>,
+    /// Bytes of what is in the volume that are not charged to it but to those that it was copied from:
+    /// what it may be charged with is the less by them, and its programs are told of them as used.
+    pub inherited_bytes: u64,
     /// First of its 65,536 host user and group ids; a multiple of 65,536.
     pub uid_base: u32,
     /// Its place on the node's network; none for a jail with loopback only.

@@ -12,6 +12,7 @@ mod disk;
 pub use disk::own_mounts;
 
 use std::{
+    cell::OnceCell,
     collections::BTreeSet,
     ffi::CString,
     fs, io,
@@ -22,6 +23,7 @@ use std::{
 use sys::{
     SysError, btrfs,
     errno::{ENOENT, ENOTTY},
+    file::{self, How},
     file_system,
 };
 
@@ -51,6 +53,18 @@ pub(crate) struct NodeVolumes {
     volumes: PathBuf,
     /// What holds that file system unless the operator has mounted one.
     image: PathBuf,
+    /// What the kernel shows of its subvolumes' charges, see [`counts`]; none where it shows nothing.
+    counts: OnceCell<Option<OwnedFd>>,
+}
+
+/// A volume, opened.
+#[derive(Debug)]
+pub(crate) struct Volume {
+    /// The directory that has `upper` and `work`.
+    pub(crate) own: OwnedFd,
+    /// Files, each with one number that is true at each reading: the bytes that the volume is charged
+    /// with, and those of data that wait to be written. None where nothing tells them.
+    pub(crate) charge: Option<[OwnedFd; 2]>,
 }
 
 impl NodeVolumes {
@@ -61,6 +75,7 @@ impl NodeVolumes {
             sandboxes: place("sandboxes"),
             volumes: place("volumes"),
             image: place("volumes.img"),
+            counts: OnceCell::new(),
         };
         for dir in [&this.sandboxes, &this.volumes] {
             make_dirs(dir)?;
@@ -100,11 +115,11 @@ impl NodeVolumes {
         &self,
         number: JailId,
         limit: Option<u64>,
-    ) -> Result<OwnedFd, JailError> {
+    ) -> Result<Volume, JailError> {
         let (plain, limited) = (self.plain(number), self.limited(number));
         let is_limited = limited.exists() || (!plain.exists() && disk::is_mounted(&self.volumes));
         if !is_limited {
-            return open_plain(&plain);
+            return Ok(Volume { own: open_plain(&plain)?, charge: None });
         }
         if !limited.exists() {
             let (parent, name) = self.named(number)?;
@@ -112,13 +127,36 @@ impl NodeVolumes {
         }
         let own = open_plain(&limited)?;
         btrfs::set_limit(own.as_fd(), limit).in_step(STEP)?;
-        Ok(own)
+        let charge = self.charge(&own);
+        Ok(Volume { own, charge })
+    }
+
+    /// True where the kernel tells what volumes with a limit are charged with, see [`Volume::charge`].
+    /// Asked once, when volumes are set up: where it does not tell then, it never does.
+    pub(crate) fn has_counts(&self) -> bool {
+        self.counts().is_some()
+    }
+
+    fn counts(&self) -> Option<&OwnedFd> {
+        self.counts.get_or_init(|| counts(&self.volumes)).as_ref()
+    }
+
+    /// Opens what the kernel shows of the charge of the subvolume at `own`.
+    fn charge(&self, own: &OwnedFd) -> Option<[OwnedFd; 2]> {
+        let counts = self.counts()?;
+        let subvolume = btrfs::subvolume(own.as_fd()).ok()?;
+        let open = |name: &str| {
+            // Groups have two numbers; the first of a subvolume's own is 0.
+            let path = file::c_name(format!("0_{subvolume}/{name}")).ok()?;
+            file::open(counts.as_fd(), &path, How::new(file::O_RDONLY)).ok()
+        };
+        Some([open("referenced")?, open("rsv_data")?])
     }
 
     /// Opens a plain volume, made when missing, whatever the node has: for files that somebody takes
     /// by renaming them.
-    pub(crate) fn open_or_make_plain(&self, number: JailId) -> Result<OwnedFd, JailError> {
-        open_plain(&self.plain(number))
+    pub(crate) fn open_or_make_plain(&self, number: JailId) -> Result<Volume, JailError> {
+        Ok(Volume { own: open_plain(&self.plain(number))?, charge: None })
     }
 
     /// Opens the files of volume `number`, `upper` of its overlay.
@@ -208,6 +246,18 @@ impl VolumesFileSystem {
     pub fn sync(&self) -> io::Result<()> {
         Ok(file_system::sync(self.0.as_fd())?)
     }
+}
+
+/// Opens the directory of sysfs with the groups in which the kernel counts the bytes of the file system
+/// mounted at `volumes`, Linux 5.9.
+fn counts(volumes: &Path) -> Option<OwnedFd> {
+    let volumes = fs::File::open(volumes).ok()?;
+    let digits: String =
+        btrfs::id(volumes.as_fd()).ok()?.iter().map(|byte| format!("{byte:02x}")).collect();
+    let parts = [0..8, 8..12, 12..16, 16..20, 20..32].map(|part| digits.get(part));
+    let id = parts.into_iter().collect::<Option<Vec<_>>>()?.join("-");
+    let path = file::c_name(format!("/sys/fs/btrfs/{id}/qgroups")).ok()?;
+    file::open(file::cwd(), &path, How::new(file::O_PATH | file::O_DIRECTORY)).ok()
 }
 
 /// The volume whose directory has this name.

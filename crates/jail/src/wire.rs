@@ -153,6 +153,7 @@ impl Request {
                 w.u8(0);
                 w.u64(spec.jail.0);
                 w.u64(spec.volume.map_or(0, |volume| volume.0));
+                w.u64(spec.inherited_bytes);
                 w.u32(spec.uid_base);
                 w.u8(spec.network.is_some().into());
                 spec.network.iter().for_each(|network| w.network(network));
@@ -512,6 +513,7 @@ impl Reader<'_> {
         Ok(JailSpec {
             jail: JailId(self.u64()?),
             volume: Some(self.u64()?).filter(|number| *number != 0).map(JailId),
+            inherited_bytes: self.u64()?,
             uid_base: self.u32()?,
             network: self.optional(Self::network)?,
             limits: Limits {

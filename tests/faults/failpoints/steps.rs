@@ -9,7 +9,7 @@ use super::Points;
 use crate::server;
 
 /// Every step, in the order of `enter.rs`, and how often its name comes.
-pub(super) const STEPS: [(&str, usize); 25] = [
+pub(super) const STEPS: [(&str, usize); 26] = [
     ("cgroup", 1),
     ("clocks", 2),
     ("host identity", 1),
@@ -33,6 +33,7 @@ pub(super) const STEPS: [(&str, usize); 25] = [
     ("network", 2),
     ("limits", 1),
     ("processors", 1),
+    ("room", 1),
     ("descriptors", 1),
     ("credentials", 1),
 ];

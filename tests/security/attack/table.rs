@@ -10,9 +10,9 @@ use serde::Deserialize;
 
 /// The sections of the list, with how many attacks each has; lifecycle counts from 0.
 const SECTIONS: [(char, u32, u32); 10] = [
-    ('E', 1, 61),
+    ('E', 1, 62),
     ('I', 1, 25),
-    ('Q', 1, 42),
+    ('Q', 1, 46),
     ('F', 1, 30),
     ('N', 1, 24),
     ('A', 1, 40),

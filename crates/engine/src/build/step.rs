@@ -142,6 +142,7 @@ fn spec(node: &Node, guest: &Guest) -> JailSpec {
         jail: guest.jail(),
         // Its upper layer is renamed into the store.
         volume: None,
+        inherited_bytes: 0,
         uid_base: node.config.uid_base + guest.slot * UIDS_PER_SLOT,
         network: node
             .config

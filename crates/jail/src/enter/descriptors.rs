@@ -7,7 +7,7 @@ use sys::{
     file::{self, How},
 };
 
-use super::{Failure, Mounts, Plan, in_step};
+use super::{Failure, Mounts, Plan, in_step, room::Asked};
 
 /// The first inherited descriptor; 0, 1 and 2 are `/dev/null`.
 pub(crate) const FIRST: RawFd = 3;
@@ -15,18 +15,24 @@ pub(crate) const FIRST: RawFd = 3;
 /// Numbers from here on are free for intermediate copies: more than a handoff has descriptors.
 const ABOVE: RawFd = 64;
 
-/// Puts the agent's descriptors in their places, behind them the directory of the figures and the
-/// socket that is shown refusals, and marks all others to close. Returns the agent's program, which is
-/// open under a number that closes.
+/// Puts the agent's descriptors in their places, behind them the directory of the figures, the socket
+/// that is shown refusals and what `room` needs, and marks all others to close. Returns the agent's
+/// program, which is open under a number that closes.
 pub(super) fn arrange(
     plan: &Plan<'_>,
     mounts: &Mounts,
     refusals: &OwnedFd,
+    room: Option<&Asked<'_>>,
 ) -> Result<OwnedFd, Failure> {
-    in_step("descriptors", arrange_all(plan, mounts, refusals))
+    in_step("descriptors", arrange_all(plan, mounts, refusals, room))
 }
 
-fn arrange_all(plan: &Plan<'_>, mounts: &Mounts, refusals: &OwnedFd) -> Result<OwnedFd, SysError> {
+fn arrange_all(
+    plan: &Plan<'_>,
+    mounts: &Mounts,
+    refusals: &OwnedFd,
+    room: Option<&Asked<'_>>,
+) -> Result<OwnedFd, SysError> {
     let [_, _, figures, ..] = mounts;
     let program = fd::duplicate_above(plan.program, ABOVE)?;
     let null = file::open(file::cwd(), c"/dev/null", How::new(file::O_RDWR))?;
@@ -34,7 +40,9 @@ fn arrange_all(plan: &Plan<'_>, mounts: &Mounts, refusals: &OwnedFd) -> Result<O
     // Every source is moved out of the way before any target is overwritten.
     let mut copies: [Option<OwnedFd>; sys::socket::MESSAGE_FDS] =
         [const { None }; sys::socket::MESSAGE_FDS];
-    let made_here = figures.iter().chain([refusals]).map(AsFd::as_fd);
+    let room = room.map_or([null.as_fd(); 3], Asked::descriptors);
+    let room = room.into_iter().filter(|_| plan.has_room);
+    let made_here = figures.iter().chain([refusals]).map(AsFd::as_fd).chain(room);
     let sources = plan.inherited.iter().copied().chain(made_here);
     for (slot, source) in copies.iter_mut().zip(sources) {
         *slot = Some(fd::duplicate_above(source, ABOVE)?);

@@ -29,6 +29,7 @@ fn requests() -> Vec<Request> {
         Request::Launch(JailSpec {
             jail: JailId(7),
             volume: Some(JailId(9)),
+            inherited_bytes: 1 << 41,
             uid_base: 65_536,
             network: Some(listed()),
             limits: Limits {
