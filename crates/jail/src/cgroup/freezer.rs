@@ -25,7 +25,7 @@ const V1_LOOK: Duration = Duration::from_micros(200);
 
 /// After which a v1 freezer lets everything go on for a moment: a process that waits for the agent's
 /// answer (see [`sys::seccomp::listener`]) comes to rest with it only, and the agent may have come to
-/// rest before. Longer than most freezes take.
+/// rest before. Longer than most freezes take; each time twice the one before.
 const V1_AGAIN: Duration = Duration::from_millis(20);
 
 /// What freezes a v2 group.
@@ -208,13 +208,16 @@ fn freeze_v1(dir: &Path, deadline: Instant) -> Result<(), JailError> {
     let file = dir.join("freezer.state");
     set(&file, "FROZEN")?;
     let state = || v1_state(dir).map_err(|error| JailError::io(STEP, "read freezer.state", &error));
-    let mut again = Instant::now() + V1_AGAIN;
+    let mut pause = V1_AGAIN;
+    let mut again = Instant::now() + pause;
     while state()? != "FROZEN" {
         let now = Instant::now();
         if now >= again {
             set(&file, "THAWED")?;
             set(&file, "FROZEN")?;
-            again = now + V1_AGAIN;
+            // A large tree takes longer, and so does a busy machine.
+            pause *= 2;
+            again = now + pause;
         }
         if now >= deadline {
             let error = io::ErrorKind::TimedOut.into();
