@@ -168,7 +168,7 @@ fn start_first(
     };
     let (inherited, handoff) = inherited(fixed, cgroups, room(server, spec));
     let hostname = text(spec.hostname.as_str())?;
-    let handoff_has_room = handoff.room.is_some();
+    let has_room = handoff.room.is_some();
     let handoff = text(&handoff.to_string())?;
     let targets = spec.binds.iter().map(|bind| bind.target());
     let views = &VIEWS[..spec.views.len().min(VIEWS.len())];
@@ -192,7 +192,7 @@ fn start_first(
         binds: &targets,
         views,
         inherited: &inherited,
-        has_room: handoff_has_room,
+        has_room,
         filter: &server.filter,
         program: server.program.as_fd(),
         argv: &Strings::new(&argv),
