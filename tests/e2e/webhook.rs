@@ -13,7 +13,7 @@ use sha2::Sha256;
 use testkit::{PATIENCE, Server};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     time::timeout,
 };
 
@@ -232,8 +232,12 @@ async fn a_receiver_is_tested_and_the_command_line_shows_it() {
     let (tested, ()) = tokio::join!(tested, taken);
     assert_eq!(tested.json, json!({"taken": true}), "{}", tested.text);
 
-    drop(receiver);
-    let failed = server.command(["webhook", "test", "w"]).output().unwrap();
+    // A port that is taken and not listened on: one given back could be another test's by now.
+    let closed = TcpSocket::new_v4().unwrap();
+    closed.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let url_closed = format!("http://{}/", closed.local_addr().unwrap());
+    create(&server, "closed", &url_closed, json!({"kinds": ["destroyed"]})).await;
+    let failed = server.command(["webhook", "test", "closed"]).output().unwrap();
     assert!(!failed.status.success());
     assert!(String::from_utf8_lossy(&failed.stderr).contains("refused"), "{failed:?}");
     let listed = server.command(["webhook", "ls"]).output().unwrap();

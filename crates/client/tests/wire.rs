@@ -133,9 +133,10 @@ async fn another_programs_answers_are_told_apart() {
 
 #[tokio::test]
 async fn a_closed_port_says_how_to_start_a_server() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    // Taken and not listened on: one given back could be somebody else's by now.
+    let closed = tokio::net::TcpSocket::new_v4().unwrap();
+    closed.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = closed.local_addr().unwrap();
     let client = Client::new(&format!("http://{address}"), KEY).unwrap();
     let error = client.health().await.unwrap_err();
     assert!(matches!(error, ClientError::Unreachable { .. }), "{error:?}");
