@@ -12,7 +12,7 @@ use api::{
     sandbox::{Sandbox as Description, SandboxState, SandboxUsage},
 };
 use jail::JailId;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::{
     EngineError,
@@ -58,6 +58,9 @@ pub(crate) struct Sandbox {
     /// Its state is assigned by whoever was admitted, see [`crate::state`]. Its lock is never held
     /// across an await and nothing is called under it.
     life: watch::Sender<Life>,
+    /// Told when its last user leaves. By `life` everybody who waits for another state would be woken
+    /// with each request.
+    left: Notify,
     /// Woken when it is to be frozen, stopped or destroyed sooner than was to be expected.
     alarm: Arc<Alarm>,
 }
@@ -90,10 +93,14 @@ impl InUse {
 impl Drop for InUse {
     fn drop(&mut self) {
         let sandbox = &self.sandbox;
+        let mut is_last = false;
         sandbox.life.send_if_modified(|life| {
-            // Nobody waits for any other number.
-            life.leave(self.is_use, sandbox.alarm.clock.now_ms())
+            is_last = life.leave(self.is_use, sandbox.alarm.clock.now_ms());
+            false
         });
+        if is_last {
+            sandbox.left.notify_waiters();
+        }
         sandbox.hint();
     }
 }
@@ -128,6 +135,7 @@ impl Sandbox {
             origin,
             files,
             life,
+            left: Notify::new(),
             alarm,
         }
     }
@@ -274,17 +282,28 @@ impl Sandbox {
     /// Waits until nobody uses it, or it does not run.
     pub(crate) async fn unused(&self) {
         let mut receiver = self.life.subscribe();
-        let unused =
-            |life: &Life| life.resting.users == 0 || !matches!(life.state, State::Running(_));
-        // An error means that the sandbox is dropped, which cannot be while `self` is borrowed.
-        drop(receiver.wait_for(unused).await);
+        loop {
+            // Takes part from here on, so who leaves after the look is heard.
+            let left = self.left.notified();
+            {
+                let life = receiver.borrow_and_update();
+                if life.resting.users == 0 || !matches!(life.state, State::Running(_)) {
+                    return;
+                }
+            }
+            tokio::select! {
+                () = left => {}
+                // An error means that the sandbox is dropped, which cannot be while `self` is borrowed.
+                changed = receiver.changed() => drop(changed),
+            }
+        }
     }
 
     /// Waits until the agent is no longer its agent. A passing state may still go back to it.
     pub(crate) async fn outlived(&self, agent: &AgentIdentity) {
         let mut receiver = self.life.subscribe();
         let over = |life: &Life| !life.state.is_passing() && life.state.agent() != Some(agent);
-        // As above.
+        // An error: as above.
         drop(receiver.wait_for(over).await);
     }
 
@@ -331,6 +350,12 @@ impl Sandbox {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::{
+        pin::pin,
+        sync::atomic::{AtomicUsize, Ordering},
+        task::{Context, Wake, Waker},
+    };
+
     use super::*;
     use crate::number::Numbers;
     use crate::record::tests::record;
@@ -362,6 +387,29 @@ pub(crate) mod tests {
         assert!(sandbox.has_processes());
         assert!(sandbox.begin_end_of(&agent(2)));
         assert_eq!(sandbox.state(), State::Stopping);
+    }
+
+    #[test]
+    fn the_end_of_a_use_wakes_those_who_wait_for_it_and_nobody_else() {
+        struct Bell(AtomicUsize);
+        impl Wake for Bell {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let agent = AgentIdentity { pid: 1, start_time: 1, boot_id: String::new() };
+        let sandbox = Arc::new(sandbox("a", State::Running(agent.clone())));
+        let user = sandbox.enter().unwrap();
+        let bells = [(); 2].map(|()| Arc::new(Bell(AtomicUsize::new(0))));
+        let [unused, outlived] = bells.clone().map(Waker::from);
+        let mut waits_for_end = pin!(sandbox.unused());
+        let mut waits_for_agent = pin!(sandbox.outlived(&agent));
+        assert!(waits_for_end.as_mut().poll(&mut Context::from_waker(&unused)).is_pending());
+        assert!(waits_for_agent.as_mut().poll(&mut Context::from_waker(&outlived)).is_pending());
+
+        drop(user);
+        assert!(waits_for_end.as_mut().poll(&mut Context::from_waker(&unused)).is_ready());
+        assert_eq!(bells.each_ref().map(|bell| bell.0.load(Ordering::Relaxed)), [1, 0]);
     }
 
     #[tokio::test]
