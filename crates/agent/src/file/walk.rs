@@ -200,10 +200,11 @@ impl Walk {
     /// Makes sure that the innermost directory is open. One that is gone, is none any more or may
     /// not be read is left closed.
     fn reopen(&mut self) -> Result<(), SysError> {
-        let below = [self.below_root(self.levels.len()), &b"/."[..]].concat();
-        let Some(level) = self.levels.last_mut().filter(|level| level.names.is_none()) else {
+        if self.levels.last().is_none_or(|level| level.names.is_some()) {
             return Ok(());
-        };
+        }
+        let below = [self.below_root(self.levels.len()), &b"/."[..]].concat();
+        let Some(level) = self.levels.last_mut() else { return Ok(()) };
         let below = file::c_name(below.strip_prefix(b"/").unwrap_or(&below))?;
         match open_below(self.root.as_fd(), &below) {
             Ok(dir) => {
