@@ -1,6 +1,6 @@
 //! The node: health, metrics, configuration, start and stop.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use serde_json::json;
 use testkit::Server;
@@ -158,6 +158,8 @@ async fn down_ends_processes_and_keeps_files() {
 
     let down = server.command(["down"]).output().unwrap();
     assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));
+    let claim = format!("/run/sandbar-{}.lock", server.slot().name());
+    assert!(!Path::new(&claim).exists(), "the node was there when `down` had said that it is not");
     server.wait_for_end();
     server.restart();
 
@@ -216,7 +218,7 @@ async fn a_state_directory_of_roots_is_taken_over_with_its_sandboxes() {
     let key = server.key();
     server.stop();
     let state = server.state_dir().to_owned();
-    let chown = |path: &std::path::Path| {
+    let chown = |path: &Path| {
         std::os::unix::fs::lchown(path, Some(0), Some(0)).expect("it is there");
     };
     for dir in [state.clone(), state.join("run")] {

@@ -10,6 +10,8 @@ import { createTestSandbox, startTestServer } from '@sandbar/sandbox/testing';
 import { errorFrom } from './bench.js';
 
 test('sandboxes for tests share a server, which goes with the last', { timeout: 120_000 }, async () => {
+  const claims = async () => (await readdir('/run')).filter((name) => /^sandbar-(js\d|10\.214\.)/.test(name));
+  const before = await claims();
   const first = await createTestSandbox({ ownServer: true });
   const second = await createTestSandbox({ ownServer: true });
   assert.equal((await first.exec('echo real; id -u')).stdout, 'real\n0\n');
@@ -18,6 +20,7 @@ test('sandboxes for tests share a server, which goes with the last', { timeout: 
   assert.equal((await second.exec('echo still')).stdout, 'still\n');
   await second.destroy();
   assert.equal((await errorFrom(second.exec('echo gone'))).code, 'CONNECTION_FAILED');
+  assert.deepEqual(await claims(), before, 'nothing is left of the server');
 });
 
 test('where there is a server, it is used', async () => {

@@ -133,7 +133,8 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     let node = Node::start(config, claims)?;
     doors.tls.iter().for_each(|tls| tls.ask(&node.tools.0.keeper));
     let outcome = node.runtime.block_on(running(&node.config, node.tools, doors, key));
-    node.ground.end(node.runtime, outcome)
+    // The engine goes last: its lock tells `sandbar down` that the server has not ended.
+    node.ground.end(node.runtime, outcome).map(drop)
 }
 
 /// Ends all sandboxes of a node whose server does not run, and takes its network down. To be called
@@ -305,7 +306,7 @@ async fn running(
     tools: (Tools, Volumes),
     doors: Doors,
     key: Established,
-) -> Result<(), ServeError> {
+) -> Result<Engine, ServeError> {
     let failed = |source| ServeError::System { attempt: "listening on the port", source };
     let address = doors.api.local_addr().map_err(failed)?;
     let previews = doors.describe(config).map_err(failed)?;
@@ -353,7 +354,7 @@ async fn running(
     }
     let (engine, end) = outcome?;
     match end {
-        End::Asked(sandboxes) => shut_down(&engine, sandboxes).await,
+        End::Asked(sandboxes) => shut_down(&engine, sandboxes).await.map(|()| engine),
         // Nothing can be begun any more, nor ended: sandboxes go on until the next start.
         End::Keeper => Err(ServeError::Keeper),
     }
