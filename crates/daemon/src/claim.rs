@@ -70,13 +70,13 @@ pub(crate) struct Claim {
 pub enum ClaimError {
     /// A server that has it runs.
     #[error(
-        "{what} is in use on this machine, by the server with the state directory {}: end that with \
-         `sandbar down`, or set {} to another", state_dir.display(), what.setting()
+        "{what} is in use on this machine, by {}: end that with `sandbar down`, or set {} to another",
+        server_of(state_dir), what.setting()
     )]
     Running {
         /// What it has.
         what: Claimed,
-        /// That server's state directory.
+        /// That server's state directory; empty while it begins.
         state_dir: PathBuf,
     },
     /// No server runs, but its sandboxes do.
@@ -99,6 +99,13 @@ pub enum ClaimError {
         #[source]
         source: io::Error,
     },
+}
+
+fn server_of(state_dir: &Path) -> String {
+    if state_dir == Path::new("") {
+        return "a server that is starting".to_owned();
+    }
+    format!("the server with the state directory {}", state_dir.display())
 }
 
 impl Claim {
@@ -177,9 +184,12 @@ mod tests {
     fn a_name_is_claimed_by_one_server_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
         let mut first = take(dir.path(), ONE).unwrap();
+        let early = take(dir.path(), "/two").unwrap_err().to_string();
+        assert!(early.contains("by a server that is starting: end that"), "{early}");
         first.settle(false).unwrap();
 
         let error = take(dir.path(), "/two").unwrap_err();
+        assert!(error.to_string().contains("the state directory /one: end that"), "{error}");
         assert!(
             matches!(&error, ClaimError::Running { state_dir, .. } if state_dir == Path::new(ONE))
         );
