@@ -125,7 +125,9 @@ async fn many_forks_at_once() {
 async fn generations_do_not_add_up() {
     const GENERATIONS: usize = 50;
     let server = server();
-    let mounts = "sed -E 's,/fd/[0-9]+,,g; s/[ug]id=[0-9]+//g; s/,uuid=on//' /proc/self/mounts";
+    // In the order in which they were made, which is that of two processes at once.
+    let mounts =
+        "sed -E 's,/fd/[0-9]+,,g; s/[ug]id=[0-9]+//g; s/,uuid=on//' /proc/self/mounts | sort";
     server.shell("s", "head -c 1M /dev/urandom > big; sync; echo 0 > generation").await;
     let first = server.shell("s", mounts).await;
     let mut last = "s".to_owned();
