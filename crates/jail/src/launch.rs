@@ -349,16 +349,12 @@ impl Entry {
     }
 
     fn wait(&self, fd: BorrowedFd<'_>) -> Result<(), JailError> {
-        loop {
-            let left = self.deadline.saturating_duration_since(Instant::now()).as_millis();
-            if left == 0 {
-                return Err(JailError::Entry("a jail's process did not get ready".to_owned()));
-            }
-            let left = i32::try_from(left).unwrap_or(i32::MAX);
-            if poll::wait_readable(fd, left).in_step("channel")? {
-                return Ok(());
-            }
+        let left = self.deadline.saturating_duration_since(Instant::now()).as_millis();
+        let left = i32::try_from(left).unwrap_or(i32::MAX);
+        if left > 0 && poll::wait_readable(fd, left).in_step("channel")? {
+            return Ok(());
         }
+        Err(JailError::Entry("a jail's process did not get ready".to_owned()))
     }
 }
 

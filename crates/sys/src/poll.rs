@@ -25,8 +25,8 @@ pub fn wait_priority(fd: BorrowedFd<'_>, timeout_ms: i32) -> Result<bool, SysErr
 }
 
 fn poll(fd: BorrowedFd<'_>, events: i16, timeout_ms: i32) -> Result<bool, SysError> {
-    let limit = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
-    let begin = Instant::now();
+    let limit = u64::try_from(timeout_ms).ok().filter(|ms| *ms > 0);
+    let deadline = limit.map(|ms| Instant::now() + Duration::from_millis(ms));
     let mut left_ms = timeout_ms;
     loop {
         let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
@@ -36,9 +36,9 @@ fn poll(fd: BorrowedFd<'_>, events: i16, timeout_ms: i32) -> Result<bool, SysErr
             Err(error) if error.errno == libc::EINTR => {}
             ready => return Ok(ready? > 0),
         }
-        if let Some(limit) = limit {
-            let left = limit.saturating_sub(begin.elapsed());
-            left_ms = i32::try_from(left.as_millis()).unwrap_or(timeout_ms);
+        if let Some(deadline) = deadline {
+            let left = deadline.saturating_duration_since(Instant::now()).as_millis();
+            left_ms = i32::try_from(left).unwrap_or(timeout_ms);
         }
     }
 }
