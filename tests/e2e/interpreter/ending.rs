@@ -1,7 +1,11 @@
 //! How code ends that does not end by itself, and what becomes of its context.
 
+use futures_util::StreamExt;
 use serde_json::json;
-use testkit::api::{exec::Ending, interpreter::CodeErrorKind};
+use testkit::api::{
+    exec::Ending,
+    interpreter::{CodeErrorKind, Language, RunCode, RunEvent},
+};
 
 use super::{BEGUN_MS, RUN, SANDBOX, run, run_in, server, value};
 
@@ -36,6 +40,36 @@ async fn a_timeout_interrupts_and_keeps_the_context() {
         assert_eq!(value(&server, "kept").await, "1", "{code}");
     }
     assert_eq!(server.shell("s", "pgrep -c sleep || true").await, "0\n");
+}
+
+/// An interrupt may meet code that ends by itself. Here an interpreter gets it and the next code at once.
+#[tokio::test]
+async fn an_interrupt_that_is_too_late_does_not_end_the_next_code() {
+    let server = server();
+    let javascript = ("process.pid", "await new Promise(done => setTimeout(done, 10))");
+    for (language, (own_id, code)) in [
+        (Language::Python, ("import os; os.getpid()", "import asyncio; await asyncio.sleep(0.01)")),
+        (Language::Bash, ("echo $$", "sleep 0.01")),
+        (Language::JavaScript, javascript),
+        (Language::TypeScript, javascript),
+    ] {
+        let shown = run_in(&server, RUN, own_id, json!({ "language": language })).await;
+        let pid = match shown.results.first() {
+            Some(value) => value.text.clone().unwrap(),
+            None => shown.logs.stdout.concat(),
+        };
+        let pid = pid.trim();
+        server.shell("s", &format!("kill -STOP {pid}; kill -INT {pid}")).await;
+        let request = RunCode { language: Some(language), ..RunCode::new(code) };
+        let sandbox = "s".parse().unwrap();
+        let mut events = server.client().run_code_stream(&sandbox, None, &request).await.unwrap();
+        let begun = events.next().await.unwrap().unwrap();
+        assert!(matches!(begun, RunEvent::Start { .. }), "{begun:?}");
+        server.shell("s", &format!("kill -CONT {pid}")).await;
+        let rest: Vec<_> = events.map(Result::unwrap).collect().await;
+        let is_well = matches!(rest.last(), Some(RunEvent::End { success: true, .. }));
+        assert!(is_well, "{language}: {rest:?}");
+    }
 }
 
 #[tokio::test]

@@ -223,7 +223,7 @@ async fn node_is_interrupted_ended_and_started_again() {
             assert_eq!(text(&run("kept", Value::Null).await), "1", "{code}");
         }
         let exited = run("console.log('before'); process.exit(3)", Value::Null).await;
-        assert_eq!(exited.logs.stdout, ["before\n"]);
+        assert_eq!(exited.logs.stdout, ["before\n"], "{exited:?}");
         assert!(exited.context_reset);
         assert_eq!(error(exited).kind, CodeErrorKind::Exited);
         assert_eq!(error(run("kept", Value::Null).await).name, "ReferenceError");

@@ -89,6 +89,8 @@ pub(super) struct Kernel {
     pub(super) stderr: Output,
     /// Of the last run.
     pub(super) id: u64,
+    /// Since it was last given code.
+    pub(super) was_interrupted: bool,
 }
 
 impl Kernel {
@@ -249,6 +251,7 @@ impl Kernel {
             stdout,
             stderr,
             id: 0,
+            was_interrupted: false,
         };
         Ok((kernel, report))
     }
@@ -295,7 +298,8 @@ impl Kernel {
     }
 
     /// Interrupts what runs in it, as Ctrl-C does.
-    pub(super) fn interrupt(&self) {
+    pub(super) fn interrupt(&mut self) {
+        self.was_interrupted = true;
         self.tree.signal_group(SIGINT);
     }
 

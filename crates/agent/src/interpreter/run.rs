@@ -101,6 +101,8 @@ struct Order<'a> {
     code: &'a str,
     env: &'a BTreeMap<String, Option<String>>,
     color: bool,
+    /// The run before was interrupted, which may have taken no notice of it.
+    after_interrupt: bool,
 }
 
 /// Whether the run began.
@@ -357,7 +359,9 @@ impl<'a> Course<'a> {
     async fn send(&mut self) {
         self.kernel.id += 1;
         let RunCode { code, env, color, .. } = &self.job.request;
-        let order = Order { op: "run", id: self.kernel.id, code, env, color: *color };
+        let after_interrupt = std::mem::take(&mut self.kernel.was_interrupted);
+        let order =
+            Order { op: "run", id: self.kernel.id, code, env, color: *color, after_interrupt };
         let order = serde_json::to_vec(&order).expect("an order is texts and numbers");
         let sent = tokio::time::timeout(GRACE, self.kernel.wire.send(&order)).await;
         if !matches!(sent, Ok(Ok(()))) {

@@ -117,6 +117,18 @@ function post(method, params) {
   });
 }
 
+// Node tells such scripts of an interrupt by a thread of its own. Where that gets to it too late, because
+// the interrupt has ended what the script waited for, it ends the next such script: this one.
+const LATE_MS = 100;
+function meetLateInterrupt() {
+  GATE.post = () => Atomics.wait(nap, 0, 0, LATE_MS);
+  try {
+    guarded.runInThisContext({ breakOnSigint: true });
+  } catch {
+    // It came.
+  }
+}
+
 // The object behind the inspector's handle on it.
 function valueOf(remote) {
   if (!remote.objectId) {
@@ -190,6 +202,7 @@ async function evaluate(name, code) {
 }
 
 async function execute(message) {
+  if (message.after_interrupt) meetLateInterrupt();
   count += 1;
   run = { id: message.id, count };
   const name = `cell-${run.count}.${typescript ? "ts" : "js"}`;
