@@ -379,8 +379,10 @@ fn signal_launchers(server: &Server, signal: i32) {
     let path = format!("/proc/{pid}/task/{pid}/children", pid = server.keeper_pid());
     let children = std::fs::read_to_string(path).expect("the kernel lists children");
     for child in children.split_whitespace() {
-        let pidfd = sys::pidfd::open(child.parse().expect("a number")).expect("it runs");
-        sys::signal::send(pidfd.as_fd(), signal).expect("it can be signalled");
+        // What looked after the images when the server started may have ended.
+        if let Ok(pidfd) = sys::pidfd::open(child.parse().expect("a number")) {
+            sys::signal::send(pidfd.as_fd(), signal).expect("it can be signalled");
+        }
     }
 }
 
