@@ -37,17 +37,21 @@ fn run(program: &str, args: &[&str]) {
 struct Disk {
     image: PathBuf,
     mount: PathBuf,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Disk {
     fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("sandbar-power-").tempdir_in("/var/tmp").unwrap();
+        // So that a server of another test, which has its own copy of all mounts, lets go of the disk too.
+        let shared = dir.path().to_str().unwrap();
+        run("mount", &["--bind", shared, shared]);
+        run("mount", &["--make-shared", shared]);
         let (image, mount) = (dir.path().join("disk"), dir.path().join("mount"));
         fs::create_dir(&mount).unwrap();
         fs::File::create(&image).unwrap().set_len(DISK_BYTES).unwrap();
         run("mkfs.ext4", &["-q", "-F", image.to_str().unwrap()]);
-        let disk = Self { image, mount, _dir: dir };
+        let disk = Self { image, mount, dir };
         disk.mount();
         disk
     }
@@ -93,7 +97,9 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        drop(Command::new("umount").arg("-l").arg(&self.mount).output());
+        for mount in [self.mount.as_path(), self.dir.path()] {
+            drop(Command::new("umount").arg("-l").arg(mount).output());
+        }
     }
 }
 
