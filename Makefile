@@ -16,7 +16,8 @@ servers:  ## Install what the tests show in a browser, below target/servers
 	@scripts/servers
 
 test: setup servers format lint doc  ## Everything that CI runs
-	timeout --foreground 3600 cargo test --workspace --locked
+	@# Half of a test is waiting.
+	RUST_TEST_THREADS=$$((2 * $$(nproc))) timeout --foreground 3600 cargo test --workspace --locked
 	@scripts/build
 	@scripts/test-speed
 	@scripts/demo
