@@ -98,6 +98,27 @@ fn one_state_directory_admits_one_server() {
     assert!(complaint.contains("in use") || complaint.contains("lock"), "{complaint}");
 }
 
+#[tokio::test]
+async fn a_node_whose_sandboxes_go_on_keeps_its_name_and_its_network() {
+    let mut server = server();
+    server.shell("s", "echo kept > file").await;
+    server.kill();
+    let before = server.look();
+    let free = testkit::Slot::take();
+
+    for (setting, another) in [("name", free.name()), ("network.subnet", free.subnet())] {
+        let variable = format!("SANDBAR_{}", setting.replace('.', "_").to_uppercase());
+        for command in ["serve", "down"] {
+            let complaint = Server::refusal(server.command([command]).env(&variable, &another));
+            assert!(complaint.contains(&format!("set {setting} as it was")), "{complaint}");
+        }
+    }
+
+    assert_eq!(server.look(), before);
+    server.restart();
+    assert_eq!(server.shell("s", "cat file").await, "kept\n");
+}
+
 #[test]
 fn a_start_without_root_says_what_is_needed() {
     use std::os::unix::process::CommandExt;

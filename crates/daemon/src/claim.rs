@@ -5,7 +5,8 @@
 //! first to end takes the gateway away from the other's sandboxes. So both are claimed before
 //! anything is touched: by a lock that dies with the process, on a file that says whose it is.
 //! The file outlives a server whose sandboxes go on, and, being in /run, never a reboot, which no
-//! sandbox outlives either.
+//! sandbox outlives either. A node that comes back with another name or network is told of it: under
+//! another name its own sandboxes would be nobody's, in another network they would reach nothing.
 
 use std::{
     fmt,
@@ -29,13 +30,39 @@ pub enum Claimed {
 
 impl Claimed {
     /// All that a node claims, each with its file.
-    pub(crate) fn all(node: &NodeSpec) -> impl Iterator<Item = (Self, PathBuf)> {
+    fn all(node: &NodeSpec) -> impl Iterator<Item = (Self, PathBuf)> {
         let gateway = node.network.map(|network| Self::Gateway(network.gateway()));
         let all = [Self::Name(node.name.clone())].into_iter().chain(gateway);
         all.zip(jail::claim_files(node))
     }
 
+    /// What the node had claimed when it ran last and does not claim now, if there is such a thing: it has
+    /// not been taken down since.
+    fn left(node: &NodeSpec) -> io::Result<Option<Self>> {
+        let ours = jail::claim_files(node);
+        let others = jail::all_claim_files()?.into_iter().filter(|(_, path)| !ours.contains(path));
+        let mut theirs = others.filter(|(_, path)| {
+            // One that goes meanwhile is nobody's.
+            let owner = fs::read_to_string(path).unwrap_or_default();
+            Path::new(owner.trim()) == node.state_dir
+        });
+        Ok(theirs.next().map(|(what, _)| match what.parse() {
+            Ok(gateway) => Self::Gateway(gateway),
+            // No name is an address.
+            Err(_) => Self::Name(what),
+        }))
+    }
+
+    /// What sets it.
     fn setting(&self) -> &'static str {
+        match self {
+            Self::Name(_) => "name",
+            Self::Gateway(_) => "network.subnet",
+        }
+    }
+
+    /// What another node has to set otherwise.
+    fn settings(&self) -> &'static str {
         match self {
             Self::Name(_) => "name and state_dir",
             Self::Gateway(_) => "network.subnet",
@@ -71,7 +98,7 @@ pub enum ClaimError {
     /// A server that has it runs.
     #[error(
         "{what} is in use on this machine, by {}: end that with `sandbar down`, or set {} to another",
-        server_of(state_dir), what.setting()
+        server_of(state_dir), what.settings()
     )]
     Running {
         /// What it has.
@@ -82,7 +109,7 @@ pub enum ClaimError {
     /// No server runs, but its sandboxes do.
     #[error(
         "sandboxes of the node in {} run with {what}: end them with `sandbar down --state-dir {}`, \
-         or set {} to another", state_dir.display(), state_dir.display(), what.setting()
+         or set {} to another", state_dir.display(), state_dir.display(), what.settings()
     )]
     Sandboxes {
         /// What they have.
@@ -90,10 +117,21 @@ pub enum ClaimError {
         /// Their node's state directory.
         state_dir: PathBuf,
     },
-    /// The file cannot be made or written.
-    #[error("the claim in {} cannot be written", path.display())]
+    /// The node had something else when it ran, and what runs may still have it.
+    #[error(
+        "the node in {} has run with {what} and was not taken down since: set {} as it was, or run \
+         `sandbar down` with it as it was first", state_dir.display(), what.setting()
+    )]
+    Left {
+        /// What it had.
+        what: Claimed,
+        /// The node's state directory.
+        state_dir: PathBuf,
+    },
+    /// A file cannot be made or written, or their directory not be read.
+    #[error("the claim in {} cannot be looked at or written", path.display())]
     Io {
-        /// The file.
+        /// The file, or the directory.
         path: PathBuf,
         /// Why.
         #[source]
@@ -108,9 +146,20 @@ fn server_of(state_dir: &Path) -> String {
     format!("the server with the state directory {}", state_dir.display())
 }
 
+/// Claims what no other node of the machine may have.
+pub(crate) fn take_all(node: &NodeSpec) -> Result<Vec<Claim>, ClaimError> {
+    let take = |(what, path)| Claim::take(what, path, &node.state_dir);
+    let claims = Claimed::all(node).map(take).collect::<Result<_, _>>()?;
+    let failed = |source| ClaimError::Io { path: jail::CLAIMS_DIR.into(), source };
+    match Claimed::left(node).map_err(failed)? {
+        Some(what) => Err(ClaimError::Left { what, state_dir: node.state_dir.clone() }),
+        None => Ok(claims),
+    }
+}
+
 impl Claim {
     /// Claims `what` for the node in `state_dir`.
-    pub(crate) fn take(what: Claimed, path: PathBuf, state_dir: &Path) -> Result<Self, ClaimError> {
+    fn take(what: Claimed, path: PathBuf, state_dir: &Path) -> Result<Self, ClaimError> {
         let failed = |source| ClaimError::Io { path: path.clone(), source };
         loop {
             let mut options = File::options();

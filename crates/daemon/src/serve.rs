@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::{App, CONNECTIONS_PER_TWO, KEPT, Parts, VISITS_PER_REQUEST, requests_at_once},
-    claim::{Claim, ClaimError, Claimed},
+    claim::{self, Claim, ClaimError},
     config::{Config, DEFAULT_DOMAIN, PreviewUrl},
     docs::Docs,
     endpoint,
@@ -120,7 +120,7 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     })?;
     preflight::state_dir(&config.node.state_dir)?;
     failpoint::watch(&config.node.state_dir);
-    let claims = claim(&config)?;
+    let claims = claim::take_all(&node_spec(&config))?;
     let listener = preflight::listen(config.api.listen)?;
     let previews = config.preview.listen.map(preflight::listen).transpose()?;
     if let Some((cert, key)) = &config.preview.tls {
@@ -145,7 +145,7 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
 pub fn down(config: Config, destroy: bool) -> Result<DownReport, ServeError> {
     preflight::preflight(&config)?;
     preflight::state_dir(&config.node.state_dir)?;
-    let claims = claim(&config)?;
+    let claims = claim::take_all(&node_spec(&config))?;
     let node = Node::start(config, claims)?;
     let outcome = node.runtime.block_on(ending(&node.config, node.tools, destroy));
     node.ground.end(node.runtime, outcome)
@@ -251,13 +251,6 @@ impl Ground {
         }
         self.launcher.tear_down().map_err(failed)
     }
-}
-
-/// Claims what no other node of the machine may have.
-fn claim(config: &Config) -> Result<Vec<Claim>, ServeError> {
-    let node = node_spec(config);
-    let take = |(what, path)| Claim::take(what, path, &node.state_dir);
-    Ok(Claimed::all(&node).map(take).collect::<Result<_, ClaimError>>()?)
 }
 
 fn node_spec(config: &Config) -> NodeSpec {

@@ -46,7 +46,7 @@ pub use launcher::{JailFiles, Launched, Launcher};
 pub use network::{links, refusal, rules::why_out_of_reach};
 pub use presence::Presence;
 pub use program::Programs;
-pub use server::{claim_files, launcher_main};
+pub use server::{CLAIMS_DIR, all_claim_files, claim_files, launcher_main};
 pub use spec::{
     AddressRange, AllowList, Bind, CPU_WEIGHT, CPU_WEIGHTS, Hostname, JailId, JailNetwork,
     JailSpec, LEARNED_AT_ONCE, Layer, Learned, Limits, NodeNetwork, NodeSpec, Protocol,

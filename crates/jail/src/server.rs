@@ -329,15 +329,36 @@ fn unclaim(node: &NodeSpec) -> Result<(), JailError> {
     Ok(())
 }
 
+/// Where claims are: every machine with systemd and nearly every other has it (hier(7)).
+pub const CLAIMS_DIR: &str = "/run";
+
+/// Their names are this, what is claimed, and the other.
+const CLAIM_PREFIX: &str = "sandbar-";
+const CLAIM_SUFFIX: &str = ".lock";
+
 /// The files that a server locks before it starts anything, so that nobody else on the machine has its
-/// node's name or network: the name's, and the network's if it has one. They are in /run, which every
-/// machine with systemd and nearly every other has (hier(7)).
+/// node's name or network: the name's, and the network's if it has one.
 #[must_use]
 pub fn claim_files(node: &NodeSpec) -> Vec<PathBuf> {
     // No name has a dot.
     let gateway = node.network.map(|network| network.gateway().to_string());
     let all = [node.name.clone()].into_iter().chain(gateway);
-    all.map(|what| Path::new("/run").join(format!("sandbar-{what}.lock"))).collect()
+    all.map(|what| Path::new(CLAIMS_DIR).join(format!("{CLAIM_PREFIX}{what}{CLAIM_SUFFIX}")))
+        .collect()
+}
+
+/// All such files on the machine, each with the name or the gateway that it is for.
+///
+/// # Errors
+/// Those of reading [`CLAIMS_DIR`].
+pub fn all_claim_files() -> io::Result<Vec<(String, PathBuf)>> {
+    let files = fs::read_dir(CLAIMS_DIR)?.map(|entry| {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let what = name.strip_prefix(CLAIM_PREFIX).and_then(|rest| rest.strip_suffix(CLAIM_SUFFIX));
+        Ok(what.map(str::to_owned).map(|what| (what, path)))
+    });
+    files.filter_map(io::Result::transpose).collect()
 }
 
 pub(crate) fn node_spec(args: &mut impl Iterator<Item = OsString>) -> Option<NodeSpec> {
