@@ -9,12 +9,14 @@
 
 use std::{
     fs,
+    os::{fd::AsFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
+use sys::loop_device::{self, Backing};
 use testkit::Server;
 
 /// Bytes of the disk; it is sparse.
@@ -31,6 +33,20 @@ fn run(program: &str, args: &[&str]) {
     let output = Command::new(program).args(args).output().expect("the program starts");
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {args:?}: {complaint}");
+}
+
+/// Unmounts what is mounted there, once nobody has it in use.
+fn unmount(mount: &Path) {
+    until(|| Command::new("umount").arg(mount).output().unwrap().status.success());
+}
+
+/// There is no event for "the kernel has let go of a device".
+fn until(mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "it stays in use");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// A disk that can lose its power.
@@ -73,17 +89,8 @@ impl Disk {
     /// Returns when nobody has it mounted any more: a file system that went down comes back with its
     /// next mount, and not before.
     fn unmount(&self) {
-        let begun = Instant::now();
-        let mut is_mounted = true;
-        while is_mounted || self.is_in_use() {
-            if is_mounted {
-                let unmounted = Command::new("umount").arg(&self.mount).output().unwrap();
-                is_mounted = !unmounted.status.success();
-            }
-            assert!(begun.elapsed() < PATIENCE, "{} stays in use", self.mount.display());
-            // There is no event for "the kernel has let go of a device".
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        unmount(&self.mount);
+        until(|| !self.is_in_use());
     }
 
     /// True while a loop device is for it.
@@ -121,6 +128,71 @@ fn power_cut(disk: &Disk, server: &mut Server) {
     disk.unmount();
     disk.mount();
     server.restart();
+}
+
+/// The loop devices that this file is behind. The kernel shows its path as seen from its own file system,
+/// so it is asked by the file itself.
+fn devices_of(file: &Path) -> Vec<PathBuf> {
+    let file = fs::metadata(file).unwrap();
+    let expected = Some(Backing { device: file.dev(), inode: file.ino() });
+    let devices = fs::read_dir("/sys/block").unwrap().flatten();
+    let devices = devices.map(|device| Path::new("/dev").join(device.file_name()));
+    let opened = devices.filter_map(|path| Some((fs::File::open(&path).ok()?, path)));
+    let behind = opened.filter(|(device, _)| {
+        loop_device::backing(device.as_fd()).is_ok_and(|behind| behind == expected)
+    });
+    behind.map(|(_, path)| path).collect()
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_finds_the_volumes_of_those_that_run_on_any_disk() {
+    let disk = Disk::new();
+    let mut server = Server::start_in(env!("CARGO_BIN_EXE_sandbar"), &disk.state(), &[]);
+    let image = disk.state().join("volumes.img");
+    server.shell("old", "echo before > before").await;
+    let made = devices_of(&image);
+    assert_eq!(made.len(), 1, "{made:?}");
+
+    // The mounts in which the file was opened go with the server.
+    server.kill();
+    server.restart();
+
+    assert_eq!(devices_of(&image), made, "a second one would break what the first has");
+    server.shell("old", "echo since > since").await;
+    server.shell("new", "echo new > new").await;
+    post(&server, "/v1/sandboxes/old/stop", json!({})).await;
+    assert_eq!(server.shell("old", "cat before since").await, "before\nsince\n");
+
+    drop(server);
+    disk.unmount();
+}
+
+#[tokio::test]
+async fn a_file_system_of_the_operator_s_is_waited_for() {
+    let disk = Disk::new();
+    let (own, volumes) = (disk.mount.join("own"), disk.state().join("volumes"));
+    fs::create_dir_all(&volumes).unwrap();
+    fs::File::create(&own).unwrap().set_len(1 << 30).unwrap();
+    run("mkfs.btrfs", &["--quiet", own.to_str().unwrap()]);
+    let mount = || run("mount", &["-o", "loop", own.to_str().unwrap(), volumes.to_str().unwrap()]);
+    mount();
+    let mut server = Server::start_in(env!("CARGO_BIN_EXE_sandbar"), &disk.state(), &[]);
+    server.shell("s", "echo kept > file").await;
+    let down = server.command(["down"]).output().unwrap();
+    assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));
+    server.wait_for_end();
+    unmount(&volumes);
+
+    let complaint = Server::refusal(&mut server.command(["serve"]));
+
+    assert!(complaint.contains("mount it, or remove"), "{complaint}");
+    assert!(!disk.state().join("volumes.img").exists());
+    mount();
+    server.restart();
+    assert_eq!(server.shell("s", "cat file").await, "kept\n");
+    drop(server);
+    unmount(&volumes);
+    disk.unmount();
 }
 
 async fn post(server: &Server, path: &str, body: Value) -> Value {

@@ -5,16 +5,21 @@
 //! the loop device is one that the kernel frees with its last user. So nothing has to be taken
 //! down: when the daemon, its launchers and the last sandbox are gone, however they went, mount and
 //! device are gone too. A sandbox that outlives the daemon keeps both; the next start finds the
-//! device by the file behind it.
+//! device by the file behind it. Of one file there is never a second device: the first holds its lock.
 //!
-//! An operator may mount a btrfs file system of their own at `volumes`; it is then used instead.
+//! An operator may mount a btrfs file system of their own at `volumes`; it is then used instead, and
+//! waited for when it is not mounted at a later start.
 
 use std::{
-    ffi::CString,
-    fs, io,
+    ffi::{CString, OsStr},
+    fs::{self, TryLockError},
+    io,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::fs::{MetadataExt, OpenOptionsExt},
+        unix::{
+            ffi::OsStrExt,
+            fs::{MetadataExt, OpenOptionsExt},
+        },
     },
     path::{Path, PathBuf},
     thread,
@@ -55,6 +60,10 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// begin to come back. The kernel's own is 30.
 const COMMIT_SECS: &std::ffi::CStr = c"5";
 
+/// What `volumes.mounted` says to who finds it.
+const NOTE: &str =
+    "The sandboxes of this node have their files in the file system mounted at volumes.\n";
+
 /// Moves this process, which has one thread, into a mount namespace of its own, in which launchers
 /// can mount volumes without anybody else seeing them. What the host mounts still appears in it.
 ///
@@ -73,11 +82,17 @@ pub(super) fn is_mounted(volumes: &Path) -> bool {
 
 /// See [`super::NodeVolumes::set_up`].
 pub(super) fn set_up(volumes: &Path, image: &Path) -> Result<Volumes, JailError> {
-    if !is_mounted(volumes) {
-        if image.exists() {
-            mount_image(volumes, image)?;
-        } else if let Err(why) = make(volumes, image) {
-            return Ok(Volumes::Plain(why.to_string()));
+    let operators = image.with_extension("mounted");
+    match (is_mounted(volumes), image.exists()) {
+        (true, true) => {}
+        (true, false) => fs::write(&operators, NOTE)
+            .map_err(|error| JailError::io(STEP, "write volumes.mounted", &error))?,
+        (false, true) => mount_image(volumes, image)?,
+        (false, false) if operators.exists() => return Err(not_mounted(volumes, &operators)),
+        (false, false) => {
+            if let Err(why) = make(volumes, image) {
+                return Ok(Volumes::Plain(why.to_string()));
+            }
         }
     }
     let top = super::open(volumes)?;
@@ -88,6 +103,15 @@ pub(super) fn set_up(volumes: &Path, image: &Path) -> Result<Volumes, JailError>
         other => other.in_step(STEP)?,
     }
     Ok(Volumes::Limited)
+}
+
+/// Empty volumes in the place of full ones would look like lost files.
+fn not_mounted(volumes: &Path, operators: &Path) -> JailError {
+    let (volumes, operators) = (volumes.display(), operators.display());
+    JailError::Refused(format!(
+        "the files of this node's sandboxes are in a file system that was mounted at {volumes} and is \
+         not: mount it, or remove {operators} to begin with a new one, in which all of them are empty"
+    ))
 }
 
 /// Makes the file system and mounts it, or leaves nothing.
@@ -186,15 +210,18 @@ fn attach(image: &Path) -> Result<(PathBuf, OwnedFd), JailError> {
     let control = fs::File::open("/dev/loop-control")
         .map_err(|error| failed("open /dev/loop-control", &error))?;
     for _ in 0..ATTEMPTS {
-        match find(backing, image) {
-            Ok(Some(found)) => return Ok(found),
-            Ok(None) => {}
-            // One that is being freed cannot be asked; it must be gone before another is made.
-            Err(error) if error.raw_os_error() == Some(ENXIO) => {
+        let found = find(backing, image).map_err(|error| failed("look at loop devices", &error))?;
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        // The device has the file open as it is opened here, and so its lock, until it has let go of it.
+        match opened.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
                 thread::sleep(PAUSE);
                 continue;
             }
-            Err(error) => return Err(failed("look at loop devices", &error)),
+            Err(TryLockError::Error(error)) => return Err(failed("lock volumes.img", &error)),
         }
         let number = loop_device::free_number(control.as_fd()).in_step("loop device")?;
         let path = PathBuf::from(format!("/dev/loop{number}"));
@@ -206,21 +233,24 @@ fn attach(image: &Path) -> Result<(PathBuf, OwnedFd), JailError> {
             Err(error) => return Err(error).in_step("loop device"),
         }
     }
-    Err(JailError::Refused("no loop device was free".to_owned()))
+    let text = "no loop device was free, or one that cannot be opened here has volumes.img";
+    Err(JailError::Refused(text.to_owned()))
 }
 
-/// Looks for the loop device that this file is behind. Those of others are not opened: that would
-/// keep them from going.
+/// Looks for the loop device that this file is behind. The kernel says of each by which path its file was
+/// opened, from the root of a mount that may be gone with the server that had it: so far only the name
+/// tells. Devices of files with other names are not opened, which would keep them from going.
 fn find(backing: Backing, image: &Path) -> io::Result<Option<(PathBuf, OwnedFd)>> {
-    let image = fs::canonicalize(image)?;
     for entry in fs::read_dir("/sys/block")? {
         let entry = entry?;
         let behind = fs::read(entry.path().join("loop/backing_file")).unwrap_or_default();
-        if behind.trim_ascii_end() != image.as_os_str().as_encoded_bytes() {
+        let behind = Path::new(OsStr::from_bytes(behind.trim_ascii_end()));
+        if behind.file_name() != image.file_name() {
             continue;
         }
         let path = Path::new("/dev").join(entry.file_name());
-        let device = fs::File::options().read(true).write(true).open(&path)?;
+        // One that cannot be opened is being freed, or is another node's.
+        let Ok(device) = fs::File::options().read(true).write(true).open(&path) else { continue };
         if loop_device::backing(device.as_fd())? == Some(backing) {
             return Ok(Some((path, device.into())));
         }
