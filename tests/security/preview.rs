@@ -271,8 +271,59 @@ async fn a_page_of_a_preview_speaks_for_nobody() {
         (&link, Method::GET, 1),
         (&link, Method::POST, 0),
         (&[("sec-fetch-site", "same-origin")], Method::GET, 1),
+        (&[("origin", "null")], Method::POST, 0),
+        (&[("origin", "null"), ("sec-fetch-site", "same-site")], Method::POST, 0),
+        (&[("origin", "null"), ("sec-fetch-site", "same-origin")], Method::POST, 1),
+        (&[("origin", "null"), ("sec-fetch-site", "none")], Method::POST, 1),
     ] {
         assert_eq!(cookies(headers, method.clone()).await, expected, "{method} {headers:?}");
+    }
+}
+
+/// P05.
+#[tokio::test]
+async fn what_goes_on_by_a_url_ends_with_it() {
+    let server = server();
+    let preview = Preview::with_app(&server).await;
+    let port = "/v1/sandboxes/s/ports/8080";
+    for (is_hidden, refused) in [(false, b"HTTP/1.1 404"), (true, b"HTTP/1.1 410")] {
+        let exposed = server.get("/v1/sandboxes/s/ports").await;
+        let url = exposed.json["ports"][0]["url"].as_str().expect("it has a URL").to_owned();
+        let host = url.split("://").nth(1).expect("it has a host").trim_end_matches('/');
+        // A stream, a tunnel and a request whose answer does not come.
+        let mut open = Vec::new();
+        for (path, more, begins) in [
+            ("/events", "", "first\n\n"),
+            ("/upgrade", "Connection: Upgrade\r\nUpgrade: shout/1\r\n", "\r\n\r\n"),
+            ("/poll", "", ""),
+        ] {
+            let mut stream = preview.connect().await;
+            let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{more}\r\n");
+            stream.write_all(head.as_bytes()).await.expect("the request is sent");
+            let mut answer = Vec::new();
+            while !answer.ends_with(begins.as_bytes()) {
+                let byte = timeout(PATIENCE, stream.read_u8()).await.expect("it comes");
+                answer.push(byte.expect("the connection stays"));
+            }
+            open.push((stream, begins.is_empty()));
+        }
+        if is_hidden {
+            assert_eq!(server.delete(port).await.status, 204);
+        } else {
+            assert_eq!(server.post(&format!("{port}/rotate"), &json!({})).await.status, 200);
+        }
+        for (mut stream, is_unanswered) in open {
+            if is_unanswered {
+                let mut status = [0; 12];
+                let read = timeout(PATIENCE, stream.read_exact(&mut status)).await;
+                read.expect("an answer comes").expect("the connection stays");
+                assert_eq!(&status, refused);
+                continue;
+            }
+            let mut rest = Vec::new();
+            let ended = timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
+            assert!(ended.is_ok(), "it goes on although hidden is {is_hidden}");
+        }
     }
 }
 

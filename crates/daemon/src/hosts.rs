@@ -45,19 +45,24 @@ impl Hosts {
         if target.authority().is_some_and(|authority| !self.is_ours(authority.as_str())) {
             return Err("the request's target names a site this API does not answer to");
         }
+        let asked = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let asked = asked.or_else(|| target.authority().map(Authority::as_str)).unwrap_or_default();
+        let is_ours = |origin: &str| self.is_our_origin(origin, asked);
         let mut origins = headers.get_all(header::ORIGIN).iter();
-        if !origins.all(|origin| origin.to_str().is_ok_and(|origin| self.is_our_origin(origin))) {
+        if !origins.all(|origin| origin.to_str().is_ok_and(is_ours)) {
             return Err("the Origin header names a site that may not call this API");
         }
         Ok(())
     }
 
-    fn is_our_origin(&self, origin: &str) -> bool {
+    /// On a wildcard address that is the address asked for: there are others' pages on other addresses.
+    fn is_our_origin(&self, origin: &str, asked: &str) -> bool {
         if self.origins.iter().any(|trusted| trusted == origin) {
             return true;
         }
         let rest = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-        rest.is_some_and(|host| self.is_ours(host))
+        let is_one = !self.listen.ip().is_unspecified();
+        rest.is_some_and(|host| self.is_ours(host) && (is_one || host == asked))
     }
 
     fn is_ours(&self, host: &str) -> bool {
@@ -159,6 +164,19 @@ mod tests {
                 expected,
                 "{origin}"
             );
+        }
+    }
+
+    #[test]
+    fn on_all_addresses_a_page_of_another_address_may_not_call() {
+        for (origin, expected) in [
+            ("http://192.168.1.4:8787", true),
+            ("http://192.168.1.5:8787", false),
+            ("http://localhost:8787", false),
+            ("https://app.example.org", true),
+        ] {
+            let allowed = allows("0.0.0.0:8787", "192.168.1.4:8787", Some(origin));
+            assert_eq!(allowed, expected, "{origin}");
         }
     }
 

@@ -27,6 +27,7 @@ use api::{
     port::{ExposePort, PortNumber, PortToken, PreviewLabel, RotatePort},
 };
 use jail::JailId;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::{secret::Secret, table::Ports};
 use crate::{
@@ -65,6 +66,7 @@ pub enum Found {
 /// The right to reach one exposed port of one sandbox, found by its URL.
 pub struct Visit {
     sandbox: Arc<Sandbox>,
+    replaced: CancellationToken,
 }
 
 impl fmt::Debug for Visit {
@@ -78,6 +80,11 @@ impl Visit {
     #[must_use]
     pub fn jail(&self) -> JailId {
         self.sandbox.jail
+    }
+
+    /// Ends when the right does: the port was hidden, or got another token.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.replaced.clone().cancelled_owned()
     }
 
     /// Has the sandbox run, and says where its agent is reached. Never makes one.
@@ -118,7 +125,7 @@ pub(crate) async fn expose(
     .await
 }
 
-/// Hides a port: its URL is refused from now on.
+/// Hides a port: its URL is refused from now on, and visits that go on end.
 pub(crate) async fn hide(
     node: &Arc<Node>,
     id: &SandboxId,
@@ -128,7 +135,8 @@ pub(crate) async fn hide(
     settle(node, sandbox, port, move |ports, _, _| ports.hide(port)).await.map(drop)
 }
 
-/// Gives an exposed port another token, and so another URL; the old one is unknown from now on.
+/// Gives an exposed port another token, and so another URL; the old one is unknown from now on,
+/// and visits by it end.
 pub(crate) async fn rotate(
     node: &Arc<Node>,
     id: &SandboxId,
@@ -171,8 +179,10 @@ pub(crate) fn find(node: &Node, label: &PreviewLabel) -> Found {
     if !sandbox.is_there() {
         return Found::Unknown;
     }
-    match sandbox.ports.judge(label.port(), label.token().map(PortToken::as_str)) {
-        table::Verdict::Exposed => Found::Exposed(Visit { sandbox }),
+    let (verdict, replaced) =
+        sandbox.ports.visit(label.port(), label.token().map(PortToken::as_str));
+    match verdict {
+        table::Verdict::Exposed => Found::Exposed(Visit { sandbox, replaced }),
         table::Verdict::Hidden => Found::Hidden,
         table::Verdict::Unknown => Found::Unknown,
     }
@@ -193,7 +203,10 @@ async fn settle(
     let work = async move {
         let change = Change::Port(sandbox.jail, Box::new(changed.record.clone()));
         match owner.records.write(change).await {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                changed.settle();
+                Ok(())
+            }
             Err(error) => {
                 sandbox.ports.take_back(port, changed);
                 Err(error.publish("recording the port"))

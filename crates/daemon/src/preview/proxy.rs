@@ -61,21 +61,28 @@ pub(super) async fn visit(
     }
     let visit = match engine.find_preview(label) {
         Found::Exposed(visit) => visit,
-        Found::Hidden => {
-            let text = "the port was hidden by whoever shared this URL";
-            return Err(ApiError::new(ErrorCode::StalePreviewUrl, text));
-        }
-        Found::Unknown => {
-            if let Some(visitor) = visitor {
+        found @ (Found::Hidden | Found::Unknown) => {
+            if let (Found::Unknown, Some(visitor)) = (&found, visitor) {
                 app.previews.guesses.count(visitor, label, now);
             }
-            return Err(unknown());
+            return Err(nothing(&found));
         }
     };
     check(app, label, &request)?;
     let place = app.previews.places.take(visit.jail()).map_err(too_many)?;
     let working = request.extensions().get::<Seat>().map(Seat::work);
     carry(app, label, &visit, request, (place, working)).await
+}
+
+/// What is told who may not visit, or not any more.
+fn nothing(found: &Found) -> ApiError {
+    match found {
+        Found::Hidden => {
+            let text = "the port was hidden by whoever shared this URL";
+            ApiError::new(ErrorCode::StalePreviewUrl, text)
+        }
+        Found::Unknown | Found::Exposed(_) => unknown(),
+    }
 }
 
 fn too_many(full: Full) -> ApiError {
@@ -133,14 +140,25 @@ async fn carry(
     }
     head.headers = headers;
     let upload = Upload::new(body, u64::MAX, app.metrics.bytes_to_agents());
-    let (said, active) = ask(app, label, visit, (&head, &upload)).await?;
+    let mut ended = Box::pin(visit.ended());
+    let (said, active) = tokio::select! {
+        answer = ask(app, label, visit, (&head, &upload)) => answer?,
+        () = &mut ended => {
+            let engine = app.engine().await.map_err(|failure| failure.0)?;
+            return Err(nothing(&engine.find_preview(label)));
+        }
+    };
+    let lasting = async move {
+        let _held = (active, held);
+        ended.await;
+    };
     if said.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(switch) = switch.filter(|_| upgrade.is_some()) else {
             return Err(no_service(label, "changed its protocol unasked"));
         };
-        return switched(app, label, said, &switch, (active, held)).await;
+        return switched(app, label, said, &switch, Box::pin(lasting)).await;
     }
-    Ok(answer(app, label, said, (active, held)))
+    Ok(answer(app, label, said, Box::pin(lasting)))
 }
 
 /// Sends the request, again if nothing can have come of it ([`Patience`]), and waits for the answer's
@@ -197,32 +215,36 @@ fn build(head: &Parts, upload: &Upload) -> Result<http::Request<link::Body>, Api
     Ok(request)
 }
 
+/// Ends when a visit's right does, and holds meanwhile what the visit does: a use of the sandbox and
+/// its places.
+type Lasting = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// The answer as the visitor gets it.
-fn answer<G: Send + Unpin + 'static>(
+fn answer(
     app: &App,
     label: &PreviewLabel,
     said: http::Response<Incoming>,
-    guard: G,
+    lasting: Lasting,
 ) -> Response {
     let (head, body) = said.into_parts();
-    let mut answer = Response::new(Body::new(Guarded { body, _guard: guard }));
+    let mut answer = Response::new(Body::new(Visited { body, lasting: Some(lasting) }));
     *answer.status_mut() = head.status;
     *answer.headers_mut() = response::headers(&head.headers, &app.previews.domain, label);
     answer
 }
 
 /// The answer to a visitor that changes to another protocol with the program.
-async fn switched<G: Send + 'static>(
+async fn switched(
     app: &App,
     label: &PreviewLabel,
     mut said: http::Response<Incoming>,
     switch: &Switch,
-    guard: G,
+    lasting: Lasting,
 ) -> Result<Response, ApiError> {
     let upgraded = hyper::upgrade::on(&mut said)
         .await
         .map_err(|error| no_answer(label, &LinkError::Unreachable(error.into())))?;
-    switch.set_service(TokioIo::new(upgraded), Box::new(guard));
+    switch.set_service(TokioIo::new(upgraded), lasting);
     let mut answer = Response::new(Body::empty());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *answer.headers_mut() = response::headers(said.headers(), &app.previews.domain, label);
@@ -263,21 +285,29 @@ fn no_service(label: &PreviewLabel, what: &str) -> ApiError {
     ApiError::new(ErrorCode::ServiceNotResponding, text).with("port", port.get())
 }
 
-/// An answer's body, and what must live as long as it.
-struct Guarded<G> {
+/// An answer's body, which breaks off when the visit ends.
+struct Visited {
     body: Incoming,
-    _guard: G,
+    /// None: it has ended.
+    lasting: Option<Lasting>,
 }
 
-impl<G: Unpin> HttpBody for Guarded<G> {
+impl HttpBody for Visited {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = axum::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let Some(lasting) = &mut self.lasting else { return Poll::Ready(None) };
+        if lasting.as_mut().poll(context).is_ready() {
+            self.lasting = None;
+            let cause = "the port was hidden, or has another URL now";
+            return Poll::Ready(Some(Err(axum::Error::new(cause))));
+        }
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        frame.map(|frame| frame.map(|frame| frame.map_err(axum::Error::new)))
     }
 
     fn is_end_stream(&self) -> bool {

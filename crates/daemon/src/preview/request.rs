@@ -77,13 +77,18 @@ impl Visitor<'_> {
     /// Whether another sandbox's page made its visitor's browser send this. Names below one domain
     /// may count as one site, and then the browser adds what belongs to the visitor alone.
     fn is_siblings(&self, method: &Method, headers: &HeaderMap) -> bool {
-        if let Some(origin) = headers.get(header::ORIGIN) {
-            let origin = origin.to_str().ok().and_then(|origin| self.domain.of_origin(origin));
-            return origin.is_some_and(|label| label.id() != self.label.id());
-        }
         let says = |name: &str, value: &str| {
             headers.get(name).is_some_and(|found| found.as_bytes() == value.as_bytes())
         };
+        // A form's is null wherever the page's address is not to be told, as by default.
+        if let Some(origin) = headers.get(header::ORIGIN).filter(|origin| *origin != "null") {
+            let origin = origin.to_str().ok().and_then(|origin| self.domain.of_origin(origin));
+            return origin.is_some_and(|label| label.id() != self.label.id());
+        }
+        if says("origin", "null") && !headers.contains_key("sec-fetch-site") {
+            // Nobody can tell; only browsers that are told of no secure connection leave it open.
+            return true;
+        }
         // Following a link to a page is the visitor's own doing.
         let is_link = says("sec-fetch-mode", "navigate")
             && says("sec-fetch-dest", "document")

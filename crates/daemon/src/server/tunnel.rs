@@ -14,6 +14,7 @@
 
 use std::{
     fmt,
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -47,8 +48,8 @@ enum End {
     Agent(Upstream),
     Service {
         stream: TokioIo<Upgraded>,
-        /// What has to live as long as the tunnel.
-        guard: Box<dyn Send>,
+        /// Ends when the tunnel has to, and is held as long as it.
+        lasting: Pin<Box<dyn Future<Output = ()> + Send>>,
     },
 }
 
@@ -68,9 +69,13 @@ impl Switch {
         self.put(End::Agent(upstream));
     }
 
-    /// Leads the tunnel to a program; `guard` is dropped at its end.
-    pub(crate) fn set_service(&self, stream: TokioIo<Upgraded>, guard: Box<dyn Send>) {
-        self.put(End::Service { stream, guard });
+    /// Leads the tunnel to a program, until `lasting` ends.
+    pub(crate) fn set_service(
+        &self,
+        stream: TokioIo<Upgraded>,
+        lasting: Pin<Box<dyn Future<Output = ()> + Send>>,
+    ) {
+        self.put(End::Service { stream, lasting });
     }
 
     fn put(&self, end: End) {
@@ -103,9 +108,12 @@ impl Tunnel {
         match end {
             // In a box: it is larger than what most tunnels are, and would be room in each.
             End::Agent(upstream) => Box::pin(to_agent(caller, upstream, body)).await,
-            End::Service { mut stream, guard } => {
-                link::relay(&mut caller, &mut stream, Bytes::new()).await;
-                drop((guard, body));
+            End::Service { mut stream, mut lasting } => {
+                tokio::select! {
+                    _ = link::relay(&mut caller, &mut stream, Bytes::new()) => {}
+                    () = &mut lasting => {}
+                }
+                drop((lasting, body));
             }
         }
     }

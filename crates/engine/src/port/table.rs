@@ -15,6 +15,7 @@ use api::{
     port::{PortNumber, PortToken},
 };
 use subtle::ConstantTimeEq;
+use tokio_util::sync::CancellationToken;
 
 use crate::{EngineError, error, record::PortRecord};
 
@@ -33,6 +34,8 @@ struct Entry {
     record: PortRecord,
     /// None: public.
     token: Option<PortToken>,
+    /// Cancelled when another entry is on record in this one's place.
+    replaced: CancellationToken,
 }
 
 /// What a caller wants of a port.
@@ -49,6 +52,13 @@ pub(crate) struct Changed {
     pub(crate) record: PortRecord,
     pub(crate) token: Option<PortToken>,
     before: Option<Entry>,
+}
+
+impl Changed {
+    /// It is on record: what went on by the port's old URL ends.
+    pub(crate) fn settle(self) {
+        self.before.iter().for_each(|before| before.replaced.cancel());
+    }
 }
 
 /// What a visitor with a token is told.
@@ -71,7 +81,7 @@ impl Ports {
             .map(|record| {
                 let generated = |record: &PortRecord| token(record.port, record.generation);
                 let token = token_of(&record, generated);
-                (record.port, Entry { record, token })
+                (record.port, Entry::new(record, token))
             })
             .collect();
     }
@@ -115,7 +125,7 @@ impl Ports {
         let token = entry.token.clone();
         let revision = entry.record.revision + 1;
         let record = PortRecord { exposed_at_ms: None, revision, ..entry.record.clone() };
-        let before = entries.insert(port, Entry { record: record.clone(), token: token.clone() });
+        let before = entries.insert(port, Entry::new(record.clone(), token.clone()));
         Ok(Changed { record, token, before })
     }
 
@@ -158,8 +168,19 @@ impl Ports {
 
     /// What a visitor of the port is told who presents `token`.
     pub(crate) fn judge(&self, port: PortNumber, token: Option<&str>) -> Verdict {
+        self.visit(port, token).0
+    }
+
+    /// The same, with what is cancelled when the URL that was right is no more.
+    pub(crate) fn visit(
+        &self,
+        port: PortNumber,
+        token: Option<&str>,
+    ) -> (Verdict, CancellationToken) {
         let entries = self.entries();
-        let Some(entry) = entries.get(&port) else { return Verdict::Unknown };
+        let Some(entry) = entries.get(&port) else {
+            return (Verdict::Unknown, CancellationToken::new());
+        };
         let is_right = match (&entry.token, token) {
             (Some(expected), Some(token)) => {
                 bool::from(expected.as_str().as_bytes().ct_eq(token.as_bytes()))
@@ -167,11 +188,12 @@ impl Ports {
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
         };
-        match (is_right, entry.is_exposed()) {
+        let verdict = match (is_right, entry.is_exposed()) {
             (true, true) => Verdict::Exposed,
             (true, false) => Verdict::Hidden,
             (false, _) => Verdict::Unknown,
-        }
+        };
+        (verdict, entry.replaced.clone())
     }
 
     /// Nothing that can panic happens under the lock, so a poisoned one holds whole data.
@@ -181,6 +203,10 @@ impl Ports {
 }
 
 impl Entry {
+    fn new(record: PortRecord, token: Option<PortToken>) -> Self {
+        Self { record, token, replaced: CancellationToken::new() }
+    }
+
     fn is_exposed(&self) -> bool {
         self.record.exposed_at_ms.is_some()
     }
@@ -192,7 +218,7 @@ fn put(
     generated: impl Fn(u64) -> PortToken,
 ) -> Changed {
     let token = token_of(&record, |record| generated(record.generation));
-    let entry = Entry { record: record.clone(), token: token.clone() };
+    let entry = Entry::new(record.clone(), token.clone());
     let before = entries.insert(record.port, entry);
     Changed { record, token, before }
 }
