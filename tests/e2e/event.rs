@@ -145,6 +145,19 @@ async fn a_key_is_told_of_its_own_sandboxes_alone() {
     let request = server.request_with(&key, Method::GET, "/v1/events?sandbox=other");
     let others = answer(request.send().await.unwrap()).await;
     assert_eq!(others.json["events"], json!([]), "{}", others.text);
+
+    // Nor is it told where a fork comes from that somebody else made of what it does not see.
+    server.post("/v1/sandboxes/other/checkpoints", &json!({"id": "plan"})).await;
+    let fork = json!({"ids": ["ci-b"], "checkpoint": "plan"});
+    assert_eq!(server.post("/v1/sandboxes/other/fork", &fork).await.status, 201);
+    server.post("/v1/sandboxes/ci-a/fork", &json!({"ids": ["ci-c"]})).await;
+    let request = server.request_with(&key, Method::GET, "/v1/events?kind=created");
+    let created = answer(request.send().await.unwrap()).await;
+    let created = created.json["events"].as_array().unwrap();
+    let told = |name: &str| created.iter().map(|event| event[name].clone()).collect::<Vec<_>>();
+    assert_eq!(told("sandboxId"), ["ci-a", "ci-b", "ci-c"]);
+    assert_eq!(told("source"), [Value::Null, Value::Null, json!("ci-a")]);
+    assert_eq!([told("checkpoint"), told("key")].concat(), [const { Value::Null }; 6]);
 }
 
 #[tokio::test]

@@ -627,7 +627,7 @@ export type Event = {
   cursor: number;
   key?: 
   | null
-  | /** In whose name, where it was somebody's with a key. */ KeyName;
+  | /** In whose name, where it was somebody's with a key. Not told to a key with a prefix. */ KeyName;
   /** What happened. */
   kind: EventKind;
   /** Its labels at that time. */
@@ -639,7 +639,10 @@ export type Event = {
   | /** To which sandbox: always there but with `remainsFound` and `networkRestored`. */ SandboxId;
   source?: 
   | null
-  | /** The sandbox whose files the new one began with. */ SandboxId;
+  | /**
+   * The sandbox whose files the new one began with. Not told, nor its checkpoint, to a key whose
+   * prefix it does not have.
+   */ SandboxId;
 };
 
 /** Why it happened. */

@@ -100,13 +100,14 @@ pub struct Event {
     /// Its labels at that time.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// In whose name, where it was somebody's with a key.
+    /// In whose name, where it was somebody's with a key. Not told to a key with a prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<KeyName>,
     /// The checkpoint that was made, removed or restored, or that the new sandbox began with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<CheckpointId>,
-    /// The sandbox whose files the new one began with.
+    /// The sandbox whose files the new one began with. Not told, nor its checkpoint, to a key whose
+    /// prefix it does not have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SandboxId>,
     /// For people: why it failed, or how much of it happened.

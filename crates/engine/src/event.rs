@@ -174,7 +174,22 @@ impl Filter {
         Ok(Self { prefix: prefix.cloned(), sandbox: sandbox.cloned(), label, kinds })
     }
 
-    fn takes(&self, event: &Event) -> bool {
+    /// The event as who asks may see it, if it is asked for.
+    fn take(&self, mut event: Event) -> Option<Event> {
+        if !self.asks_for(&event) {
+            return None;
+        }
+        if let Some(prefix) = &self.prefix {
+            // Who else has keys, and what there is beyond the prefix, is nobody's business.
+            event.key = None;
+            if event.source.take_if(|source| !prefix.covers(source)).is_some() {
+                event.checkpoint = None;
+            }
+        }
+        Some(event)
+    }
+
+    fn asks_for(&self, event: &Event) -> bool {
         let sandbox = event.sandbox_id.as_ref();
         self.prefix.as_ref().is_none_or(|prefix| sandbox.is_some_and(|id| prefix.covers(id)))
             && self.sandbox.as_ref().is_none_or(|id| sandbox == Some(id))
@@ -210,9 +225,7 @@ pub(crate) async fn list(
                 return Ok(page);
             }
             page.cursor = event.cursor;
-            if filter.takes(&event) {
-                page.events.push(event);
-            }
+            page.events.extend(filter.take(event));
         }
         if has_none {
             page.cursor = chapter.newest;
@@ -310,7 +323,7 @@ impl EventFollower {
         loop {
             while let Some(event) = self.ahead.pop_front() {
                 self.cursor = event.cursor;
-                if self.filter.takes(&event) {
+                if let Some(event) = self.filter.take(event) {
                     return Some(Ok(event));
                 }
             }

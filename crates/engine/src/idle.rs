@@ -94,7 +94,11 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn start() -> Self {
-        Self { start: Instant::now(), start_ms: now_ms() }
+        Self::starting_at(now_ms())
+    }
+
+    fn starting_at(start_ms: i64) -> Self {
+        Self { start: Instant::now(), start_ms }
     }
 
     pub(crate) fn now_ms(&self) -> i64 {
@@ -114,7 +118,17 @@ pub(crate) struct Alarm {
 
 impl Alarm {
     pub(crate) fn new() -> Self {
-        Self { clock: Clock::start(), wakes_at_ms: AtomicI64::new(i64::MAX), early: Notify::new() }
+        Self::of(Clock::start())
+    }
+
+    fn of(clock: Clock) -> Self {
+        Self { clock, wakes_at_ms: AtomicI64::new(i64::MAX), early: Notify::new() }
+    }
+
+    /// One of a node that was started `ms` before the machine's clock was set back by as much.
+    #[cfg(test)]
+    pub(crate) fn ahead(ms: i64) -> Self {
+        Self::of(Clock::starting_at(now_ms() + ms))
     }
 
     /// Something is to be done at this time. Cheap: asked at the end of every request.

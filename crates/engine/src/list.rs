@@ -10,6 +10,10 @@ use api::{
 
 use crate::{EngineError, error, sandbox::Sandbox};
 
+/// Bytes of variables and labels in one page: what one ends after. With the last sandbox's it has at
+/// most so much once more, and half as much again where JSON needs more room than the text.
+const LIST_BYTES: usize = 1024 * 1024;
+
 /// A checked query.
 #[derive(Debug)]
 pub(crate) struct Page {
@@ -62,7 +66,15 @@ impl Page {
                 self.label.as_ref().is_none_or(|it| it.matches(&sandbox.settings().labels))
             })
             .filter_map(|sandbox| sandbox.describe(None));
-        let sandboxes: Vec<_> = matching.by_ref().take(self.limit).collect();
+        let mut sandboxes = Vec::new();
+        let mut room = LIST_BYTES;
+        while sandboxes.len() < self.limit && room > 0 {
+            let Some(sandbox) = matching.next() else { break };
+            let texts = sandbox.env.iter().chain(&sandbox.labels);
+            let bytes: usize = texts.map(|(name, value)| name.len() + value.len()).sum();
+            room = room.saturating_sub(bytes);
+            sandboxes.push(sandbox);
+        }
         let next_cursor =
             matching.next().and_then(|_| sandboxes.last()).map(|last| last.id.to_string());
         SandboxList { sandboxes, next_cursor }
@@ -136,6 +148,20 @@ mod tests {
         assert_eq!(ids(&page(None, Some("c"), Some(2))), (vec![], None));
         // A full last page says that it is the last.
         assert_eq!(ids(&page(None, None, Some(3))).1, None);
+    }
+
+    #[test]
+    fn a_page_of_much_text_ends_before_its_limit() {
+        let all = three();
+        for one in all.values() {
+            let mut settings = (*one.settings()).clone();
+            settings.env.insert("A".to_owned(), "x".repeat(LIST_BYTES / 2));
+            one.set_settings(settings);
+        }
+        let list = Page::of(&page(None, None, None), None).unwrap().take(&all);
+        assert_eq!((list.sandboxes.len(), list.next_cursor.as_deref()), (2, Some("b")));
+        let list = Page::of(&page(None, Some("b"), None), None).unwrap().take(&all);
+        assert_eq!((list.sandboxes.len(), list.next_cursor), (1, None));
     }
 
     #[test]

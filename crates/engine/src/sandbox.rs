@@ -21,6 +21,7 @@ use crate::{
     idle::{self, Alarm, Resting},
     life::{Life, Rest},
     memory::Kills,
+    node::now_ms,
     number::Number,
     port::Ports,
     record::{Files, Origin, SandboxRecord},
@@ -46,7 +47,10 @@ pub(crate) struct Sandbox {
     /// Its lock is held for a copy of the pointer.
     settings: Mutex<Arc<Settings>>,
     pub(crate) image_digest: String,
+    /// As the machine's clock said, for people.
     pub(crate) created_at_ms: i64,
+    /// The same by the node's clock, which does not jump.
+    born_ms: i64,
     pub(crate) ports: Ports,
     pub(crate) checkpoints: Checkpoints,
     /// What the kernel has killed of it.
@@ -116,6 +120,8 @@ impl Sandbox {
         let SandboxRecord { id, jail, slot, settings, image_digest, created_at_ms, .. } = record;
         let (files, origin) = (Mutex::new((record.files, volume)), record.origin);
         let life = watch::Sender::new(Life::new(state, alarm.clock.now_ms()));
+        let age_ms = now_ms().saturating_sub(created_at_ms).max(0);
+        let born_ms = alarm.clock.now_ms().saturating_sub(age_ms);
         let alarm = Arc::clone(alarm);
         let asker = Arc::new(Asker::new(jail, &settings));
         let (ports, checkpoints) = (Ports::default(), Checkpoints::default());
@@ -129,6 +135,7 @@ impl Sandbox {
             settings,
             image_digest,
             created_at_ms,
+            born_ms,
             ports,
             checkpoints,
             kills: Kills::default(),
@@ -231,7 +238,7 @@ impl Sandbox {
     fn rest(&self) -> Rest {
         let settings = self.settings();
         let ttl_ms = i64::try_from(settings.ttl_ms).unwrap_or(i64::MAX);
-        let dies_at_ms = (ttl_ms > 0).then(|| self.created_at_ms.saturating_add(ttl_ms));
+        let dies_at_ms = (ttl_ms > 0).then(|| self.born_ms.saturating_add(ttl_ms));
         Rest { idle: settings.idle, dies_at_ms }
     }
 
@@ -376,6 +383,21 @@ pub(crate) mod tests {
             sandbox.set(State::Running(agent.clone()));
         });
         assert_eq!(settled.unwrap(), State::Running(agent));
+    }
+
+    #[test]
+    fn a_life_is_as_long_as_it_was_to_be_whatever_the_machine_s_clock_was_set_to() {
+        const HOUR: i64 = 3_600_000;
+        for ahead in [HOUR, -HOUR] {
+            let (number, alarm) = (Numbers::new().take(), Arc::new(Alarm::ahead(ahead)));
+            let mut record = record("a", 1);
+            record.created_at_ms = now_ms() - HOUR / 6;
+            record.settings.ttl_ms = 2 * HOUR.unsigned_abs() / 3;
+            let numbers = (number.clone(), number);
+            let sandbox = Sandbox::new(record, numbers, State::Stopped, &alarm);
+            let left = sandbox.rest().dies_at_ms.unwrap() - alarm.clock.now_ms();
+            assert!((HOUR / 2 - 60_000..=HOUR / 2).contains(&left), "{left}");
+        }
     }
 
     #[tokio::test]

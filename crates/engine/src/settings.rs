@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use api::{
+    error::{ApiError, ErrorCode},
     exec::Command,
     id::ImageRef,
     idle::{EffectiveIdle, IdleSettings, LEAST_MS, MOST_MS},
-    limit::{ENV_VAR_BYTES, ENV_VARS, LABEL_BYTES, LABELS, NETWORK_RULES, SERVICES},
+    limit::{ENV_BYTES, ENV_VAR_BYTES, ENV_VARS, LABEL_BYTES, LABELS, NETWORK_RULES, SERVICES},
     network::NetworkPolicy,
     sandbox::{CreateSandbox, EffectiveResources},
     service::Service,
@@ -302,6 +303,12 @@ fn check_env(env: &BTreeMap<String, String>) -> Result<(), EngineError> {
             return Err(error::invalid("env", &message));
         }
     }
+    let bytes: usize = env.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes > ENV_BYTES {
+        let message = format!("env has {bytes} bytes and may have {ENV_BYTES}");
+        let error = ApiError::new(ErrorCode::PayloadTooLarge, message).with("field", "env");
+        return Err(error.with("limit", ENV_BYTES));
+    }
     Ok(())
 }
 
@@ -324,7 +331,7 @@ pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Engi
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use api::{error::ErrorCode, network::AllowList, sandbox::Resources};
+    use api::{network::AllowList, sandbox::Resources};
     use jail::NodeSpec;
 
     use super::*;
@@ -433,6 +440,16 @@ pub(crate) mod tests {
         let many = |count: usize| (0..count).map(|n| (format!("n{n}"), String::new())).collect();
         assert!(env(many(ENV_VARS)).is_ok() && labels(many(LABELS)).is_ok());
         assert!(env(many(ENV_VARS + 1)).is_err() && labels(many(LABELS + 1)).is_err());
+        let large = |last: usize| {
+            let value = |number| "x".repeat(if number < 31 { ENV_BYTES / 32 } else { last } - 3);
+            (10..42).map(|number| (format!("n{number}"), value(number - 10))).collect()
+        };
+        assert!(env(large(ENV_BYTES / 32)).is_ok());
+        let error = env(large(ENV_BYTES / 32 + 1)).unwrap_err();
+        assert_eq!(
+            (error.code, &error.details["field"]),
+            (ErrorCode::PayloadTooLarge, &"env".into())
+        );
     }
 
     #[test]

@@ -172,7 +172,10 @@ impl Asker {
         let NetworkPolicy::Listed(list) = &state.policy else { return None };
         let lasting = |seconds: &u32| (*seconds).clamp(LEAST_SECONDS, MOST_SECONDS);
         let lasting = addresses.iter().map(|(address, seconds)| (name, *address, lasting(seconds)));
-        (state.revision == revision).then(|| learned(list, lasting))
+        // What another answer gave one of them is not taken back by this one.
+        let is_told = |found: &Ipv4Addr| addresses.iter().any(|(address, _)| address == found);
+        let earlier = state.remembered(Instant::now()).filter(|(_, address, _)| is_told(address));
+        (state.revision == revision).then(|| learned(list, lasting.chain(earlier)))
     }
 
     /// Notes that `name` was answered with these addresses, and that they may be reached. False: the
@@ -188,7 +191,8 @@ impl Asker {
         for (address, seconds) in addresses {
             let seconds = (*seconds).clamp(LEAST_SECONDS, MOST_SECONDS);
             let until = now + Duration::from_secs(seconds.into());
-            state.remembered.insert((name.clone(), *address), until);
+            let place = state.remembered.entry((name.clone(), *address)).or_insert(until);
+            *place = until.max(*place);
         }
         while state.remembered.len() > REMEMBERED {
             let oldest = state.remembered.iter().min_by_key(|(_, until)| **until);
@@ -219,16 +223,18 @@ impl State {
             NetworkPolicy::None => return Reach::Nothing,
             NetworkPolicy::Listed(list) => list,
         };
-        let left = |until: Instant| {
-            let left = until.saturating_duration_since(now).as_secs();
-            u32::try_from(left).unwrap_or(MOST_SECONDS)
-        };
-        let remembered = self.remembered.iter();
-        let remembered = remembered.map(|((name, address), until)| (name, *address, left(*until)));
         Reach::Listed(jail::AllowList {
             revision,
             ranges: list.allow.iter().filter_map(network::range).collect(),
-            learned: learned(list, remembered),
+            learned: learned(list, self.remembered(now)),
+        })
+    }
+
+    /// What names led to, and for how many seconds from `now` on: at least one.
+    fn remembered(&self, now: Instant) -> impl Iterator<Item = (&HostName, Ipv4Addr, u32)> {
+        self.remembered.iter().filter_map(move |((name, address), until)| {
+            let left = until.saturating_duration_since(now).as_secs();
+            (left > 0).then(|| (name, *address, u32::try_from(left).unwrap_or(MOST_SECONDS)))
         })
     }
 }

@@ -98,6 +98,22 @@ fn an_address_is_learned_for_what_the_rules_say_and_for_a_bounded_time() {
 }
 
 #[test]
+fn a_later_answer_takes_no_time_away() {
+    let asker = asker(listed(&["long.test:443/tcp", "short.test:443/tcp", "short.test:80/tcp"]));
+    let learn = |text: &str, seconds| {
+        let addresses = [(public(1), seconds)];
+        let learned = asker.learned(&name(text), 1, &addresses).unwrap();
+        assert!(asker.remember(&name(text), 1, &addresses));
+        learned.iter().map(|it| (it.service.unwrap().1, it.seconds)).collect::<Vec<_>>()
+    };
+    assert_eq!(learn("long.test", 600), [(443, 600)]);
+    let [(443, left @ 500..), (80, 60)] = learn("short.test", 1)[..] else { panic!("shortened") };
+    assert!(left <= 600);
+    assert!(matches!(learn("long.test", 60)[..], [(443, 500..), (80, _)]));
+    assert!(list(&asker).learned.iter().any(|it| it.seconds >= 500));
+}
+
+#[test]
 fn a_name_does_not_open_a_private_range() {
     let asker = asker(listed(&["good.test"]));
     for address in
