@@ -7,7 +7,8 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use testkit::{Server, reqwest::Method};
+use testkit::{Raw, Server, reqwest::Method};
+use tokio::time::timeout;
 
 use crate::{
     disk::Disk,
@@ -64,6 +65,49 @@ async fn a_grandchild_that_keeps_the_outputs_open() {
     assert_eq!((&ended["stdout"], &ended["exitCode"]), (&json!("done\n"), &json!(0)));
     // It was left alone.
     until_one_sleeps(&server).await;
+}
+
+/// Begins a stream of what `command` writes, and returns when nothing of it is taken any more.
+async fn unread(server: &Server, body: Value) -> Raw {
+    let mut raw = Raw::open(server).await;
+    let body = body.to_string();
+    let length = format!("content-length: {}", body.len());
+    let kind = ["content-type: application/json", "accept: text/event-stream", &length];
+    assert!(raw.send(&format!("POST {EXEC} HTTP/1.1"), &server.key(), &kind).await);
+    assert!(raw.write(&body).await);
+    let mut before = 0;
+    loop {
+        let all = server.get(PROCESSES).await.json;
+        let running =
+            all["processes"].as_array().expect("a list").iter().find(|it| it["running"] == true);
+        let now = running.map_or(0, |it| it["log"]["nextCursor"].as_u64().unwrap_or(0));
+        if now > 0 && now == before {
+            return raw;
+        }
+        before = now;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_nobody_reads() {
+    let server = server();
+    server.shell("s", "true").await;
+    let stalled = unread(&server, json!({"command": "yes"})).await;
+    let all = server.get(PROCESSES).await.json;
+    let id = all["processes"].as_array().expect("a list").iter().find(|it| it["running"] == true);
+    let id = id.expect("it runs")["id"].as_str().expect("it has an id").to_owned();
+
+    let killed = timeout(PATIENCE, kill(&server, &id, json!({}))).await.expect("it ends");
+
+    assert_eq!(killed["running"], false, "{killed}");
+    drop(stalled);
+
+    let body = json!({"command": "yes", "session": "a", "timeoutMs": 3000});
+    let stalled = unread(&server, body).await;
+    let next = exec(&server, json!({"command": "echo free", "session": "a"}));
+    assert_eq!(timeout(PATIENCE, next).await.expect("its turn comes")["stdout"], "free\n");
+    drop(stalled);
 }
 
 #[tokio::test]

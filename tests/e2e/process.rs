@@ -129,6 +129,14 @@ async fn input_that_nobody_takes_is_refused_with_the_reason() {
     let killing = server.post(&url, &now);
     let (written, _) = futures_util::future::join(writing, killing).await;
     assert_eq!(written.code(), "PROCESS_ENDED", "{}", written.text);
+
+    // What a process leaves behind comes to the end of its input, too.
+    let command = "mkfifo ended; (read < ended; wc -c; echo whole) <&0 & sleep 0.2";
+    start(&server, json!({"command": command, "id": "left", "stdin": "open"})).await;
+    let written = write(&server, "left", "", large()).await;
+    assert_eq!(written.code(), "PROCESS_ENDED", "{}", written.text);
+    let begin = "echo > ended; while pgrep -x wc; do sleep 0.01; done";
+    server.shell("s", begin).await;
 }
 
 #[tokio::test]

@@ -372,16 +372,19 @@ async fn deleting_a_terminal_ends_all_its_processes() {
 #[tokio::test]
 async fn racing_first_viewers_share_one_terminal() {
     let server = server();
-    server.shell("s", "true").await;
+    server.post("/v1/sandboxes/s/sessions", &json!({"id": "a"})).await;
 
-    let viewers = (0..8).map(|_| Viewer::attach(&server, "t"));
-    let mut viewers = futures_util::future::join_all(viewers).await;
-
-    viewers[0].type_in("echo sh''ared\n").await;
-    for viewer in &mut viewers {
-        viewer.until("shared\r\n").await;
+    // Where a session's directory and variables are taken, they are asked for first.
+    for (id, session) in [("t", None), ("u", Some("a".parse().unwrap()))] {
+        let query = AttachTerminal { session, ..AttachTerminal::default() };
+        let viewers = (0..8).map(|_| Viewer::attach_with(&server, id, query.clone()));
+        let mut viewers = futures_util::future::join_all(viewers).await;
+        viewers[0].type_in("echo sh''ared\n").await;
+        for viewer in &mut viewers {
+            viewer.until("shared\r\n").await;
+        }
     }
-    assert_eq!(server.client().list_terminals(&sandbox()).await.unwrap().len(), 1);
+    assert_eq!(server.client().list_terminals(&sandbox()).await.unwrap().len(), 2);
 }
 
 #[tokio::test]

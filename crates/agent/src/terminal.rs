@@ -121,12 +121,16 @@ pub(crate) async fn attach(
         Err(_) => {
             let command = query.shell.map(|shell| Command::Program(vec![shell]));
             let (session, cols, rows) = (query.session, query.cols, query.rows);
-            let id = Some(id);
-            started(
-                &agent,
-                CreateTerminal { id, command, session, cols, rows, ..Default::default() },
-            )
-            .await?
+            let wanted = Some(id.clone());
+            let create =
+                CreateTerminal { id: wanted, command, session, cols, rows, ..Default::default() };
+            match started(&agent, create).await {
+                // Another viewer was faster to make it.
+                Err(error) if error.code == ErrorCode::TerminalExists => {
+                    agent.terminals.get(&id)?.started(None).await?
+                }
+                started => started?,
+            }
         }
     };
     agent.terminals.admit_viewer()?;

@@ -201,8 +201,12 @@ async fn nothing_that_a_command_sets_breaks_the_next_one() {
         ("echo ok; export PATH=/usr/bin:/bin; umask 022", "ok\n"),
         ("set -T; set -E; trap 'true' DEBUG; trap 'true' ERR", ""),
         ("echo ok; trap - DEBUG ERR; set +T; set +E", "ok\n"),
+        ("command() { echo my command; }", ""),
     ])
     .await;
+    let answer =
+        s.ask("cat; echo $A; unset -f command", json!({"stdin": "in ", "env": {"A": "b"}})).await;
+    assert_eq!(answer.json["stdout"], "in b\n", "{}", answer.text);
 }
 
 #[tokio::test]

@@ -192,6 +192,15 @@ impl Log {
         .await;
     }
 
+    /// The same, at once if nothing is to be waited for any more.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn room_unless(&self, is_over: bool) {
+        if !is_over {
+            self.room().await;
+        }
+    }
+
     /// Adds what was read from one of the outputs.
     pub(crate) fn append(&self, stream: OutputStream, bytes: Vec<u8>) {
         if !bytes.is_empty() {
@@ -228,6 +237,15 @@ impl Log {
             state.retention = Retention::Newest;
             state.trim(&self.budget);
         }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Nobody will want the whole at once; from now on the log keeps the newest.
+    pub(crate) fn keep_newest(&self) {
+        let mut state = self.state();
+        state.retention = Retention::Newest;
+        state.trim(&self.budget);
         drop(state);
         self.changed.notify_waiters();
     }

@@ -1,6 +1,7 @@
 //! Follows one command: moves its output, enforces its deadline, sees its end.
 
 use std::{
+    cell::RefCell,
     fs::File,
     future::poll_fn,
     io::{self, Read},
@@ -168,12 +169,19 @@ fn read_chunk(pipe: &mut File, owed: usize) -> io::Result<Vec<u8>> {
     Ok(chunk)
 }
 
+thread_local! {
+    /// Where outputs are read to first. Not on the stack: the compiler has every page of a large array
+    /// there touched, and what is touched is copied again after each fork.
+    static SPACE: RefCell<Box<[MaybeUninit<u8>]>> = RefCell::new(Box::new_uninit_slice(CHUNK_BYTES));
+}
+
 fn poll_chunk(pipe: &mut pipe::Receiver, context: &mut Context<'_>) -> Poll<io::Result<Vec<u8>>> {
-    // Not filled with zeros first, and copied to its size: what is kept for long takes no more.
-    let mut space = [MaybeUninit::uninit(); CHUNK_BYTES];
-    let mut chunk = ReadBuf::uninit(&mut space);
-    ready!(Pin::new(pipe).poll_read(context, &mut chunk))?;
-    Poll::Ready(Ok(chunk.filled().to_vec()))
+    SPACE.with_borrow_mut(|space| {
+        let mut chunk = ReadBuf::uninit(space);
+        ready!(Pin::new(pipe).poll_read(context, &mut chunk))?;
+        // Copied to its size: what is kept for long takes no more.
+        Poll::Ready(Ok(chunk.filled().to_vec()))
+    })
 }
 
 /// The writing end of stdin and what is still to be written.
@@ -417,7 +425,8 @@ async fn pump(
             chunk = stderr.next(), if pending.is_none() => {
                 pending = (!chunk.is_empty()).then_some((stderr.stream, chunk));
             }
-            () = process.log.room(), if pending.is_some() => {
+            // What is left of one that is over is no more than its pipes hold.
+            () = process.log.room_unless(is_over), if pending.is_some() => {
                 if let Some((stream, bytes)) = pending.take() {
                     process.log.append(stream, bytes);
                 }

@@ -104,8 +104,12 @@ impl Drop for Attachment {
             return;
         }
         match (&self.run, self.on_disconnect) {
-            (_, OnDisconnect::Keep) => {
-                self.process.log.release();
+            (run, OnDisconnect::Keep) => {
+                match run {
+                    // Who comes back with the key gets what the request asked for.
+                    Some(_) => self.process.log.release(),
+                    None => self.process.log.keep_newest(),
+                }
                 self.process.table.remember(&self.process);
             }
             (None, OnDisconnect::Kill) => abandon(&self.process),
@@ -141,6 +145,8 @@ fn abandon(process: &Process) {
 mod tests {
     use futures_util::FutureExt;
     use tokio::time::{Instant, sleep};
+
+    use api::limit::EXEC_OUTPUT_BYTES;
 
     use super::*;
     use crate::process::{
@@ -220,6 +226,23 @@ mod tests {
 
         assert!(!is_killed(&run));
         assert!(run.process.log.room().now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn of_a_result_that_nobody_waits_for_any_more_the_newest_is_kept() {
+        let table = Arc::<Table>::default();
+        let command = api::exec::Command::Shell("true".to_owned());
+        let budget = Arc::new(Budget::new(1 << 30));
+        let process = Process::of(&table, &budget, About::exec(&command, None), Retention::Oldest);
+        process.set_pid(7);
+
+        drop(Attachment::new(&process, OnDisconnect::Keep));
+
+        let pieces = EXEC_OUTPUT_BYTES >> 20;
+        for _ in 0..=pieces {
+            process.log.append(api::process::OutputStream::Stdout, vec![0; 1 << 20]);
+        }
+        assert_eq!(process.log.describe().next_cursor, (pieces as u64 + 1) << 20);
     }
 
     #[tokio::test]

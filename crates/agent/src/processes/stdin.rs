@@ -42,7 +42,11 @@ pub(crate) async fn stdin(
     tokio::select! {
         // An end that is known is an answer, whatever else is.
         biased;
-        _ = process.ended() => Err(has_ended(&process)),
+        _ = process.ended() => {
+            // This writer has held it open, for whatever the process has left behind too.
+            *process.stdin().lock().await = None;
+            Err(has_ended(&process))
+        }
         result = write(&process, body, query.close, &mut written_bytes) => result,
     }
     .map_err(|error| error.with("writtenBytes", written_bytes))?;

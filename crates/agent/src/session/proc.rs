@@ -1,10 +1,13 @@
 //! What /proc says of a shell. Source: `proc_pid_stat(5)`, `proc_pid_status(5)`.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::{self, File},
-    os::unix::{ffi::OsStringExt, fs::FileExt},
-    path::PathBuf,
+    os::unix::{
+        ffi::{OsStrExt, OsStringExt},
+        fs::{FileExt, MetadataExt},
+    },
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -73,11 +76,19 @@ fn parse_caught(status: &str) -> Option<u64> {
     u64::from_str_radix(line.trim(), 16).ok()
 }
 
-/// Its current directory; none when it has ended, or when the directory was removed.
+/// Its current directory, by the path that it had where it was removed; none when it has ended.
 pub(super) fn cwd(pid: i32) -> Option<PathBuf> {
     let path = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
-    // " (deleted)" may also be the end of a name.
-    path.is_dir().then_some(path)
+    // That may also be the end of a name.
+    let had = path.as_os_str().as_bytes().strip_suffix(b" (deleted)").filter(|_| !path.is_dir());
+    Some(had.map_or_else(|| path.clone(), |had| OsStr::from_bytes(had).into()))
+}
+
+/// True when its current directory is the one at `path`.
+pub(super) fn is_at(pid: i32, path: &Path) -> bool {
+    let identity = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    let here = identity(format!("/proc/{pid}/cwd").as_ref());
+    here.is_some() && here == identity(path)
 }
 
 /// The file behind one of its descriptors.

@@ -256,7 +256,8 @@ async fn follow(
             status = exit.wait(), if runs => course.end(Over::Exited(status)).await,
             chunk = stdout.next(), if pending.is_empty() => course.read(OutputStream::Stdout, chunk),
             chunk = stderr.next(), if pending.is_empty() => course.read(OutputStream::Stderr, chunk),
-            () = process.log.room(), if !pending.is_empty() => {
+            // What is left of one that is over is no more than its pipes hold.
+            () = process.log.room_unless(!runs), if !pending.is_empty() => {
                 if let Some((stream, bytes)) = pending.pop_front() {
                     process.log.append(stream, bytes);
                 }

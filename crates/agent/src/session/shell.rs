@@ -301,9 +301,14 @@ impl Shell {
             self.undo.extend(text::show(self.dir.path(), &hidden));
         }
         if let Some(cwd) = cwd {
-            let here = proc::cwd(self.pid).map_or_else(|| b"/".to_vec(), proc::bytes);
-            step.extend(text::enter(cwd));
-            self.undo.extend(text::leave(&here));
+            match proc::cwd(self.pid).filter(|here| proc::is_at(self.pid, here)) {
+                Some(here) => {
+                    step.extend(text::enter(cwd));
+                    self.undo.extend(text::leave(&proc::bytes(here)));
+                }
+                // There would be no way back.
+                None => step.extend_from_slice(text::NOWHERE),
+            }
         }
         let path = self.dir.path().to_owned();
         if self.last.status != 0 && !self.last.has_surprises() {
@@ -314,7 +319,7 @@ impl Shell {
         step.extend(b"! ");
         step.extend(text::assignments(env));
         // By `command`, variables before it are for it alone, also in POSIX mode.
-        step.extend(format!("\\command . {path}/command").bytes());
+        step.extend(format!("\\builtin command . {path}/command").bytes());
         if let Some(stdin) = stdin {
             self.has_input = true;
             self.dir.write("input", stdin)?;

@@ -174,6 +174,11 @@ pub(super) fn enter(cwd: &str) -> Vec<u8> {
     [&remember[..], &quote(path.as_bytes()), b" || \\builtin return 1\n"].concat()
 }
 
+/// In place of [`enter`] where the session's own directory was removed.
+pub(super) const NOWHERE: &[u8] =
+    b"\\builtin printf 'sandbar: the directory of the session was removed; \
+    use cd to go to another one\\n' >&2; \\builtin return 1\n";
+
 /// Takes [`enter`] back, to the directory that is `cwd` whatever its name is now.
 pub(super) fn leave(cwd: &[u8]) -> Vec<u8> {
     let cwd = quote(cwd);
