@@ -75,6 +75,34 @@ async fn await_modules_and_output_work() {
 }
 
 #[tokio::test]
+async fn more_than_a_pipe_holds_is_written_where_its_run_is() {
+    let server = server();
+    for language in ["javascript", "typescript"] {
+        let run = |code: &'static str| run_in(&server, RUN, code, json!({"language": language}));
+        for (code, out, err) in [
+            ("console.log('a'.repeat(200_000))", 200_001, 0),
+            ("console.error('b'.repeat(200_000)); console.log(1)", 2, 200_001),
+            (
+                "console.log('a'.repeat(3_000_000)); console.error('b'.repeat(3_000_000))",
+                3_000_001,
+                3_000_001,
+            ),
+            ("console.log('a'.repeat(3_000_000)); throw new Error('x')", 3_000_001, 0),
+            ("console.log('a'.repeat(3_000_000)); process.exit(0)", 3_000_001, 0),
+        ] {
+            let wrote = run(code).await;
+            let [stdout, stderr] = [wrote.logs.stdout.concat(), wrote.logs.stderr.concat()];
+            assert_eq!((stdout.len(), stderr.len()), (out, err), "{language}: {code}");
+            assert!(stdout.trim_end().bytes().all(|byte| byte == b'a' || byte == b'1'), "{code}");
+            assert!(stderr.trim_end().bytes().all(|byte| byte == b'b'), "{code}");
+            let next = run("console.log('next'); console.error('too')").await;
+            let (stdout, stderr) = (next.logs.stdout.concat(), next.logs.stderr.concat());
+            assert_eq!((stdout.as_str(), stderr.as_str()), ("next\n", "too\n"), "after {code}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn values_show_themselves() {
     let server = server();
     for (code, expected, value) in [
@@ -140,6 +168,43 @@ async fn errors_say_where_in_the_code() {
         assert_eq!(error(js(&server, code).await).value, "nobody caught it", "{code}");
     }
     assert_eq!(text(&js(&server, "1 + 1").await), "2");
+}
+
+#[tokio::test]
+async fn an_error_that_cannot_be_described_ends_its_run_and_keeps_the_context() {
+    let server = server();
+    for language in ["javascript", "typescript"] {
+        let run = |code: &'static str| {
+            run_in(&server, RUN, code, json!({"language": language, "timeoutMs": 20_000}))
+        };
+        run("var kept = 1").await;
+        for (code, value) in [
+            (
+                "class Bad extends Error { get message() { return this['info'].text } }; throw new Bad()",
+                "reading 'text'",
+            ),
+            ("throw new Proxy({}, { get() { throw 1 } })", "cannot be described"),
+            (
+                "throw new Proxy({}, { getPrototypeOf() { throw new Error('mine') } })",
+                "cannot be described: mine",
+            ),
+            (
+                "throw Object.defineProperty(new Error(), 'stack', { get() { throw this } })",
+                "cannot be described",
+            ),
+            ("Promise.reject(new Proxy({}, { get() { throw 1 } })); 1", "cannot be described"),
+        ] {
+            let failed = run(code).await;
+            assert!(!failed.context_reset, "{language}: {code}: {failed:?}");
+            let told = error(failed);
+            assert_eq!(told.kind, CodeErrorKind::Exception, "{language}: {code}: {told:?}");
+            assert!(told.value.contains(value), "{language}: {code}: {told:?}");
+            assert_eq!(text(&run("kept").await), "1", "{language}: {code}");
+        }
+        let code = "({ [Symbol.for('nodejs.util.inspect.custom')]() { throw new Proxy({}, { get() { throw 1 } }) } })";
+        let shown = run(code).await;
+        assert!(text(&shown).contains("cannot be shown"), "{language}: {shown:?}");
+    }
 }
 
 #[tokio::test]

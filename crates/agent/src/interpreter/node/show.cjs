@@ -45,7 +45,16 @@ function inspect(value) {
     const text = util.inspect(value, { depth: 4 });
     return text.includes("sandbar:") ? withoutInternal(text) : text;
   } catch (error) {
-    return `<a value that cannot be shown: ${error && error.message}>`;
+    return `<a value that cannot be shown: ${reason(error)}>`;
+  }
+}
+
+// What is thrown is the code's own too, and what it is asked may throw.
+function reason(error) {
+  try {
+    return String(error && error.message);
+  } catch {
+    return "and neither can the error";
   }
 }
 
@@ -110,8 +119,17 @@ exports.helpers = (send) => {
   return { display };
 };
 
+exports.failure = (...args) => {
+  try {
+    return failure(...args);
+  } catch (error) {
+    const value = `an error that cannot be described: ${reason(error).slice(0, 10_000)}`;
+    return { name: "Error", value, traceback: [`Error: ${value}`], line: null };
+  }
+};
+
 // How an error is told: with the lines of the code's own files, and not those of what runs it.
-exports.failure = (error, details, name, source, translate) => {
+function failure(error, details, name, source, translate) {
   const isError = util.types.isNativeError(error) || error instanceof Error;
   let kind = "Error";
   let value;
@@ -154,4 +172,4 @@ exports.failure = (error, details, name, source, translate) => {
     traceback: traceback.map((text) => text.slice(0, 10_000)),
     line: place ? place.line : null,
   };
-};
+}
