@@ -139,6 +139,8 @@ for (const [name, runtime, start] of STARTS) test(`${name} runs a Worker of the 
   await t.test('previews, with WebSockets', async () => {
     await echoServer(sandbox);
     assert.equal((await get('/fetch'))[1], '/there');
+    const packed = await fetch(`${origin}/packed?id=${id}`);
+    assert.deepEqual([packed.headers.get('content-encoding'), await packed.text()], ['gzip', 'unpacked']);
     const preview = new URL((await get('/expose')).url);
     assert.equal(preview.port, new URL(origin).port);
     const { status, text } = await ask(origin, '/asked', preview.host);

@@ -61,7 +61,7 @@ const PLACES = ['/workspace', '/home', '/tmp', '/var/tmp', '/app'];
 const MOST_TTL_SECS = 31_536_000;
 
 function invalid(message: string): Error {
-  return errorOf('INVALID_BACKUP_CONFIG', message, { httpStatus: 400, operation: 'make a backup' });
+  return errorOf('INVALID_BACKUP_CONFIG', message, { httpStatus: 400, operation: 'make or restore a backup' });
 }
 
 function check({ dir, name, ttl, excludes }: BackupOptions): void {
@@ -76,6 +76,9 @@ function check({ dir, name, ttl, excludes }: BackupOptions): void {
     throw invalid('excludes is a list of patterns');
   }
 }
+
+/** A directory that passed, in the one way in which others are named after it. */
+const plain = (dir: string): string => `/${dir.split('/').filter((part) => part !== '' && part !== '.').join('/')}`;
 
 const isCode = (error: unknown, code: string): boolean => error instanceof SandboxError && error.code === code;
 
@@ -92,7 +95,7 @@ const holder = (scope: Scope, id: string): Scope => new Scope(scope.http, id, un
 export async function create(scope: Scope, options: BackupOptions): Promise<DirectoryBackup> {
   check(options);
   const { signal } = options;
-  const dir = options.dir.replace(/(.)\/+$/, '$1');
+  const dir = plain(options.dir);
   const exclude = [...(options.excludes ?? [])];
   if (options.gitignore) {
     try {
@@ -128,6 +131,7 @@ export async function create(scope: Scope, options: BackupOptions): Promise<Dire
 
 export async function restore(scope: Scope, given: DirectoryBackup, { signal }: Abortable = {}): Promise<RestoreBackupResult> {
   const { id } = given;
+  if (given.dir !== undefined) check({ dir: given.dir });
   const backup = holder(scope, id);
   let notes: Notes;
   try {
@@ -142,7 +146,7 @@ export async function restore(scope: Scope, given: DirectoryBackup, { signal }: 
   if (Date.parse(notes.createdAt) + notes.ttl * 1000 < Date.now()) {
     throw errorOf('BACKUP_EXPIRED', `the time of the backup ${id} is over`, { httpStatus: 400, operation: 'restore a backup' });
   }
-  const dir = given.dir ?? notes.dir;
+  const dir = plain(given.dir ?? notes.dir);
   const made = `${dir}.restored-${crypto.randomUUID().slice(0, 8)}`;
   try {
     const archive = await backup.send('GET', '/archive', { attempt: 'read the backup', query: { path: notes.dir, exclude: notes.exclude }, signal });

@@ -64,7 +64,7 @@ const found = new Map<string, Promise<Server>>();
 /** The server that `binding` means. Looked for once for each binding that reads the same. */
 export function serverOf(binding: Binding): () => Promise<Server> {
   const options = optionsOf(binding);
-  const name = nameOf(options);
+  const name = nameOf(binding);
   return () => {
     let server = found.get(name);
     if (!server) {
@@ -79,11 +79,14 @@ export function serverOf(binding: Binding): () => Promise<Server> {
 
 /** Looks again next time: a server that was started again may have another address. */
 export function forget(binding: Binding): void {
-  const options = optionsOf(binding);
-  if (!options.url) found.delete(nameOf(options));
+  if (!optionsOf(binding).url) found.delete(nameOf(binding));
 }
 
-const nameOf = ({ url, key, stateDir, previewUrl }: BindingOptions) => JSON.stringify([url, key, stateDir, previewUrl]);
+/** The same for bindings that read the same. */
+export function nameOf(binding: Binding): string {
+  const { url, key, stateDir, previewUrl } = optionsOf(binding);
+  return JSON.stringify([url, key, stateDir, previewUrl]);
+}
 
 async function locate({ url, key, stateDir, previewUrl }: BindingOptions): Promise<Server> {
   if (!url && !stateDir) url = await platform.variable('SANDBAR_URL');

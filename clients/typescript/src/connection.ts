@@ -1,6 +1,7 @@
 /** Connections to ports of a sandbox, which need not be exposed, and HTTP over them. */
 
 import { platform } from '#platform';
+import { forget } from './binding.js';
 import { errorOf } from './error.js';
 import { broken, failure } from './http.js';
 import { Refused, type Connection, type Socket } from './platform/platform.js';
@@ -180,6 +181,15 @@ function streamOf(chunks: AsyncGenerator<Uint8Array>, finish: () => void, told: 
   );
 }
 
+/** Statuses whose answers have no body. */
+const BODILESS = [204, 205, 304];
+
+/** The answer with this head, whose body is as it came: workerd would encode it once more. */
+function answerOf(body: ReadableStream<Uint8Array> | null, { status, statusText, headers }: Head): Response {
+  const init: ResponseInit & { encodeBody: 'manual' } = { status, statusText, headers, encodeBody: 'manual' };
+  return new Response(body, init);
+}
+
 async function dial(scope: Scope, port: number, attempt: string, signal: AbortSignal | undefined): Promise<Bytes> {
   if (signal?.aborted) throw signal.reason;
   await scope.prepared();
@@ -189,6 +199,7 @@ async function dial(scope: Scope, port: number, attempt: string, signal: AbortSi
   } catch (error) {
     if (signal?.aborted) throw signal.reason;
     if (error instanceof Refused) throw await failure(error.response, attempt);
+    forget(scope.http.binding);
     throw broken(attempt, url, error);
   }
 }
@@ -220,12 +231,11 @@ async function exchange(bytes: Bytes, request: Request, host: string, attempt: s
     bytes.write(body);
     let head = await headOf(bytes);
     while (head.status < 200) head = await headOf(bytes);
-    const { status, statusText, headers } = head;
-    const isEmpty = request.method === 'HEAD' || status === 204 || status === 304;
+    const isEmpty = request.method === 'HEAD' || BODILESS.includes(head.status);
     if (isEmpty) finish();
     const stream = isEmpty ? null : streamOf(bodyOf(bytes, head), finish, told);
-    for (const name of ['connection', 'keep-alive', 'transfer-encoding']) headers.delete(name);
-    return new Response(stream, { status, statusText, headers });
+    for (const name of ['connection', 'keep-alive', 'transfer-encoding']) head.headers.delete(name);
+    return answerOf(stream, head);
   } catch (error) {
     finish();
     throw told(error);
@@ -241,7 +251,7 @@ async function upgrade(bytes: Bytes, request: Request, host: string, attempt: st
     if (head.status === 101) return answer(head.headers, bytes);
     // What it said instead is its answer.
     const body = bodyOf(bytes, head);
-    return new Response(streamOf(body, () => bytes.close(), (error) => broken(attempt, 'the sandbox', error)), head);
+    return answerOf(streamOf(body, () => bytes.close(), (error) => broken(attempt, 'the sandbox', error)), head);
   } catch (error) {
     bytes.close();
     throw broken(attempt, 'the sandbox', error);

@@ -1,7 +1,7 @@
 /** Requests to the API: one place for the key, for retries and for what failures become. */
 
 import { platform } from '#platform';
-import { type Binding, forget, serverOf } from './binding.js';
+import { type Binding, forget, nameOf, serverOf } from './binding.js';
 import { SandboxError, errorOf, errorOfWire } from './error.js';
 import { isUnsent } from './platform/platform.js';
 
@@ -16,6 +16,12 @@ const LONGEST_PAUSE_MS = 2_000;
 
 /** Codes of answers that say that nothing was done, and that it may work later. */
 const LATER = new Set(['STARTING', 'SHUTTING_DOWN', 'TOO_MANY_REQUESTS', 'CAPACITY_EXCEEDED']);
+
+/** Codes of failures after which a server is looked for again: it may have another address or key by now. */
+const MOVED = new Set(['CONNECTION_FAILED', 'OPERATION_INTERRUPTED', 'UNAUTHORIZED']);
+
+/** Servers, by what names them, that have answered before, so that they are worth waiting for. */
+const answered = new Set<string>();
 
 export interface Call {
   /** What is attempted, for errors: `run a command`. */
@@ -48,11 +54,11 @@ export const sleep = (ms: number, signal?: AbortSignal): Promise<void> =>
 /** The API of one server. */
 export class Http {
   readonly server: ReturnType<typeof serverOf>;
-  /** It has answered before, so that it is worth waiting for. */
-  #answered = false;
+  readonly #name: string;
 
   constructor(readonly binding: Binding) {
     this.server = serverOf(binding);
+    this.#name = nameOf(binding);
   }
 
   /** Sends a request; resolves to an answer that says that it was done. */
@@ -62,11 +68,11 @@ export class Http {
       try {
         return await this.#once(method, path, call);
       } catch (error) {
+        if (error instanceof SandboxError && MOVED.has(error.code)) forget(this.binding);
         const left = RETRY_LIMIT_MS - (Date.now() - begun);
         if (call.signal?.aborted || left <= 0 || !this.#mayRepeat(call, error)) throw error;
         const asked = error instanceof SandboxError ? Number(error.context.retryAfterMs ?? 0) : 0;
         await sleep(Math.min(Math.max(pause, asked), left), call.signal);
-        forget(this.binding);
       }
     }
   }
@@ -74,7 +80,7 @@ export class Http {
   #mayRepeat(call: Call, error: unknown): boolean {
     if (!(error instanceof SandboxError) || call.body instanceof ReadableStream) return false;
     if (LATER.has(error.code)) return true;
-    if (error.code === 'CONNECTION_FAILED') return this.#answered;
+    if (error.code === 'CONNECTION_FAILED') return answered.has(this.#name);
     return error.code === 'OPERATION_INTERRUPTED' && call.repeatable === true;
   }
 
@@ -94,7 +100,7 @@ export class Http {
       if (signal?.aborted) throw signal.reason;
       throw broken(attempt, server.url, cause);
     }
-    this.#answered = true;
+    answered.add(this.#name);
     if (response.ok || response.status === 304) return response;
     throw await failure(response, attempt);
   }

@@ -14,7 +14,7 @@ export type ProcessStatus = 'starting' | 'running' | 'completed' | 'failed' | 'k
 export interface ProcessOptions extends BaseExecOptions {
   /** The id to give it; generated unless given. */
   processId?: string;
-  /** Forget it and its log as soon as it has ended; false unless given, so that logs can be read. */
+  /** Forget it and its log as soon as it has ended, and callbacks were told; false unless given, so that logs can be read. */
   autoCleanup?: boolean;
   /** Keep its stdin open for `writeStdin`. */
   stdin?: 'open' | 'closed';
@@ -78,6 +78,9 @@ export interface LogEvent {
 
 /** Milliseconds of one request that waits: intermediaries give up on longer ones. */
 const WAIT_MS = 60_000;
+
+/** Milliseconds that a timer can be set to, 24 days; what waits for longer has no limit. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 function statusOf({ running, ending }: wire.Process): ProcessStatus {
   if (running) return 'running';
@@ -202,7 +205,9 @@ export async function start(scope: Scope, command: Command, options: ProcessOpti
   if (env) json.env = env;
   const timeoutMs = milliseconds(options.timeout);
   if (timeoutMs !== undefined) json.timeoutMs = timeoutMs;
-  if (options.autoCleanup !== undefined) json.autoCleanup = options.autoCleanup;
+  // One that is followed is forgotten when its end has been told: it may end before it is followed.
+  const isFollowed = options.onOutput !== undefined || options.onExit !== undefined;
+  if (options.autoCleanup !== undefined) json.autoCleanup = options.autoCleanup && !isFollowed;
   if (options.stdin !== undefined) json.stdin = options.stdin;
   let process: Process;
   try {
@@ -213,7 +218,7 @@ export async function start(scope: Scope, command: Command, options: ProcessOpti
     throw error;
   }
   options.onStart?.(process);
-  if (options.onOutput || options.onExit) void tell(scope, process, options);
+  if (isFollowed) void tell(scope, process, options);
   return process;
 }
 
@@ -221,8 +226,10 @@ export async function start(scope: Scope, command: Command, options: ProcessOpti
 async function tell(scope: Scope, process: Process, options: ProcessOptions): Promise<void> {
   try {
     for await (const event of follow(scope, process.id, options.signal)) {
-      if (event.type === 'exit') options.onExit?.(event.exitCode ?? null);
-      else if (event.type !== 'error') options.onOutput?.(event.type, event.data);
+      if (event.type === 'exit') {
+        if (options.autoCleanup) await scope.done('DELETE', route(process.id), { attempt: 'forget a process' }).catch(() => undefined);
+        options.onExit?.(event.exitCode ?? null);
+      } else if (event.type !== 'error') options.onOutput?.(event.type, event.data);
     }
   } catch (error) {
     options.onError?.(error as Error);
@@ -363,7 +370,7 @@ async function waitForPattern(scope: Scope, process: Awaited, pattern: RegExp, t
   const giveUp = new AbortController();
   const stop = () => giveUp.abort(signal!.reason);
   signal?.addEventListener('abort', stop, { once: true });
-  const late = timeout === undefined ? undefined : setTimeout(() => giveUp.abort(tooLate(process, String(pattern), timeout)), timeout);
+  const late = timeout === undefined || timeout > LONGEST_TIMER_MS ? undefined : setTimeout(() => giveUp.abort(tooLate(process, String(pattern), timeout)), timeout);
   const begun: Record<string, string> = { stdout: '', stderr: '' };
   try {
     for await (const event of follow(scope, process.id, giveUp.signal)) {

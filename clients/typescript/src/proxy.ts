@@ -1,13 +1,13 @@
 /** Requests to previews, passed on from a Worker. */
 
 import { platform } from '#platform';
-import { type Binding, serverOf } from './binding.js';
+import { type Binding, forget, serverOf } from './binding.js';
 import { passOver } from './connection.js';
 import { broken } from './http.js';
 import { Sandbox } from './sandbox.js';
 
 /** A preview's host: port, sandbox and the secret part, which a public port has not. */
-const PREVIEW = /^(\d{4,5})-([a-z0-9](?:[a-z0-9-]*[a-z0-9])?)\./;
+const PREVIEW = /^(\d{4,5})-([a-z0-9](?:[a-z0-9_-]*[a-z0-9_])?)\./;
 
 /** Headers that are about one connection, not about the request. */
 const OF_CONNECTION = ['connection', 'keep-alive', 'proxy-connection', 'te', 'trailer', 'transfer-encoding', 'upgrade', 'host', 'content-length'];
@@ -20,8 +20,9 @@ const OF_CONNECTION = ['connection', 'keep-alive', 'proxy-connection', 'te', 'tr
 export async function proxyToSandbox(request: Request, env?: unknown, _sandboxId?: string): Promise<Response | null> {
   const host = request.headers.get('host') ?? new URL(request.url).host;
   if (!PREVIEW.test(host)) return null;
-  const binding = (env && typeof env === 'object' && 'Sandbox' in env ? env.Sandbox : env) as Binding;
-  const server = await serverOf(binding instanceof Sandbox ? undefined : binding)();
+  const given = (env && typeof env === 'object' && 'Sandbox' in env ? env.Sandbox : env) as Binding;
+  const binding = given instanceof Sandbox ? undefined : given;
+  const server = await serverOf(binding)();
   const { pathname, search } = new URL(request.url);
   const label = host.split('.')[0];
   const preview = server.previewUrl === undefined ? undefined : new URL(server.previewUrl);
@@ -42,6 +43,7 @@ export async function proxyToSandbox(request: Request, env?: unknown, _sandboxId
     if (request.headers.get('upgrade')?.toLowerCase() === 'websocket') return await platform.tunnel(request, url, headers);
     return await platform.send(url, { method: request.method, headers, body: request.body ?? undefined, signal: request.signal });
   } catch (error) {
+    forget(binding);
     throw broken('reach a preview', base, error);
   }
 }

@@ -153,10 +153,12 @@ export class Sandbox<_Env = unknown> extends Operations {
     try {
       await this.scope.http.done('POST', '/v1/sandboxes', { attempt: 'make a sandbox', json, repeatable: true });
     } catch (error) {
-      // Labels are for a sandbox that is made, and idle times are for any; one with the id that was made
-      // in another way goes on as it is, unless that way was asked for.
+      if (!(error instanceof SandboxError) || error.code !== 'SANDBOX_EXISTS') throw error;
+      // Labels are for a sandbox that is made, and idle times are for any; both may have been changed
+      // since. One that was made in another way goes on as it is, unless that way was asked for.
       const only = !image && !env && !network && !resources && !onStart && !ttlMs;
-      if (!only || !(error instanceof SandboxError) || error.code !== 'SANDBOX_EXISTS') throw error;
+      const differs = String(error.context.fields).split(', ');
+      if (!only && !differs.every((field) => field === 'idle' || field === 'labels')) throw error;
       if (idle) await this.#change({ idle });
     }
   }

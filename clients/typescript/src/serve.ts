@@ -112,8 +112,9 @@ export async function serve<Env = any>(worker: Worker<Env> | { default: Worker<E
       .catch((error: unknown) => {
         if (gone.signal.aborted) return;
         onError(error);
-        if (!outgoing.headersSent) outgoing.writeHead(500, { 'content-type': 'text/plain' });
-        outgoing.end('the Worker failed\n');
+        // Of an answer that has begun, only its end can tell that it is not whole.
+        if (outgoing.headersSent) return void outgoing.destroy();
+        outgoing.writeHead(500, { 'content-type': 'text/plain' }).end('the Worker failed\n');
       });
     context().waitUntil(answered);
   });

@@ -30,11 +30,10 @@ export async function* serverEvents(
       if (signal?.aborted) throw signal.reason;
       const { done, value } = await (silenceMs ? within(reader.read(), silenceMs) : reader.read());
       if (signal?.aborted) throw signal.reason;
-      if (done) {
-        over = true;
-        return;
-      }
-      rest += decoder.decode(value, { stream: true });
+      over = done;
+      // Of ours, an event without a blank line behind it was cut off; others leave out their last one.
+      if (done && silenceMs) return;
+      rest += done ? `${decoder.decode()}\n\n` : decoder.decode(value, { stream: true });
       // A line ends with CR, LF or both; of a CR at the very end the rest is not known yet.
       for (let from = 0; ; ) {
         const end = lineEnd(rest, from);
@@ -57,6 +56,7 @@ export async function* serverEvents(
           else if (name === 'id') event.id = text;
         }
       }
+      if (done) return;
     }
   } finally {
     signal?.removeEventListener('abort', abort);

@@ -1,6 +1,7 @@
 /** Terminals: programs on a pseudoterminal that viewers come to and leave. */
 
 import { platform } from '#platform';
+import { forget } from './binding.js';
 import { errorOf, type SandboxError } from './error.js';
 import { broken, failure } from './http.js';
 import { Refused, type Socket } from './platform/platform.js';
@@ -156,6 +157,7 @@ export async function open(scope: Scope, options: TerminalOptions = {}): Promise
   try {
     return new Terminal(scope, await platform.socket(url, headers, signal), id);
   } catch (error) {
+    if (!(error instanceof Refused)) forget(scope.http.binding);
     throw await told(error, url);
   }
 }

@@ -50,6 +50,12 @@ test('a backup outlives its sandbox and is restored in another', async (t) => {
   await other.exec('rm -r app');
   await other.restoreBackup(stored);
   assert.equal((await other.exec('cat app/src/file')).stdout, 'kept\n');
+  // However the directory is written.
+  for (const dir of ['/workspace/app/', '/workspace//app', '/workspace/./app/.']) {
+    await other.exec('echo old > app/src/file');
+    assert.equal((await other.restoreBackup({ ...stored, dir })).dir, '/workspace/app');
+    assert.equal((await other.exec('cat app/src/file; ls')).stdout, 'kept\napp\n', dir);
+  }
   assert.equal((await getSandbox(undefined, backup.id).info())?.state, 'stopped');
 });
 
@@ -60,6 +66,11 @@ test('backups that cannot be made or found say why', async (t) => {
     assert.deepEqual([error.code, error.name], ['INVALID_BACKUP_CONFIG', 'InvalidBackupConfigError']);
   }
   assert.equal((await errorFrom(sandbox.createBackup({ dir: '/workspace/none' }))).code, 'FILE_NOT_FOUND');
+  const backup = await sandbox.createBackup({ dir: '/workspace' });
+  t.after(() => getSandbox(undefined, backup.id).destroy());
+  for (const dir of ['workspace', '/', '/etc', '/workspace/../etc']) {
+    assert.equal((await errorFrom(sandbox.restoreBackup({ ...backup, dir }))).code, 'INVALID_BACKUP_CONFIG', dir);
+  }
   const unknown = await errorFrom(sandbox.restoreBackup({ id: `none-${crypto.randomUUID()}`, dir: '/workspace' }));
   assert.ok(unknown instanceof BackupNotFoundError);
   assert.equal(unknown.code, 'BACKUP_NOT_FOUND');

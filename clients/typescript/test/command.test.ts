@@ -118,6 +118,14 @@ test('a stream has its types on event lines, for EventSource', async (t) => {
   assert.match(text, /\nevent: complete\ndata: .*"exitCode":0/);
 });
 
+test('a stream of events that ends without a blank line has told its last event', async () => {
+  const events = async (text: string) => all(new Blob([text]).stream() as ReadableStream<Uint8Array>);
+  for (const end of ['', '\n', '\r', '\r\n', '\n\n']) {
+    assert.deepEqual(await events(`data: {"a":1}\n\nevent: x\ndata: {"b":2}${end}`), [{ a: 1 }, { b: 2 }], JSON.stringify(end));
+  }
+  assert.deepEqual(await events('data: {"a":1}\n\n: comment'), [{ a: 1 }]);
+});
+
 test('leaving a stream while nothing comes ends its command', async (t) => {
   const sandbox = sandboxOf(t);
   for (const stream of [

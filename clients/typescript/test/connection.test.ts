@@ -2,10 +2,10 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, type Socket, connect, createServer } from 'node:net';
 import test, { type TestContext } from 'node:test';
-import { type ExecEvent, type FileWatchSSEEvent, type LogEvent, OperationInterruptedError, events, getSandbox, parseSSEStream } from '@sandbar/sandbox';
+import { type ExecEvent, type FileWatchSSEEvent, type LogEvent, OperationInterruptedError, events, getSandbox, parseSSEStream, proxyToSandbox } from '@sandbar/sandbox';
 import { errorFrom, sandboxOf } from './bench.js';
 
 const state = process.env.SANDBAR_STATE_DIR ?? '/var/lib/sandbar';
@@ -46,6 +46,12 @@ async function wire(t: TestContext) {
   });
   return {
     binding: { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, key },
+    /** Nobody listens there any more, and who was connected has seen it. */
+    async end() {
+      server.close();
+      for (const socket of sockets) socket.end();
+      await once(server, 'close');
+    },
     cut(times = 0) {
       refusals = times;
       for (const socket of sockets) socket.destroy();
@@ -215,4 +221,37 @@ test('a watch is armed again after its connection broke, and says that something
     if (event.type === 'event') break;
   }
   assert.deepEqual(seen, ['watching', 'overflow', 'event']);
+});
+
+test('a server that comes back at another address, or with another key, is found by whoever asks next', async (t) => {
+  const { id } = sandboxOf(t);
+  const stateDir = mkdtempSync('/tmp/sandbar-moved-');
+  t.after(() => rmSync(stateDir, { recursive: true }));
+  const move = (to: string, its = key) => {
+    writeFileSync(`${stateDir}/endpoint`, to);
+    writeFileSync(`${stateDir}/key`, its);
+  };
+  const said = async () => (await getSandbox({ stateDir }, id).exec('echo yes')).stdout;
+  const first = await wire(t);
+  move(first.binding.url);
+  assert.equal(await said(), 'yes\n');
+  await first.end();
+  const second = await wire(t);
+  move(second.binding.url, 'wrong');
+  assert.equal((await errorFrom(said())).code, 'UNAUTHORIZED');
+  move(second.binding.url);
+  assert.equal(await said(), 'yes\n');
+  // What goes over a connection of its own is told that there is none, and finds it then.
+  const connect = () => getSandbox({ stateDir }, id).containerFetch('/', 9);
+  const open = () => getSandbox({ stateDir }, id).openTerminal({ id: 'none', cursor: 0 });
+  const proxy = () => proxyToSandbox(new Request('http://8080-none-token.localhost/'), { Sandbox: { stateDir } });
+  let last = second;
+  for (const attempt of [connect, open, proxy]) {
+    await last.end();
+    last = await wire(t);
+    move(last.binding.url);
+    assert.equal((await errorFrom(attempt())).code, 'CONNECTION_FAILED');
+    const found = await attempt().catch((error) => error);
+    assert.notEqual(found.code, 'CONNECTION_FAILED', String(found));
+  }
 });

@@ -1,5 +1,5 @@
 """What listens in a sandbox in tests: answers of every length that HTTP knows, and WebSockets that echo."""
-import base64, hashlib, json, struct
+import base64, gzip, hashlib, json, struct
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -37,6 +37,10 @@ class Echo(BaseHTTPRequestHandler):
         if self.path == '/nonsense':
             self.wfile.write(b'hello\r\n\r\n')
             return
+        if self.path == '/205':
+            return self.answer(205, b'')
+        if self.path == '/packed':
+            return self.answer(200, gzip.compress(b'unpacked'), {'content-encoding': 'gzip'})
         if self.path == '/redirect':
             return self.answer(302, b'', {'location': '/elsewhere'})
         self.answer(200, json.dumps([self.command, self.path, self.headers['host'], self.headers.get('x-mine'), self.read()]).encode(), {'set-cookie': 'a=1'})

@@ -36,6 +36,23 @@ test('options say when, before the first use and for a sandbox that is there', a
   assert.deepEqual((await getSandbox(undefined, id).info())?.idle, changed?.idle);
 });
 
+test('a program that changes times or labels finds its sandbox by the options that made it', async (t) => {
+  const { id } = sandboxOf(t);
+  const options = { env: { MADE: 'so' }, sleepAfter: '5m', labels: { a: '1' } };
+  const made = getSandbox(undefined, id, options);
+  await made.exec('true');
+  await made.setSleepAfter('20m');
+  await made.setKeepAlive(true);
+  await made.setLabels({ a: '2' });
+  assert.equal((await getSandbox(undefined, id, options).exec('echo $MADE')).stdout, 'so\n');
+  const info = await made.info();
+  // The times are those that were asked for last, the labels its own.
+  assert.deepEqual([info?.idle?.sleepAfterMs, info?.labels], [300_000, { a: '2' }]);
+  const other = { ...options, env: { MADE: 'else' }, sleepAfter: '1m' };
+  assert.equal((await errorFrom(getSandbox(undefined, id, other).exec('true'))).code, 'SANDBOX_EXISTS');
+  assert.equal((await made.info())?.idle?.sleepAfterMs, 300_000);
+});
+
 test('a sandbox is frozen, thawed and stopped by hand', async (t) => {
   const sandbox = sandboxOf(t);
   await sandbox.exec('echo kept > file; sleep 1000 &');

@@ -29,6 +29,8 @@ test('a request reaches what listens, and its answer comes back, however long it
   const head = await sandbox.containerFetch('/', { method: 'HEAD' }, 3000);
   assert.ok(Number(head.headers.get('content-length')) > 0);
   assert.equal(await head.text(), '');
+  const none = await sandbox.containerFetch('/205', 3000);
+  assert.deepEqual([none.status, await none.text()], [205, '']);
   const redirect = await sandbox.containerFetch('/redirect', 3000);
   assert.deepEqual([redirect.status, redirect.headers.get('location')], [302, '/elsewhere']);
   assert.deepEqual([...(await sandbox.getExposedPorts())], []);

@@ -93,6 +93,22 @@ test('callbacks of a process', async (t) => {
   assert.deepEqual(told, ['running', ['stdout', 'hello\n'], 2]);
 });
 
+test('callbacks are told the end of a process that is forgotten then', async (t) => {
+  const sandbox = sandboxOf(t);
+  for (let times = 0; times < 10; times++) {
+    const told: unknown[] = [];
+    await new Promise<void>((resolve, reject) => {
+      const done = (code: number | null) => {
+        told.push(code);
+        resolve();
+      };
+      sandbox.startProcess('echo hello', { autoCleanup: true, onOutput: (_, data) => told.push(data), onExit: done, onError: reject }).catch(reject);
+    });
+    assert.deepEqual(told, ['hello\n', 0]);
+  }
+  assert.deepEqual(await sandbox.listProcesses(), []);
+});
+
 test('waiting for a line: text, pattern, what was before, too late, too early', async (t) => {
   const sandbox = sandboxOf(t);
   const server = await sandbox.startProcess(`echo "Listening on port 8123"; printf 'no end yet'; sleep 1000`);
@@ -100,6 +116,10 @@ test('waiting for a line: text, pattern, what was before, too late, too early', 
   const { line, match } = await server.waitForLog(/port (?<number>\d+)/);
   assert.deepEqual([line, match?.[1], match?.groups?.number], ['Listening on port 8123', '8123', '8123']);
   assert.equal((await server.waitForLog(/(?<=no )end/)).line, 'no end yet');
+  const slow = await sandbox.startProcess('read go; echo ready; sleep 1000', { stdin: 'open' });
+  const waits = [Infinity, 2 ** 31, 3e9].flatMap((time) => ['ready', /ready/].map((pattern) => slow.waitForLog(pattern, time)));
+  await slow.writeStdin('go\n');
+  for (const wait of waits) assert.equal((await wait).line, 'ready');
   for (const pattern of ['never', /never/]) {
     const late = await errorFrom(server.waitForLog(pattern, 150));
     assert.ok(late instanceof ProcessReadyTimeoutError, String(late));

@@ -48,6 +48,25 @@ test('a form is read, and a failure is 500 and told', async () => {
   assert.equal(told.length, 1);
 });
 
+test('an answer whose body fails is cut off, and told', async () => {
+  const told: unknown[] = [];
+  const worker = {
+    fetch: () => {
+      let parts = 0;
+      const body = new ReadableStream({
+        pull(controller) {
+          if (parts++ < 2) controller.enqueue(new TextEncoder().encode('part\n'));
+          else controller.error(new Error('it broke'));
+        },
+      });
+      return new Response(body);
+    },
+  };
+  await using server = await serve(worker, { port: 0, config: false, onError: (error) => told.push(error) });
+  await assert.rejects(fetch(server.url).then((response) => response.text()));
+  assert.deepEqual(told.map(String), ['Error: it broke']);
+});
+
 test('who goes away aborts the request, and with it the command', async (t) => {
   const sandbox = sandboxOf(t);
   const worker = {

@@ -33,9 +33,11 @@ export default {
       case '/vars':
         return Response.json([env.GREETING, env.SECRET, navigator.userAgent]);
       case '/expose':
-        return Response.json(await sandbox.exposePort(3000, { hostname: host }));
+        return Response.json(await sandbox.exposePort(3000, { hostname: host, token: 'my_token_' }));
       case '/fetch':
         return sandbox.containerFetch('/there', 3000);
+      case '/packed':
+        return sandbox.containerFetch('/packed', 3000);
       case '/ws':
         return sandbox.wsConnect(request, 3000);
       case '/terminal':
