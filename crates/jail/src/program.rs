@@ -9,7 +9,7 @@ mod settled;
 
 use std::{
     fs::File,
-    io,
+    io::{self, Read},
     os::fd::{AsFd, BorrowedFd},
 };
 
@@ -27,22 +27,21 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Copies this executable.
+    /// Copies what is loaded of this executable.
     ///
     /// # Errors
     /// When memory files or their execution are forbidden on this host.
     pub fn copy() -> Result<Self, JailError> {
-        let own = || {
-            File::open("/proc/self/exe")
-                .map_err(|error| JailError::io(STEP, "open /proc/self/exe", &error))
-        };
+        let own = File::open("/proc/self/exe")
+            .map_err(|error| JailError::io(STEP, "open /proc/self/exe", &error))?;
         let mut launcher = empty()?;
-        io::copy(&mut own()?, &mut launcher)
+        let loaded = settled::loaded_bytes(&own).unwrap_or(u64::MAX);
+        io::copy(&mut (&own).take(loaded), &mut launcher)
             .map_err(|error| JailError::io(STEP, "copy /proc/self/exe", &error))?;
         let base = settled::random_base()
             .map_err(|error| JailError::io(STEP, "read /dev/urandom", &error))?;
         let agent = empty()?;
-        let agent = match settled::settle(&own()?, &agent, base) {
+        let agent = match settled::settle(&own, &agent, base) {
             Some(()) => agent,
             // It is linked in another way than is known here: it does for agents, too.
             None => launcher

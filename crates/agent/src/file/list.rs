@@ -2,12 +2,16 @@
 
 use std::{
     ffi::CString,
+    fs::File,
+    os::fd::AsFd,
+    panic::resume_unwind,
     sync::{Arc, Mutex, PoisonError},
+    thread,
 };
 
 use api::{
     error::{ApiError, ErrorBody, ErrorCode},
-    file::{FileEntry, FileList, FileType, ListFiles},
+    file::{FileEntry, FileList, ListFiles},
     limit::{FILE_PAGE_ENTRIES, PAGE_ENTRIES, PATH_BYTES},
 };
 use axum::{
@@ -35,6 +39,15 @@ static PAUSED: Mutex<Option<Paused>> = Mutex::new(None);
 
 /// Bytes of the longest cursor: that of a path whose every other byte is a slash.
 const CURSOR_BYTES: usize = PATH_BYTES * 6;
+
+/// Entries that are looked at together, at most.
+const LOOK_ENTRIES: usize = 1024;
+
+/// Directories that are held open for that, at most: fewer than the agent may open by far.
+const LOOK_DIRECTORIES: usize = 128;
+
+/// Of so many it pays to start a thread for half of them.
+const SHARED_ENTRIES: usize = 128;
 
 /// Lists a directory, a page at a time.
 ///
@@ -87,6 +100,63 @@ struct Paused {
     list: List,
     cursor: String,
     walk: Walk,
+}
+
+/// A name that the walk has come to.
+#[derive(Debug)]
+struct Name {
+    dir: Arc<File>,
+    name: CString,
+    path: Vec<u8>,
+    unlisted: bool,
+}
+
+/// Names whose entries have not been looked at yet.
+#[derive(Debug, Default)]
+struct Found {
+    names: Vec<Name>,
+    /// Directories that they hold open.
+    dirs: usize,
+}
+
+impl Found {
+    fn add(&mut self, name: Name) {
+        let is_near = self.names.last().is_some_and(|last| Arc::ptr_eq(&last.dir, &name.dir));
+        self.dirs += usize::from(!is_near);
+        self.names.push(name);
+    }
+
+    fn is_full(&self) -> bool {
+        self.names.len() == LOOK_ENTRIES || self.dirs == LOOK_DIRECTORIES
+    }
+
+    /// Their entries, without those that are gone since their names were read. Half of many are looked
+    /// at by a thread of their own: that is most of what a list takes, and the kernel's work.
+    fn look(&mut self) -> Result<Vec<FileEntry>, SysError> {
+        let names = std::mem::take(self).names;
+        let others = if names.len() < SHARED_ENTRIES { 0 } else { names.len() / 2 };
+        let (own, others) = names.split_at(names.len() - others);
+        thread::scope(|scope| {
+            let start = || thread::Builder::new().spawn_scoped(scope, || look(others));
+            let helper = (!others.is_empty()).then(start);
+            let mut entries = look(own)?;
+            let others = match helper {
+                Some(Ok(helper)) => helper.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                // There is no thread to be had.
+                Some(Err(_)) | None => look(others),
+            };
+            entries.append(&mut others?);
+            Ok(entries)
+        })
+    }
+}
+
+fn look(names: &[Name]) -> Result<Vec<FileEntry>, SysError> {
+    let look = |name: &Name| match entry(name.dir.as_fd(), &name.name, &name.path) {
+        Err(SysError { errno: errno::ENOENT, .. }) => None,
+        looked => Some(looked.map(|entry| FileEntry { unlisted: name.unlisted, ..entry })),
+    };
+    names.iter().filter_map(look).collect()
 }
 
 fn check(base: &str, query: &ListFiles) -> Result<Page, ApiError> {
@@ -148,30 +218,31 @@ fn make(page: Page) -> Result<FileList, ApiError> {
         None => open(&list, after).map_err(refuse)?,
     };
     let mut entries: Vec<FileEntry> = Vec::new();
+    let mut found = Found::default();
     let mut next_cursor = String::new();
+    let mut room = limit;
     while walk.step().map_err(refuse)? {
-        if entries.len() == limit {
+        if room == 0 {
             walk.stay();
-            pause(Paused { list, cursor: next_cursor.clone(), walk });
+            entries.append(&mut found.look().map_err(refuse)?);
             sort(&mut entries);
+            pause(Paused { list, cursor: next_cursor.clone(), walk });
             return Ok(FileList { entries, next_cursor: Some(next_cursor) });
         }
-        let (dir, name) = walk.place();
-        match entry(dir, name, &walk.path()) {
-            Ok(mut found) => {
-                if list.recursive && found.file_type == FileType::Directory {
-                    found.unlisted = enter(&mut walk).map_err(refuse)?;
-                }
-                entries.push(found);
-            }
-            // Gone since its name was read.
-            Err(SysError { errno: errno::ENOENT, .. }) => continue,
-            Err(error) => return Err(refuse(error)),
+        let Some(dir) = walk.dir() else { continue };
+        let (path, name) = (walk.path(), walk.place().1.to_owned());
+        let goes_in = list.recursive && walk.is_at_directory();
+        let unlisted = goes_in && enter(&mut walk).map_err(refuse)?;
+        found.add(Name { dir, name, path, unlisted });
+        if found.is_full() {
+            entries.append(&mut found.look().map_err(refuse)?);
         }
-        if entries.len() == limit {
+        room -= 1;
+        if room == 0 {
             next_cursor = cursor(walk.positions());
         }
     }
+    entries.append(&mut found.look().map_err(refuse)?);
     sort(&mut entries);
     Ok(FileList { entries, next_cursor: None })
 }

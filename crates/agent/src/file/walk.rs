@@ -6,13 +6,15 @@
 
 use std::{
     ffi::{CStr, CString},
+    fs::File,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
 };
 
 use api::limit::PATH_BYTES;
 use sys::{
     SysError, errno,
-    file::{self, How, Names},
+    file::{self, How, Kind, Names},
 };
 
 use super::path;
@@ -70,6 +72,8 @@ struct Level {
     path: usize,
     /// The entry it has come to; none before the first.
     position: Option<Position>,
+    /// What the directory says that this is.
+    kind: Kind,
     /// None when it is not held open.
     names: Option<Names>,
 }
@@ -91,7 +95,7 @@ impl Walk {
     /// begin with a dot.
     pub(super) fn new(root: OwnedFd, path: &[u8], hidden: bool) -> Self {
         let path = path.strip_suffix(b"/").unwrap_or(path).to_vec();
-        let first = Level { path: path.len(), position: None, names: None };
+        let first = Level { path: path.len(), position: None, kind: Kind::Unknown, names: None };
         Self { root, levels: vec![first], path, hidden, stays: false }
     }
 
@@ -136,6 +140,7 @@ impl Walk {
             };
             if self.hidden || !found.name.to_bytes().starts_with(b".") {
                 level.position = Some(Position { at: found.at, name: found.name.to_owned() });
+                level.kind = found.kind;
                 return Ok(true);
             }
         }
@@ -148,6 +153,23 @@ impl Walk {
         let dir = level.and_then(|level| level.names.as_ref()).map(Names::dir);
         let position = level.and_then(|level| level.position.as_ref());
         (dir.unwrap_or(self.root.as_fd()), position.map_or(c"", |position| &*position.name))
+    }
+
+    /// The directory of the entry it has come to, to be held open however the walk goes on.
+    pub(super) fn dir(&self) -> Option<Arc<File>> {
+        self.levels.last()?.names.as_ref().map(Names::shared_dir)
+    }
+
+    /// True when the entry it has come to is a directory, or was when its name was read.
+    pub(super) fn is_at_directory(&self) -> bool {
+        match self.levels.last().map_or(Kind::Unknown, |level| level.kind) {
+            Kind::Directory => true,
+            Kind::Unknown => {
+                let (dir, name) = self.place();
+                file::stat(dir, name).is_ok_and(|stat| stat.mode & file::S_IFMT == file::S_IFDIR)
+            }
+            Kind::File | Kind::Link | Kind::Special => false,
+        }
     }
 
     /// Path of the entry it has come to.
@@ -185,7 +207,12 @@ impl Walk {
     fn push(&mut self, name: &CStr, names: Option<Names>) {
         self.path.push(b'/');
         self.path.extend_from_slice(name.to_bytes());
-        self.levels.push(Level { path: self.path.len(), position: None, names });
+        self.levels.push(Level {
+            path: self.path.len(),
+            position: None,
+            kind: Kind::Unknown,
+            names,
+        });
         let far = self.levels.len().checked_sub(OPEN_DIRECTORIES + 1);
         if let Some(level) = far.and_then(|far| self.levels.get_mut(far)) {
             level.names = None;

@@ -63,6 +63,15 @@ pub(super) fn random_base() -> std::io::Result<u64> {
     Ok(LOWEST + u64::from(u32::from_le_bytes(bytes) % CHOICES) * LARGE_PAGE)
 }
 
+/// How many bytes of `executable`, from its first on, are ever in a process's memory: what comes behind
+/// them is for debuggers. None: it is of another kind.
+pub(super) fn loaded_bytes(executable: &File) -> Option<u64> {
+    let whole = Image(executable);
+    let segments = if whole.read(0)? == MAGIC { whole.segments()? } else { return None };
+    let loaded = segments.iter().filter(|segment| segment.kind == LOAD);
+    loaded.map(|segment| segment.offset.checked_add(segment.file_bytes)).max()?
+}
+
 /// Makes `settled`, which is empty, what `executable` is at address `base`. None: it could not, or the
 /// executable is of another kind.
 pub(super) fn settle(executable: &File, settled: &File, base: u64) -> Option<()> {

@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io::{Seek, SeekFrom},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    sync::Arc,
 };
 
 use crate::SysError;
@@ -30,7 +31,7 @@ pub enum Kind {
 /// The names in a directory, in the kernel's order, in constant memory.
 #[derive(Debug)]
 pub struct Names {
-    dir: File,
+    dir: Arc<File>,
     buffer: Vec<u8>,
     /// Where the names that have not been read yet begin and end in the buffer.
     rest: std::ops::Range<usize>,
@@ -62,13 +63,19 @@ impl Names {
     /// The same with a buffer of `bytes`, of which the longest name needs 280.
     #[must_use]
     pub fn with_buffer(dir: OwnedFd, bytes: usize) -> Self {
-        Self { dir: dir.into(), buffer: vec![0; bytes], rest: 0..0, at: 0 }
+        Self { dir: Arc::new(dir.into()), buffer: vec![0; bytes], rest: 0..0, at: 0 }
     }
 
     /// The directory.
     #[must_use]
     pub fn dir(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
+    }
+
+    /// The directory, held open with this or without.
+    #[must_use]
+    pub fn shared_dir(&self) -> Arc<File> {
+        Arc::clone(&self.dir)
     }
 
     /// Goes on with what is at `position`, or what has come after it since.
