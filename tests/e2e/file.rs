@@ -6,7 +6,11 @@ mod tree;
 
 use futures_util::{StreamExt, stream};
 use serde_json::json;
-use testkit::reqwest::{Body, Method};
+use testkit::{
+    PATIENCE,
+    reqwest::{Body, Method},
+};
+use tokio::time::timeout;
 
 use crate::server;
 
@@ -94,6 +98,74 @@ async fn a_rewrite_is_atomic_and_keeps_the_mode() {
         "f hard\n",
         "no temporary file is left"
     );
+}
+
+#[tokio::test]
+async fn a_rewrite_keeps_the_mode_that_was_set_while_it_came() {
+    let server = server();
+    server.shell("s", "echo old > f; chmod 644 f; chown 5 f").await;
+    let (more, rest) = tokio::sync::mpsc::channel(1);
+    let body = Body::wrap_stream(tokio_stream::wrappers::ReceiverStream::new(rest));
+    let request = server.request(Method::PUT, &format!("{FILES}/workspace/f")).body(body);
+    let upload = tokio::spawn(request.send());
+    let piece = || Ok::<_, std::io::Error>(vec![b'x'; 300_000]);
+    more.send(piece()).await.unwrap();
+    let begun = "until ls -A | grep -qv '^f$'; do sleep 0.01; done; chmod 600 f; chown 7 f";
+    server.shell("s", begun).await;
+    more.send(piece()).await.unwrap();
+    drop(more);
+
+    assert!(upload.await.unwrap().unwrap().status().is_success());
+
+    assert_eq!(server.shell("s", "stat -c '%a %u %s' f").await, "600 7 600000\n");
+}
+
+#[tokio::test]
+async fn a_file_moved_onto_another_of_its_names_has_that_one() {
+    let server = server();
+    server.shell("s", "mkdir d; ln -s d e; echo x > d/a; ln d/a d/b").await;
+    for (from, to, left) in [("d/a", "d/b", "b"), ("d/b", "e/b", "b"), ("d/b", "d/b", "b")] {
+        let body = json!({"from": format!("/workspace/{from}"), "to": format!("/workspace/{to}")});
+        let moved = server.post("/v1/sandboxes/s/files:move", &body).await;
+        assert_eq!(moved.status, 200, "{}", moved.text);
+        assert_eq!(server.shell("s", "ls d; cat d/b").await, format!("{left}\nx\n"), "{from} {to}");
+    }
+}
+
+#[tokio::test]
+async fn a_text_that_shrinks_while_it_is_read_breaks_off() {
+    let server = server();
+    let make = "yes € | tr -d '\\n' | head -c 24000000 > t";
+    server.shell("s", make).await;
+    let request = server.request(Method::GET, &format!("{FILES}/workspace/t?encoding=utf8"));
+    let mut answer = request.send().await.unwrap();
+    assert!(answer.chunk().await.unwrap().is_some());
+    // One byte of a character is left behind a whole number of pieces.
+    server.shell("s", "truncate -s $((80 * 261120 + 1)) t").await;
+    let rest = async { while let Ok(Some(_)) = answer.chunk().await {} };
+    timeout(PATIENCE, rest).await.expect("it ends");
+    server.shell("s", "true").await;
+}
+
+#[tokio::test]
+async fn paths_of_a_session_whose_directory_was_removed_lead_nowhere_else() {
+    let server = server();
+    let in_session = |command: &str| json!({"command": command, "session": "a"});
+    let exec = "/v1/sandboxes/s/exec";
+    server.shell("s", "echo precious > /workspace/keep").await;
+    server.post(exec, &in_session("mkdir -p /tmp/gone/sub; cd /tmp/gone/sub")).await;
+    server.shell("s", "rm -r /tmp/gone").await;
+
+    let deleted = server.delete(&format!("{FILES}/keep?session=a")).await;
+    assert_eq!(deleted.code(), "FILE_NOT_FOUND", "{}", deleted.text);
+    let mut elsewhere = in_session("pwd");
+    elsewhere["cwd"] = "/usr".into();
+    let refused = server.post(exec, &elsewhere).await;
+    assert_eq!(refused.json["exitCode"], 1, "{}", refused.text);
+    assert!(refused.json["stderr"].as_str().unwrap().contains("was removed"), "{}", refused.text);
+    let after = server.post(exec, &in_session("pwd; cd /; pwd")).await;
+    assert_eq!(after.json["stdout"], "/tmp/gone/sub\n/\n", "{}", after.text);
+    assert_eq!(server.post(exec, &elsewhere).await.json["stdout"], "/usr\n");
 }
 
 #[tokio::test]

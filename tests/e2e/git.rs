@@ -54,6 +54,37 @@ async fn a_repository_is_checked_out() {
     );
 }
 
+/// Whoever owns a repository names its branches and tags.
+#[tokio::test]
+async fn a_name_that_looks_like_another_does_not_take_its_place() {
+    let server = server();
+    let make = "git init -q -b v1 own && cd own && git config user.name a && git config user.email a@b && \
+        git commit -q --allow-empty -m 1 && git commit -q --allow-empty -m 2 && \
+        git tag $(git rev-parse --short=7 HEAD~1) HEAD && git tag v1 HEAD~1 && git rev-parse HEAD~1 HEAD";
+    let commits = server.shell("s", make).await;
+    let [first, second] = commits.lines().collect::<Vec<_>>()[..] else { panic!("{commits}") };
+
+    let url = "/workspace/own";
+    let body = json!({"url": url, "commit": first[..7], "targetDir": "a"});
+    assert_eq!(server.post(CHECKOUT, &body).await.json["commit"], first);
+    let body = json!({"url": url, "branch": "v1", "targetDir": "b"});
+    let answer = server.post(CHECKOUT, &body).await;
+    assert_eq!((&answer.json["commit"], &answer.json["branch"]), (&second.into(), &"v1".into()));
+
+    // The default branch is the one that a clone makes.
+    let long = first.repeat(2)[..64].to_owned();
+    for (name, commit) in [(first, Some(first)), (&long, None)] {
+        let lead = format!(
+            "cd own && git update-ref refs/heads/{name} HEAD && git symbolic-ref HEAD refs/heads/{name}"
+        );
+        server.shell("s", &lead).await;
+        let body = json!({"url": url, "commit": name.to_uppercase(), "targetDir": name});
+        let answer = server.post(CHECKOUT, &body).await;
+        assert_eq!(answer.json["commit"].as_str(), commit, "{}", answer.text);
+        assert!(commit.is_some() || answer.code() == "GIT_BRANCH_NOT_FOUND", "{}", answer.text);
+    }
+}
+
 #[tokio::test]
 async fn branches_tags_commits_and_depth_are_what_was_asked_for() {
     let git = git().await;
@@ -160,7 +191,7 @@ async fn other_transports_work() {
 #[tokio::test]
 async fn each_failure_has_its_code_and_leaves_nothing() {
     let git = git().await;
-    git.shell("mkdir -p full keep; touch full/x file").await;
+    git.shell("mkdir -p full keep real; touch full/x file; ln -s real link").await;
     let before = git.shell("find . | sort").await;
     let unknown = "1234567890".repeat(4);
     for (url, more, code) in [
@@ -176,6 +207,11 @@ async fn each_failure_has_its_code_and_leaves_nothing() {
         (git.url("silent/x"), json!({"timeoutMs": 500}), "TIMEOUT"),
         (git.url("stalled/repo.git"), json!({"timeoutMs": 2000, "targetDir": "a/b/c"}), "TIMEOUT"),
         (git.url("stalled/repo.git"), json!({"timeoutMs": 2000, "targetDir": "keep"}), "TIMEOUT"),
+        (
+            git.url("open/repo.git"),
+            json!({"commit": &unknown[..9], "targetDir": "link"}),
+            "GIT_BRANCH_NOT_FOUND",
+        ),
         (git.url("open/repo.git"), json!({"targetDir": "full"}), "DIRECTORY_NOT_EMPTY"),
         (git.url("open/repo.git"), json!({"targetDir": "file"}), "FILE_EXISTS"),
         (git.url("open/repo.git"), json!({"targetDir": "file/x"}), "NOT_DIRECTORY"),
@@ -193,6 +229,7 @@ async fn each_failure_has_its_code_and_leaves_nothing() {
         let answer = git.ask(&url, more.clone()).await;
 
         assert_eq!(answer.code(), code, "{url} {more}: {}", answer.text);
+        assert!(!answer.text.contains("leftOver"), "{}", answer.text);
         assert_eq!(git.shell("find . | sort").await, before, "{url} {more}");
     }
 }

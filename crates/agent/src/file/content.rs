@@ -83,21 +83,20 @@ impl Content {
         if let Some(head) = self.head.take() {
             out.extend_from_slice(&head);
         }
-        let piece = self.opened.piece(self.position, self.size)?;
-        let is_last = self.position + piece.len() as u64 == self.size;
-        let taken = match self.encoding {
+        match self.encoding {
             Encoding::Base64 => {
+                let piece = self.opened.piece(self.position, self.size)?;
                 out.extend_from_slice(BASE64_STANDARD.encode(&piece).as_bytes());
-                piece.len()
+                self.position += piece.len() as u64;
             }
             Encoding::Utf8 => {
-                let text = if is_last { &piece[..] } else { mime::whole(&piece) };
-                let quoted = serde_json::to_vec(&String::from_utf8_lossy(text))?;
+                let (text, _) = self.opened.text(self.position, self.size)?;
+                let quoted = serde_json::to_vec(&String::from_utf8_lossy(&text))?;
                 out.extend_from_slice(quoted.get(1..quoted.len() - 1).unwrap_or_default());
-                text.len()
+                self.position += text.len() as u64;
             }
-        };
-        self.position += taken as u64;
+        }
+        let is_last = self.position == self.size;
         if is_last {
             out.extend_from_slice(TAIL);
         }
@@ -134,16 +133,23 @@ impl Opened {
         let piece = read_piece(&self.file, position, size - position)?;
         if piece.is_empty() { Err(shrank()) } else { Ok(piece) }
     }
+
+    /// The same of a text, without a character at its end that is not whole; and whether it is the last.
+    fn text(&self, position: u64, size: u64) -> io::Result<(Bytes, bool)> {
+        let piece = self.piece(position, size)?;
+        let is_last = position + piece.len() as u64 == size;
+        let length = if is_last { piece.len() } else { mime::whole(&piece).len() };
+        // The rest of the last character is gone.
+        if length == 0 && !is_last { Err(shrank()) } else { Ok((piece.slice(..length), is_last)) }
+    }
 }
 
 /// True when all of the content is UTF-8.
 fn is_utf8(opened: &Opened, size: u64) -> io::Result<bool> {
     let mut position = 0;
     loop {
-        let piece = opened.piece(position, size)?;
-        let is_last = position + piece.len() as u64 == size;
-        let text = if is_last { &piece[..] } else { mime::whole(&piece) };
-        if std::str::from_utf8(text).is_err() {
+        let (text, is_last) = opened.text(position, size)?;
+        if std::str::from_utf8(&text).is_err() {
             return Ok(false);
         }
         if is_last {

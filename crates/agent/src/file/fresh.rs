@@ -3,7 +3,7 @@
 //! Only what was made or put in since is deleted: a directory that was there stays, empty as it was,
 //! and parents that were missing go as far as they are empty.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use api::error::ApiError;
 use sys::{
@@ -18,35 +18,47 @@ use super::{
     remove,
 };
 
-/// A directory that was made, or found empty.
+/// A directory that was made, or found.
 #[derive(Debug)]
 pub(crate) struct Fresh {
     path: FilePath,
+    /// Itself, wherever links lead by now.
+    dir: OwnedFd,
     /// What was not there before, outermost first: parents, and the directory itself.
     made: Vec<FilePath>,
 }
 
 impl Fresh {
     /// Makes the directory at the absolute path `text`, and missing parents. `attempt` is what it is
-    /// for, for errors: `DIRECTORY_NOT_EMPTY`, `FILE_EXISTS`, `NOT_DIRECTORY`, ...
+    /// for, for errors: `FILE_EXISTS`, `NOT_DIRECTORY`, ...
     pub(crate) fn make(attempt: &str, text: &str) -> Result<Self, ApiError> {
         let path = path::absolute("/", text)?.trimmed();
-        let mut fresh = Self { path, made: Vec::new() };
-        fresh.fill().map_err(|error| {
-            fresh.remove_made();
-            fault(attempt, &fresh.path, error)
-        })?;
-        Ok(fresh)
+        let mut made = Vec::new();
+        match directories_telling(&path, |new| made.push(new)) {
+            Ok(dir) => Ok(Self { path, dir, made }),
+            Err(error) => {
+                remove_made(&made);
+                Err(fault(attempt, &path, error))
+            }
+        }
     }
 
-    fn fill(&mut self) -> Result<(), SysError> {
-        let Self { path, made } = self;
-        let dir = directories_telling(path, |new| made.push(new))?;
-        let dir = path::open(dir.as_fd(), c".", file::O_RDONLY | file::O_DIRECTORY)?;
-        match Names::new(dir).read()? {
-            None => Ok(()),
-            Some(_) => Err(SysError { call: "mkdirat", errno: errno::ENOTEMPTY }),
-        }
+    /// Its path without links, for people and to tell it from others.
+    pub(crate) fn real_path(&self) -> String {
+        let real = path::real(self.dir.as_fd());
+        real.map_or_else(|_error| self.path.shown(), |real| real.display().to_string())
+    }
+
+    /// Refuses one that has something in it: `DIRECTORY_NOT_EMPTY`.
+    pub(crate) fn require_empty(&self, attempt: &str) -> Result<(), ApiError> {
+        let look = || {
+            let dir = path::open(self.dir.as_fd(), c".", file::O_RDONLY | file::O_DIRECTORY)?;
+            match Names::new(dir).read()? {
+                None => Ok(()),
+                Some(_) => Err(SysError { call: "mkdirat", errno: errno::ENOTEMPTY }),
+            }
+        };
+        look().map_err(|error| fault(attempt, &self.path, error))
     }
 
     /// Deletes what was made, and what has been put into it.
@@ -54,32 +66,33 @@ impl Fresh {
         if self.made.last() == Some(&self.path) {
             remove::remove(&self.path, true)?;
         } else {
-            remove::empty(&self.path)?;
+            remove::empty(self.dir.as_fd(), &self.path)?;
         }
-        self.remove_made();
+        remove_made(&self.made);
         Ok(())
     }
+}
 
-    fn remove_made(&self) {
-        for path in self.made.iter().rev() {
-            let Ok(target) = Target::open("delete", path) else { continue };
-            let (parent, name) = target.place();
-            // One that somebody has put something into stays, and those above it with it.
-            file::remove_dir(parent, name).ok();
-        }
+fn remove_made(made: &[FilePath]) {
+    for path in made.iter().rev() {
+        let Ok(target) = Target::open("delete", path) else { continue };
+        let (parent, name) = target.place();
+        // One that somebody has put something into stays, and those above it with it.
+        file::remove_dir(parent, name).ok();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::Path};
+    use std::{fs, os::unix::fs::symlink, path::Path};
 
     use api::error::ErrorCode;
 
     use super::*;
 
     fn make(path: &Path) -> Result<Fresh, ApiError> {
-        Fresh::make("check out into", path.to_str().unwrap())
+        let fresh = Fresh::make("check out into", path.to_str().unwrap())?;
+        fresh.require_empty("check out into").map(|()| fresh)
     }
 
     #[test]
@@ -103,6 +116,22 @@ mod tests {
         fs::create_dir(path.join("d")).unwrap();
         fresh.discard().unwrap();
         assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_was_put_in_through_a_link_is_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+        fs::create_dir(&real).unwrap();
+        symlink(&real, &link).unwrap();
+        for (path, is_left) in [(link.clone(), true), (link.join("a/b"), false)] {
+            let fresh = make(&path).unwrap();
+            fs::create_dir(path.join("d")).unwrap();
+            fresh.discard().unwrap();
+            assert_eq!(fs::read_dir(&real).unwrap().count(), 0);
+            assert_eq!(path.exists(), is_left);
+        }
+        assert!(link.is_symlink());
     }
 
     #[test]

@@ -3,11 +3,12 @@
 use std::{
     ffi::{CStr, CString, OsStr},
     fs::File,
+    io,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use api::{
@@ -154,12 +155,16 @@ pub(super) fn open(dir: BorrowedFd<'_>, path: &CStr, flags: i32) -> Result<Owned
 /// True for what /proc has about this process, also under the number of one of its threads; and
 /// for what cannot be told.
 fn is_own(fd: BorrowedFd<'_>) -> bool {
-    let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let Ok(path) = std::fs::read_link(link) else { return true };
+    let Ok(path) = real(fd) else { return true };
     path.iter()
         .filter_map(OsStr::to_str)
         .filter(|component| component.bytes().all(|byte| byte.is_ascii_digit()))
         .any(|number| Path::new("/proc/self/task").join(number).exists())
+}
+
+/// Where what is open is, without links.
+pub(super) fn real(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
 /// Opens the working directory of a command.

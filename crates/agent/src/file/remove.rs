@@ -85,12 +85,11 @@ pub(super) fn remove_all(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), SysErro
     }
 }
 
-/// Deletes everything in the directory `path`.
-pub(super) fn empty(path: &FilePath) -> Result<(), ApiError> {
+/// Deletes everything in the directory `top`, which errors call `path`.
+pub(super) fn empty(top: BorrowedFd<'_>, path: &FilePath) -> Result<(), ApiError> {
     let refuse = |error| fault(DELETE, path, error);
-    let top = open_directory(file::cwd(), path.as_c_str()).map_err(refuse)?;
     for _ in 0..READS {
-        let mut names = Names::new(open_directory(top.as_fd(), c".").map_err(refuse)?);
+        let mut names = Names::new(open_directory(top, c".").map_err(refuse)?);
         let mut found = Vec::new();
         while found.len() < REMEMBERED_NAMES
             && let Some(file::Name { name, .. }) = names.read().map_err(refuse)?
@@ -101,7 +100,7 @@ pub(super) fn empty(path: &FilePath) -> Result<(), ApiError> {
             return Ok(());
         }
         for name in found {
-            match remove_all(top.as_fd(), &name) {
+            match remove_all(top, &name) {
                 Ok(()) | Err(SysError { errno: errno::ENOENT, .. }) => {}
                 Err(error) => return Err(refuse(error)),
             }

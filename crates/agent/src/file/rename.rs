@@ -50,7 +50,10 @@ pub(crate) async fn move_file(
         let from = named(Target::open(MOVE, &from)?)?;
         let to = named(Target::open(MOVE, &to)?)?;
         match file::rename(from.place(), to.place(), exclusive) {
-            Ok(()) => to.entry(MOVE).map(Renamed::Done),
+            Ok(()) => {
+                forget_twin(&from, &to)?;
+                to.entry(MOVE).map(Renamed::Done)
+            }
             Err(SysError { errno: errno::EXDEV, .. }) => Ok(Renamed::Elsewhere(from, to)),
             Err(error) => Err(refused(&from, &to, error)),
         }
@@ -87,6 +90,20 @@ fn named(target: Target) -> Result<Target, ApiError> {
         return Err(fault(MOVE, &target.path, SysError { call: "rename", errno: errno::EBUSY }));
     }
     Ok(target)
+}
+
+/// Takes the old name away where both were names of one file, which rename(2) leaves as they are.
+fn forget_twin(from: &Target, to: &Target) -> Result<(), ApiError> {
+    let Some(left) = from.look(MOVE)? else { return Ok(()) };
+    let is_one = to.look(MOVE)?.is_some_and(|moved| moved.identity == left.identity);
+    let dir = |target: &Target| file::stat(target.parent.as_fd(), c"").map(|dir| dir.identity);
+    let refuse = |error| fault(MOVE, &from.path, error);
+    let is_same_name =
+        from.name == to.name && dir(from).map_err(refuse)? == dir(to).map_err(refuse)?;
+    if !is_one || is_same_name {
+        return Ok(());
+    }
+    remove_all(from.parent.as_fd(), &from.name).map_err(refuse)
 }
 
 /// Which of the two paths is at fault.

@@ -291,13 +291,18 @@ impl Upload {
 
     /// Gives the file its name. False when `exclusive` and something has it.
     fn place(&mut self, exclusive: bool) -> Result<bool, ApiError> {
-        self.dress().map_err(|error| self.refuse(&error))?;
         let (parent, name) = self.target.place();
         let _placing = PLACING.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tags) = &self.how.if_match {
+        if self.old.is_some() || self.how.if_match.is_some() {
             let there = self.target.look(WRITE)?;
-            tags.require(&self.target.path, there.as_ref().map(etag).as_deref())?;
+            if let Some(tags) = &self.how.if_match {
+                tags.require(&self.target.path, there.as_ref().map(etag).as_deref())?;
+            }
+            // As they are now: who made it private while the content came keeps it so.
+            let is_file = |there: &Stat| there.mode & file::S_IFMT == file::S_IFREG;
+            self.old = there.filter(is_file).or(self.old);
         }
+        self.dress().map_err(|error| self.refuse(&error))?;
         match file::rename((parent, &self.temporary), (parent, name), exclusive) {
             Ok(()) => self.is_placed = true,
             Err(SysError { errno: errno::EEXIST, .. }) if exclusive => return Ok(false),

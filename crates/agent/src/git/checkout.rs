@@ -112,14 +112,17 @@ async fn steps(
         (Some(commit), Some(depth)) => steps.fetch(commit, depth, place).await?,
         _ => steps.clone(branch.as_deref(), depth.as_deref(), place).await?,
     }
+    let mut found = None;
     if let Some(commit) = &commit {
-        steps.find(commit, depth.is_some()).await?;
+        let commit = steps.find(&commit.to_ascii_lowercase(), depth.is_some()).await?;
+        // The digits alone would be the branch of that name, where there is one.
+        found = Some(format!("{commit}^{{commit}}"));
     } else {
         is_empty = steps.look().await?.is_none();
     }
     if !is_empty {
         let mut arguments = vec!["checkout", "--progress"];
-        if let Some(commit) = &commit {
+        if let Some(commit) = &found {
             arguments.extend(["--detach", commit]);
         }
         steps.expect(&arguments, false, None).await?;
@@ -171,15 +174,18 @@ impl Steps<'_> {
         self.expect(&arguments, true, None).await.map(drop)
     }
 
-    /// Makes sure that the commit is there; one that is on no branch is fetched by its id.
-    async fn find(&self, commit: &str, is_fetched: bool) -> Result<(), ApiError> {
-        let object = format!("{commit}^{{commit}}");
-        if self.ask(&["cat-file", "-e", &object]).await?.is_some() {
-            return Ok(());
+    /// Makes sure that the commit is there, and returns its whole id; one that is on no branch is fetched
+    /// by that.
+    async fn find(&self, commit: &str, is_fetched: bool) -> Result<String, ApiError> {
+        if let Some(found) = self.one(commit).await? {
+            return Ok(found);
         }
         if !is_fetched && COMMIT_DIGITS.contains(&commit.len()) {
             let arguments = ["fetch", "--progress", "origin", commit];
-            return self.expect(&arguments, true, None).await.map(drop);
+            self.expect(&arguments, true, None).await?;
+            if let Some(found) = self.one(commit).await? {
+                return Ok(found);
+            }
         }
         let url = &self.git.remote.url;
         let text = format!("cannot check out {url}: it has no commit {commit}");
@@ -187,11 +193,33 @@ impl Steps<'_> {
         Err(error.with("repository", url.as_str()).with("commit", commit))
     }
 
+    /// The one commit whose id begins with `digits`. Not by a revision: there a branch or tag of this name,
+    /// which is the repository's owner's to make, goes before a commit that begins so.
+    async fn one(&self, digits: &str) -> Result<Option<String>, ApiError> {
+        let prefix = format!("--disambiguate={digits}");
+        let known = self.ask(&["rev-parse", &prefix]).await?.unwrap_or_default();
+        // Whole ids: a long answer is cut.
+        let whole = known.lines().filter(|id| COMMIT_DIGITS.contains(&id.len()));
+        let arguments: Vec<&str> = ["rev-list", "--no-walk"].into_iter().chain(whole).collect();
+        if arguments.len() == 2 {
+            return Ok(None);
+        }
+        // Commits alone, and that of a tag.
+        let commits = self.ask(&arguments).await?.unwrap_or_default();
+        let mut commits = commits.lines().filter(|id| id.starts_with(digits));
+        let one = commits.next().filter(|_one| commits.next().is_none());
+        Ok(one.map(str::to_owned))
+    }
+
     /// The commit that is current, and its branch; none in an empty repository.
     async fn look(&self) -> Result<Option<(String, String)>, ApiError> {
-        let answer = self.ask(&["rev-parse", "HEAD", "--abbrev-ref", "HEAD"]).await?;
-        let answer = answer.as_deref().and_then(|answer| answer.split_once('\n'));
-        Ok(answer.map(|(commit, branch)| (commit.to_owned(), branch.trim_end().to_owned())))
+        // Not abbreviated: where a tag has the branch's name, that would not be it.
+        let answer = self.ask(&["rev-parse", "HEAD", "--symbolic-full-name", "HEAD"]).await?;
+        let answer = answer.as_deref().and_then(|answer| answer.trim_end().split_once('\n'));
+        Ok(answer.map(|(commit, reference)| {
+            let branch = reference.strip_prefix("refs/heads/").unwrap_or(reference);
+            (commit.to_owned(), branch.to_owned())
+        }))
     }
 
     /// What git answers; none when it says no.

@@ -11,21 +11,27 @@ use crate::file::Fresh;
 
 const CHECK_OUT: &str = "check out into";
 
-/// Targets of checkouts under way: two of them would take each other's files for their own.
+/// Targets of checkouts under way, as they were asked for and without links: two of them would take
+/// each other's files for their own.
 pub(crate) type Targets = Arc<Mutex<BTreeSet<String>>>;
 
 /// A directory that one checkout has for itself.
 #[derive(Debug)]
 pub(super) struct Target {
     directory: Fresh,
-    _claim: Claim,
+    _claims: (Claim, Option<Claim>),
 }
 
 impl Target {
     /// Makes the directory and its parents, or finds it empty.
     pub(super) fn make(path: &str, targets: Targets) -> Result<Self, ApiError> {
-        let claim = Claim::new(path, targets)?;
-        Ok(Self { directory: Fresh::make(CHECK_OUT, path)?, _claim: claim })
+        let asked = Claim::new(path, Arc::clone(&targets))?;
+        let directory = Fresh::make(CHECK_OUT, path)?;
+        let real = directory.real_path();
+        // If it is another checkout's, it stays, whoever made it.
+        let real = if real == path { None } else { Some(Claim::new(&real, targets)?) };
+        directory.require_empty(CHECK_OUT)?;
+        Ok(Self { directory, _claims: (asked, real) })
     }
 
     /// Deletes what the checkout has made.
@@ -65,12 +71,18 @@ mod tests {
     fn two_checkouts_do_not_share_a_directory() {
         let dir = tempfile::tempdir().unwrap();
         let targets = Targets::default();
-        let path = dir.path().join("x").to_str().unwrap().to_owned();
-        let make = || Target::make(&path, Arc::clone(&targets));
-        let first = make().unwrap();
-        assert_eq!(make().unwrap_err().code, ErrorCode::ResourceBusy);
-        drop(first);
-        make().unwrap();
-        assert!(targets.lock().unwrap().is_empty());
+        let root = dir.path().to_str().unwrap();
+        std::os::unix::fs::symlink("x", dir.path().join("link")).unwrap();
+        std::fs::create_dir(dir.path().join("x")).unwrap();
+        let spellings = ["x", "link", "./x", "link/../x"].map(|name| format!("{root}/{name}"));
+        for first in &spellings {
+            let held = Target::make(first, Arc::clone(&targets)).unwrap();
+            for second in &spellings {
+                let refused = Target::make(second, Arc::clone(&targets)).unwrap_err();
+                assert_eq!(refused.code, ErrorCode::ResourceBusy, "{first} {second}");
+            }
+            drop(held);
+            assert!(targets.lock().unwrap().is_empty());
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use api::{
     archive::{LeftOut, ReadArchive, Unpacked},
     id::SandboxId,
@@ -152,6 +152,11 @@ struct NewFile {
 
 impl NewFile {
     fn create(target: &Path) -> anyhow::Result<Self> {
+        // Also behind a link, as /dev/stdout is one, which is the machine's whatever it leads to.
+        let is_other = |found: fs::Metadata| !found.is_file() && !found.is_dir();
+        let is_stream = fs::read_link(target).is_ok_and(|link| link.starts_with("/proc"));
+        let replaced = is_stream || fs::metadata(target).is_ok_and(is_other);
+        ensure!(!replaced, "it is a device, pipe or socket: `sandbar cat` writes to such");
         let temporary = target.with_file_name(format!(".sandbar-{}", random_name()?));
         // Only its owner until the bits of the source are set; `create_new` follows no link.
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
@@ -185,9 +190,35 @@ impl Drop for NewFile {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::{
+        os::{fd::AsRawFd as _, unix::fs::symlink},
+        process::Command,
+    };
 
     use super::*;
+
+    #[test]
+    fn what_is_no_file_is_not_replaced_not_even_behind_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        for kind in [&["pipe", "p"][..], &["device", "c", "1", "3"]] {
+            let made = Command::new("mknod").current_dir(dir.path()).args(kind).status();
+            assert!(made.unwrap().success(), "{kind:?}");
+        }
+        // As `> file` makes /dev/stdout one.
+        let file = fs::File::create(at("file")).unwrap();
+        let stream = format!("/proc/self/fd/{}", file.as_raw_fd());
+        for (target, name) in [("socket", "a"), ("pipe", "b"), ("device", "c"), (&*stream, "d")] {
+            symlink(target, at(name)).unwrap();
+        }
+        let before = fs::read_dir(dir.path()).unwrap().count();
+        for name in ["socket", "pipe", "device", "a", "b", "c", "d"] {
+            let error = NewFile::create(&at(name)).err().expect("it is refused").to_string();
+            assert!(error.contains("sandbar cat"), "{name}: {error}");
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), before, "nothing is left beside");
+    }
 
     #[test]
     fn a_link_at_the_target_is_replaced_and_not_followed() {
