@@ -191,6 +191,59 @@ async fn down_ends_processes_and_keeps_files() {
     );
 }
 
+#[tokio::test]
+async fn a_sandbox_for_which_a_smaller_network_has_no_address_is_told_kept_and_can_be_destroyed() {
+    let mut server = Server::start_with(env!("CARGO_BIN_EXE_sandbar"), &[("MAX_SANDBOXES", "13")]);
+    let large = server.slot().subnet();
+    let small = large.replace("/24", "/28");
+    let restart_in = |server: &mut Server, subnet: &str, how: &[&str]| {
+        let down = server.command(["down"]).args(how).output().unwrap();
+        assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));
+        server.wait_for_end();
+        server.restart_with("NETWORK_SUBNET", subnet);
+    };
+    server.shell("near", "echo near > file").await;
+    // Addresses are given out in turn, and the smaller network has 13.
+    for _ in 1..13 {
+        server.shell("between", "true").await;
+        assert_eq!(server.delete("/v1/sandboxes/between").await.status, 204);
+    }
+    for id in ["far", "farther"] {
+        server.shell(id, "echo far > file").await;
+    }
+
+    restart_in(&mut server, &small, &[]);
+
+    assert_eq!(server.shell("near", "cat file").await, "near\n");
+    let far = server.get("/v1/sandboxes/far").await;
+    assert_eq!(far.json["state"], "failed", "{}", far.text);
+    let why = far.json["failure"].as_str().unwrap();
+    assert!(why.contains("addresses"), "{why}");
+    let log = server.log();
+    assert!(log.contains("it is not started sandbox_id=far "), "{log}");
+    let again = server.post("/v1/sandboxes", &json!({"id": "far"})).await;
+    assert_eq!(again.code(), "SANDBOX_FAILED", "{}", again.text);
+    assert_eq!(again.json["error"]["message"], why);
+    let forked = server.post("/v1/sandboxes/far/fork", &json!({"ids": ["saved"]})).await;
+    assert_eq!(forked.status, 201, "{}", forked.text);
+    assert_eq!(server.shell("saved", "cat file").await, "far\n");
+
+    restart_in(&mut server, &large, &[]);
+
+    assert_eq!(server.get("/v1/sandboxes/far").await.json["state"], "stopped");
+    assert_eq!(server.shell("far", "cat file").await, "far\n");
+
+    restart_in(&mut server, &small, &[]);
+
+    assert_eq!(server.delete("/v1/sandboxes/far").await.status, 204);
+    assert_eq!(server.shell("far", "ls").await, "");
+
+    restart_in(&mut server, &large, &["--destroy"]);
+
+    let left = server.get("/v1/sandboxes").await;
+    assert_eq!(left.json["sandboxes"], json!([]), "{}", left.text);
+}
+
 #[test]
 fn the_key_is_made_once_and_is_private() {
     use std::os::unix::fs::PermissionsExt;

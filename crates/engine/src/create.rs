@@ -181,7 +181,7 @@ pub(crate) async fn bring_up(
                     freeze::spawn_thaw(node, sandbox, agent, cause.clone()).await?;
                     continue;
                 }
-                (Ok(()), before) => match admitted(node, by) {
+                (Ok(()), before) => match sandbox.check_place().and_then(|()| admitted(node, by)) {
                     Ok(place) => spawn_start(node, sandbox, None, (place, cause.clone())),
                     Err(error) => {
                         sandbox.set(before);

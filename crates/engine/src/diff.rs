@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use api::id::{CheckpointId, SandboxId};
 
-use crate::{EngineError, checkpoint, error, node::Node, reader::Reader};
+use crate::{EngineError, checkpoint, error, key::Key, node::Node, reader::Reader};
 
 /// Starts a reader that compares the sandbox's files, those of checkpoint `of` or the present ones,
 /// with those of checkpoint `against`, or of its image.
@@ -15,13 +15,14 @@ pub(crate) async fn reader(
     id: &SandboxId,
     against: Option<CheckpointId>,
     of: Option<CheckpointId>,
+    by: &Key,
 ) -> Result<Reader, EngineError> {
     let sandbox = checkpoint::find_sandbox(node, id)?;
     checkpoint::check_available(node)?;
     for known in [&against, &of].into_iter().flatten() {
         checkpoint::find(&sandbox, known)?;
     }
-    let mut reader = Reader::begin(node)?;
+    let mut reader = Reader::begin(node, by)?;
     let owner = Arc::clone(node);
     // A task of the node: what it makes is on record, and goes with the reader.
     let work = async move {

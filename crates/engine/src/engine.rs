@@ -409,8 +409,9 @@ impl Engine {
         id: &SandboxId,
         against: Option<CheckpointId>,
         of: Option<CheckpointId>,
+        by: &Key,
     ) -> Result<Reader, EngineError> {
-        diff::reader(&self.node, id, against, of).await
+        diff::reader(&self.node, id, against, of, by).await
     }
 
     /// Starts a reader whose agent answers `GET /layer` with the files of a checkpoint, and says what they
@@ -422,8 +423,9 @@ impl Engine {
         &self,
         id: &SandboxId,
         checkpoint: &CheckpointId,
+        by: &Key,
     ) -> Result<(Reader, CheckpointExport), EngineError> {
-        export::export(&self.node, id, checkpoint).await
+        export::export(&self.node, id, checkpoint, by).await
     }
 
     /// Begins to import a checkpoint into a sandbox.
@@ -434,8 +436,9 @@ impl Engine {
         &self,
         id: &SandboxId,
         checkpoint: Option<CheckpointId>,
+        by: &Key,
     ) -> Result<Import, EngineError> {
-        export::import(&self.node, id, checkpoint).await
+        export::import(&self.node, id, checkpoint, by).await
     }
 
     /// Makes sandboxes with the files of this one, or of one of its checkpoints. They run at return.

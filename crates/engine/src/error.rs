@@ -16,6 +16,7 @@ use jail::JailError;
 use crate::{
     EngineError,
     launch::LaunchError,
+    reader::READERS_PER_KEY,
     record::{CheckpointRecord, RecordError},
     state::Failure,
 };
@@ -82,11 +83,17 @@ pub(crate) fn too_many_checkpoints() -> EngineError {
 }
 
 pub(crate) fn too_many_readers(limit: usize) -> EngineError {
-    let text = format!(
-        "{limit} comparisons, exports and imports are under way on this node; try again when one of \
-         them is done"
-    );
+    let text = "as many comparisons, exports and imports are under way on this node as may be; try \
+                again when one of them is done";
     EngineError::new(ErrorCode::TooManyRequests, text).with("limit", limit)
+}
+
+pub(crate) fn readers_too_many(key: &KeyName) -> EngineError {
+    let text = format!(
+        "{READERS_PER_KEY} comparisons, exports and imports are under way for the key {key}; try \
+         again when one of them is done"
+    );
+    EngineError::new(ErrorCode::TooManyRequests, text).with("limit", READERS_PER_KEY)
 }
 
 pub(crate) fn checkpoint_too_large(checkpoint: &CheckpointRecord) -> EngineError {
@@ -107,6 +114,13 @@ pub(crate) fn capacity(limit: usize) -> EngineError {
     ApiError::new(ErrorCode::CapacityExceeded, message)
         .with("limit", limit)
         .with("retryAfterSecs", RETRY_AFTER_SECS)
+}
+
+pub(crate) fn no_place() -> EngineError {
+    let message = "the node was given fewer addresses or user ids, and has none for this sandbox: it does \
+                   not run until they are as they were; its files can be copied by a fork, and it can \
+                   be destroyed";
+    ApiError::new(ErrorCode::SandboxFailed, message)
 }
 
 /// How much is left is nobody's business but the operator's: the log has it.

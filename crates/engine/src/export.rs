@@ -36,6 +36,7 @@ pub(crate) async fn export(
     node: &Arc<Node>,
     id: &SandboxId,
     checkpoint: &CheckpointId,
+    by: &Key,
 ) -> Result<(Reader, CheckpointExport), EngineError> {
     let sandbox = checkpoint::find_sandbox(node, id)?;
     checkpoint::check_available(node)?;
@@ -50,7 +51,7 @@ pub(crate) async fn export(
         checkpoint: record.id.clone(),
         created_at_ms: record.created_at_ms,
     };
-    let mut reader = Reader::begin(node)?;
+    let mut reader = Reader::begin(node, by)?;
     let work = async move {
         reader.lend_copy(&sandbox, &record.id).await?;
         reader.start(&sandbox, None).await
@@ -141,6 +142,7 @@ pub(crate) async fn import(
     node: &Arc<Node>,
     id: &SandboxId,
     checkpoint: Option<CheckpointId>,
+    by: &Key,
 ) -> Result<Import, EngineError> {
     let sandbox = checkpoint::find_sandbox(node, id)?;
     checkpoint::check_available(node)?;
@@ -148,7 +150,7 @@ pub(crate) async fn import(
         Some(id) => id,
         None => create::random_id(checkpoint::OWN_PREFIX)?,
     };
-    let reader = Reader::begin(node)?;
+    let reader = Reader::begin(node, by)?;
     sandbox.checkpoints.begin(&id)?;
     let mut import = Import {
         node: Arc::clone(node),

@@ -44,6 +44,7 @@ use crate::{
     EngineError,
     error::{self, Publish},
     node::now_ms,
+    reader::READERS_PER_KEY,
     record::{Change, KeyRecord, Records},
 };
 
@@ -70,6 +71,7 @@ pub struct Key {
     used_at_ms: AtomicI64,
     requests: Own,
     creates: Own,
+    readers: Own,
     ended: CancellationToken,
 }
 
@@ -80,6 +82,7 @@ impl Key {
         Arc::new(Self {
             requests: own(requests),
             creates: own(CREATES_PER_KEY),
+            readers: own(READERS_PER_KEY),
             name,
             scope,
             created_at_ms,
@@ -107,6 +110,14 @@ impl Key {
     /// When there is none.
     pub fn place(&self, requests: &Places) -> Result<Place, Full> {
         requests.take(&self.requests)
+    }
+
+    /// Takes a place for a reader.
+    pub(crate) fn reader(&self, readers: &Places) -> Result<Place, EngineError> {
+        readers.take(&self.readers).map_err(|taken| match taken {
+            Full::Key => error::readers_too_many(&self.name),
+            Full::Node => error::too_many_readers(readers.size()),
+        })
     }
 
     /// What the ids of its holder's sandboxes begin with; none: with anything.

@@ -3,7 +3,8 @@
 //! Owns: ids, slots, and who waits for whom at the end. Knows nothing of how a jail
 //! is made.
 //!
-//! Invariant: an id in the map, its slot and its jail number are taken and given back together.
+//! Invariant: an id in the map, its slot, if the node has that, and its jail number are taken and given
+//! back together.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +21,6 @@ use api::{
 };
 use jail::{JailId, VolumesFileSystem};
 use link::Links;
-use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -35,7 +35,7 @@ use crate::{
     number::{Number, Numbers},
     pool::{Kind, Pool},
     port::Secret,
-    reader::READERS,
+    reader::{KEPT_READERS, READERS},
     reconcile::Finds,
     record::{Files, Origin, Phase, Records, SandboxRecord},
     resolver::Asker,
@@ -72,7 +72,7 @@ pub(crate) struct Node {
     /// What the volumes are in.
     pub(crate) volumes: Arc<VolumesFileSystem>,
     /// For jails that read files for others.
-    pub(crate) readers: Arc<Semaphore>,
+    pub(crate) readers: Places,
     /// For sandboxes that are being made or started; a waiter in the launchers' queue has one.
     pub(crate) creates: Places,
     /// Of the machine, for sandboxes that are to be made or started.
@@ -123,7 +123,7 @@ struct Residents {
     slots: Slots,
     /// Slots of guests that could not be ended, by their jails.
     lost: BTreeMap<JailId, u32>,
-    /// Numbers of sandboxes on record that have no place on the node as it is.
+    /// Numbers of records that could not be read as a sandbox.
     kept: Vec<Number>,
 }
 
@@ -188,7 +188,7 @@ impl Node {
             pool,
             remover,
             volumes: Arc::new(volumes),
-            readers: Arc::new(Semaphore::new(READERS)),
+            readers: Places::new(READERS, KEPT_READERS),
             creates: Places::new(CREATES_AT_ONCE, KEPT_CREATES),
             visitors: Visitors::default(),
             capacity,
@@ -282,8 +282,8 @@ impl Node {
         allowed.min(residents.slots.free())
     }
 
-    /// Puts a recorded sandbox back. None: its id, slot or a number is taken, or its slot is out of
-    /// range.
+    /// Puts a recorded sandbox back, with its slot if the node has that. None: its id or a number is
+    /// taken.
     pub(crate) fn restore(&self, record: SandboxRecord) -> Option<Arc<Sandbox>> {
         let number = self.numbers.own(record.jail)?;
         let volume = match record.files.volume {
@@ -291,13 +291,17 @@ impl Node {
             volume => self.numbers.own(volume)?,
         };
         let mut residents = self.write();
-        if residents.by_id.contains_key(&record.id) || !residents.slots.reserve(record.slot) {
+        if residents.by_id.contains_key(&record.id) {
             return None;
         }
         let id = record.id.clone();
         let numbers = (number, volume);
-        let sandbox = Arc::new(Sandbox::new(record, numbers, State::Creating, &self.alarm));
-        residents.askers.insert(sandbox.slot, Arc::clone(&sandbox.asker));
+        let mut sandbox = Sandbox::new(record, numbers, State::Creating, &self.alarm);
+        sandbox.has_place = residents.slots.reserve(sandbox.slot);
+        if sandbox.has_place {
+            residents.askers.insert(sandbox.slot, Arc::clone(&sandbox.asker));
+        }
+        let sandbox = Arc::new(sandbox);
         residents.by_id.insert(id, Arc::clone(&sandbox));
         Some(sandbox)
     }
@@ -307,7 +311,9 @@ impl Node {
     pub(crate) fn forget(&self, sandbox: &Sandbox, error: Option<EngineError>) {
         let mut residents = self.write();
         residents.by_id.remove(&sandbox.id);
-        residents.release(sandbox.slot);
+        if sandbox.has_place {
+            residents.release(sandbox.slot);
+        }
         drop(residents);
         sandbox.set(State::Gone(error.map(Box::new)));
     }

@@ -18,13 +18,14 @@ use api::id::CheckpointId;
 use image::{Rootfs, Store};
 use jail::{Hostname, JailSpec, Limits, View};
 use link::AgentConfig;
-use tokio::{runtime::Handle, sync::OwnedSemaphorePermit};
+use tokio::runtime::Handle;
 
 use crate::{
     EngineError,
     blank::{self, Blank},
     checkpoint, create, destroy,
-    error::{self, Publish},
+    error::Publish,
+    key::{Key, Place},
     node::{Guest, Node},
     number::Number,
     record::Change,
@@ -35,6 +36,13 @@ use crate::{
 
 /// Readers at once. Each may keep a processor and the disk busy; more wait for each other anyway.
 pub(crate) const READERS: usize = 4;
+
+/// Of [`READERS`], those that only admin keys get.
+pub(crate) const KEPT_READERS: usize = 1;
+
+/// Of [`READERS`], those of one key with a prefix. Each lasts as long as its caller takes for what it is
+/// sent, and nobody's are everybody's.
+pub(crate) const READERS_PER_KEY: usize = 2;
 
 /// Bytes of memory of a reader: names of two states of a large directory, or some buffers.
 const MEMORY_BYTES: u64 = 384 * 1024 * 1024;
@@ -57,7 +65,7 @@ pub struct Reader {
     views: Vec<View>,
     /// Volumes that are there for it alone, on record as ones to be buried.
     volumes: Vec<Number>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Reader {
@@ -71,16 +79,16 @@ impl Reader {
     ///
     /// # Errors
     /// `TOO_MANY_REQUESTS`, `SHUTTING_DOWN`.
-    pub(crate) fn begin(node: &Arc<Node>) -> Result<Self, EngineError> {
+    pub(crate) fn begin(node: &Arc<Node>, by: &Key) -> Result<Self, EngineError> {
         node.check_open()?;
-        let place = Arc::clone(&node.readers).try_acquire_owned();
+        let place = by.reader(&node.readers)?;
         Ok(Self {
             node: Arc::clone(node),
             runtime: Handle::current(),
             guest: None,
             views: vec![View::Image],
             volumes: Vec::new(),
-            _place: place.map_err(|_full| error::too_many_readers(READERS))?,
+            _place: place,
         })
     }
 

@@ -16,7 +16,9 @@
 //! whatever the kernel has of it.
 //!
 //! One that was started under other settings, and so has user ids or an address that may be given to
-//! another, counts as one whose agent is not the recorded one.
+//! another, counts as one whose agent is not the recorded one. One for which there are no user ids or no
+//! address any more, because the node was given fewer, is found failed and is not started. That is on no
+//! record: with the settings as they were it is stopped.
 //!
 //! A sandbox that is adopted gets the network policy on record once more, because a change of it may
 //! have been recorded and not carried out; one that cannot get it is stopped.
@@ -37,7 +39,7 @@ use link::LinkError;
 
 use crate::{
     EngineError,
-    error::Publish,
+    error::{self, Publish},
     event::{Cause, Draft},
     network,
     node::Node,
@@ -116,11 +118,10 @@ struct Belongings {
 async fn restore(node: &Arc<Node>, record: SandboxRecord, its: Belongings, jails: &Jails) {
     let found = jails.get(&record.jail).copied();
     let phase = record.phase.clone();
-    let (jail, volume) = (record.jail, record.files.volume);
+    let (id, jail, volume) = (record.id.clone(), record.jail, record.files.volume);
     let Some(sandbox) = node.restore(record) else {
-        // Its slot is out of range since the node's network or user ids were changed. Its record
-        // stays, so that changing them back brings it back; nothing of it runs meanwhile.
-        tracing::error!(%jail, "a sandbox has no place in the node's address or user id range");
+        // The records contradict themselves. Nothing is removed of what they name, and it does not run.
+        tracing::error!(sandbox_id = %id, %jail, "the record of a sandbox has another's numbers");
         node.keep_numbers(
             [jail, volume].into_iter().chain(its.checkpoints.iter().map(|it| it.volume)),
         );
@@ -131,6 +132,10 @@ async fn restore(node: &Arc<Node>, record: SandboxRecord, its: Belongings, jails
         }
         return;
     };
+    if !sandbox.has_place {
+        tracing::error!(sandbox_id = %id, %jail,
+            "a sandbox has no place in the node's address or user id range; it is not started");
+    }
     let numbered = |record: CheckpointRecord| {
         let number = node.numbers.own(record.volume)?;
         Some((record, number))
@@ -139,6 +144,7 @@ async fn restore(node: &Arc<Node>, record: SandboxRecord, its: Belongings, jails
     sandbox.ports.restore(its.ports, |port, generation| node.secret.token(jail, port, generation));
     let agent = found.flatten().and_then(|pid| identify(pid, &node.boot_id));
     if let Some((agent, pidfd)) = agent
+        && sandbox.has_place
         && judge(&phase, Some(&agent)) == Verdict::Adopt
         && is_in_place(node, &sandbox, &agent, &pidfd)
         && let Some(state) = state_of(node, jail, &agent).await
@@ -241,6 +247,7 @@ async fn settle(node: &Node, sandbox: &Sandbox, phase: Phase, has_remains: bool)
         node.records.submit(change).await;
     }
     sandbox.set(match settled {
+        _ if !sandbox.has_place => State::Failed(Failure::of(&error::no_place())),
         Phase::Failed(failure) => State::Failed(failure),
         Phase::Creating | Phase::Starting | Phase::Running(_) | Phase::Stopped => State::Stopped,
     });

@@ -42,6 +42,9 @@ pub(crate) struct Sandbox {
     /// Its jail's.
     pub(crate) number: Number,
     pub(crate) slot: u32,
+    /// False: the node has no address or no user ids for its slot since its settings were changed. Such
+    /// a sandbox is not started; everything else can be done with it.
+    pub(crate) has_place: bool,
     /// What it may ask the resolver, and has asked.
     pub(crate) asker: Arc<Asker>,
     /// Its lock is held for a copy of the pointer.
@@ -131,6 +134,7 @@ impl Sandbox {
             jail,
             number,
             slot,
+            has_place: true,
             asker,
             settings,
             image_digest,
@@ -171,6 +175,12 @@ impl Sandbox {
     pub(crate) fn set_settings(&self, settings: Settings) {
         self.asker.set_policy(&settings);
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
+    /// # Errors
+    /// `SANDBOX_FAILED` without a place on the node.
+    pub(crate) fn check_place(&self) -> Result<(), EngineError> {
+        if self.has_place { Ok(()) } else { Err(error::no_place()) }
     }
 
     /// Where it is now.

@@ -253,6 +253,38 @@ async fn an_export_whose_caller_goes_leaves_nothing_and_makes_way() {
     assert!(export(&server).await.len() > 40 << 20);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_key_cannot_take_the_exports_of_others() {
+    let server = server();
+    for id in ["g-1", "m-1"] {
+        server.shell(id, "head -c 40M /dev/urandom > big; sync").await;
+        let checkpoints = format!("/v1/sandboxes/{id}/checkpoints");
+        assert_eq!(server.post(&checkpoints, &json!({"id": "c"})).await.status, 201);
+    }
+    let greedy = server.new_key("greedy", Some("g-")).await;
+    let modest = server.new_key("modest", Some("m-")).await;
+    let begin = async |key: &str, id: &str| {
+        let url = format!("/v1/sandboxes/{id}/checkpoints/c/export");
+        server.request_with(key, Method::GET, &url).send().await.unwrap()
+    };
+    // Nobody reads them.
+    let held = [begin(&greedy, "g-1").await, begin(&greedy, "g-1").await];
+    assert!(held.iter().all(|export| export.status() == 200));
+
+    let refused = begin(&greedy, "g-1").await;
+    assert_eq!(refused.status(), 429);
+    let refused = testkit::answer(refused).await;
+    assert_eq!(refused.code(), "TOO_MANY_REQUESTS", "{}", refused.text);
+    assert_eq!(refused.json["error"]["details"]["limit"], 2);
+
+    let export = begin(&modest, "m-1").await;
+    assert_eq!(export.status(), 200);
+    // The last one is an admin's.
+    let compared = server.get("/v1/sandboxes/m-1/diff").await;
+    assert_eq!(compared.status, 200, "{}", compared.text);
+    assert!(export.bytes().await.unwrap().len() > 40 << 20);
+}
+
 #[tokio::test]
 async fn what_is_too_large_to_come_back_does_not_go() {
     let server = server();

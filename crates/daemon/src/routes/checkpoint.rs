@@ -211,7 +211,7 @@ pub(super) async fn fork(
         (status = 400, description = "`VALIDATION_FAILED`, `INVALID_SANDBOX_ID`", body = ErrorBody),
         (status = 404, description = "`CHECKPOINT_NOT_FOUND`, `SANDBOX_NOT_FOUND`", body = ErrorBody),
         (status = 413, description = "`TREE_TOO_LARGE`: it is larger than can be exported", body = ErrorBody),
-        (status = 429, description = "`TOO_MANY_REQUESTS`: enough is being compared, exported and imported on this node", body = ErrorBody),
+        (status = 429, description = "`TOO_MANY_REQUESTS`: enough is being compared, exported and imported on this node or for this key", body = ErrorBody),
         (status = 501, description = "`CHECKPOINTS_NOT_AVAILABLE`: this node has no volumes", body = ErrorBody),
         (status = 503, description = "`CAPACITY_EXCEEDED`", body = ErrorBody),
         (status = 507, description = "`NO_SPACE`", body = ErrorBody),
@@ -219,13 +219,14 @@ pub(super) async fn fork(
 )]
 pub(super) async fn export(
     State(app): State<App>,
+    Extension(key): Extension<Arc<Key>>,
     SandboxPath(id): SandboxPath,
     CheckpointPath(checkpoint): CheckpointPath,
     Query(query): Query<ExportCheckpoint>,
     request: Request,
 ) -> Result<Response, Failure> {
     let engine = app.engine().await?;
-    let (reader, about) = engine.export_checkpoint(&id, &checkpoint).await?;
+    let (reader, about) = engine.export_checkpoint(&id, &checkpoint, &key).await?;
     let about = serde_json::to_vec(&about).map_err(|_unfit| unwritten())?;
     let about = BASE64_URL_SAFE_NO_PAD.encode(about);
     let target = format!("{SANDBOXES}{id}/layer?format={}&about={about}", query.format.as_str());
@@ -251,7 +252,7 @@ pub(super) async fn export(
         (status = 400, description = "`INVALID_ARCHIVE`, `VALIDATION_FAILED`, `INVALID_SANDBOX_ID`", body = ErrorBody),
         (status = 404, description = "`SANDBOX_NOT_FOUND`", body = ErrorBody),
         (status = 409, description = "`IMAGE_MISMATCH`, `CHECKPOINT_EXISTS`", body = ErrorBody),
-        (status = 429, description = "`TOO_MANY_REQUESTS`: the sandbox has its limit of checkpoints, or enough is being compared, exported and imported on this node", body = ErrorBody),
+        (status = 429, description = "`TOO_MANY_REQUESTS`: the sandbox has its limit of checkpoints, or enough is being compared, exported and imported on this node or for this key", body = ErrorBody),
         (status = 501, description = "`CHECKPOINTS_NOT_AVAILABLE`: this node has no volumes", body = ErrorBody),
         (status = 503, description = "`CAPACITY_EXCEEDED`", body = ErrorBody),
         (status = 507, description = "`NO_SPACE`", body = ErrorBody),
@@ -265,7 +266,7 @@ pub(super) async fn import(
     request: Request,
 ) -> Result<Response, Failure> {
     let engine = app.engine().await?;
-    let import = engine.import_checkpoint(&id, query.checkpoint).await?;
+    let import = engine.import_checkpoint(&id, query.checkpoint, &key).await?;
     let image = import.image_digest();
     let target = format!("{SANDBOXES}{id}/layer?format={}&image={image}", query.format.as_str());
     let mut request = redirected(request, &target)?;

@@ -1,13 +1,17 @@
 //! What differs between two states of a sandbox's files.
 
+use std::sync::Arc;
+
 use api::{
     diff::{DiffFiles, FileDiff},
     error::ErrorBody,
 };
 use axum::{
+    Extension,
     extract::{Request, State},
     response::Response,
 };
+use engine::Key;
 
 use crate::{
     app::App,
@@ -31,7 +35,7 @@ use crate::{
         (status = 400, description = "`VALIDATION_FAILED`, `INVALID_SANDBOX_ID`", body = ErrorBody),
         (status = 404, description = "`CHECKPOINT_NOT_FOUND`, `SANDBOX_NOT_FOUND`", body = ErrorBody),
         (status = 413, description = "`TREE_TOO_LARGE`: a directory has more names than can be compared", body = ErrorBody),
-        (status = 429, description = "`TOO_MANY_REQUESTS`: enough is being compared, exported and imported on this node", body = ErrorBody),
+        (status = 429, description = "`TOO_MANY_REQUESTS`: enough is being compared, exported and imported on this node or for this key", body = ErrorBody),
         (status = 500, description = "`SANDBOX_FAILED`: processes do not come to rest; `FILESYSTEM_ERROR`", body = ErrorBody),
         (status = 501, description = "`CHECKPOINTS_NOT_AVAILABLE`: this node has no volumes", body = ErrorBody),
         (status = 503, description = "`CAPACITY_EXCEEDED`", body = ErrorBody),
@@ -40,13 +44,14 @@ use crate::{
 )]
 pub(super) async fn diff(
     State(app): State<App>,
+    Extension(key): Extension<Arc<Key>>,
     SandboxPath(id): SandboxPath,
     Query(query): Query<DiffFiles>,
     request: Request,
 ) -> Result<Response, Failure> {
     let engine = app.engine().await?;
     let start = || async {
-        let reader = engine.diff(&id, query.against.clone(), query.of.clone()).await?;
+        let reader = engine.diff(&id, query.against.clone(), query.of.clone(), &key).await?;
         Ok((reader.jail(), Once(reader)))
     };
     forward::relay(Forward::new(false, false), start, &app.links, &app.metrics, request).await
