@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read},
     os::fd::AsFd,
+    path::Path,
     process::{Output, Stdio},
 };
 
@@ -97,6 +98,7 @@ fn cp_goes_both_ways_with_directories_and_modes() {
     fs::set_permissions(from.join("script"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .unwrap();
     let back = server.state_dir().join("back");
+    fs::set_permissions(&from, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
 
     let up = sandbar(&server, &["cp", &from.to_string_lossy(), "s:/workspace/tree"]);
     assert!(up.status.success(), "{}", stderr(&up));
@@ -105,10 +107,24 @@ fn cp_goes_both_ways_with_directories_and_modes() {
     assert!(down.status.success(), "{}", stderr(&down));
 
     assert_eq!(fs::read(back.join("sub/data")).unwrap(), [0, 255, 10]);
-    let mode = std::os::unix::fs::PermissionsExt::mode(
-        &fs::metadata(back.join("script")).unwrap().permissions(),
+    let mode = |path: &Path| {
+        std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).unwrap().permissions()) & 0o777
+    };
+    assert_eq!(mode(&back.join("script")), 0o755);
+    let inside = || stdout(&sandbar(&server, &["exec", "s", "stat -c %a tree"]));
+    assert_eq!((mode(&back), &*inside()), (0o700, "700\n"));
+
+    // Directories that are there keep theirs.
+    let widen = std::os::unix::fs::PermissionsExt::from_mode(0o751);
+    fs::set_permissions(&back, widen).unwrap();
+    let again = format!("{}/.", from.display());
+    assert!(sandbar(&server, &["exec", "s", "chmod 750 tree"]).status.success());
+    assert!(sandbar(&server, &["cp", &again, "s:/workspace/tree"]).status.success());
+    assert_eq!(inside(), "750\n");
+    assert!(
+        sandbar(&server, &["cp", "s:/workspace/tree/.", &back.to_string_lossy()]).status.success()
     );
-    assert_eq!(mode & 0o777, 0o755);
+    assert_eq!(mode(&back), 0o751);
 }
 
 #[test]

@@ -54,6 +54,8 @@ pub struct UnpackOptions {
     pub keep_owner: bool,
     /// Take the archive's times.
     pub keep_times: bool,
+    /// The directory was made for the archive and gets what that says of it, as those in it do.
+    pub new_top: bool,
     /// The archive is a layer of an image, as [`crate::Packer::layer`] makes it, and the directory the
     /// root of the layers below: what the archive says is deleted goes, files take the place of
     /// directories, and directories that are there get the archive's bits, owner and time. All of
@@ -108,7 +110,7 @@ pub struct Unpacker {
     /// What was made, but for small files.
     done: Unpacked,
     comment: Option<Vec<u8>>,
-    /// What the top of a layer is to have when all is in it.
+    /// What the top, of a layer or a new one, is to have when all is in it.
     top: Option<Attributes>,
     /// Bytes of content that a layer may still have.
     room: u64,

@@ -76,12 +76,12 @@ pub(crate) async fn read(
 
 /// Unpacks an archive into a directory.
 ///
-/// The directory is made when it is missing. Directories are merged: those that are there keep their
-/// bits, owner and time. A file replaces a file or a link when it is whole, never what a link names;
-/// nothing replaces a directory, and nothing goes through a link. Names are taken from the top of the
-/// directory, also absolute ones; `..` is refused. Devices, pipes and sockets are left out and told.
-/// Set-user-id, set-group-id and sticky bits, extended attributes and access times are not taken;
-/// sparse archives are refused.
+/// The directory is made when it is missing, and is then as the archive has it. Directories are
+/// merged: those that are there keep their bits, owner and time. A file replaces a file or a link
+/// when it is whole, never what a link names; nothing replaces a directory, and nothing goes through
+/// a link. Names are taken from the top of the directory, also absolute ones; `..` is refused.
+/// Devices, pipes and sockets are left out and told. Set-user-id, set-group-id and sticky bits,
+/// extended attributes and access times are not taken; sparse archives are refused.
 ///
 /// The first error ends it: `details` has the entry's `path`, and `entries` and `bytes` that were
 /// written before and stay. A broken upload too: each file is the old one or the new one.

@@ -13,7 +13,7 @@ use super::{
     file::{NewFile, make_temporary},
     layer,
     name::Name,
-    tree::{self, Attributes, MODE_BITS},
+    tree::{self, Attributes, FILLING_BITS, MODE_BITS},
 };
 use crate::{
     ArchiveError, Fault,
@@ -143,7 +143,14 @@ impl Unpacker {
     ) -> Result<(), ArchiveError> {
         if name.components().is_empty() {
             self.comment = records.comment;
-            self.top = self.options.layer.then_some(new);
+            self.top = (self.options.layer || self.options.new_top).then_some(new);
+            if self.options.new_top {
+                // What is private is so from the first file on.
+                let filling =
+                    Attributes { mode: new.mode | FILLING_BITS, owner: None, modified: None };
+                let set = self.tree.settle(Some(filling));
+                set.map_err(|source| self.refused("set the mode of", source))?;
+            }
             return self.set_attributes(&records.attributes);
         }
         let made = self.tree.make(name.components(), new);

@@ -26,7 +26,7 @@ pub(super) const MODE_BITS: u32 = 0o777;
 const DIRECTORY_MODE: u32 = 0o755;
 
 /// Permission bits that a directory has while it is filled.
-const FILLING_BITS: u32 = 0o700;
+pub(super) const FILLING_BITS: u32 = 0o700;
 
 /// What an entry has besides its content.
 #[derive(Debug, Clone, Copy)]
@@ -200,7 +200,7 @@ impl Tree {
         result
     }
 
-    /// Gives the top, in which there is nothing more to do, what it is to have.
+    /// Gives the top what it is to have, if anything.
     pub(super) fn settle(&self, top: Option<Attributes>) -> Result<(), SysError> {
         let Some(attributes) = top else { return Ok(()) };
         let dir = self.top.fd.try_clone().map_err(|error| system("dup", &error))?;

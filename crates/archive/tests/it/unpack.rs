@@ -6,11 +6,11 @@ use std::{
     process::Command,
 };
 
-use archive::UnpackOptions;
+use archive::{UnpackOptions, Unpacker};
 
 use testkit::tape;
 
-use crate::tree::{look, make, pack, temporary, unpack, unpack_with};
+use crate::tree::{directory, look, make, pack, temporary, unpack, unpack_with};
 
 #[test]
 fn a_tree_comes_back_exact_whatever_the_pieces() {
@@ -83,6 +83,33 @@ fn the_oldest_form_and_ustar_are_read() {
         let done = unpack(to.path(), &output.stdout, 512).unwrap();
         assert_eq!((done.files, done.directories), (files, 2), "{format}");
         assert_eq!(fs::read_to_string(to.path().join("d/file")).unwrap(), "x");
+    }
+}
+
+#[test]
+fn a_new_top_is_as_the_archive_has_it_and_one_that_was_there_is_not() {
+    let dir = temporary();
+    let from = dir.path().join("from");
+    fs::create_dir(&from).unwrap();
+    fs::write(from.join("file"), "x").unwrap();
+    for (mode, filling) in [(0o2700, 0o700), (0o1077, 0o777), (0o555, 0o755)] {
+        fs::set_permissions(&from, fs::Permissions::from_mode(mode)).unwrap();
+        for new_top in [true, false] {
+            let to = temporary();
+            let bits = || fs::metadata(to.path()).unwrap().mode() & 0o7777;
+            fs::set_permissions(to.path(), fs::Permissions::from_mode(0o711)).unwrap();
+            let options = UnpackOptions { new_top, ..UnpackOptions::default() };
+            let mut unpacker = Unpacker::new(directory(to.path()), options);
+            let archive = pack(&from);
+            let mut pieces = archive.chunks(512);
+            while unpacker.entries() == 0 {
+                unpacker.feed(pieces.next().unwrap()).unwrap();
+            }
+            assert_eq!(bits(), if new_top { filling } else { 0o711 }, "{mode:o}");
+            pieces.for_each(|piece| unpacker.feed(piece).unwrap());
+            unpacker.finish().unwrap();
+            assert_eq!(bits(), if new_top { mode & 0o777 } else { 0o711 }, "{mode:o}");
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use zstd::stream::write::Decoder;
 use crate::file::{
     blocking,
     fault::{fault, io_fault},
-    mkdir::directories,
+    mkdir::directories_telling,
     path::{self, FilePath},
     write::gather,
 };
@@ -99,7 +99,7 @@ impl Unpacking {
             strip_components: query.strip_components,
             keep_owner: query.keep_owner,
             keep_times: query.keep_times,
-            layer: false,
+            ..UnpackOptions::default()
         };
         Self::of(path, options, query.format, None)
     }
@@ -116,7 +116,9 @@ impl Unpacking {
         format: ArchiveFormat,
         image: Option<String>,
     ) -> Result<Self, ApiError> {
-        let sink = Sink { unpacker: Unpacker::new(directory(&path)?, options), error: None };
+        let (directory, new_top) = directory(&path)?;
+        let options = UnpackOptions { new_top, ..options };
+        let sink = Sink { unpacker: Unpacker::new(directory, options), error: None };
         let input = match format {
             ArchiveFormat::Tar => Input::Tar(Box::new(sink)),
             ArchiveFormat::TarZst => {
@@ -231,18 +233,20 @@ impl Write for Sink {
     }
 }
 
-/// Opens the directory to unpack into, and makes it when it is missing.
-fn directory(path: &FilePath) -> Result<OwnedFd, ApiError> {
+/// Opens the directory to unpack into, and makes it when it is missing; true if it was.
+fn directory(path: &FilePath) -> Result<(OwnedFd, bool), ApiError> {
     let flags = file::O_RDONLY | file::O_DIRECTORY;
     let open = || {
         path::open(file::cwd(), path.as_c_str(), flags).map_err(|error| fault(WRITE, path, error))
     };
     match open() {
         Err(error) if error.code == ErrorCode::FileNotFound => {
-            directories(path).map_err(|error| fault("make the directory", path, error))?;
-            open()
+            let mut made = None;
+            directories_telling(path, |new| made = Some(new))
+                .map_err(|error| fault("make the directory", path, error))?;
+            Ok((open()?, made == Some(path.trimmed())))
         }
-        opened => opened,
+        opened => Ok((opened?, false)),
     }
 }
 

@@ -81,9 +81,10 @@ impl Sandbox<'_> {
         let attempt = || format!("could not copy {}:{path} to {}", self.id, target.display());
         let query = ReadArchive { path: path.to_owned(), ..ReadArchive::default() };
         let mut pieces = self.client.archive_out(self.id, &query).await.with_context(attempt)?;
-        fs::create_dir_all(target).with_context(attempt)?;
+        let new_top = make_directory(target).with_context(attempt)?;
         let dir = fs::File::open(target).with_context(attempt)?;
-        let mut unpacker = Unpacker::new(dir.into(), UnpackOptions::default());
+        let options = UnpackOptions { new_top, ..UnpackOptions::default() };
+        let mut unpacker = Unpacker::new(dir.into(), options);
         let done = match self.unpack(&mut unpacker, &mut pieces).await {
             Ok(done) => done,
             Err(error) => {
@@ -140,6 +141,17 @@ impl Sandbox<'_> {
         let mode = content.mode().unwrap_or(DEFAULT_MODE) & MODE_BITS;
         file.keep(mode).with_context(attempt)?;
         Ok(bytes)
+    }
+}
+
+/// Makes a directory and its parents as far as they are missing. True when it was itself.
+fn make_directory(path: &Path) -> std::io::Result<bool> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match fs::create_dir(path) {
+        Err(_there) if path.is_dir() => Ok(false),
+        made => made.map(|()| true),
     }
 }
 
