@@ -103,21 +103,25 @@ async fn a_rewrite_is_atomic_and_keeps_the_mode() {
 #[tokio::test]
 async fn a_rewrite_keeps_the_mode_that_was_set_while_it_came() {
     let server = server();
-    server.shell("s", "echo old > f; chmod 644 f; chown 5 f").await;
-    let (more, rest) = tokio::sync::mpsc::channel(1);
-    let body = Body::wrap_stream(tokio_stream::wrappers::ReceiverStream::new(rest));
-    let request = server.request(Method::PUT, &format!("{FILES}/workspace/f")).body(body);
-    let upload = tokio::spawn(request.send());
-    let piece = || Ok::<_, std::io::Error>(vec![b'x'; 300_000]);
-    more.send(piece()).await.unwrap();
-    let begun = "until ls -A | grep -qv '^f$'; do sleep 0.01; done; chmod 600 f; chown 7 f";
-    server.shell("s", begun).await;
-    more.send(piece()).await.unwrap();
-    drop(more);
+    // Of a file that was there, and of one that was not.
+    for before in ["echo old > f; chmod 644 f; chown 5 f", "rm f"] {
+        server.shell("s", before).await;
+        let (more, rest) = tokio::sync::mpsc::channel(1);
+        let body = Body::wrap_stream(tokio_stream::wrappers::ReceiverStream::new(rest));
+        let request = server.request(Method::PUT, &format!("{FILES}/workspace/f")).body(body);
+        let upload = tokio::spawn(request.send());
+        let piece = || Ok::<_, std::io::Error>(vec![b'x'; 300_000]);
+        more.send(piece()).await.unwrap();
+        let begun =
+            "until ls -A | grep -qv '^f$'; do sleep 0.01; done; touch f; chmod 600 f; chown 7 f";
+        server.shell("s", begun).await;
+        more.send(piece()).await.unwrap();
+        drop(more);
 
-    assert!(upload.await.unwrap().unwrap().status().is_success());
+        assert!(upload.await.unwrap().unwrap().status().is_success());
 
-    assert_eq!(server.shell("s", "stat -c '%a %u %s' f").await, "600 7 600000\n");
+        assert_eq!(server.shell("s", "stat -c '%a %u %s' f").await, "600 7 600000\n", "{before}");
+    }
 }
 
 #[tokio::test]

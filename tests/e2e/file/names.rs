@@ -151,9 +151,10 @@ async fn a_move_to_another_file_system_keeps_everything() {
     let server = server();
     let client = server.client();
     let tree = "mkdir -p t/sub t/locked; echo 1 > t/sub/f; ln -s nowhere t/link; truncate -s 1000000 t/sparse; echo x >> t/sparse; \
-        chown 7:8 t/sub/f t/sub; chmod 4750 t/sub/f; chmod 711 t/sub; chmod 000 t/locked; touch -d @1000000000 t/sub/f t/sub; ln -s /etc single";
+        chown 7:8 t/sub/f t/sub; chmod 4750 t/sub/f; chmod 711 t/sub; chmod 000 t/locked; touch -d @1000000000 t/sub/f t/sub; ln -s /etc single; \
+        for link in t/link single; do chown -h 7:8 $link; touch -hd @1000000000 $link; done";
     server.shell("s", tree).await;
-    let look = "stat -c '%n %F %a %u:%g %Y' sub sub/f sparse locked; stat -c %s sparse; readlink link; cat sub/f; sha256sum < sparse";
+    let look = "stat -c '%n %F %a %u:%g %Y' sub sub/f sparse locked link; stat -c %s sparse; readlink link; cat sub/f; sha256sum < sparse";
     let before = server.shell("s", &format!("cd t; {look}")).await;
 
     let moved = rename(&client, "t", "/dev/shm/moved").await.unwrap();
@@ -162,10 +163,12 @@ async fn a_move_to_another_file_system_keeps_everything() {
     let after = server.shell("s", &format!("cd /dev/shm/moved; {look}")).await;
     assert_eq!(after, before);
     assert!(after.contains("sub/f regular file 4750 7:8 1000000000"), "{after}");
+    assert!(after.contains("link symbolic link 777 7:8 1000000000"), "{after}");
     assert_eq!(server.shell("s", "ls -A; ls -A /dev/shm; [ $(stat -c %b /dev/shm/moved/sparse) -lt 100 ] && echo sparse").await, "single\nmoved\nsparse\n");
 
     rename(&client, "single", "/dev/shm/single").await.unwrap();
-    assert_eq!(server.shell("s", "readlink /dev/shm/single; ls -A").await, "/etc\n");
+    let link = "readlink /dev/shm/single; stat -c '%u:%g %Y' /dev/shm/single; ls -A";
+    assert_eq!(server.shell("s", link).await, "/etc\n7:8 1000000000\n");
     server
         .shell(
             "s",
@@ -257,9 +260,19 @@ async fn a_copy_is_whole_and_apart() {
         server.shell("s", "ls -A | xargs; ls -A t t/a/b | xargs").await,
         "big copy link old t t2 taken\nt: a empty hole t/a/b: f\n"
     );
-    // Files without a size have content all the same.
-    copy(&client, "/proc/version", "version", false).await.unwrap();
-    server.shell("s", "cmp version /proc/version").await;
+}
+
+#[tokio::test]
+async fn a_copy_has_what_reading_gives_whatever_size_the_file_says() {
+    let server = server();
+    let client = server.client();
+    // No size; no size and no data that could be sought; a hole at the end.
+    server.shell("s", "echo x > hole; truncate -s 1000000 hole").await;
+    for from in ["/proc/version", "/proc/sys/kernel/ostype", "/workspace/hole"] {
+        let copied = copy(&client, from, "copied", false).await.unwrap();
+        assert_ne!(copied.size, 0, "{from}");
+        server.shell("s", &format!("cmp copied {from}")).await;
+    }
 }
 
 #[tokio::test]

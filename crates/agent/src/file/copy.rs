@@ -38,7 +38,7 @@ use super::{
 };
 use crate::{extract, init::Agent, refusal::Refusal};
 
-use transfer::Transfer;
+use transfer::{Transfer, dress_link};
 use tree::Tree;
 
 const COPY: &str = "copy";
@@ -174,7 +174,8 @@ pub(super) struct Copying {
 
 #[derive(Debug)]
 enum Work {
-    Link,
+    /// What the copy gets of a link that keeps all; none when it is as it shall be.
+    Link(Option<Stat>),
     File(Transfer, FilePath),
     Tree(Box<Tree>),
 }
@@ -218,7 +219,7 @@ impl Copying {
                     file::make_link(&link, target.parent.as_fd(), name)
                 })
                 .map_err(refuse_target)?;
-                (name, Work::Link)
+                (name, Work::Link(keeps_all.then_some(stat)))
             }
             _ => return Err(refuse(SysError { call: "open", errno: errno::ENODEV })),
         };
@@ -228,7 +229,13 @@ impl Copying {
     /// Copies some more; true when the copy is whole.
     fn step(&mut self) -> Result<bool, ApiError> {
         match &mut self.work {
-            Work::Link => Ok(true),
+            Work::Link(stat) => {
+                if let (Some(stat), Some(name)) = (stat, &self.temporary) {
+                    dress_link(self.target.parent.as_fd(), name, stat)
+                        .map_err(|error| fault(self.attempt, &self.target.path, error))?;
+                }
+                Ok(true)
+            }
             Work::File(transfer, path) => {
                 transfer.step().map_err(|error| fault(self.attempt, path, error))
             }

@@ -24,8 +24,9 @@ const MOVE: &str = "move";
 ///
 /// Within a file system the new name takes effect at once. To another one, and for a directory that
 /// comes from the image, everything is copied with its owners, modes and times, the copy takes the
-/// new name at once, and then what was copied is deleted. What is neither file, directory nor link
-/// can only be renamed.
+/// new name at once, and then what was copied is deleted. Such a copy has no extended attributes, and
+/// several names of one file become a file each. What is neither file, directory nor link can only be
+/// renamed.
 #[utoipa::path(post, path = "/files:move", operation_id = "moveFile", tag = "files", request_body = MoveFile,
     responses(
         (status = 200, description = "Moved: what has the new name", body = FileEntry),

@@ -293,15 +293,13 @@ impl Upload {
     fn place(&mut self, exclusive: bool) -> Result<bool, ApiError> {
         let (parent, name) = self.target.place();
         let _placing = PLACING.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.old.is_some() || self.how.if_match.is_some() {
-            let there = self.target.look(WRITE)?;
-            if let Some(tags) = &self.how.if_match {
-                tags.require(&self.target.path, there.as_ref().map(etag).as_deref())?;
-            }
-            // As they are now: who made it private while the content came keeps it so.
-            let is_file = |there: &Stat| there.mode & file::S_IFMT == file::S_IFREG;
-            self.old = there.filter(is_file).or(self.old);
+        let there = self.target.look(WRITE)?;
+        if let Some(tags) = &self.how.if_match {
+            tags.require(&self.target.path, there.as_ref().map(etag).as_deref())?;
         }
+        // As they are now: who made it private while the content came keeps it so.
+        let is_file = |there: &Stat| there.mode & file::S_IFMT == file::S_IFREG;
+        self.old = there.filter(is_file).or(self.old);
         self.dress().map_err(|error| self.refuse(&error))?;
         match file::rename((parent, &self.temporary), (parent, name), exclusive) {
             Ok(()) => self.is_placed = true,

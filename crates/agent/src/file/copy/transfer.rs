@@ -26,6 +26,8 @@ use super::super::{
 /// Bytes copied before others get the thread: some 50 ms.
 const STEP_BYTES: u64 = 64 * 1024 * 1024;
 
+const NS_PER_SECOND: i64 = 1_000_000_000;
+
 /// The content of one file on its way into its copy.
 #[derive(Debug)]
 pub(super) struct Transfer {
@@ -67,13 +69,17 @@ impl Transfer {
     pub(super) fn step(&mut self) -> Result<bool, SysError> {
         let mut budget = STEP_BYTES;
         while budget > 0 {
+            // Before data is looked for: what is added after that is no part of a hole.
+            let size = file::stat(self.from.as_fd(), c"")?.size;
             let (start, length) = match file::seek_data(self.from.as_fd(), self.at) {
                 Ok(Some(start)) => {
                     let end = file::seek_hole(self.from.as_fd(), start)?.unwrap_or(start);
                     (start, end - start)
                 }
+                // Files of /proc say that they are empty, and some of them also that they hold no data.
+                Ok(None) if size == 0 => (self.at, u64::MAX),
                 // A hole up to the end, or the end.
-                Ok(None) => return self.finish().map(|()| true),
+                Ok(None) => return self.finish(size).map(|()| true),
                 // No positions, so no holes either.
                 Err(SysError { errno: errno::EINVAL, .. }) => (self.at, u64::MAX),
                 Err(error) => return Err(error),
@@ -81,8 +87,9 @@ impl Transfer {
             let wanted = length.min(budget);
             let copied = self.copy(start, wanted).map_err(|error| to_sys(&error))?;
             self.at = start + copied;
+            // It ends here, whatever it says of its size.
             if copied < wanted {
-                return self.finish().map(|()| true);
+                return self.finish(self.at).map(|()| true);
             }
             budget -= copied;
         }
@@ -97,10 +104,10 @@ impl Transfer {
         io::copy(&mut from.take(length), &mut to)
     }
 
-    fn finish(&self) -> Result<(), SysError> {
-        let now = file::stat(self.from.as_fd(), c"")?;
-        if now.size > file::stat(self.to.as_fd(), c"")?.size {
-            self.to.set_len(now.size).map_err(|error| to_sys(&error))?;
+    /// Makes the copy `size` bytes long, if a hole is what is missing.
+    fn finish(&self, size: u64) -> Result<(), SysError> {
+        if size > file::stat(self.to.as_fd(), c"")?.size {
+            self.to.set_len(size).map_err(|error| to_sys(&error))?;
         }
         dress(&self.to, &self.stat, self.keeps_all)
     }
@@ -129,6 +136,17 @@ pub(super) fn dress(copy: &File, stat: &Stat, keeps_all: bool) -> Result<(), Sys
     Ok(())
 }
 
+/// Owner and time of a copied link.
+pub(super) fn dress_link(dir: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<(), SysError> {
+    let seconds = stat.modified_ns.div_euclid(NS_PER_SECOND);
+    let nanoseconds = u32::try_from(stat.modified_ns.rem_euclid(NS_PER_SECOND)).unwrap_or(0);
+    let made = file::stat(dir, name)?;
+    if (made.uid, made.gid) != (stat.uid, stat.gid) {
+        file::set_link_owner(dir, name, (stat.uid, stat.gid))?;
+    }
+    file::set_link_modified(dir, name, (seconds, nanoseconds))
+}
+
 fn time(ns: i64) -> SystemTime {
     let distance = Duration::from_nanos(ns.unsigned_abs());
     let epoch = SystemTime::UNIX_EPOCH;
@@ -137,4 +155,26 @@ fn time(ns: i64) -> SystemTime {
 
 fn to_sys(error: &io::Error) -> SysError {
     SysError { call: "copy", errno: error.raw_os_error().unwrap_or(errno::EIO) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_copy_ends_where_reading_does_whatever_size_the_file_says() {
+        // It has a few bytes and says that it has a page.
+        let path = "/sys/kernel/fscaps";
+        let (from, to) = (File::open(path).unwrap(), tempfile::tempfile().unwrap());
+        let stat = file::stat(from.as_fd(), c"").unwrap();
+        let content = fs::read(path).unwrap();
+        assert!(stat.size > content.len() as u64);
+        let copy = to.try_clone().unwrap();
+
+        assert!(Transfer::new(from.into(), to.into(), stat, false).step().unwrap());
+
+        assert_eq!(copy.metadata().unwrap().len(), content.len() as u64);
+    }
 }

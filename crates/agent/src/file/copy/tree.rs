@@ -17,7 +17,7 @@ use super::{
         walk::{OPEN_DIRECTORIES, Walk, open_below},
     },
     FILLING_MODE, read_link,
-    transfer::{Transfer, dress},
+    transfer::{Transfer, dress, dress_link},
 };
 
 /// Entries copied before others get the thread: some 20 ms.
@@ -105,7 +105,10 @@ impl Tree {
             stat => stat?,
         };
         match file_type(&stat) {
-            FileType::Symlink => file::make_link(&read_link(dir, name)?, to.as_fd(), name),
+            FileType::Symlink => {
+                file::make_link(&read_link(dir, name)?, to.as_fd(), name)?;
+                if self.keeps_all { dress_link(to.as_fd(), name, &stat) } else { Ok(()) }
+            }
             FileType::File => {
                 self.transfer = Some(Transfer::open(dir, to.as_fd(), name, self.keeps_all)?);
                 Ok(())
