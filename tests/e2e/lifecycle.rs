@@ -130,11 +130,16 @@ async fn a_command_is_started_with_the_sandbox_each_time() {
     let process = server.get("/v1/sandboxes/s/processes/on-start").await;
     assert_eq!(process.json["running"], true, "{}", process.text);
 
+    // It runs, which is not to say that it has written anything yet.
+    let looks = |lines| {
+        format!(
+            "for i in $(seq 6000); do [ \"$(cat log | wc -l)\" = {lines} ] && exit 0; sleep 0.01; done; cat log; exit 1"
+        )
+    };
+    server.shell("s", &looks(1)).await;
     change(&server, "s", "stop").await;
     change(&server, "s", "start").await;
-    let looks =
-        "for i in $(seq 6000); do [ $(wc -l < log) = 2 ] && exit 0; sleep 0.01; done; exit 1";
-    server.shell("s", looks).await;
+    server.shell("s", &looks(2)).await;
 
     // One that cannot be started keeps nobody out.
     let broken = server.patch("/v1/sandboxes/s", &json!({"onStart": ["no-such-program"]})).await;
