@@ -227,6 +227,19 @@ async fn a_process_that_ignores_every_request_to_end() {
         (&json!({"type": "killed", "signal": 9}), &json!(137))
     );
     assert_eq!(count(&server, "sleep").await, "0\n");
+
+    // The grace is none beyond its own limit.
+    for (id, more) in [("free", json!({})), ("bound", json!({"session": "a"}))] {
+        let mut body = json!({"command": script, "id": id, "timeoutMs": 3000});
+        body.as_object_mut()
+            .expect("it is one")
+            .extend(more.as_object().expect("it is one").clone());
+        start(&server, body).await;
+        wait(&server, id, json!({"type": "log", "text": "on"})).await;
+        let killed = timeout(PATIENCE / 2, kill(&server, id, json!({"graceMs": 60_000}))).await;
+        assert_eq!(killed.expect("it ends with its limit")["running"], false, "{id}");
+    }
+    assert_eq!(count(&server, "sleep").await, "0\n");
 }
 
 #[tokio::test]

@@ -85,6 +85,54 @@ async fn scripts_run_as_they_are_written() {
 }
 
 #[tokio::test]
+async fn loops_are_the_commands_own() {
+    let server = server();
+    let s = session(&server, "a");
+    // What a prompt would print is no command's output.
+    let noisy = "PS0=zero; PS1=one; PROMPT_COMMAND='echo two; echo three >&2'; TMOUT=1; X=alive";
+    s.out(noisy).await;
+    s.out("printf 'echo a; break; echo b; continue 2; echo $#\\n' >words; set -- 1 2").await;
+    let refused = |words: &[&str]| {
+        let lines = words.iter().map(|word| {
+            format!(": {word}: only meaningful in a `for', `while', or `until' loop\n")
+        });
+        lines.collect::<Vec<_>>()
+    };
+    for (command, expected, words) in [
+        ("break; echo $X", "alive\n", &["break"][..]),
+        ("continue; echo $X", "alive\n", &["continue"]),
+        ("break 3; continue 3; declare Y=kept", "", &["break", "continue"]),
+        ("for i in 1 2 3; do [ $i = 2 ] && continue; echo $i; done; echo $Y", "1\n3\nkept\n", &[]),
+        ("while :; do for i in 1 2; do break 2; done; echo NO; done", "", &[]),
+        (". ./words; echo c", "a\nb\n2\nc\n", &["break", "continue"]),
+        ("source ./words", "a\nb\n2\n", &["break", "continue"]),
+        ("eval \"$(cat words)\"", "a\nb\n2\n", &["break", "continue"]),
+        ("for i in 1 2; do . ./words; done; echo c", "a\nc\n", &[]),
+    ] {
+        for more in [json!({}), json!({"env": {"A": "1"}, "cwd": ".", "stdin": "x"})] {
+            let (code, stdout, stderr) = s.run_with(command, more).await;
+            assert_eq!((code, stdout.as_str()), (0, expected), "{command}: {stderr}");
+            let lines: Vec<&str> = stderr.split_inclusive('\n').collect();
+            let refused = refused(words);
+            assert_eq!(lines.len(), refused.len(), "{command}: {stderr}");
+            for (line, end) in lines.iter().zip(refused) {
+                assert!(line.ends_with(&end), "{command}: {stderr}");
+            }
+        }
+    }
+    // A word that nobody could see coming ends its command, and nothing else. But it brings the shell
+    // to its top level for a while.
+    s.out("unset TMOUT PS0 PROMPT_COMMAND").await;
+    for word in ["bre''ak", "con''tinue"] {
+        let (code, stdout, _) = s.run(&format!("echo a; {word}; echo b")).await;
+        assert_eq!((code, stdout.as_str()), (0, "a\n"), "{word}");
+        let (code, stdout, _) = s.run("echo $X $Y; declare Y=kept").await;
+        assert_eq!((code, stdout.as_str()), (0, "alive kept\n"), "{word}");
+        s.expect(&[("echo $Y", "kept\n")]).await;
+    }
+}
+
+#[tokio::test]
 async fn an_error_ends_the_command_and_not_the_session() {
     let server = server();
     let s = session(&server, "a");

@@ -288,6 +288,7 @@ enum Timer {
 #[derive(Debug)]
 struct Course {
     tree: Arc<Tree>,
+    deadline: Instant,
     timer: Pin<Box<Sleep>>,
     means: Timer,
     /// Why it was killed, if it was.
@@ -303,6 +304,7 @@ impl Course {
         let deadline = running.deadline.map_or_else(|| Instant::now() + NEVER, Instant::from_std);
         Self {
             tree: Arc::clone(&running.tree),
+            deadline,
             timer: Box::pin(tokio::time::sleep_until(deadline)),
             means: Timer::Deadline,
             cause: None,
@@ -312,8 +314,12 @@ impl Course {
     }
 
     fn wait(&mut self, means: Timer, time: Duration) {
+        self.wait_until(means, Instant::now() + time);
+    }
+
+    fn wait_until(&mut self, means: Timer, until: Instant) {
         self.means = means;
-        self.timer.as_mut().reset(Instant::now() + time);
+        self.timer.as_mut().reset(until);
     }
 
     /// Somebody wants its end.
@@ -327,7 +333,8 @@ impl Course {
         self.tree.signal(kill.signal);
         // What is stopped could not obey.
         self.tree.signal(SIGCONT);
-        self.wait(Timer::Grace, kill.grace);
+        // Who asks gently gives it no time that it did not have.
+        self.wait_until(Timer::Grace, self.deadline.min(Instant::now() + kill.grace));
     }
 
     fn force(&mut self) {

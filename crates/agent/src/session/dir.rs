@@ -28,9 +28,9 @@ const ROOT: &CStr = c"/run/sandbar";
 const TRIES: usize = 64;
 
 /// All names that are ever used in a directory.
-const NAMES: [&str; 15] = [
-    "start", "loop", "nothing", "status", "command", "step", "before", "saved", "names", "input",
-    "int", "out0", "out1", "err0", "err1",
+const NAMES: [&str; 16] = [
+    "start", "loop", "nothing", "leave", "status", "command", "step", "before", "saved", "names",
+    "input", "int", "out0", "out1", "err0", "err1",
 ];
 
 /// What makes a file the same file.
@@ -78,10 +78,11 @@ impl Dir {
         file::c_name(format!("{}/{name}", self.path))
     }
 
-    /// Puts the two texts here that make a shell one of a session.
+    /// Puts the texts here that make a shell one of a session.
     pub(super) fn put_texts(&self) -> Result<(), SysError> {
         self.put("start", text::start(&self.path).as_bytes())?;
         self.put(text::NOTHING, b"")?;
+        self.put(text::LEAVE, text::LEAVE_TEXT)?;
         self.put("loop", text::main_loop(&self.path).as_bytes())
     }
 

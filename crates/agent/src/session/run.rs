@@ -149,8 +149,16 @@ async fn prepare<'a>(
         session.stay(Some(here));
     }
     let file = shell.prepare(&job.text, &job.around).map_err(|error| no_room(&error))?;
-    shell.drop_noise().await;
-    if shell.source(file).await.is_err() {
+    let is_begun = async {
+        if text::may_leave_a_loop(&job.text) {
+            shell.begin_loop().await?;
+        }
+        shell.drop_noise().await;
+        shell.source(file).await
+    };
+    if is_begun.await.is_err() {
+        // It might still do what it was told.
+        shell.kill().await;
         return Err(lost(&session.id));
     }
     Ok((shell, file))
@@ -192,6 +200,7 @@ struct Course<'a> {
     cause: Option<Cause>,
     /// The signal that it got for that.
     signal: i32,
+    deadline: Option<Instant>,
     /// The deadline; once it was asked to end, the next look at whether it has.
     alarm: Option<Instant>,
     /// When its output begins to be watched.
@@ -293,6 +302,7 @@ impl<'a> Course<'a> {
         } else {
             shell.unwatch_outputs();
         }
+        let deadline = limit.and_then(|limit| started.checked_add(limit));
         let watch =
             Watch { at: started + WATCH_INTERVAL, has_seen: false, has_called: false, missed: 0 };
         Self {
@@ -301,7 +311,8 @@ impl<'a> Course<'a> {
             started,
             cause: None,
             signal: SIGKILL,
-            alarm: limit.and_then(|limit| started.checked_add(limit)),
+            deadline,
+            alarm: deadline,
             watched_from: (!has_reader).then(|| started + UNWATCHED),
             grace: None,
             has_obeyed: false,
@@ -362,8 +373,10 @@ impl<'a> Course<'a> {
             return self.cut_off(cause).await;
         }
         self.shell.ask(kill.signal).await;
-        self.grace = Some(Instant::now() + kill.grace);
-        self.alarm = Some(Instant::now());
+        let now = Instant::now();
+        // Who asks gently gives it no time that it did not have.
+        self.grace = Some(self.deadline.into_iter().fold(now + kill.grace, Instant::min));
+        self.alarm = Some(now);
     }
 
     async fn ring(&mut self) {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start.bash ─▶ loop.bash ─▶ report ─▶ (a line with a name) ─▶ sources it ─▶ report ─▶ ...
-//!                   ▲                                            │ cut off
+//!                   ▲                                            │ cut off, `break`
 //!                   └──────────── top level ◀────────────────────┘
 //! ```
 //!
@@ -334,6 +334,20 @@ impl Shell {
     pub(super) async fn source(&mut self, file: &str) -> Result<(), Broken> {
         self.id += 1;
         self.say(&text::line(self.dir.path(), file, self.id)).await
+    }
+
+    /// Makes the shell begin its loop anew: what it sources first then is in no loop.
+    pub(super) async fn begin_loop(&mut self) -> Result<(), Broken> {
+        let left = async {
+            self.source(text::LEAVE).await?;
+            // None if it was out of its loop already; now it has come back.
+            if self.answer().await?.is_none() {
+                return Ok(());
+            }
+            self.call_back().await?;
+            self.entered(STEP_WAIT).await.map(drop).map_err(|_reason| Broken)
+        };
+        timeout(STEP_WAIT, left).await.unwrap_or(Err(Broken))
     }
 
     /// Throws away what was written since the last command: that is no command's.

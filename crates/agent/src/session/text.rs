@@ -12,6 +12,7 @@ use crate::process::check;
 
 const START: &str = include_str!("start.bash");
 const LOOP: &str = include_str!("loop.bash");
+const TURN: &str = include_str!("turn.bash");
 const REPORT: &str = include_str!("report.bash");
 
 /// What the loop reports when it is entered: no status that a command can have.
@@ -24,6 +25,12 @@ const CALL_BYTES: usize = "command ".len() + 20;
 /// What a shell sources that is only to come back into its loop; it is empty.
 pub(super) const NOTHING: &str = "nothing";
 
+/// What a shell sources that is to leave its loop.
+pub(super) const LEAVE: &str = "leave";
+
+/// What leaves it.
+pub(super) const LEAVE_TEXT: &[u8] = b"\\builtin break\n";
+
 /// What a shell does first.
 pub(super) fn start(dir: &str) -> String {
     START.replace("@DIR@", dir)
@@ -34,7 +41,9 @@ pub(super) fn main_loop(dir: &str) -> String {
     let line = line(dir, NOTHING, 0);
     // All but the newline.
     let call_at = line.len() - 1 - CALL_BYTES;
-    LOOP.replace("@ENTERED@", &REPORT.replace("@STATUS@", &ENTERED.to_string()))
+    LOOP.replace("@TURN@", TURN)
+        .replace("@ENTERED@", &REPORT.replace("@STATUS@", &ENTERED.to_string()))
+        .replace("@LEFT@", &REPORT.replace("@STATUS@", "0"))
         .replace("@REPORT@", &REPORT.replace("@STATUS@", "${PIPESTATUS[0]}"))
         .replace("@LINE_BYTES@", &line.len().to_string())
         .replace("@CALL_AT@", &call_at.to_string())
@@ -52,6 +61,12 @@ pub(super) fn line(dir: &str, file: &str, id: u64) -> String {
 /// The first line of all.
 pub(super) fn begin(dir: &str) -> String {
     format!("\\. {dir}/start; \\. {dir}/loop\n")
+}
+
+/// True when a command may run `break` or `continue` outside loops of its own, whether by their names or
+/// by what it sources or evaluates.
+pub(super) fn may_leave_a_loop(command: &str) -> bool {
+    ["break", "continue", ". ", "source", "eval"].iter().any(|word| command.contains(word))
 }
 
 /// Ends the file that runs a command with the command's own status, unseen by traps and `set -x`.
@@ -225,7 +240,8 @@ mod tests {
         assert!(!text.contains('@'), "{text}");
         for (file, id) in [("command", 0), ("step", 7), (NOTHING, u64::MAX)] {
             let line = line(dir, file, id);
-            assert!(text.contains(&format!("read -r -N {} ", line.len())), "{text}");
+            let reads = format!("read -r -N {} ", line.len());
+            assert_eq!(text.matches(&reads).count(), 2, "{text}");
             let cut = text.split_once("${__sandbar:").unwrap().1.split_once('}').unwrap().0;
             let script = format!("__sandbar='{line}'; echo \"${{__sandbar:{cut}}}\"");
             let call = String::from_utf8(bash(script.as_bytes())).unwrap();
