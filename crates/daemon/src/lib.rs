@@ -33,6 +33,7 @@ mod forward;
 mod preview;
 
 mod docs;
+mod lease;
 mod log;
 mod metrics;
 mod reply;

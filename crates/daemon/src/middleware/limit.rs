@@ -4,31 +4,21 @@
 //! What a request holds while it is worked on, its answer's body holds to its last byte: a place
 //! among the node's and its key's, the right of its connection to stay, and the key being in force.
 
-use std::{
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll},
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use api::error::{ApiError, ErrorCode};
 use axum::{
-    body::{Body, Bytes},
     extract::Request,
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use engine::{Full, Key, Place};
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use engine::{Full, Key};
 
 use super::authenticate::unauthorized;
-use crate::{
-    app::App,
-    reply::Failure,
-    server::{Seat, Working},
-};
+use crate::{app::App, lease::Leased, reply::Failure, server::Seat};
 
 /// In the extensions of a request. One that may end its own key says so beforehand, and then gets
 /// its answer: the key ends on another thread, which may be ahead.
@@ -58,7 +48,7 @@ pub(super) async fn limit(app: &App, mut request: Request, next: Next) -> Respon
     let working = request.extensions().get::<Seat>().map(Seat::work);
     let parting = Parting::default();
     request.extensions_mut().insert(parting.clone());
-    let mut ended: Ended = Box::pin(key.ended());
+    let mut ended = Box::pin(key.ended());
     let mut response = Box::pin(next.run(request));
     let response = tokio::select! {
         response = &mut response => response,
@@ -69,8 +59,15 @@ pub(super) async fn limit(app: &App, mut request: Request, next: Next) -> Respon
             response.await
         }
     };
-    let ended = if parting.has_begun() { None } else { Some(ended) };
-    response.map(|body| Body::new(Placed { body, ended, _place: place, _working: working }))
+    let lease = async move {
+        let _held = (place, working);
+        if parting.has_begun() {
+            std::future::pending::<()>().await;
+        }
+        ended.await;
+    };
+    let cause = "the key it was asked for with is not in force any more";
+    response.map(|body| Leased::body(body, Box::pin(lease), cause))
 }
 
 fn too_many(full: Full, app: &App, key: &Key) -> ApiError {
@@ -80,45 +77,4 @@ fn too_many(full: Full, app: &App, key: &Key) -> ApiError {
     };
     let message = format!("the server works on as many requests as it may {whose}; try again");
     ApiError::new(ErrorCode::TooManyRequests, message).with("limit", limit)
-}
-
-/// The end of a key, see [`Key::ended`].
-type Ended = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// An answer's body with what its request holds, which is given back when the body is dropped. It
-/// breaks off when the key ends.
-struct Placed {
-    body: Body,
-    ended: Option<Ended>,
-    _place: Place,
-    _working: Option<Working>,
-}
-
-impl HttpBody for Placed {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if let Some(ended) = &mut self.ended
-            && ended.as_mut().poll(context).is_ready()
-        {
-            // Not to be asked again.
-            self.ended = None;
-            self.body = Body::empty();
-            let cause = "the key it was asked for with is not in force any more";
-            return Poll::Ready(Some(Err(axum::Error::new(cause))));
-        }
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }

@@ -1,23 +1,19 @@
 //! One visit: from a visitor's request to the program that listens, and back.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use api::{
     error::{ApiError, ErrorCode},
     port::PreviewLabel,
 };
 use axum::{
-    body::{Body, Bytes, HttpBody},
+    body::{Body, HttpBody},
     extract::Request,
     response::Response,
 };
 use engine::{Active, Found, Visit};
 use http::{Method, StatusCode, Uri, header, request::Parts, uri::PathAndQuery};
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use link::LinkError;
 
@@ -34,6 +30,7 @@ use crate::{
         body::{Upload, UploadFault},
         may_repeat,
     },
+    lease::{Lease, Leased},
     log,
     metrics::Lifecycle,
     server::{Seat, Working, tunnel::Switch},
@@ -42,6 +39,9 @@ use crate::{
 /// Silence a program may keep before its head, counted from the last byte of the request it took. A
 /// page that is compiled, or computed, on its first request can take minutes.
 const HEAD_DEADLINE: Duration = Duration::from_secs(300);
+
+/// What an answer says that breaks off.
+const HIDDEN: &str = "the port was hidden, or has another URL now";
 
 /// Answers a request to the preview `label`.
 ///
@@ -140,25 +140,25 @@ async fn carry(
     }
     head.headers = headers;
     let upload = Upload::new(body, u64::MAX, app.metrics.bytes_to_agents());
-    let mut ended = Box::pin(visit.ended());
     let (said, active) = tokio::select! {
         answer = ask(app, label, visit, (&head, &upload)) => answer?,
-        () = &mut ended => {
+        () = visit.ended() => {
             let engine = app.engine().await.map_err(|failure| failure.0)?;
             return Err(nothing(&engine.find_preview(label)));
         }
     };
-    let lasting = async move {
+    let ended = visit.ended();
+    let lease = Box::pin(async move {
         let _held = (active, held);
         ended.await;
-    };
+    });
     if said.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(switch) = switch.filter(|_| upgrade.is_some()) else {
             return Err(no_service(label, "changed its protocol unasked"));
         };
-        return switched(app, label, said, &switch, Box::pin(lasting)).await;
+        return switched(app, label, said, &switch, lease).await;
     }
-    Ok(answer(app, label, said, Box::pin(lasting)))
+    Ok(answer(app, label, said, lease))
 }
 
 /// Sends the request, again if nothing can have come of it ([`Patience`]), and waits for the answer's
@@ -215,19 +215,15 @@ fn build(head: &Parts, upload: &Upload) -> Result<http::Request<link::Body>, Api
     Ok(request)
 }
 
-/// Ends when a visit's right does, and holds meanwhile what the visit does: a use of the sandbox and
-/// its places.
-type Lasting = Pin<Box<dyn Future<Output = ()> + Send>>;
-
 /// The answer as the visitor gets it.
 fn answer(
     app: &App,
     label: &PreviewLabel,
     said: http::Response<Incoming>,
-    lasting: Lasting,
+    lease: Lease,
 ) -> Response {
     let (head, body) = said.into_parts();
-    let mut answer = Response::new(Body::new(Visited { body, lasting: Some(lasting) }));
+    let mut answer = Response::new(Leased::body(Body::new(body), lease, HIDDEN));
     *answer.status_mut() = head.status;
     *answer.headers_mut() = response::headers(&head.headers, &app.previews.domain, label);
     answer
@@ -239,12 +235,12 @@ async fn switched(
     label: &PreviewLabel,
     mut said: http::Response<Incoming>,
     switch: &Switch,
-    lasting: Lasting,
+    lease: Lease,
 ) -> Result<Response, ApiError> {
     let upgraded = hyper::upgrade::on(&mut said)
         .await
         .map_err(|error| no_answer(label, &LinkError::Unreachable(error.into())))?;
-    switch.set_service(TokioIo::new(upgraded), lasting);
+    switch.set_service(TokioIo::new(upgraded), lease);
     let mut answer = Response::new(Body::empty());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *answer.headers_mut() = response::headers(said.headers(), &app.previews.domain, label);
@@ -283,38 +279,4 @@ fn no_service(label: &PreviewLabel, what: &str) -> ApiError {
     let port = label.port();
     let text = format!("the program on port {port} of the sandbox {what}");
     ApiError::new(ErrorCode::ServiceNotResponding, text).with("port", port.get())
-}
-
-/// An answer's body, which breaks off when the visit ends.
-struct Visited {
-    body: Incoming,
-    /// None: it has ended.
-    lasting: Option<Lasting>,
-}
-
-impl HttpBody for Visited {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let Some(lasting) = &mut self.lasting else { return Poll::Ready(None) };
-        if lasting.as_mut().poll(context).is_ready() {
-            self.lasting = None;
-            let cause = "the port was hidden, or has another URL now";
-            return Poll::Ready(Some(Err(axum::Error::new(cause))));
-        }
-        let frame = Pin::new(&mut self.body).poll_frame(context);
-        frame.map(|frame| frame.map(|frame| frame.map_err(axum::Error::new)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }

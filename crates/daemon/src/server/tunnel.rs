@@ -14,7 +14,6 @@
 
 use std::{
     fmt,
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -28,6 +27,8 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt, WriteHalf},
     time::timeout,
 };
+
+use crate::lease::Lease;
 
 /// Bytes read from one side at a time, and so held of it.
 pub(crate) const PIECE_BYTES: usize = 16 * 1024;
@@ -46,11 +47,7 @@ pub(crate) struct Upstream {
 /// Where a tunnel leads.
 enum End {
     Agent(Upstream),
-    Service {
-        stream: TokioIo<Upgraded>,
-        /// Ends when the tunnel has to, and is held as long as it.
-        lasting: Pin<Box<dyn Future<Output = ()> + Send>>,
-    },
+    Service { stream: TokioIo<Upgraded>, lease: Lease },
 }
 
 /// In the extensions of a request whose caller would change to another protocol; a route that
@@ -69,13 +66,9 @@ impl Switch {
         self.put(End::Agent(upstream));
     }
 
-    /// Leads the tunnel to a program, until `lasting` ends.
-    pub(crate) fn set_service(
-        &self,
-        stream: TokioIo<Upgraded>,
-        lasting: Pin<Box<dyn Future<Output = ()> + Send>>,
-    ) {
-        self.put(End::Service { stream, lasting });
+    /// Leads the tunnel to a program, until `lease` ends.
+    pub(crate) fn set_service(&self, stream: TokioIo<Upgraded>, lease: Lease) {
+        self.put(End::Service { stream, lease });
     }
 
     fn put(&self, end: End) {
@@ -108,12 +101,12 @@ impl Tunnel {
         match end {
             // In a box: it is larger than what most tunnels are, and would be room in each.
             End::Agent(upstream) => Box::pin(to_agent(caller, upstream, body)).await,
-            End::Service { mut stream, mut lasting } => {
+            End::Service { mut stream, mut lease } => {
                 tokio::select! {
                     _ = link::relay(&mut caller, &mut stream, Bytes::new()) => {}
-                    () = &mut lasting => {}
+                    () = &mut lease => {}
                 }
-                drop((lasting, body));
+                drop((lease, body));
             }
         }
     }
