@@ -1,10 +1,11 @@
-//! The default image, for tests that need what it has.
+//! Images that servers of tests share.
 
 use std::{
     fs::{self, File},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Command,
+    sync::LazyLock,
 };
 
 use crate::Server;
@@ -17,26 +18,56 @@ use crate::Server;
 /// When it cannot be built.
 #[must_use]
 pub fn default_images(binary: &str) -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let root = root.canonicalize().expect("the repository is there");
+    let root = repository();
     let recipe = root.join("images/default");
     let lock = File::create(root.join("target/demo.lock")).expect("target can be written");
     lock.lock().expect("a file can be locked");
-    let made = Command::new(root.join("scripts/state-dir")).output().expect("the script starts");
-    let state = String::from_utf8(made.stdout).expect("its path is UTF-8");
-    let state = PathBuf::from(state.trim_end());
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let state = &*STATE;
     let mut made_from = fs::read(recipe.join("Dockerfile")).expect("there is a recipe");
     let made_at = fs::metadata(binary).and_then(|binary| binary.modified()).expect("it is there");
     made_from.extend(format!("# {binary} {made_at:?}").into_bytes());
     let built = root.join("target/demo.image");
     if fs::read(&built).ok().as_ref() != Some(&made_from) {
-        build(binary, &state, &recipe);
+        build(binary, state, &recipe);
         fs::write(&built, made_from).expect("target can be written");
     }
-    // Servers of other tests are other users, and read the images of this one.
-    fs::set_permissions(&state, fs::Permissions::from_mode(0o711)).expect("it is ours");
+    // The server that built it had it to itself.
+    open_to_others(state);
     state.join("images")
+}
+
+/// Has the server with the new state directory `state` keep the layer of the image `host` where others
+/// do: it is mostly links, hundreds of them, and ext4 looks for an inode that was not in use a minute ago for each.
+pub(crate) fn share_host_layer(state: &Path) {
+    let shared = STATE.join("images/host");
+    fs::create_dir_all(&shared).expect("the state directory of the demo can be written");
+    // A server moves the layer there that it has made, which it can on one file system only.
+    let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).expect("it is there");
+    if device(&shared) == device(state) {
+        fs::create_dir(state.join("images")).expect("the state directory is new");
+        symlink(shared, state.join("images/host")).expect("there is none yet");
+    }
+}
+
+/// The state directory of the demo.
+static STATE: LazyLock<PathBuf> = LazyLock::new(|| {
+    let made = Command::new(repository().join("scripts/state-dir")).output();
+    let made = made.expect("the script starts");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let state = String::from_utf8(made.stdout).expect("its path is UTF-8");
+    let state = PathBuf::from(state.trim_end());
+    open_to_others(&state);
+    state
+});
+
+/// Servers of other tests are other users, and read the images of this one.
+fn open_to_others(state: &Path) {
+    fs::set_permissions(state, fs::Permissions::from_mode(0o711)).expect("it is ours");
+}
+
+fn repository() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    root.canonicalize().expect("the repository is there")
 }
 
 fn build(binary: &str, state: &Path, recipe: &Path) {

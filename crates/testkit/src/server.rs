@@ -73,7 +73,7 @@ impl Server {
     /// As [`Server::start`].
     #[must_use]
     pub fn start_with(binary: &str, settings: Settings<'_>) -> Self {
-        Self::start_on(binary, Slot::take(), temporary_state(), None, settings)
+        Self::start_on(binary, Slot::take(), state_for_host(), None, settings)
     }
 
     /// Starts a server whose sandboxes use the default image, which is built first if it is not
@@ -108,7 +108,7 @@ impl Server {
         let slot = Slot::take();
         let address = format!("127.0.0.1:{}", slot.port());
         let settings = [&[("LISTEN", address.as_str())], settings].concat();
-        Self::start_on(binary, slot, temporary_state(), None, &settings)
+        Self::start_on(binary, slot, state_for_host(), None, &settings)
     }
 
     /// Starts a server with further settings whose host network is the network namespace `namespace`,
@@ -118,7 +118,7 @@ impl Server {
     /// As [`Server::start`].
     #[must_use]
     pub fn start_in_namespace(binary: &str, namespace: &str, settings: Settings<'_>) -> Self {
-        Self::start_on(binary, Slot::take(), temporary_state(), Some(namespace), settings)
+        Self::start_on(binary, Slot::take(), state_for_host(), Some(namespace), settings)
     }
 
     /// Starts a server that keeps its state in `state`, which the caller removes.
@@ -443,6 +443,13 @@ fn temporary_state() -> (PathBuf, Option<TempDir>) {
         .tempdir_in("/var/tmp")
         .expect("a state directory can be made");
     (state.path().to_owned(), Some(state))
+}
+
+/// The state directory of a server whose sandboxes use the image `host`.
+fn state_for_host() -> (PathBuf, Option<TempDir>) {
+    let state = temporary_state();
+    crate::image::share_host_layer(&state.0);
+    state
 }
 
 /// Collects the log; tells when the line comes that says that requests are served.
