@@ -110,6 +110,27 @@ async fn forks_have_the_files_and_nothing_else_and_go_their_own_ways() {
 }
 
 #[tokio::test]
+async fn a_bare_fork_starts_nothing_by_itself() {
+    let server = server();
+    let service = json!({"name": "web", "command": "exec sleep 1000"});
+    let body = json!({"id": "s", "onStart": "echo started >> log", "services": [service]});
+    let made = server.post("/v1/sandboxes", &body).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    let written = "for i in $(seq 6000); do [ -s log ] && exit; sleep 0.01; done; exit 1";
+    server.shell("s", written).await;
+
+    fork(&server, json!({"ids": ["bare"], "bare": true})).await;
+    let seen = server.get("/v1/sandboxes/bare").await.json;
+    assert_eq!((&seen["onStart"], &seen["services"]), (&Value::Null, &Value::Null), "{seen}");
+    assert_eq!(server.get("/v1/sandboxes/bare/processes").await.json["processes"], json!([]));
+
+    fork(&server, json!({"ids": ["whole"]})).await;
+    let twice = "for i in $(seq 6000); do [ $(wc -l <log) = 2 ] && exit; sleep 0.01; done; exit 1";
+    server.shell("whole", twice).await;
+    assert_eq!(server.shell("bare", "cat log").await, "started\n");
+}
+
+#[tokio::test]
 async fn many_forks_at_once() {
     let server = server();
     server.shell("s", "head -c 20M /dev/urandom > big; sha256sum big > sum").await;

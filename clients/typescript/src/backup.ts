@@ -108,7 +108,7 @@ export async function create(scope: Scope, options: BackupOptions): Promise<Dire
     // Refused unless it is a directory that is there.
     await scope.done('GET', '/files:list', { attempt: `look at ${dir}`, query: { path: dir, limit: 1 }, signal, repeatable: true });
     const ttl = Math.ceil(options.ttl ?? TTL_SECS);
-    const [id] = await checkpoints.fork(scope, { labels: { 'sandbar.backup': (options.name ?? dir).slice(0, 60) }, signal });
+    const [id] = await checkpoints.fork(scope, { bare: true, labels: { 'sandbar.backup': (options.name ?? dir).slice(0, 60) }, signal });
     const backup = holder(scope, id!);
     try {
       const notes: Notes = { dir, ttl, createdAt: new Date().toISOString(), exclude };

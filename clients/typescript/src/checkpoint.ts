@@ -16,6 +16,8 @@ export interface ForkOptions extends Abortable {
   ids?: string[];
   /** Their labels; those of the sandbox unless given. */
   labels?: Record<string, string>;
+  /** They start nothing by themselves: neither `onStart` nor services of the sandbox are theirs. */
+  bare?: boolean;
 }
 
 const named = (id: string): string => `/checkpoints/${encodeURIComponent(id)}`;

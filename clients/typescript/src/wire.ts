@@ -1050,6 +1050,8 @@ export type FilesWritten = {
 
 /** Body of `POST /v1/sandboxes/{id}/fork`. */
 export type ForkSandbox = {
+  /** They start nothing by themselves: neither `onStart` nor services of this sandbox are theirs. */
+  bare?: boolean;
   checkpoint?: 
   | null
   | /** The checkpoint of this sandbox to begin from; its files as they are now unless given. */ CheckpointId;

@@ -81,6 +81,9 @@ pub struct ForkSandbox {
     /// Their labels; those of this sandbox unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,
+    /// They start nothing by themselves: neither `onStart` nor services of this sandbox are theirs.
+    #[serde(default)]
+    pub bare: bool,
 }
 
 /// The sandboxes that a fork made. They run, with files and no processes.

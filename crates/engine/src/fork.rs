@@ -49,6 +49,10 @@ pub(crate) async fn fork(
         settings::check_labels(&labels)?;
         settings.labels = labels;
     }
+    if request.bare {
+        settings.on_start = None;
+        settings.services = Vec::new();
+    }
     let known = request.checkpoint.map(|id| checkpoint::find(&source, &id)).transpose()?;
     let cause = Cause::request(by).forking(&source.id);
     let cause = known.iter().fold(cause, |cause, known| cause.about(&known.id));

@@ -222,6 +222,9 @@ pub(crate) struct ForkArguments {
     /// How many sandboxes to make [default: one, or as many as ids are given].
     #[arg(short = 'n', long, value_name = "N", conflicts_with = "ids")]
     count: Option<u32>,
+    /// Have them start nothing by themselves: neither its command for that nor its services.
+    #[arg(long)]
+    bare: bool,
 }
 
 /// Makes sandboxes with the files of another, and prints their ids.
@@ -232,6 +235,7 @@ pub(crate) async fn fork(arguments: ForkArguments, out: Output) -> anyhow::Resul
         count: arguments.count,
         ids: Some(arguments.ids).filter(|ids| !ids.is_empty()),
         labels: None,
+        bare: arguments.bare,
     };
     let forks = client.fork_sandbox(&arguments.id, &request).await?;
     if out.json {
