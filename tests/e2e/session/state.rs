@@ -89,7 +89,8 @@ async fn loops_are_the_commands_own() {
     let server = server();
     let s = session(&server, "a");
     // What a prompt would print is no command's output.
-    let noisy = "PS0=zero; PS1=one; PROMPT_COMMAND='echo two; echo three >&2'; TMOUT=1; X=alive";
+    let noisy =
+        "PS0=zero; PS1=one; PROMPT_COMMAND='echo two; echo three >&2'; TMOUT=1; X=alive; set -m";
     s.out(noisy).await;
     s.out("printf 'echo a; break; echo b; continue 2; echo $#\\n' >words; set -- 1 2").await;
     let refused = |words: &[&str]| {
@@ -104,6 +105,7 @@ async fn loops_are_the_commands_own() {
         ("break 3; continue 3; declare Y=kept", "", &["break", "continue"]),
         ("for i in 1 2 3; do [ $i = 2 ] && continue; echo $i; done; echo $Y", "1\n3\nkept\n", &[]),
         ("while :; do for i in 1 2; do break 2; done; echo NO; done", "", &[]),
+        ("[[ $- == *m* ]] && eval 'echo jobs'", "jobs\n", &[]),
         (". ./words; echo c", "a\nb\n2\nc\n", &["break", "continue"]),
         ("source ./words", "a\nb\n2\n", &["break", "continue"]),
         ("eval \"$(cat words)\"", "a\nb\n2\n", &["break", "continue"]),

@@ -5,11 +5,10 @@
 # command and comes back. `break` and `continue` in what is sourced act on the loop, so a command that
 # may run one of them outside loops of its own comes first, where no loop is yet. If one of them is met
 # nevertheless, its command is over and so is the loop.
-\builtin set +m
 __sandbar=
 @ENTERED@
 @TURN@
-# A turn begins with a file's name and ends with a number.
+# Begins with a file's name until that has been reported, and with a number from then on.
 while [[ $__sandbar != [a-z]* ]]
 do
 @TURN@

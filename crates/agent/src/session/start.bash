@@ -9,3 +9,6 @@
 \exec 42<>/dev/null
 { \exec 41>&10; } 42>&-
 \exec 42>&-
+
+# Jobs are nobody's at the keyboard, unless a command wants it otherwise.
+\builtin set +m
