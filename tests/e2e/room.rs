@@ -10,7 +10,8 @@ const MIB: u64 = 1 << 20;
 /// Another size than that of `/dev/shm`.
 const LIMIT: u64 = 320 * MIB;
 
-/// What the file system's own nodes may take beside the bytes of a few files.
+/// What the file system's own nodes may take beside the bytes of a few files, and may be left out of
+/// for a moment: the kernel moves what it counts in two steps.
 const OVERHEAD: u64 = 2 * MIB;
 
 async fn limited(server: &Server, id: &str) {
@@ -50,8 +51,7 @@ async fn df_tells_the_limit_and_what_is_left_of_it_at_once() {
     // Not on disk yet, and on disk.
     for sync in ["", "sync"] {
         let full = df(&server, "s", &format!("head -c 40M /dev/urandom > file; {sync}")).await;
-        let expected = empty.used + 40 * MIB..empty.used + 40 * MIB + OVERHEAD;
-        assert!(expected.contains(&full.used), "{full:?}");
+        assert!(full.used.abs_diff(empty.used + 40 * MIB) < OVERHEAD, "{full:?}");
         assert_eq!(full.used + full.left, LIMIT, "{full:?}");
     }
     assert!(df(&server, "s", "rm file; sync").await.used < OVERHEAD);
@@ -122,7 +122,7 @@ show("disk_usage", lambda: (lambda said: (said.total, said.free))(shutil.disk_us
         for answer in answers {
             let mut numbers = answer.rsplit(' ').map(|number| number.parse::<u64>().unwrap_or(0));
             let (left, size) = (numbers.next().unwrap(), numbers.next().unwrap());
-            assert!(size == LIMIT && (LIMIT - OVERHEAD..LIMIT).contains(&left), "{answer}");
+            assert!(size == LIMIT && (LIMIT - OVERHEAD..=LIMIT).contains(&left), "{answer}");
         }
     }
 }
@@ -206,7 +206,7 @@ async fn a_fork_shows_what_it_inherits_as_used() {
     assert_eq!((fork.size, fork.used + fork.left), (LIMIT, LIMIT), "{fork:?}");
     assert!(fork.used.abs_diff(before.used) < OVERHEAD, "{fork:?} {before:?}");
     let more = df(&server, "f", "head -c 20M /dev/urandom > more").await;
-    assert!((20 * MIB..20 * MIB + OVERHEAD).contains(&(more.used - fork.used)), "{more:?}");
+    assert!(more.used.abs_diff(fork.used + 20 * MIB) < OVERHEAD, "{more:?}");
 
     // Each life of it is told the same, and so is one that goes back.
     let stopped = server.post("/v1/sandboxes/f/stop", &json!({})).await;
@@ -231,7 +231,7 @@ async fn one_that_was_made_ahead_is_told_too() {
     limited(&server, "third").await;
     let seen = df(&server, "third", "head -c 40M /dev/urandom > file").await;
     assert_eq!(seen.size, LIMIT);
-    assert!((40 * MIB..40 * MIB + OVERHEAD).contains(&seen.used), "{seen:?}");
+    assert!(seen.used.abs_diff(40 * MIB) < OVERHEAD, "{seen:?}");
 }
 
 #[tokio::test]
