@@ -9,7 +9,7 @@ use testkit::{
     api::{
         error::ErrorCode,
         exec::{Command, ExecRequest},
-        limit::CREATES_PER_KEY,
+        limit::{CREATES_PER_KEY, JSON_BYTES_PER_KEY},
         sandbox::{CreateSandbox, ListSandboxes, Sandbox},
     },
     client::{Client, ClientError},
@@ -383,6 +383,48 @@ fn signal_launchers(server: &Server, signal: i32) {
         if let Ok(pidfd) = sys::pidfd::open(child.parse().expect("a number")) {
             sys::signal::send(pidfd.as_fd(), signal).expect("it can be signalled");
         }
+    }
+}
+
+#[tokio::test]
+async fn one_key_cannot_take_the_memory_for_bodies_of_others() {
+    const MIB: usize = 1 << 20;
+    let server = server();
+    let (greedy, modest) =
+        (server.new_key("greedy", Some("g-")).await, server.new_key("modest", Some("m-")).await);
+    // No creation, for it has no such field.
+    let body = format!(r#"{{"nothing": true{}}}"#, " ".repeat(2 * MIB));
+    let tried = async |key: &str| {
+        let request = server.request_with(key, Method::POST, "/v1/sandboxes");
+        let request = request.header("content-type", "application/json").body(body.clone());
+        answer(request.send().await.expect("a response comes")).await
+    };
+    assert_eq!(tried(&greedy).await.code(), "VALIDATION_FAILED");
+
+    // Half a body each, and one more of them than there is room for.
+    let mut unfinished = Vec::new();
+    let length = format!("content-length: {}", 2 * MIB);
+    for _ in 0..=JSON_BYTES_PER_KEY / MIB {
+        let mut raw = Raw::open(&server).await;
+        let headers = ["content-type: application/json", &length];
+        assert!(raw.send("POST /v1/sandboxes HTTP/1.1", &greedy, &headers).await);
+        raw.write(vec![b' '; MIB]).await;
+        unfinished.push(raw);
+    }
+    let refused = loop {
+        let tried = tried(&greedy).await;
+        if tried.status == 429 {
+            break tried;
+        }
+    };
+    assert_eq!(refused.code(), "TOO_MANY_REQUESTS");
+    assert_eq!(refused.json["error"]["details"]["limitBytes"], JSON_BYTES_PER_KEY);
+    assert_eq!(tried(&modest).await.code(), "VALIDATION_FAILED");
+    assert_eq!(tried(&server.key()).await.code(), "VALIDATION_FAILED");
+
+    drop(unfinished);
+    while tried(&greedy).await.status == 429 {
+        tokio::task::yield_now().await;
     }
 }
 

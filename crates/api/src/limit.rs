@@ -13,6 +13,10 @@ pub const IMAGE_NAME_CHARS: usize = 128;
 /// Bytes of a JSON request body. Larger content goes through the file routes, which stream.
 pub const JSON_BODY_BYTES: usize = 8 * 1024 * 1024;
 
+/// Bytes of such bodies that the server itself reads at once for one key with a prefix: a few of the
+/// largest, or thousands as they are. One more is refused with `TOO_MANY_REQUESTS`.
+pub const JSON_BYTES_PER_KEY: usize = 4 * JSON_BODY_BYTES;
+
 /// Bytes of one command, argument list included. The kernel refuses one argument over 128 KiB
 /// (`MAX_ARG_STRLEN`, execve(2)); a longer shell text belongs in a file or on stdin.
 pub const COMMAND_BYTES: usize = 127 * 1024;

@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use api::{error::ErrorCode, node::ShutdownSandboxes};
-use engine::{Engine, Keys, Places};
+use api::{error::ErrorCode, limit::JSON_BYTES_PER_KEY, node::ShutdownSandboxes};
+use engine::{BODY_PLACE_BYTES, Engine, Keys, Places};
 use link::Links;
 use tokio::{
     sync::{mpsc, watch},
@@ -17,6 +17,10 @@ use crate::{
 /// Requests that are worked on at once. Each may hold a connection, a link to an agent and a few
 /// buffers; enough for every sandbox of a full node to stream, few enough for 256 MiB.
 pub(crate) const REQUESTS_AT_ONCE: usize = 4096;
+
+/// Bytes of JSON bodies that are read at once, of all requests together: what those of eight keys may
+/// take, and no more than what the requests themselves do.
+pub(crate) const JSON_BYTES_AT_ONCE: usize = 8 * JSON_BYTES_PER_KEY;
 
 /// One place in so many is for admin keys alone, so that the node can be seen to and others' work
 /// ended however much of it there is.
@@ -42,6 +46,12 @@ pub(crate) fn requests_at_once(open_files: u64) -> usize {
     requests.clamp(1, REQUESTS_AT_ONCE)
 }
 
+/// Room for JSON bodies, [`JSON_BYTES_AT_ONCE`] in all.
+pub(crate) fn bodies() -> Places {
+    let places = JSON_BYTES_AT_ONCE / BODY_PLACE_BYTES;
+    Places::new(places, places / KEPT)
+}
+
 /// How long a request waits for the engine of a daemon that has just been started. Adopting a
 /// thousand sandboxes takes well under a second.
 const START_WAIT: Duration = Duration::from_secs(10);
@@ -64,6 +74,8 @@ pub(crate) struct Parts {
     pub(crate) docs: Docs,
     /// A place per request in work, [`REQUESTS_AT_ONCE`] in all.
     pub(crate) requests: Places,
+    /// [`bodies`]: for JSON that is read and not forwarded.
+    pub(crate) bodies: Places,
     /// Where `POST /v1/node:shutdown` asks for the end; room for one, because one is enough.
     pub(crate) shutdown: mpsc::Sender<ShutdownSandboxes>,
 }

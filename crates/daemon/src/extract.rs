@@ -1,22 +1,27 @@
 //! What handlers take from a request: checked types, or a [`Failure`] that says what is wrong.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use api::{
     error::{ApiError, ErrorCode},
     id::{KeyName, SandboxId, WebhookName},
-    limit::JSON_BODY_BYTES,
+    limit::{JSON_BODY_BYTES, JSON_BYTES_PER_KEY},
 };
 use axum::{
-    body::{Body, Bytes, HttpBody},
+    body::{Body, HttpBody},
     extract::{FromRequest, FromRequestParts, Query as AxumQuery, Request},
 };
+use engine::{Full, Key, Place};
 use http::{HeaderMap, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Frame;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use crate::reply::Failure;
+use crate::{
+    app::{App, JSON_BYTES_AT_ONCE},
+    reply::Failure,
+};
 
 /// Time for a whole JSON body to arrive: 8 MiB at 2 Mbit/s. A slower sender only holds a place.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
@@ -97,12 +102,16 @@ pub(crate) fn split(path: &str) -> Option<(&str, &str)> {
 #[derive(Debug)]
 pub(crate) struct Json<T>(pub(crate) T);
 
-impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
+impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
     type Rejection = Failure;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
+    async fn from_request(request: Request, app: &App) -> Result<Self, Failure> {
         require_json(request.headers())?;
-        let bytes = collect(request.into_body()).await?;
+        let key = request.extensions().get::<Arc<Key>>().cloned();
+        let key = key.expect("only routes without a body are public");
+        let room = |bytes| key.room(&app.bodies, bytes).map_err(|full| no_room(full, &key));
+        // Held until it is parsed: what comes of it has limits of its own.
+        let (bytes, _held) = collect(request.into_body(), room).await?;
         api::require_object(&bytes)?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
             let api = ApiError::new(ErrorCode::ValidationFailed, format!("the body: {error}"))
@@ -144,18 +153,46 @@ pub(crate) fn require_length(body: &Body) -> Result<(), Failure> {
     }
 }
 
-async fn collect(body: Body) -> Result<Bytes, Failure> {
+/// Reads a body, and takes room for each part as it comes: what is only announced takes none.
+async fn collect(
+    body: Body,
+    room: impl Fn(usize) -> Result<Place, Failure>,
+) -> Result<(Vec<u8>, Vec<Place>), Failure> {
     require_length(&body)?;
-    let limited = Limited::new(body, JSON_BODY_BYTES);
-    let collected = timeout(BODY_DEADLINE, limited.collect()).await.map_err(|_elapsed| {
+    let whole = async {
+        let mut body = Limited::new(body, JSON_BODY_BYTES);
+        let (mut bytes, mut held) = (Vec::new(), Vec::new());
+        while let Some(frame) = body.frame().await {
+            match frame.map(Frame::into_data) {
+                Ok(Ok(data)) => {
+                    held.push(room(data.len())?);
+                    bytes.extend_from_slice(&data);
+                }
+                // Trailers are no content.
+                Ok(Err(_)) => {}
+                Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
+                Err(_) => {
+                    return Err(Failure::new(ErrorCode::ValidationFailed, "the body broke off"));
+                }
+            }
+        }
+        Ok((bytes, held))
+    };
+    timeout(BODY_DEADLINE, whole).await.unwrap_or_else(|_elapsed| {
         let secs = BODY_DEADLINE.as_secs();
-        Failure::new(ErrorCode::Timeout, format!("the body did not arrive within {secs} s"))
-    })?;
-    match collected {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-        Err(_) => Err(Failure::new(ErrorCode::ValidationFailed, "the body broke off")),
-    }
+        Err(Failure::new(ErrorCode::Timeout, format!("the body did not arrive within {secs} s")))
+    })
+}
+
+/// The bodies of others take the memory there is for them.
+fn no_room(full: Full, key: &Key) -> Failure {
+    let (limit, whose) = match full {
+        Full::Key => (JSON_BYTES_PER_KEY, format!("for the key {}", key.name())),
+        Full::Node => (JSON_BYTES_AT_ONCE, "for all keys together".to_owned()),
+    };
+    let message =
+        format!("the server reads as many bytes of JSON at once as it may {whose}; try again");
+    Failure(ApiError::new(ErrorCode::TooManyRequests, message).with("limitBytes", limit))
 }
 
 /// The query of a request.

@@ -29,7 +29,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    app::{App, CONNECTIONS_PER_TWO, KEPT, Parts, VISITS_PER_REQUEST, requests_at_once},
+    app::{App, CONNECTIONS_PER_TWO, KEPT, Parts, VISITS_PER_REQUEST, bodies, requests_at_once},
     claim::{self, Claim, ClaimError},
     config::{Config, DEFAULT_DOMAIN, PreviewUrl},
     docs::Docs,
@@ -324,6 +324,7 @@ async fn running(
         previews,
         docs: Docs::new(&document, &endpoint::url(address)),
         requests,
+        bodies: bodies(),
         shutdown,
     });
     let stop = CancellationToken::new();

@@ -33,7 +33,7 @@ use std::{
 use api::{
     id::{IdPrefix, KeyName, SandboxId},
     key::{CreateKey, Key as Description, KeyList, KeyScope, NewKey},
-    limit::{CREATES_PER_KEY, KEY_EXPIRY_SECS, KEYS},
+    limit::{CREATES_PER_KEY, JSON_BYTES_PER_KEY, KEY_EXPIRY_SECS, KEYS},
 };
 use subtle::ConstantTimeEq;
 use tokio::{sync::Semaphore, time::sleep};
@@ -60,6 +60,9 @@ const LOCAL: &str = "local";
 /// How exactly the last use is known. A key in use costs one write in so long.
 const USE_STEP_MS: i64 = 60 * 60 * 1000;
 
+/// Bytes of a body that one place stands for: a part that is smaller takes about as much memory.
+pub const BODY_PLACE_BYTES: usize = 1024;
+
 /// In whose name something is done.
 #[derive(Debug)]
 pub struct Key {
@@ -70,6 +73,7 @@ pub struct Key {
     /// A multiple of [`USE_STEP_MS`]; 0 is never.
     used_at_ms: AtomicI64,
     requests: Own,
+    bodies: Own,
     creates: Own,
     readers: Own,
     ended: CancellationToken,
@@ -81,6 +85,7 @@ impl Key {
         let own = |places| scope.prefix().map(|_| Arc::new(Semaphore::new(places)));
         Arc::new(Self {
             requests: own(requests),
+            bodies: own(JSON_BYTES_PER_KEY / BODY_PLACE_BYTES),
             creates: own(CREATES_PER_KEY),
             readers: own(READERS_PER_KEY),
             name,
@@ -109,12 +114,22 @@ impl Key {
     /// # Errors
     /// When there is none.
     pub fn place(&self, requests: &Places) -> Result<Place, Full> {
-        requests.take(&self.requests)
+        requests.take(&self.requests, 1)
+    }
+
+    /// Takes room for a part of a body of so many bytes, one of `bodies` for each
+    /// [`BODY_PLACE_BYTES`] that it begins.
+    ///
+    /// # Errors
+    /// When there is not as much.
+    pub fn room(&self, bodies: &Places, bytes: usize) -> Result<Place, Full> {
+        let number = bytes.div_ceil(BODY_PLACE_BYTES);
+        bodies.take(&self.bodies, u32::try_from(number).unwrap_or(u32::MAX))
     }
 
     /// Takes a place for a reader.
     pub(crate) fn reader(&self, readers: &Places) -> Result<Place, EngineError> {
-        readers.take(&self.readers).map_err(|taken| match taken {
+        readers.take(&self.readers, 1).map_err(|taken| match taken {
             Full::Key => error::readers_too_many(&self.name),
             Full::Node => error::too_many_readers(readers.size()),
         })
@@ -204,7 +219,7 @@ impl By<'_> {
             Self::Key(key) => (&key.creates, error::creates_too_many(&key.name)),
             Self::Visitors(Visitors(own)) => (own, error::visits_too_many()),
         };
-        creates.take(own).map_err(|taken| match taken {
+        creates.take(own, 1).map_err(|taken| match taken {
             Full::Key => full,
             Full::Node => error::too_many_creations(),
         })

@@ -64,7 +64,7 @@ pub use config::EngineConfig;
 pub use engine::{Active, Engine, Tools};
 pub use event::EventFollower;
 pub use export::Import;
-pub use key::{Full, InvalidSecret, Key, Keys, Place, Places, Presented, Secret};
+pub use key::{BODY_PLACE_BYTES, Full, InvalidSecret, Key, Keys, Place, Places, Presented, Secret};
 pub use port::{Exposure, Found, Visit};
 pub use reader::Reader;
 pub use resolver::NameSockets;

@@ -14,7 +14,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::{
-    app::Parts,
+    app::{self, Parts},
     docs::Docs,
     hosts::Hosts,
     key::KeyFile,
@@ -66,6 +66,7 @@ fn server() -> Server {
         ),
         docs: Docs::new(&document, "http://127.0.0.1:8787"),
         requests: Places::new(2, 0),
+        bodies: app::bodies(),
         shutdown,
     });
     Server { router: middleware::around(router, &app), app, asked, document, dir }

@@ -1,5 +1,5 @@
-//! Places for work at once, with some kept for admin keys: however busy the holders of other keys
-//! are, whoever runs the node can still act.
+//! Places for work at once, or for what that holds in memory, with some kept for admin keys: however
+//! busy the holders of other keys are, whoever runs the node can still act.
 
 use std::sync::Arc;
 
@@ -41,9 +41,9 @@ impl Places {
         Self { all: places(all), size: all, shared: places(shared) }
     }
 
-    /// Takes a place for the holder of a key with these places of its own.
-    pub(super) fn take(&self, own: &Own) -> Result<Place, Full> {
-        let take = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned();
+    /// Takes so many places, as one, for the holder of a key with these places of its own.
+    pub(super) fn take(&self, own: &Own, number: u32) -> Result<Place, Full> {
+        let take = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_many_owned(number);
         let own = own.as_ref().map(take).transpose().map_err(|_none| Full::Key)?;
         let shared = own.as_ref().map(|_| take(&self.shared)).transpose();
         let shared = shared.map_err(|_none| Full::Node)?;
@@ -76,19 +76,24 @@ mod tests {
     fn one_key_cannot_take_the_places_of_others_nor_all_of_them_an_admins() {
         let places = Places::new(5, 2);
         let (a, b, admin) = (own(2), own(2), None);
-        let mut held = vec![places.take(&a).unwrap(), places.take(&a).unwrap()];
-        assert_eq!(places.take(&a).unwrap_err(), Full::Key);
+        let mut held = vec![places.take(&a, 1).unwrap(), places.take(&a, 1).unwrap()];
+        assert_eq!(places.take(&a, 1).unwrap_err(), Full::Key);
 
-        held.push(places.take(&b).unwrap());
-        assert_eq!(places.take(&b).unwrap_err(), Full::Node);
+        held.push(places.take(&b, 1).unwrap());
+        assert_eq!(places.take(&b, 1).unwrap_err(), Full::Node);
         // A refusal costs nothing.
         assert_eq!(b.as_ref().unwrap().available_permits(), 1);
 
-        held.extend([places.take(&admin).unwrap(), places.take(&admin).unwrap()]);
-        assert_eq!(places.take(&admin).unwrap_err(), Full::Node);
+        held.extend([places.take(&admin, 1).unwrap(), places.take(&admin, 1).unwrap()]);
+        assert_eq!(places.take(&admin, 1).unwrap_err(), Full::Node);
 
         held.clear();
         assert_eq!(places.free(), 5);
-        assert!(places.take(&b).is_ok() && places.take(&a).is_ok());
+        assert!(places.take(&b, 1).is_ok() && places.take(&a, 1).is_ok());
+
+        let both = places.take(&a, 2).unwrap();
+        assert_eq!((places.free(), places.take(&a, 1).unwrap_err()), (3, Full::Key));
+        drop(both);
+        assert_eq!(places.free(), 5);
     }
 }
