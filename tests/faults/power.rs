@@ -174,8 +174,10 @@ async fn a_file_system_of_the_operator_s_is_waited_for() {
     fs::create_dir_all(&volumes).unwrap();
     fs::File::create(&own).unwrap().set_len(1 << 30).unwrap();
     run("mkfs.btrfs", &["--quiet", own.to_str().unwrap()]);
-    let mount = || run("mount", &["-o", "loop", own.to_str().unwrap(), volumes.to_str().unwrap()]);
-    mount();
+    run("mount", &["-o", "loop", own.to_str().unwrap(), volumes.to_str().unwrap()]);
+    let device = devices_of(&own).pop().unwrap();
+    // While it is open the file is behind it, so what is mounted again is the same to the eye.
+    let kept = fs::File::open(&device).unwrap();
     let mut server = Server::start_in(env!("CARGO_BIN_EXE_sandbar"), &disk.state(), &[]);
     server.shell("s", "echo kept > file").await;
     let down = server.command(["down"]).output().unwrap();
@@ -187,10 +189,11 @@ async fn a_file_system_of_the_operator_s_is_waited_for() {
 
     assert!(complaint.contains("mount it, or remove"), "{complaint}");
     assert!(!disk.state().join("volumes.img").exists());
-    mount();
+    run("mount", &[device.to_str().unwrap(), volumes.to_str().unwrap()]);
     server.restart();
     assert_eq!(server.shell("s", "cat file").await, "kept\n");
     drop(server);
+    drop(kept);
     unmount(&volumes);
     disk.unmount();
 }
