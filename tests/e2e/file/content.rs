@@ -187,17 +187,22 @@ async fn of_two_writers_who_read_the_same_one_is_refused() {
 
     let lost = code(client.replace_file(&id, path, &options, "\"1-1-1\"", "lost").await);
     assert_eq!(lost, ErrorCode::PreconditionFailed);
-    let missing = client.replace_file(&id, "/workspace/none", &options, &tag, "x").await;
+    let missing = client.replace_file(&id, "/workspace/new/none", &options, &tag, "x").await;
     assert_eq!(code(missing), ErrorCode::PreconditionFailed);
+    assert_eq!(server.shell("s", "ls").await, "f\n");
 
-    for round in 1..=50 {
+    // Some take its place, some add to it.
+    let mut before = "0".to_owned();
+    for round in 1..=100 {
         let racers = (0..4).map(|racer| {
-            let (client, id, tag) = (client.clone(), id.clone(), tag.clone());
+            let (client, id, tag, before) =
+                (client.clone(), id.clone(), tag.clone(), before.clone());
             async move {
-                let content = format!("{round} {racer}");
-                let written = client
-                    .replace_file(&id, path, &WriteFile::default(), &tag, content.clone())
-                    .await;
+                let new = format!("{round} {racer}");
+                let append = racer % 2 == 0;
+                let content = if append { before + &new } else { new.clone() };
+                let options = WriteFile { append, ..WriteFile::default() };
+                let written = client.replace_file(&id, path, &options, &tag, new).await;
                 written.map(|entry| (entry.etag, content))
             }
         });
@@ -206,7 +211,7 @@ async fn of_two_writers_who_read_the_same_one_is_refused() {
         assert_eq!(winners.len(), 1, "round {round}");
         let (next, content) = winners.remove(0).unwrap();
         assert_eq!(read(&client, path).await, content);
-        tag = next.unwrap();
+        (tag, before) = (next.unwrap(), content);
     }
 }
 

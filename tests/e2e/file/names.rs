@@ -378,6 +378,33 @@ async fn modes_are_changed_and_lend_no_identity() {
 }
 
 #[tokio::test]
+async fn a_slash_at_the_end_says_that_a_path_is_a_directory() {
+    let server = server();
+    let client = server.client();
+    server.shell("s", "mkdir dir; echo kept > file; ln -s dir link").await;
+    let remove = async |path: &str, query: &str| {
+        let path = format!("{FILES}/workspace/{path}{query}");
+        server.delete(&path).await
+    };
+
+    for (path, query) in [("file/", ""), ("link/", ""), ("file/", "?recursive=true")] {
+        assert_eq!(remove(path, query).await.code(), "NOT_DIRECTORY", "{path} {query}");
+    }
+    for (from, to) in [("file/", "new"), ("link/", "new"), ("file", "new/")] {
+        let code = refusal(rename(&client, from, to).await).0;
+        assert_eq!(code, ErrorCode::NotDirectory, "{from} {to}");
+    }
+    let code = refusal(copy(&client, "file", "new/", false).await).0;
+    assert_eq!(code, ErrorCode::NotDirectory);
+    assert_eq!(server.shell("s", "cat file; ls").await, "kept\ndir\nfile\nlink\n");
+
+    rename(&client, "dir/", "moved/").await.unwrap();
+    copy(&client, "moved/", "copied/", true).await.unwrap();
+    assert_eq!(remove("moved/", "?recursive=true").await.status, 204);
+    assert_eq!(server.shell("s", "ls").await, "copied\nfile\nlink\n");
+}
+
+#[tokio::test]
 async fn bad_requests_are_refused_before_anything_is_done() {
     let server = server();
     for (verb, body) in [

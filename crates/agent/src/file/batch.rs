@@ -39,7 +39,6 @@ use crate::{extract, init::Agent, refusal::Refusal};
     responses(
         (status = 200, description = "What was read", body = FileContents),
         (status = 400, description = "VALIDATION_FAILED", body = ErrorBody),
-        (status = 404, description = "SESSION_NOT_FOUND", body = ErrorBody),
         (status = 413, description = "PAYLOAD_TOO_LARGE", body = ErrorBody),
         (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = ErrorBody),
     ))]
@@ -71,7 +70,6 @@ pub(crate) async fn read_files(
     responses(
         (status = 200, description = "What became of each", body = FilesWritten),
         (status = 400, description = "VALIDATION_FAILED", body = ErrorBody),
-        (status = 404, description = "SESSION_NOT_FOUND", body = ErrorBody),
         (status = 413, description = "PAYLOAD_TOO_LARGE: more than 8 MiB of JSON", body = ErrorBody),
         (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = ErrorBody),
     ))]

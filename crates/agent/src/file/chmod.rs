@@ -34,7 +34,7 @@ pub(super) const SETTABLE: u32 = 0o777;
         (status = 200, description = "Changed", body = FileEntry),
         (status = 400, description = "VALIDATION_FAILED, INVALID_PATH, NOT_DIRECTORY, NAME_TOO_LONG, TOO_MANY_LINKS", body = ErrorBody),
         (status = 403, description = "PERMISSION_DENIED, READ_ONLY", body = ErrorBody),
-        (status = 404, description = "FILE_NOT_FOUND, SESSION_NOT_FOUND", body = ErrorBody),
+        (status = 404, description = "FILE_NOT_FOUND", body = ErrorBody),
         (status = 413, description = "PAYLOAD_TOO_LARGE", body = ErrorBody),
         (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = ErrorBody),
         (status = 500, description = "FILESYSTEM_ERROR", body = ErrorBody),

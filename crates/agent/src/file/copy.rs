@@ -58,7 +58,7 @@ const FILLING_MODE: u32 = 0o700;
         (status = 200, description = "Copied: what was made", body = FileEntry),
         (status = 400, description = "VALIDATION_FAILED, INVALID_PATH (a directory into itself), IS_DIRECTORY (without `recursive`, or in the place of the copy), NOT_DIRECTORY, NAME_TOO_LONG, NOT_REGULAR_FILE, TOO_MANY_LINKS", body = ErrorBody),
         (status = 403, description = "PERMISSION_DENIED, READ_ONLY", body = ErrorBody),
-        (status = 404, description = "FILE_NOT_FOUND: what is copied, or the directory it goes to; SESSION_NOT_FOUND", body = ErrorBody),
+        (status = 404, description = "FILE_NOT_FOUND: what is copied, or the directory it goes to", body = ErrorBody),
         (status = 409, description = "FILE_EXISTS; RESOURCE_BUSY: something is mounted there", body = ErrorBody),
         (status = 413, description = "PAYLOAD_TOO_LARGE", body = ErrorBody),
         (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = ErrorBody),
@@ -71,14 +71,14 @@ pub(crate) async fn copy_file(
 ) -> Result<Json<FileEntry>, Refusal> {
     let base = base(&agent, request.session.as_ref())?;
     let from = path::absolute(&base, &request.from)?;
-    let to = path::absolute(&base, &request.to)?.trimmed();
+    let asked = path::absolute(&base, &request.to)?;
     let copying = blocking(move || {
         let source = Source::followed(&from)?;
         let is_tree = file_type(&source.stat) == FileType::Directory;
         if is_tree && !request.recursive {
             return Err(fault(COPY, &from, SysError { call: "open", errno: errno::EISDIR }));
         }
-        let to = Target::open(COPY, &to)?;
+        let to = Target::open(COPY, &asked.trimmed())?;
         let refuse = |errno| Err(fault(COPY, &to.path, SysError { call: "open", errno }));
         match to.look(COPY)? {
             _ if to.is_nameless() => return refuse(errno::EEXIST),
@@ -86,7 +86,7 @@ pub(crate) async fn copy_file(
             Some(there) if file_type(&there) == FileType::Directory => {
                 return refuse(errno::EISDIR);
             }
-            _ => {}
+            _ => asked.check_slash(COPY, Some(&source.stat))?,
         }
         Copying::begin(COPY, source, to, request.exclusive || is_tree)
     });

@@ -31,7 +31,7 @@ pub(super) const DIRECTORY_MODE: u32 = 0o755;
         (status = 200, description = "Made, or with `recursive` there already", body = FileEntry),
         (status = 400, description = "VALIDATION_FAILED, INVALID_PATH, NOT_DIRECTORY, NAME_TOO_LONG, TOO_MANY_LINKS", body = ErrorBody),
         (status = 403, description = "PERMISSION_DENIED, READ_ONLY", body = ErrorBody),
-        (status = 404, description = "FILE_NOT_FOUND: the parent, without `recursive`; SESSION_NOT_FOUND", body = ErrorBody),
+        (status = 404, description = "FILE_NOT_FOUND: the parent, without `recursive`", body = ErrorBody),
         (status = 409, description = "FILE_EXISTS", body = ErrorBody),
         (status = 413, description = "PAYLOAD_TOO_LARGE", body = ErrorBody),
         (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = ErrorBody),

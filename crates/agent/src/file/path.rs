@@ -88,6 +88,16 @@ impl FilePath {
         Self(CString::new(bytes).unwrap_or_else(|_zero| self.0.clone()))
     }
 
+    /// Refuses what is there when it is no directory, and this path says that it is one: by a slash at its
+    /// end, which a link does not go through either.
+    pub(super) fn check_slash(&self, attempt: &str, there: Option<&Stat>) -> Result<(), ApiError> {
+        let is_directory = |stat: &Stat| stat.mode & file::S_IFMT == file::S_IFDIR;
+        if self.as_bytes().ends_with(b"/") && !there.is_none_or(is_directory) {
+            return Err(fault(attempt, self, SysError { call: "open", errno: errno::ENOTDIR }));
+        }
+        Ok(())
+    }
+
     /// The directory part, and the last component; `.` of it when the path ends in a slash.
     pub(super) fn split(&self) -> (Self, CString) {
         let bytes = self.as_bytes();

@@ -61,7 +61,7 @@ const SIZELESS_BYTES: u64 = 64 * 1024 * 1024;
         (status = 304, description = "The caller has this content"),
         (status = 400, description = "VALIDATION_FAILED, INVALID_PATH, IS_DIRECTORY, NOT_DIRECTORY, NAME_TOO_LONG, NOT_REGULAR_FILE, TOO_MANY_LINKS", body = ErrorBody),
         (status = 403, description = "PERMISSION_DENIED", body = ErrorBody),
-        (status = 404, description = "FILE_NOT_FOUND, SESSION_NOT_FOUND", body = ErrorBody),
+        (status = 404, description = "FILE_NOT_FOUND", body = ErrorBody),
         (status = 412, description = "PRECONDITION_FAILED", body = ErrorBody),
         (status = 413, description = "FILE_TOO_LARGE: for `encoding`", body = ErrorBody),
         (status = 416, description = "RANGE_NOT_SATISFIABLE", body = ErrorBody),

@@ -52,7 +52,7 @@ const READS: usize = 1000;
         (status = 204, description = "Deleted"),
         (status = 400, description = "VALIDATION_FAILED, INVALID_PATH, IS_DIRECTORY (without `recursive`), NOT_DIRECTORY, NAME_TOO_LONG, TOO_MANY_LINKS", body = ErrorBody),
         (status = 403, description = "PERMISSION_DENIED, READ_ONLY", body = ErrorBody),
-        (status = 404, description = "FILE_NOT_FOUND, SESSION_NOT_FOUND", body = ErrorBody),
+        (status = 404, description = "FILE_NOT_FOUND", body = ErrorBody),
         (status = 409, description = "RESOURCE_BUSY: something is mounted there; DIRECTORY_NOT_EMPTY: it fills faster than it is emptied", body = ErrorBody),
         (status = 500, description = "FILESYSTEM_ERROR", body = ErrorBody),
     ))]
@@ -73,6 +73,7 @@ pub(super) fn remove(path: &FilePath, recursive: bool) -> Result<(), ApiError> {
     if target.is_nameless() {
         return Err(refuse(SysError { call: "unlinkat", errno: errno::EBUSY }));
     }
+    path.check_slash(DELETE, target.look(DELETE)?.as_ref())?;
     let (parent, name) = target.place();
     if recursive { remove_all(parent, name) } else { file::remove(parent, name) }.map_err(refuse)
 }

@@ -32,7 +32,7 @@ const MOVE: &str = "move";
         (status = 200, description = "Moved: what has the new name", body = FileEntry),
         (status = 400, description = "VALIDATION_FAILED, INVALID_PATH (a directory into itself), IS_DIRECTORY, NOT_DIRECTORY, NAME_TOO_LONG, NOT_REGULAR_FILE, TOO_MANY_LINKS", body = ErrorBody),
         (status = 403, description = "PERMISSION_DENIED, READ_ONLY", body = ErrorBody),
-        (status = 404, description = "FILE_NOT_FOUND: what is moved, or the directory it goes to; SESSION_NOT_FOUND", body = ErrorBody),
+        (status = 404, description = "FILE_NOT_FOUND: what is moved, or the directory it goes to", body = ErrorBody),
         (status = 409, description = "FILE_EXISTS, DIRECTORY_NOT_EMPTY; RESOURCE_BUSY: something is mounted there", body = ErrorBody),
         (status = 413, description = "PAYLOAD_TOO_LARGE", body = ErrorBody),
         (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = ErrorBody),
@@ -44,12 +44,17 @@ pub(crate) async fn move_file(
     extract::Json(request): extract::Json<MoveFile>,
 ) -> Result<Json<FileEntry>, Refusal> {
     let base = base(&agent, request.session.as_ref())?;
-    let from = path::absolute(&base, &request.from)?.trimmed();
-    let to = path::absolute(&base, &request.to)?.trimmed();
+    let from = path::absolute(&base, &request.from)?;
+    let to = path::absolute(&base, &request.to)?;
     let exclusive = request.exclusive;
     let renamed = blocking(move || {
-        let from = named(Target::open(MOVE, &from)?)?;
-        let to = named(Target::open(MOVE, &to)?)?;
+        let paths = [&from, &to];
+        let [from, to] = paths.map(|path| named(Target::open(MOVE, &path.trimmed())?));
+        let (from, to) = (from?, to?);
+        let moved = from.look(MOVE)?;
+        for path in paths {
+            path.check_slash(MOVE, moved.as_ref())?;
+        }
         match file::rename(from.place(), to.place(), exclusive) {
             Ok(()) => {
                 forget_twin(&from, &to)?;

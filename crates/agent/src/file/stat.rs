@@ -23,7 +23,7 @@ const STAT: &str = "look at";
         (status = 200, description = "What is there", body = FileEntry),
         (status = 400, description = "VALIDATION_FAILED, INVALID_PATH, NOT_DIRECTORY, NAME_TOO_LONG, TOO_MANY_LINKS", body = ErrorBody),
         (status = 403, description = "PERMISSION_DENIED", body = ErrorBody),
-        (status = 404, description = "FILE_NOT_FOUND, SESSION_NOT_FOUND", body = ErrorBody),
+        (status = 404, description = "FILE_NOT_FOUND", body = ErrorBody),
         (status = 500, description = "FILESYSTEM_ERROR", body = ErrorBody),
     ))]
 pub(crate) async fn stat(

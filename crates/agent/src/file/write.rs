@@ -58,8 +58,9 @@ const FILE_MODE: u32 = 0o644;
 /// in `If-Match` one is refused.
 static PLACING: Mutex<()> = Mutex::new(());
 
-/// Held while a finished upload is added to a file, so that two additions do not mix. Long ones wait
-/// here without a thread.
+/// Held while a finished upload is added to a file, so that two additions do not mix, and while one takes
+/// its place that names in `If-Match` what is there, so that no addition is lost to it. Long ones wait here
+/// without a thread.
 static ADDING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Writes a file whole.
@@ -77,7 +78,7 @@ static ADDING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
         (status = 200, description = "Written", body = FileEntry, headers(("etag" = String, description = "Names the new content"))),
         (status = 400, description = "VALIDATION_FAILED, INVALID_PATH, IS_DIRECTORY, NOT_DIRECTORY, NAME_TOO_LONG, NOT_REGULAR_FILE, TOO_MANY_LINKS", body = ErrorBody),
         (status = 403, description = "PERMISSION_DENIED, READ_ONLY", body = ErrorBody),
-        (status = 404, description = "SESSION_NOT_FOUND; FILE_NOT_FOUND: a parent is a link that leads nowhere", body = ErrorBody),
+        (status = 404, description = "FILE_NOT_FOUND: a parent is a link that leads nowhere", body = ErrorBody),
         (status = 409, description = "FILE_EXISTS; RESOURCE_BUSY: something is mounted there", body = ErrorBody),
         (status = 412, description = "PRECONDITION_FAILED", body = ErrorBody),
         (status = 422, description = "CHECKSUM_MISMATCH", body = ErrorBody),
@@ -153,7 +154,8 @@ async fn upload(path: FilePath, how: How, mut body: Body) -> Result<FileEntry, A
     }
     let length: usize = piece.iter().map(Bytes::len).sum();
     let is_small = upload.is_none() && !how.append && length as u64 <= QUICK_BYTES;
-    let adding = if how.append { Some(ADDING.lock().await) } else { None };
+    let is_alone = how.append || how.if_match.is_some();
+    let adding = if is_alone { Some(ADDING.lock().await) } else { None };
     let last = move || {
         // Held here, because this goes on also when nobody waits for it any more.
         let _adding = adding;
@@ -214,7 +216,7 @@ struct Upload {
 impl Upload {
     fn begin(path: &FilePath, how: How) -> Result<Self, ApiError> {
         let refuse = |error| fault(WRITE, path, error);
-        let (target, old) = open_target(path, how.exclusive)?;
+        let (target, old) = open_target(path, how.exclusive, how.if_match.as_ref())?;
         if target.is_nameless() {
             return Err(refuse(SysError { call: "open", errno: errno::EISDIR }));
         }
@@ -399,7 +401,11 @@ fn mode(how: &How, old: Option<&Stat>) -> u32 {
 
 /// Opens the directory of the file that `path` means, and makes it when it is missing. With what is
 /// there. `exclusive` means the name itself, be it a link.
-fn open_target(path: &FilePath, exclusive: bool) -> Result<(Target, Option<Stat>), ApiError> {
+fn open_target(
+    path: &FilePath,
+    exclusive: bool,
+    if_match: Option<&Tags>,
+) -> Result<(Target, Option<Stat>), ApiError> {
     let open = || {
         if exclusive {
             let target = Target::open(WRITE, path)?;
@@ -416,6 +422,10 @@ fn open_target(path: &FilePath, exclusive: bool) -> Result<(Target, Option<Stat>
     let refuse = |error| fault(WRITE, path, error);
     if matches!(name.as_bytes(), b"." | b"..") {
         return Err(refuse(SysError { call: "open", errno: errno::EISDIR }));
+    }
+    // Before anything is made for it.
+    if let Some(tags) = if_match {
+        tags.require(path, None)?;
     }
     directories(&parent).map_err(refuse)?;
     open()
