@@ -24,9 +24,13 @@ pub(crate) enum Type {
     HardLink,
     Symlink,
     Directory,
+    /// A directory with a list of its names for content, as in GNU's incremental archives.
+    ListedDirectory,
     Pipe,
     /// A device.
     Special,
+    /// The archive's own name, GNU's way: nothing to unpack.
+    Label,
     /// pax records about the next entry.
     Records,
     /// pax records about all entries that follow.
@@ -44,6 +48,8 @@ impl Type {
             b'1' => Self::HardLink,
             b'2' => Self::Symlink,
             b'5' => Self::Directory,
+            b'D' => Self::ListedDirectory,
+            b'V' => Self::Label,
             b'6' => Self::Pipe,
             b'3' | b'4' => Self::Special,
             b'x' => Self::Records,
@@ -62,6 +68,8 @@ impl Type {
             Self::Pipe => b'6',
             Self::Special => b'3',
             Self::Directory => b'5',
+            Self::ListedDirectory => b'D',
+            Self::Label => b'V',
             Self::Records => b'x',
             Self::GlobalRecords => b'g',
             Self::LongName => b'L',

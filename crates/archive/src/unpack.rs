@@ -42,8 +42,9 @@ use crate::{
     header::{self, BLOCK, Header, Type},
 };
 
-/// Zeros that may follow the end: programs fill up to the record of a tape, 10 KiB by default.
-const TRAILING_BYTES: usize = 1024 * 1024;
+/// Zeros that may follow the end: programs fill up to the record of a tape, 10 KiB by default, and at most
+/// what a drive takes at once, whose length has 24 bits (SCSI, WRITE(6)).
+const TRAILING_BYTES: usize = 16 * 1024 * 1024;
 
 /// How an archive is unpacked.
 #[derive(Debug, Clone, Copy, Default)]
@@ -242,7 +243,6 @@ impl Unpacker {
                     Into::File(file) => {
                         let written = file.write(&data[..taken]);
                         written.map_err(|source| self.refused("write", source))?;
-                        self.done.bytes += taken as u64;
                     }
                 }
                 if is_all {

@@ -34,10 +34,15 @@ impl Unpacker {
         let kind = match header.kind {
             // As it was written before directories had a type of their own.
             Type::File if path.ends_with(b"/") => Type::Directory,
+            Type::ListedDirectory => Type::Directory,
             kind => kind,
         };
-        if kind != Type::File && size != 0 {
+        let has_content = matches!(header.kind, Type::File | Type::ListedDirectory | Type::Label);
+        if size != 0 && !has_content {
             return Err(self.invalid(Fault::Content));
+        }
+        if kind == Type::Label {
+            return self.begin_content(Into::Nothing, size);
         }
         let name = Name::new(&path, self.options.strip_components);
         let name = name.map_err(|fault| self.invalid(fault))?;
@@ -59,8 +64,12 @@ impl Unpacker {
                 _ => self.done.left_out.push(&self.path, LeftOutReason::Special),
             }
         }
-        let padding = header::padding(size);
-        self.state = State::Content { into, left: size, padding };
+        self.begin_content(into, size)
+    }
+
+    /// Goes on with the content of the entry, if it has any.
+    fn begin_content(&mut self, into: Into, size: u64) -> Result<(), ArchiveError> {
+        self.state = State::Content { into, left: size, padding: header::padding(size) };
         if size == 0 { self.end_content() } else { Ok(()) }
     }
 
@@ -79,9 +88,11 @@ impl Unpacker {
                 self.buffer.clear();
             }
             Into::File(file) => {
+                let bytes = file.bytes();
                 let kept = file.keep(self.tree.dir());
                 kept.map_err(|source| self.refused("write", source))?;
                 self.done.files += 1;
+                self.done.bytes += bytes;
             }
         }
         self.pass(padding);
@@ -155,6 +166,10 @@ impl Unpacker {
         }
         let made = self.tree.make(name.components(), new);
         made.map_err(|source| self.refused("make the directory", source))?;
+        if self.tree.has_met_existing() {
+            // What is still made in it would change its time.
+            self.crew.rest()?;
+        }
         self.set_attributes(&records.attributes)?;
         self.done.directories += 1;
         Ok(())
@@ -189,8 +204,9 @@ impl Unpacker {
         };
         self.crew.rest()?;
         let made = self.tree.find(target_above).and_then(|from| {
-            // A link's further name would be a link, whose target nobody has looked at.
-            if file::stat(from.as_fd(), target)?.mode & file::S_IFMT != file::S_IFREG {
+            // The name itself gets a further one, and nothing is followed: of a link that is a link.
+            let kind = file::stat(from.as_fd(), target)?.mode & file::S_IFMT;
+            if !matches!(kind, file::S_IFREG | file::S_IFLNK) {
                 return Err(SysError { call: "linkat", errno: errno::EPERM });
             }
             self.tree.enter(above)?;

@@ -107,6 +107,8 @@ pub(super) struct NewFile {
     temporary: CString,
     name: CString,
     attributes: Attributes,
+    /// Of content, holes included.
+    bytes: u64,
     /// Some: zeros are passed over, and whether the last bytes were.
     holes: Option<bool>,
 }
@@ -120,7 +122,7 @@ impl NewFile {
     ) -> Result<Self, SysError> {
         let (temporary, fd) = make_temporary(|temporary| create(dir, temporary, attributes.mode))?;
         let name = name.to_owned();
-        Ok(Self { file: fd.into(), temporary, name, attributes, holes: None })
+        Ok(Self { file: fd.into(), temporary, name, attributes, bytes: 0, holes: None })
     }
 
     /// Leaves holes where it is zeros, and gives it extended attributes.
@@ -129,7 +131,13 @@ impl NewFile {
         layer::set_attributes(self.file.as_fd(), attributes)
     }
 
+    /// Bytes of content that were written, holes included.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), SysError> {
+        self.bytes += bytes.len() as u64;
         if let Some(is_hole) = &mut self.holes {
             *is_hole = bytes.iter().all(|byte| *byte == 0);
             if *is_hole {

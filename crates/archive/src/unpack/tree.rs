@@ -1,6 +1,7 @@
 //! The directories on the way to an entry, each opened from the one above it and held.
 
 use std::{
+    collections::BTreeMap,
     ffi::{CStr, CString},
     fs::{File, FileTimes, Permissions},
     os::{
@@ -25,8 +26,15 @@ pub(super) const MODE_BITS: u32 = 0o777;
 /// Permission bits of a directory that an archive does not name.
 const DIRECTORY_MODE: u32 = 0o755;
 
+/// In place of the bits that something was made with, where these are not known.
+const ANY_BITS: u32 = u32::MAX;
+
 /// Permission bits that a directory has while it is filled.
 pub(super) const FILLING_BITS: u32 = 0o700;
+
+/// Directories that were made and are remembered: some 3 MiB. Of later ones, what the archive says when it
+/// comes to them a second time is not taken.
+const REMEMBERED: usize = 32 * 1024;
 
 /// What an entry has besides its content.
 #[derive(Debug, Clone, Copy)]
@@ -124,6 +132,9 @@ struct Level {
 pub(super) struct Tree {
     top: Arc<Dir>,
     levels: Vec<Level>,
+    /// The directories that were made, by device and inode, with what the archive says of them: it may
+    /// name one after what is in it, or come back to it.
+    made: BTreeMap<(u64, u64), Option<Attributes>>,
     /// On the way was a directory that this way has not made.
     has_met_existing: bool,
     /// A directory that is there gets what the archive says, too.
@@ -135,7 +146,13 @@ impl Tree {
         // btrfs has no table of files to count, also when an overlay answers for it.
         let keeps_files_in_trees = file_system::of(top.as_fd()).is_ok_and(|found| found.files == 0);
         let top = Dir { fd: top, umask: Umask::of_process(), keeps_files_in_trees, rest: None };
-        Self { top: Arc::new(top), levels: Vec::new(), has_met_existing: false, is_layer }
+        Self {
+            top: Arc::new(top),
+            levels: Vec::new(),
+            made: BTreeMap::new(),
+            has_met_existing: false,
+            is_layer,
+        }
     }
 
     /// The directory it is in.
@@ -158,12 +175,14 @@ impl Tree {
                 Err(SysError { errno: errno::ENOENT, .. }) => {
                     file::make_dir(above, name, DIRECTORY_MODE)?;
                     let fd = self.open(above, name)?;
+                    self.remember(&fd, None)?;
                     self.push(name, fd, None);
                 }
                 opened => {
                     let fd = opened?;
                     self.has_met_existing = true;
-                    self.push(name, fd, None);
+                    let said = self.recall(&fd)?.flatten();
+                    self.push(name, fd, said.map(|said| (said, ANY_BITS)));
                 }
             }
         }
@@ -175,20 +194,41 @@ impl Tree {
         let Some((name, above)) = path.split_last() else { return Ok(()) };
         self.enter(above)?;
         let made_with = new.mode | FILLING_BITS;
-        let rest = match file::make_dir(self.dir().fd(), name, made_with) {
-            Ok(()) => Some((new, made_with)),
+        let made = match file::make_dir(self.dir().fd(), name, made_with) {
+            Ok(()) => Some(made_with),
             Err(SysError { errno: errno::EEXIST, .. }) if self.is_layer => {
                 layer::make_directory(self.dir().fd(), name, made_with)?;
-                // Whatever bits it was made with.
-                Some((new, u32::MAX))
+                Some(ANY_BITS)
             }
             Err(SysError { errno: errno::EEXIST, .. }) => None,
             Err(error) => return Err(error),
         };
         let fd = self.open(self.dir().fd(), name)?;
-        self.has_met_existing |= rest.is_none() || self.is_layer;
-        self.push(name, fd, rest);
+        self.has_met_existing |= made.is_none() || self.is_layer;
+        let is_again = made.is_none() && self.recall(&fd)?.is_some();
+        let made = made.or(is_again.then_some(ANY_BITS));
+        if made.is_some() {
+            self.remember(&fd, Some(new))?;
+        }
+        self.push(name, fd, made.map(|made_with| (new, made_with)));
         Ok(())
+    }
+
+    /// Remembers a directory that was made, and what the archive says of it.
+    fn remember(&mut self, dir: &OwnedFd, said: Option<Attributes>) -> Result<(), SysError> {
+        let identity = file::stat(dir.as_fd(), c"")?.identity;
+        if self.made.len() < REMEMBERED || self.made.contains_key(&identity) {
+            self.made.insert(identity, said);
+        }
+        Ok(())
+    }
+
+    /// What is remembered of a directory. None: it was there before.
+    fn recall(&self, dir: &OwnedFd) -> Result<Option<Option<Attributes>>, SysError> {
+        if self.made.is_empty() {
+            return Ok(None);
+        }
+        Ok(self.made.get(&file::stat(dir.as_fd(), c"")?.identity).copied())
     }
 
     /// Leaves every directory. The first failure is told, after all were tried.
@@ -204,7 +244,7 @@ impl Tree {
     pub(super) fn settle(&self, top: Option<Attributes>) -> Result<(), SysError> {
         let Some(attributes) = top else { return Ok(()) };
         let dir = self.top.fd.try_clone().map_err(|error| system("dup", &error))?;
-        self.top.umask.set(&File::from(dir), attributes, u32::MAX)
+        self.top.umask.set(&File::from(dir), attributes, ANY_BITS)
     }
 
     /// Opens the directory of a name that is there already, without going to it.

@@ -112,14 +112,10 @@ fn hard_links_name_only_files_of_the_tree() {
         let parts = [entry(b'1', b"stolen", target.as_bytes(), b"")];
         assert!(attack(&parts, nothing).1.unwrap_err().contains("outside"), "{target}");
     }
-    // Through a link, to a link, to a directory, to nothing.
-    for (link, target) in [
-        ("../outside", "link/secret"),
-        ("../outside/secret", "link"),
-        (".", "link/link"),
-        ("x", "none"),
-        ("x", "/etc/passwd"),
-    ] {
+    // Through a link, to a directory, to nothing.
+    for (link, target) in
+        [("../outside", "link/secret"), (".", "link/link"), ("x", "none"), ("x", "/etc/passwd")]
+    {
         let parts = [
             entry(b'2', b"link", link.as_bytes(), b""),
             entry(b'1', b"stolen", target.as_bytes(), b""),
@@ -130,6 +126,15 @@ fn hard_links_name_only_files_of_the_tree() {
     }
     let parts = [entry(b'5', b"d", b"", b""), entry(b'1', b"stolen", b"d", b"")];
     assert!(attack(&parts, nothing).1.is_err());
+    // The further name of a link is a link, and no name of what that leads to.
+    let secret = Path::new("../outside/secret");
+    let parts = [
+        entry(b'2', b"link", secret.as_os_str().as_encoded_bytes(), b""),
+        entry(b'1', b"stolen", b"link", b""),
+    ];
+    let (dir, done) = attack(&parts, nothing);
+    assert_eq!(done, Ok(2));
+    assert_eq!(fs::read_link(dir.path().join("target/stolen")).unwrap(), secret);
 }
 
 #[test]
@@ -232,8 +237,9 @@ fn what_is_no_archive_is_refused_at_once() {
     assert_eq!(fault_of(b""), Some(Fault::BrokenOff));
     assert_eq!(fault_of(b"PK"), Some(Fault::BrokenOff));
     assert_eq!(fault_of(&END), None);
-    assert_eq!(fault_of(&[END.to_vec(), vec![0; 1 << 20]].concat()), None);
-    assert_eq!(fault_of(&[END.to_vec(), vec![0; (1 << 20) + 512]].concat()), Some(Fault::Trailing));
+    let zeros = |count| [END.to_vec(), vec![0; count]].concat();
+    assert_eq!(fault_of(&zeros(16 << 20)), None);
+    assert_eq!(fault_of(&zeros((16 << 20) + 512)), Some(Fault::Trailing));
 }
 
 #[test]

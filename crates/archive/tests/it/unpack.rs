@@ -3,7 +3,9 @@
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    path::Path,
     process::Command,
+    time::{Duration, SystemTime},
 };
 
 use archive::{UnpackOptions, Unpacker};
@@ -64,6 +66,91 @@ fn the_forms_of_gnu_tar_are_read() {
         packed.remove(&Vec::new());
         assert!(found == packed, "{format}");
     }
+}
+
+/// What GNU tar writes about `from` with these arguments.
+fn tar(from: &Path, arguments: &[&str]) -> Vec<u8> {
+    let output =
+        Command::new("tar").args(["-c", "-C", from.to_str().unwrap()]).args(arguments).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+#[test]
+fn labels_lists_of_names_and_long_records_of_gnu_tar_are_read_over() {
+    let dir = temporary();
+    let from = dir.path().join("from");
+    fs::create_dir_all(from.join("d")).unwrap();
+    fs::write(from.join("d/file"), "x").unwrap();
+    symlink("file", from.join("d/link")).unwrap();
+    fs::hard_link(from.join("d/link"), from.join("d/same")).unwrap();
+    let list = dir.path().join("list");
+    for arguments in
+        [["-V", "../a label", "d"], ["-g", list.to_str().unwrap(), "d"], ["-b", "8192", "d"]]
+    {
+        let to = temporary();
+        let done = unpack(to.path(), &tar(&from, &arguments), 10_000).unwrap();
+        let made = (done.files, done.directories, done.symlinks, done.hard_links);
+        assert_eq!(made, (1, 1, 1, 1), "{arguments:?}");
+        assert_eq!(fs::read_link(to.path().join("d/same")).unwrap(), Path::new("file"));
+    }
+}
+
+#[test]
+fn directories_are_as_the_archive_has_them_wherever_it_names_them() {
+    let dir = temporary();
+    let from = dir.path().join("from");
+    for name in ["a/deep", "b"] {
+        fs::create_dir_all(from.join(name)).unwrap();
+    }
+    for name in ["a/x", "a/deep/y", "b/z"] {
+        fs::write(from.join(name), "x").unwrap();
+    }
+    for (number, name) in ["a/deep", "a", "b"].into_iter().enumerate() {
+        let opened = fs::File::open(from.join(name)).unwrap();
+        opened.set_permissions(fs::Permissions::from_mode(0o700)).unwrap();
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 * number as u64);
+        opened.set_times(fs::FileTimes::new().set_modified(time)).unwrap();
+    }
+    let mut expected = look(&from);
+    expected.remove(&Vec::new());
+    for order in [
+        // After what is in them; before it, and come back to; some twice.
+        &["a/x", "a/deep/y", "b/z", "a/deep", "a", "b"][..],
+        &["a", "b", "a/deep", "a/x", "b/z", "a/deep/y"],
+        &["a", "a/x", "a/deep/y", "a/deep", "a", "b", "b/z"],
+    ] {
+        for options in
+            [UnpackOptions::default(), UnpackOptions { layer: true, ..UnpackOptions::default() }]
+        {
+            let options = UnpackOptions { keep_times: true, ..options };
+            let to = temporary();
+            let archive = tar(&from, &[&["--no-recursion", "--format=pax"][..], order].concat());
+            unpack_with(to.path(), &archive, 10_000, options).unwrap();
+            let mut found = look(to.path());
+            found.remove(&Vec::new());
+            assert!(found == expected, "{order:?} {options:?}: {found:?} {expected:?}");
+        }
+    }
+    // Those that were there keep what they had.
+    let to = temporary();
+    fs::create_dir(to.path().join("a")).unwrap();
+    fs::set_permissions(to.path().join("a"), fs::Permissions::from_mode(0o750)).unwrap();
+    unpack(to.path(), &tar(&from, &["--no-recursion", "a/x", "a"]), 10_000).unwrap();
+    assert_eq!(fs::metadata(to.path().join("a")).unwrap().mode() & 0o7777, 0o750);
+}
+
+#[test]
+fn what_was_taken_away_again_does_not_count() {
+    let archive = tape::archive(&[tape::file("a", "123"), tape::file("big", &"x".repeat(1 << 20))]);
+    let to = temporary();
+    let mut unpacker = Unpacker::new(directory(to.path()), UnpackOptions::default());
+    unpacker.feed(&archive[..500_000]).unwrap();
+    unpacker.finish().unwrap_err();
+    let done = unpacker.done();
+    assert_eq!((done.files, done.bytes), (1, 3));
+    assert_eq!(look(to.path()).len(), 2, "the top and one file");
 }
 
 #[test]
