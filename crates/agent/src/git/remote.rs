@@ -46,7 +46,10 @@ impl Remote {
             return Err(no_url("it is empty, or has white space or control characters in it"));
         }
         let Parsed { url, path, server, user } = parse(url).map_err(no_url)?;
-        let name = path.trim_end_matches('/').rsplit(['/', ':']).next().unwrap_or_default();
+        // The directory of a work tree is named by where that is.
+        let path = path.trim_end_matches('/');
+        let path = path.strip_suffix("/.git").unwrap_or(path).trim_end_matches('/');
+        let name = path.rsplit(['/', ':']).next().unwrap_or_default();
         let name = name.strip_suffix(".git").unwrap_or(name);
         if matches!(name, "" | "." | "..") {
             return Err(no_url("it names no repository"));
@@ -315,6 +318,8 @@ mod tests {
             ("h:b", "h:b", "b"),
             ("file:///a/b", "file:///a/b", "b"),
             ("/a/100%", "file:///a/100%25", "100%"),
+            ("/a/b/.git", "file:///a/b/.git", "b"),
+            ("https://h/b/.git/", "https://h/b/.git/", "b"),
         ] {
             let remote = remote(url);
             assert_eq!((remote.url.as_str(), remote.name.as_str()), (given, name), "{url}");
@@ -338,6 +343,8 @@ mod tests {
             "https://h",
             "https://h/",
             "https://h/..",
+            "https://h/.git",
+            "https://h/../.git",
             "https://h y/x",
             "https://-h/x",
             "https://h:99999/x",
