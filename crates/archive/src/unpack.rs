@@ -21,6 +21,7 @@ mod extended;
 mod file;
 mod layer;
 mod name;
+mod special;
 mod tree;
 
 use std::{ffi::CString, os::fd::OwnedFd};
@@ -35,6 +36,7 @@ use self::{
     crew::Crew,
     extended::Extended,
     file::NewFile,
+    special::Specials,
     tree::{Attributes, Tree},
 };
 use crate::{
@@ -110,6 +112,8 @@ pub struct Unpacker {
     entries: u64,
     /// What was made, but for small files.
     done: Unpacked,
+    /// What was left out, and may get further names.
+    specials: Specials,
     comment: Option<Vec<u8>>,
     /// What the top, of a layer or a new one, is to have when all is in it.
     top: Option<Attributes>,
@@ -139,6 +143,7 @@ impl Unpacker {
             path: Vec::new(),
             entries: 0,
             done: Unpacked::default(),
+            specials: Specials::default(),
             comment: None,
         }
     }

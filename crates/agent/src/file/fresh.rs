@@ -13,8 +13,8 @@ use sys::{
 
 use super::{
     fault::fault,
-    mkdir::directories_telling,
-    path::{self, FilePath, Target},
+    mkdir::{directories_telling, remove_made},
+    path::{self, FilePath},
     remove,
 };
 
@@ -70,15 +70,6 @@ impl Fresh {
         }
         remove_made(&self.made);
         Ok(())
-    }
-}
-
-fn remove_made(made: &[FilePath]) {
-    for path in made.iter().rev() {
-        let Ok(target) = Target::open("delete", path) else { continue };
-        let (parent, name) = target.place();
-        // One that somebody has put something into stays, and those above it with it.
-        file::remove_dir(parent, name).ok();
     }
 }
 

@@ -107,6 +107,16 @@ pub(super) fn directories_telling(
     Ok(dir)
 }
 
+/// Removes directories that were made, given outermost first, for what came to nothing.
+pub(super) fn remove_made(made: &[FilePath]) {
+    for path in made.iter().rev() {
+        let Ok(target) = Target::open(MAKE, path) else { continue };
+        let (parent, name) = target.place();
+        // One that somebody has put something into stays, and those above it with it.
+        file::remove_dir(parent, name).ok();
+    }
+}
+
 /// True when the last component itself is what is no directory, and not one before it.
 fn is_there(path: &FilePath) -> bool {
     Target::open(MAKE, path).is_ok()

@@ -158,3 +158,38 @@ async fn owners_and_bits_of_the_archive_are_taken_as_asked() {
         assert_eq!(metadata.mode() & 0o7777, 0o766);
     }
 }
+
+#[tokio::test]
+async fn directories_made_for_a_refused_archive_go_and_others_stay() {
+    let agent = start().await;
+    fs::create_dir(agent.work().join("there")).unwrap();
+    let put = |url: &str, body: &[u8]| request(Method::PUT, url, body.to_vec());
+    let bodies = [&b""[..], &[b'x'; 2000]];
+    let end = [0; 1024];
+    for format in ["tar", "tar.zst"] {
+        for path in ["new/a/b", "new/a/b/", "there/a/b", "there"] {
+            for body in bodies {
+                let url = format!("/archive?path={path}&format={format}");
+                let (_, error) = agent.refused(put(&url, body)).await;
+                assert_eq!(error.code, ErrorCode::InvalidArchive, "{url}");
+                assert!(!agent.work().join("new").exists(), "{url}");
+                let mut left = fs::read_dir(agent.work().join("there")).unwrap();
+                assert!(left.next().is_none(), "{url}");
+            }
+        }
+    }
+    let long = format!("/archive?path=new/{}", "x".repeat(300));
+    let (_, error) = agent.refused(put(&long, &end)).await;
+    assert_eq!(error.code, ErrorCode::NameTooLong);
+    assert!(!agent.work().join("new").exists());
+
+    // What was unpacked stays, and so does the place of an archive of nothing.
+    fs::write(agent.work().join("f"), "x").unwrap();
+    let (.., whole) = agent.get("/archive?path=f").await;
+    let (_, error) = agent.refused(put("/archive?path=new/a", &whole[..whole.len() - 1024])).await;
+    assert_eq!(error.code, ErrorCode::InvalidArchive);
+    assert_eq!(fs::read(agent.work().join("new/a/f")).unwrap(), b"x");
+    let (status, ..) = agent.send(put("/archive?path=new/empty", &end)).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(agent.work().join("new/empty").is_dir());
+}

@@ -37,7 +37,8 @@ impl Unpacker {
             Type::ListedDirectory => Type::Directory,
             kind => kind,
         };
-        let has_content = matches!(header.kind, Type::File | Type::ListedDirectory | Type::Label);
+        let has_content =
+            kind == Type::File || matches!(header.kind, Type::ListedDirectory | Type::Label);
         if size != 0 && !has_content {
             return Err(self.invalid(Fault::Content));
         }
@@ -51,6 +52,7 @@ impl Unpacker {
         let mut into = Into::Nothing;
         if !name.is_stripped() {
             self.path = name.path();
+            self.specials.forget(&self.path);
             if self.options.layer {
                 self.begin_in_layer(&name, (kind, size), &records.attributes)?;
             }
@@ -61,7 +63,7 @@ impl Unpacker {
                 Type::Symlink => self.symlink(&name, &link, attributes)?,
                 Type::HardLink => self.hard_link(&name, &link)?,
                 Type::Pipe if self.options.layer => self.pipe(&name, attributes)?,
-                _ => self.done.left_out.push(&self.path, LeftOutReason::Special),
+                _ => self.leave_out(),
             }
         }
         self.begin_content(into, size)
@@ -199,6 +201,10 @@ impl Unpacker {
         let target = Name::new(link, self.options.strip_components).map_err(|fault| {
             self.invalid(if fault == Fault::Outside { Fault::LinkOutside } else { fault })
         })?;
+        if self.specials.contains(&target.path()) {
+            self.leave_out();
+            return Ok(());
+        }
         let Some((target, target_above)) = target.split() else {
             return Err(self.invalid(Fault::LinkOutside));
         };
@@ -216,6 +222,12 @@ impl Unpacker {
         made.map_err(|source| self.refused("make the further name", source))?;
         self.done.hard_links += 1;
         Ok(())
+    }
+
+    /// Leaves out what is special, or a further name of that.
+    fn leave_out(&mut self) {
+        self.done.left_out.push(&self.path, LeftOutReason::Special);
+        self.specials.remember(&self.path);
     }
 
     /// Makes something under `name`, in place of the file or link that is there.

@@ -150,6 +150,31 @@ fn devices_and_pipes_are_not_made_and_told() {
 }
 
 #[test]
+fn further_names_of_what_is_left_out_are_left_out_too() {
+    let special = |name: &[u8]| entry(b'6', name, b"", b"");
+    let again = |name: &[u8], target: &[u8]| entry(b'1', name, target, b"");
+    // A file that is there is not what the archive names.
+    let there = |target: &Path| fs::write(target.join("f"), "there").unwrap();
+    let parts = [special(b"./f"), again(b"f2", b"f"), again(b"d/f3", b"./f2"), file("kept", "x")];
+    let (dir, done) = attack(&parts, there);
+    assert_eq!(done, Ok(1));
+    let mut names: Vec<_> = fs::read_dir(dir.path().join("target"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["f", "kept"]);
+    let told = unpack(temporary().path(), &tape::archive(&parts), 512).unwrap().left_out;
+    let told: Vec<_> = told.left_out.iter().map(|entry| entry.path.as_str()).collect();
+    assert_eq!(told, ["f", "f2", "d/f3"]);
+    // A file that comes later under the name has further ones.
+    let parts = [special(b"f"), file("f", "x"), again(b"f2", b"f")];
+    assert_eq!(attack(&parts, nothing).1, Ok(2));
+    // What has never come has none.
+    assert!(attack(&[special(b"f"), again(b"f2", b"g")], nothing).1.is_err());
+}
+
+#[test]
 fn no_bit_that_lends_an_identity_is_taken() {
     let (dir, done) = attack(&[file("f", "x"), entry(b'5', b"d", b"", b"")], nothing);
     assert_eq!(done, Ok(2));
@@ -193,6 +218,7 @@ fn what_can_be_read_in_two_ways_is_refused() {
         // TARmageddon: what one reader takes for content is headers for the other.
         (vec![x(&[("size", "9")]), entry(b'5', b"d", b"", b"")], Fault::Content),
         (vec![entry(b'5', b"d", b"", b"hidden")], Fault::Content),
+        (vec![entry(b'0', b"d/", b"", b"hidden")], Fault::Content),
         (vec![entry(b'2', b"l", b"t", b"hidden")], Fault::Content),
         (vec![entry(b'1', b"l", b"t", b"hidden")], Fault::Content),
         (vec![entry(b'6', b"p", b"", b"hidden")], Fault::Content),

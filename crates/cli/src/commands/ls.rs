@@ -102,6 +102,10 @@ fn one_line(name: &str) -> String {
     escape_control(name).replace('\n', "\\n").replace('\t', "\\t")
 }
 
+/// Seconds since 1970 of the last time whose year has four digits: later ones have no RFC 3339 form, and
+/// are shown as this, as those before 1970 are shown as its beginning.
+const LAST_SECOND: u64 = 253_402_300_799;
+
 fn details(entry: &FileEntry) -> String {
     let kind = match entry.file_type {
         FileType::File => '-',
@@ -115,8 +119,8 @@ fn details(entry: &FileEntry) -> String {
             if is_set { ['r', 'w', 'x'][bit % 3] } else { '-' }
         })
         .collect();
-    let time = u64::try_from(entry.modified_ms).unwrap_or_default();
-    let time = UNIX_EPOCH + std::time::Duration::from_secs(time / 1000);
+    let time = u64::try_from(entry.modified_ms / 1000).unwrap_or_default().min(LAST_SECOND);
+    let time = UNIX_EPOCH + std::time::Duration::from_secs(time);
     let time = humantime::format_rfc3339_seconds(time);
     format!("{kind}{bits} {:>5} {:>5} {:>12} {time} ", entry.uid, entry.gid, entry.size)
 }
@@ -135,5 +139,10 @@ mod tests {
         let expected = "lrwxr-xr--     0 65534            7 2001-09-09T01:46:40Z ";
         assert_eq!(details(&entry), expected);
         assert_eq!(one_line("a\tb\nc\u{1b}"), "a\\tb\\nc\\u{1b}");
+        for (modified_ms, shown) in
+            [(i64::MAX, "9999-12-31T23:59:59Z "), (-1, "1970-01-01T00:00:00Z ")]
+        {
+            assert!(details(&FileEntry { modified_ms, ..entry.clone() }).ends_with(shown));
+        }
     }
 }

@@ -20,7 +20,7 @@ use zstd::stream::write::Decoder;
 use crate::file::{
     blocking,
     fault::{fault, io_fault},
-    mkdir::directories_telling,
+    mkdir::{directories_telling, remove_made},
     path::{self, FilePath},
     write::gather,
 };
@@ -73,6 +73,8 @@ struct Unpacking {
     /// None once it is dropped.
     input: Option<Input>,
     path: FilePath,
+    /// Directories that were made for it, outermost first: they go when it comes to nothing.
+    made: Vec<FilePath>,
     /// The image that a layer has to be of.
     image: Option<String>,
     /// It has said so.
@@ -84,13 +86,27 @@ struct Unpacking {
 impl Drop for Unpacking {
     fn drop(&mut self) {
         let input = self.input.take();
-        tokio::task::spawn_blocking(move || drop(input));
+        let made = std::mem::take(&mut self.made);
+        tokio::task::spawn_blocking(move || {
+            if let Some(mut input) = input {
+                discard(&input.sink().unpacker.stop(), &made);
+            }
+        });
     }
 }
 
 enum Input {
     Tar(Box<Sink>),
     Zstd(Box<Decoder<'static, Sink>>),
+}
+
+impl Input {
+    fn sink(&mut self) -> &mut Sink {
+        match self {
+            Self::Tar(sink) => sink,
+            Self::Zstd(decoder) => decoder.get_mut(),
+        }
+    }
 }
 
 impl Unpacking {
@@ -116,7 +132,8 @@ impl Unpacking {
         format: ArchiveFormat,
         image: Option<String>,
     ) -> Result<Self, ApiError> {
-        let (directory, new_top) = directory(&path)?;
+        let (directory, made) = directory(&path)?;
+        let new_top = made.last() == Some(&path.trimmed());
         let options = UnpackOptions { new_top, ..options };
         let sink = Sink { unpacker: Unpacker::new(directory, options), error: None };
         let input = match format {
@@ -129,7 +146,7 @@ impl Unpacking {
                 Input::Zstd(Box::new(decoder.map_err(|error| io_fault(WRITE, &path, &error))?))
             }
         };
-        Ok(Self { input: Some(input), path, is_checked: image.is_none(), image })
+        Ok(Self { input: Some(input), path, made, is_checked: image.is_none(), image })
     }
 
     fn take(&mut self, piece: &Bytes) -> Result<(), ApiError> {
@@ -173,6 +190,7 @@ impl Unpacking {
             let told = told.and_then(|told| serde_json::from_slice(told).ok());
             done.left_out.add(told.unwrap_or_default());
         }
+        self.made.clear();
         Ok(done)
     }
 
@@ -181,10 +199,7 @@ impl Unpacking {
     }
 
     fn sink(&mut self) -> &mut Sink {
-        match self.input() {
-            Input::Tar(sink) => sink,
-            Input::Zstd(decoder) => decoder.get_mut(),
-        }
+        self.input().sink()
     }
 
     /// What a failed write means: an error of the archive, or one of the compression around it.
@@ -207,6 +222,8 @@ impl Unpacking {
     /// Adds what was written before, and stays.
     fn so_far(&mut self, error: ApiError) -> ApiError {
         let done = self.sink().unpacker.stop();
+        let made = std::mem::take(&mut self.made);
+        discard(&done, &made);
         error.with("entries", done.entries()).with("bytes", done.bytes)
     }
 }
@@ -233,20 +250,35 @@ impl Write for Sink {
     }
 }
 
-/// Opens the directory to unpack into, and makes it when it is missing; true if it was.
-fn directory(path: &FilePath) -> Result<(OwnedFd, bool), ApiError> {
+/// Opens the directory to unpack into, and makes it and its parents as far as they are missing. Tells
+/// which it made, outermost first.
+fn directory(path: &FilePath) -> Result<(OwnedFd, Vec<FilePath>), ApiError> {
     let flags = file::O_RDONLY | file::O_DIRECTORY;
     let open = || {
         path::open(file::cwd(), path.as_c_str(), flags).map_err(|error| fault(WRITE, path, error))
     };
     match open() {
         Err(error) if error.code == ErrorCode::FileNotFound => {
-            let mut made = None;
-            directories_telling(path, |new| made = Some(new))
-                .map_err(|error| fault("make the directory", path, error))?;
-            Ok((open()?, made == Some(path.trimmed())))
+            let mut made = Vec::new();
+            let opened = directories_telling(path, |new| made.push(new))
+                .map_err(|error| fault("make the directory", path, error))
+                .and_then(|_path_only| open());
+            match opened {
+                Ok(directory) => Ok((directory, made)),
+                Err(error) => {
+                    remove_made(&made);
+                    Err(error)
+                }
+            }
         }
-        opened => Ok((opened?, false)),
+        opened => Ok((opened?, Vec::new())),
+    }
+}
+
+/// Removes the directories that were made for what came to nothing.
+fn discard(done: &Unpacked, made: &[FilePath]) {
+    if done.entries() == 0 {
+        remove_made(made);
     }
 }
 
