@@ -200,7 +200,7 @@ async fn of_two_writers_who_read_the_same_one_is_refused() {
             async move {
                 let new = format!("{round} {racer}");
                 let append = racer % 2 == 0;
-                let content = append.then_some(before).unwrap_or_default() + &new;
+                let content = before.repeat(usize::from(append)) + &new;
                 let options = WriteFile { append, ..WriteFile::default() };
                 let written = client.replace_file(&id, path, &options, &tag, new).await;
                 written.map(|entry| (entry.etag, content))
