@@ -41,16 +41,23 @@ async fn no_entry_leaves_the_directory() {
         (vec![link("../aside"), tape::entry(b'5', b"link/made", b"", b"")], "NOT_DIRECTORY"),
         (vec![hard("../target"), tape::file("hard", "new")], "INVALID_ARCHIVE"),
         (vec![hard("/etc/passwd"), tape::file("hard", "new")], "FILE_NOT_FOUND"),
-        (vec![link("../target"), hard("link"), tape::file("hard", "new")], "PERMISSION_DENIED"),
     ] {
         let refused = unpack(&server, "to", &parts).await;
         assert_eq!(refused.code(), code, "{}", refused.text);
         server.shell("s", "rm -rf to/*").await;
     }
-    // What replaces a link replaces the link; what is absolute is below the directory.
-    let parts = [link("../target"), tape::file("link", "new"), tape::file("/etc/passwd", "new")];
+    // What replaces a link, or a further name of one, replaces that; what is absolute is below the
+    // directory.
+    let parts = [
+        link("../target"),
+        hard("link"),
+        tape::file("hard", "new"),
+        tape::file("link", "new"),
+        tape::file("/etc/passwd", "new"),
+    ];
     assert_eq!(unpack(&server, "to", &parts).await.status, 200);
 
+    assert_eq!(server.shell("s", "find to -type l; cat to/hard to/link").await, "newnew");
     assert_eq!(server.shell("s", "cat target; ls -A aside").await, "old\n");
     assert_eq!(server.shell("s", "ls -A; cat to/etc/passwd").await, "aside\ntarget\nto\nnew");
     assert!(!server.shell("s", "cat /etc/passwd").await.contains("new"));
