@@ -395,6 +395,10 @@ async fn the_command_line_checks_out_and_takes_no_secret_as_an_argument() {
     assert_eq!(last["error"]["code"], "GIT_AUTH_FAILED", "{last}");
     let alone = sandbar(&git, &["git", "s", &url, "five", "--username", "user"]);
     assert_eq!(alone.status.code(), Some(2), "{}", err(&alone));
+
+    let empty = sandbar(&git, &["git", "s", &git.url("open/empty.git"), "six"]);
+    assert!(empty.status.success(), "{}", err(&empty));
+    assert!(!err(&empty).contains("fatal"), "{}", err(&empty));
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use testkit::Server;
+use testkit::{Raw, Server};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -209,6 +209,32 @@ async fn a_port_is_waited_for() {
         (8000, json!({"http": {"statusMin": 400, "statusMax": 300}})),
     ] {
         assert_eq!(wait(port, body.clone()).await.status, 400, "{port} {body}");
+    }
+}
+
+/// A close frame of code 1000 without a mask, as a text that is not UTF-8 is shown.
+const CLOSED: &str = "\u{fffd}\u{2}\u{3}\u{fffd}";
+
+#[tokio::test]
+async fn a_web_socket_that_is_closed_is_closed_in_turn() {
+    let server = server();
+    listen(&server, 8000).await;
+    for path in [format!("{PORTS}/8000/connect"), "/v1/sandboxes/s/terminals/t".to_owned()] {
+        let mut caller = Raw::open(&server).await;
+        let upgrade = [
+            "connection: Upgrade",
+            "upgrade: websocket",
+            "sec-websocket-version: 13",
+            "sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==",
+        ];
+        assert!(caller.send(&format!("GET {path} HTTP/1.1"), &server.key(), &upgrade).await);
+        let opened = caller.answer().await.expect("it answers");
+        assert_eq!(opened.status, 101, "{}", opened.text);
+
+        assert!(caller.write(b"\x88\x82\0\0\0\0\x03\xe8").await);
+
+        let heard = caller.rest().await;
+        assert!(heard.ends_with(CLOSED), "{path}: {heard:?}");
     }
 }
 

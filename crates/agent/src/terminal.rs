@@ -51,7 +51,7 @@ pub(crate) use table::Terminals;
         (status = 201, description = "It runs", body = api::terminal::Terminal),
         (status = 400, description = "VALIDATION_FAILED, INVALID_COMMAND, INVALID_PATH, NOT_DIRECTORY", body = ErrorBody),
         (status = 403, description = "PERMISSION_DENIED: the program or `cwd` may not be used", body = ErrorBody),
-        (status = 404, description = "COMMAND_NOT_FOUND; FILE_NOT_FOUND for `cwd`; SESSION_NOT_FOUND", body = ErrorBody),
+        (status = 404, description = "COMMAND_NOT_FOUND; FILE_NOT_FOUND for `cwd`", body = ErrorBody),
         (status = 409, description = "TERMINAL_EXISTS: one with this id runs", body = ErrorBody),
         (status = 413, description = "PAYLOAD_TOO_LARGE", body = ErrorBody),
         (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = ErrorBody),
@@ -92,7 +92,7 @@ pub(crate) async fn list(State(agent): State<Arc<Agent>>) -> Json<TerminalList> 
         (status = 200, description = "The terminal, to a request that asks for no WebSocket", body = api::terminal::Terminal),
         (status = 400, description = "VALIDATION_FAILED, INVALID_COMMAND", body = ErrorBody),
         (status = 403, description = "PERMISSION_DENIED: `shell` may not be executed", body = ErrorBody),
-        (status = 404, description = "TERMINAL_NOT_FOUND; COMMAND_NOT_FOUND for `shell`; SESSION_NOT_FOUND", body = ErrorBody),
+        (status = 404, description = "TERMINAL_NOT_FOUND; COMMAND_NOT_FOUND for `shell`", body = ErrorBody),
         (status = 429, description = "TOO_MANY_REQUESTS: too many viewers, or terminals", body = ErrorBody),
         (status = 500, description = "COMMAND_EXECUTION_ERROR", body = ErrorBody),
     ))]

@@ -43,6 +43,8 @@ async fn state_stays_and_everything_may_be_declared_again() {
     let failed = js(&server, "const half = 1; throw new Error('x')").await;
     assert!(!failed.success && !failed.context_reset);
     assert_eq!(text(&js(&server, "half").await), "1");
+    let free = "const receive = 1, sources = 2, load = 3, fs = 4, vm = 5\nreceive + sources + load + fs + vm";
+    assert_eq!(text(&js(&server, free).await), "15");
 }
 
 #[tokio::test]

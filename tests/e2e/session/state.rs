@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use testkit::answer;
 
-use super::{BEGUN_MS, EXEC, SLEEPERS, session};
+use super::{BEGUN_MS, EXEC, SESSIONS, SLEEPERS, session};
 use crate::server;
 
 #[tokio::test]
@@ -220,6 +220,15 @@ async fn traps_and_options_act_on_commands_and_show_nothing_of_ours() {
         let (_, out, err) = s.run(command).await;
         assert_eq!((out.as_str(), err.as_str()), (stdout, stderr), "{command}");
     }
+    let around = json!({"env": {"A": "b", "HOME": null}, "cwd": "/usr", "stdin": "in"});
+    for (command, stdout, stderr) in [
+        ("set -v; pwd; cat", "/usr\nin", ""),
+        ("echo $A", "b\n", "echo $A\n"),
+        ("set +v", "", "set +v\n"),
+    ] {
+        let (_, out, err) = s.run_with(command, around.clone()).await;
+        assert_eq!((out.as_str(), err.as_str()), (stdout, stderr), "{command}");
+    }
 }
 
 #[tokio::test]
@@ -241,7 +250,8 @@ async fn nothing_that_a_command_sets_breaks_the_next_one() {
         ("echo ok; set +o posix +C", "ok\n"),
         ("set -u; echo ok", "ok\n"),
         ("echo ok; set +u; set -a", "ok\n"),
-        ("env | grep -c sandbar || true; set +a", "0\n"),
+        ("env | grep -c __sandbar || true", "0\n"),
+        ("env | grep -c __sandbar || true; set +a", "0\n"),
         ("ulimit -n 64; echo ok", "ok\n"),
         ("echo ok; exec 10>/tmp/ten; echo x >&10", "ok\n"),
         ("echo y >&10; cat /tmp/ten; exec 10>&-", "x\ny\n"),
@@ -257,6 +267,45 @@ async fn nothing_that_a_command_sets_breaks_the_next_one() {
     let answer =
         s.ask("cat; echo $A; unset -f command", json!({"stdin": "in ", "env": {"A": "b"}})).await;
     assert_eq!(answer.json["stdout"], "in b\n", "{}", answer.text);
+}
+
+#[tokio::test]
+async fn variables_that_are_set_back_or_unset_break_nothing() {
+    let server = server();
+    let s = session(&server, "a");
+    s.expect(&[("declare -p >/tmp/declared; set >/tmp/set; export A=1", ""), ("B=2; true", "")])
+        .await;
+    for command in [
+        ". /tmp/declared 2>/dev/null; B=3; (exit 4)",
+        ". /tmp/set 2>/dev/null; B=3; (exit 4)",
+        "unset $(compgen -v) 2>/dev/null; PATH=/usr/bin:/bin; B=3; (exit 4)",
+        "set -u; unset -v __sandbar PIPESTATUS; set +u; B=3; (exit 4)",
+    ] {
+        for more in [json!({}), json!({"env": {"E": "e"}, "cwd": "/usr", "stdin": "x"})] {
+            let (code, stdout, _) = s.run_with(command, more).await;
+            assert_eq!((code, stdout.as_str()), (4, ""), "{command}");
+            assert_eq!(s.out("echo $? $B; B=2").await, "4 3\n", "{command}");
+        }
+    }
+    // Late answers of what was told before are no answers to what is told next.
+    let changes = json!({"env": {"__sandbar": "12 34", "A": "5"}});
+    let changed = server.patch(&format!("{SESSIONS}/a/env"), &changes).await;
+    assert_eq!(changed.status, 204, "{}", changed.text);
+    s.expect(&[("echo $A", "5\n"), ("echo $A", "5\n")]).await;
+}
+
+#[tokio::test]
+async fn a_prompt_command_from_the_beginning_breaks_nothing() {
+    let server = server();
+    let env = json!({"PROMPT_COMMAND": "echo noise", "PS1": "mine"});
+    assert_eq!(server.post(SESSIONS, &json!({"id": "a", "env": env})).await.status, 201);
+    let s = session(&server, "a");
+    s.expect(&[("echo a", "a\n"), ("printenv PROMPT_COMMAND PS1", "echo noise\nmine\n")]).await;
+    assert_eq!(s.run("false | true; (exit 3)").await, (3, String::new(), String::new()));
+    assert_eq!(s.out("echo $?; true | false | true; echo ${PIPESTATUS[*]}").await, "3\n0 1 0\n");
+    // What throws the shell to its top level has it prompt.
+    assert_eq!(s.run("kill -INT $$").await.0, 130);
+    assert_eq!(s.run("echo b; false").await, (1, "b\n".to_owned(), String::new()));
 }
 
 #[tokio::test]

@@ -78,19 +78,17 @@ pub(crate) async fn read(
     let opened = quickly(move || Ok((open_file(READ, &path)?, path)));
     let ((file, stat), path) = opened.await?;
     let is_small = (1..=QUICK_BYTES).contains(&stat.size);
-    let answer = move || answer(&path, (file, stat), query.encoding, &headers);
-    let mut response = if is_small { quickly(answer).await? } else { blocking(answer).await? };
-    if method == Method::HEAD {
-        *response.body_mut() = Body::empty();
-    }
-    Ok(response)
+    // Ranges are for GET alone (RFC 9110, section 14.2).
+    let range = range::of(&headers).filter(|_| method == Method::GET);
+    let answer = move || answer(&path, (file, stat), (query.encoding, range), &headers);
+    Ok(if is_small { quickly(answer).await? } else { blocking(answer).await? })
 }
 
 /// The answer about an open file.
 fn answer(
     path: &FilePath,
     (file, stat): (File, Stat),
-    encoding: Option<ReadEncoding>,
+    (encoding, range): (Option<ReadEncoding>, Option<Range>),
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
     let tag = etag(&stat);
@@ -105,7 +103,7 @@ fn answer(
         return Content::new(opened, path, encoding, api::limit::JSON_CONTENT_BYTES)
             .map(|content| content.respond(&tag));
     }
-    let range = range::of(headers).filter(|_| condition::range_holds(headers, &tag));
+    let range = range.filter(|_| condition::range_holds(headers, &tag));
     Opened::part(file, stat, path, range).map(|opened| opened.respond(path, &tag))
 }
 

@@ -130,8 +130,7 @@ async fn steps(
     let (commit, branch) = steps.look().await?.unzip();
     Ok(GitCheckoutResult {
         url: steps.git.remote.url.clone(),
-        // What git shows for no branch.
-        branch: branch.filter(|branch| branch != "HEAD"),
+        branch: branch.flatten(),
         commit,
         target_dir: steps.target,
     })
@@ -211,15 +210,18 @@ impl Steps<'_> {
         Ok(one.map(str::to_owned))
     }
 
-    /// The commit that is current, and its branch; none in an empty repository.
-    async fn look(&self) -> Result<Option<(String, String)>, ApiError> {
+    /// The commit that is current, and its branch if one is; none in an empty repository.
+    async fn look(&self) -> Result<Option<(String, Option<String>)>, ApiError> {
+        let Some(commit) = self.ask(&["rev-parse", "--verify", "--quiet", "HEAD"]).await? else {
+            return Ok(None);
+        };
         // Not abbreviated: where a tag has the branch's name, that would not be it.
-        let answer = self.ask(&["rev-parse", "HEAD", "--symbolic-full-name", "HEAD"]).await?;
-        let answer = answer.as_deref().and_then(|answer| answer.trim_end().split_once('\n'));
-        Ok(answer.map(|(commit, reference)| {
-            let branch = reference.strip_prefix("refs/heads/").unwrap_or(reference);
-            (commit.to_owned(), branch.to_owned())
-        }))
+        let reference = self.ask(&["symbolic-ref", "--quiet", "HEAD"]).await?;
+        let branch = reference
+            .as_deref()
+            .map(str::trim_end)
+            .map(|reference| reference.strip_prefix("refs/heads/").unwrap_or(reference).to_owned());
+        Ok(Some((commit.trim_end().to_owned(), branch)))
     }
 
     /// What git answers; none when it says no.

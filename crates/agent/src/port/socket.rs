@@ -58,12 +58,18 @@ async fn carry(socket: WebSocket, service: TcpStream) {
         code = up(stream, to_service) => code,
         code = down(&mut sink, from_service) => code,
     };
-    if let Some(code) = code {
-        let frame = CloseFrame { code, reason: "".into() };
-        let close = sink.send(Message::Close(Some(frame)));
-        // A caller that does not listen any more has had its chance.
-        drop(timeout(CLOSE_WAIT, close).await);
-    }
+    let close = async {
+        match code {
+            Some(code) => {
+                let frame = CloseFrame { code, reason: "".into() };
+                sink.send(Message::Close(Some(frame))).await
+            }
+            // The answer to a close of the caller's own.
+            None => sink.flush().await,
+        }
+    };
+    // A caller that does not listen any more has had its chance.
+    drop(timeout(CLOSE_WAIT, close).await);
 }
 
 /// From the caller to the service. None: the caller is gone.

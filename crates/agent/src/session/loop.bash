@@ -5,6 +5,9 @@
 # command and comes back. `break` and `continue` in what is sourced act on the loop, so a command that
 # may run one of them outside loops of its own comes first, where no loop is yet. If one of them is met
 # nevertheless, its command is over and so is the loop.
+#
+# PIPESTATUS stays empty for good where PROMPT_COMMAND ran before there was one; unset, it comes anew.
+\builtin unset -v PIPESTATUS
 __sandbar=
 @ENTERED@
 @TURN@

@@ -6,7 +6,7 @@
 # else and lets the shell go on. Bash runs the trap before any other command, and an interrupt throws
 # an interactive shell out of every function, loop and file.
 {
-  __sandbar="@STATUS@ $- ${__sandbar##* }"
+  __sandbar="@STATUS@ $- ${__sandbar##*[!0-9]}"
   \builtin set +exv
   \builtin trap -p DEBUG >&40
   \builtin trap - DEBUG RETURN

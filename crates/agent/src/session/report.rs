@@ -31,8 +31,8 @@ const CHUNK_BYTES: usize = 4096;
 /// How a sourced file ended, and what it left behind in the shell that must not act in between.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Report {
-    /// Of the line that named the file.
-    pub(super) id: u64,
+    /// Of the line that named the file; none if the command destroyed it.
+    pub(super) id: Option<u64>,
     /// `$?`.
     pub(super) status: i32,
     /// Of `$-`, the options that the loop takes away.
@@ -133,8 +133,7 @@ fn parse(record: &[u8]) -> Option<Report> {
     let has_traps = lines.any(|line| !line.starts_with(b"trap -- - "));
     let traps = if has_traps && traps.len() <= TRAPS_BYTES { traps.to_vec() } else { Vec::new() };
     let status = status.parse::<u16>().ok()?.into();
-    // The loop has no line yet when it is entered.
-    let id = id.parse().unwrap_or(0);
+    let id = id.parse().ok();
     Some(Report { id, status, flags, traps, variables: Vec::new() })
 }
 
@@ -146,7 +145,7 @@ mod tests {
 
     fn report(status: i32, flags: &str, traps: &[u8]) -> Option<Report> {
         let (flags, traps) = (flags.to_owned(), traps.to_vec());
-        Some(Report { id: 7, status, flags, traps, variables: vec![] })
+        Some(Report { id: Some(7), status, flags, traps, variables: vec![] })
     }
 
     #[test]
@@ -157,7 +156,7 @@ mod tests {
         assert_eq!(parse(&[&traps[..], b"7 himvBHs 7"].concat()), report(7, "v", traps));
         let none = b"trap -- - DEBUG\ntrap -- - RETURN\n0 hiBHs 7";
         assert_eq!(parse(none), report(0, "", b""));
-        assert_eq!(parse(b"300 hiBHs ").map(|report| report.id), Some(0));
+        assert_eq!(parse(b"300 hiBHs ").map(|report| report.id), Some(None));
         for bad in
             [&b""[..], b"0", b"0 h", b"x y 7", b"65536 h 7", b"-1 h 7", b"\xff 0 7", b"0 h 7\n"]
         {

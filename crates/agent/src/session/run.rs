@@ -334,7 +334,7 @@ impl<'a> Course<'a> {
     }
 
     async fn report(&mut self, report: Report) {
-        if self.shell.is_answered_by(&report) {
+        if self.shell.accept(&report) {
             return self.end(Over::Reported(report)).await;
         }
         if report.status != text::ENTERED {
@@ -356,7 +356,7 @@ impl<'a> Course<'a> {
         // A report that was written before the shell ended is the command's.
         let over = match over {
             Over::Exited(status) => match self.shell.reports.now().await {
-                Ok(Some(report)) if self.shell.is_answered_by(&report) => Over::Reported(report),
+                Ok(Some(report)) if self.shell.accept(&report) => Over::Reported(report),
                 _ => Over::Exited(status),
             },
             over => over,

@@ -149,6 +149,8 @@ pub(super) struct Shell {
     last: Report,
     /// Of the last line.
     id: u64,
+    /// Of the last line that was answered.
+    answered: u64,
     /// Puts back what was there for one command only.
     undo: Vec<u8>,
     has_input: bool,
@@ -188,7 +190,8 @@ impl Shell {
         let (mut shell, failure) =
             Self::spawn(agent, env, &cwd).map_err(|error| not_started(error.errno))?;
         let begun = async {
-            shell.say(&text::begin(shell.dir.path())).await?;
+            let begin = text::begin(shell.dir.path(), env.contains_key("PS1"));
+            shell.say(&begin).await?;
             shell.entered(START_WAIT).await.map_err(|_reason| Broken)?;
             shell.dir.remove("status");
             shell.refresh().await
@@ -257,6 +260,7 @@ impl Shell {
             outputs: Outputs { ids: None, is_even: false },
             last: Report::default(),
             id: 0,
+            answered: 0,
             undo: Vec::new(),
             has_input: false,
             cpu: proc::Cpu::of(spawned.pid),
@@ -325,7 +329,8 @@ impl Shell {
             self.dir.write("input", stdin)?;
             step.extend(format!(" <{path}/input").bytes());
         }
-        step.push(b'\n');
+        // On its line, because `set -v` in it shows the lines that follow.
+        step.extend(b"; ");
         step.extend(text::RETURN_STATUS);
         Ok(step)
     }
@@ -367,9 +372,17 @@ impl Shell {
         self.stderr.unwatch();
     }
 
-    /// True when this is the answer to what the shell was last told.
-    pub(super) fn is_answered_by(&self, report: &Report) -> bool {
-        report.id == self.id && report.status != text::ENTERED
+    /// Takes this for the answer to what the shell was last told, unless it is one that comes late: to
+    /// [`text::NOTHING`], or to what it was told before and did not seem to have heard. A command that
+    /// sets all variables back changes the id that it is reported with, to an older one or to none.
+    pub(super) fn accept(&mut self, report: &Report) -> bool {
+        let late = self.answered + 1..self.id;
+        let is_late = report.id.is_some_and(|id| id == 0 || late.contains(&id));
+        let is_answer = report.status != text::ENTERED && !is_late;
+        if is_answer {
+            self.answered = self.id;
+        }
+        is_answer
     }
 
     /// Brings the shell back into its loop, wherever it waits. There is never more than one line in
@@ -450,7 +463,7 @@ impl Shell {
             if report.status == text::ENTERED {
                 return Ok(None);
             }
-            if self.is_answered_by(&report) {
+            if self.accept(&report) {
                 return Ok(Some(report));
             }
         }
@@ -612,7 +625,7 @@ impl Shell {
     pub(super) async fn cut_off(&mut self) -> CutOff {
         let is_stopped = self.stop().await;
         if let Ok(Some(report)) = self.reports.now().await
-            && self.is_answered_by(&report)
+            && self.accept(&report)
         {
             self.signal(SIGCONT);
             return CutOff::Ended(report);

@@ -58,9 +58,11 @@ pub(super) fn line(dir: &str, file: &str, id: u64) -> String {
     format!("\\. {dir}/loop #{file} {id:0digits$}\n")
 }
 
-/// The first line of all.
-pub(super) fn begin(dir: &str) -> String {
-    format!("\\. {dir}/start; \\. {dir}/loop\n")
+/// The first line of all. What the top level prompts with is among the output of a command that is
+/// thrown out to it, so bash's own prompt is taken away.
+pub(super) fn begin(dir: &str, has_prompt: bool) -> String {
+    let first = if has_prompt { "" } else { "\\builtin unset -v PS1; " };
+    format!("{first}\\. {dir}/start; \\. {dir}/loop\n")
 }
 
 /// True when a command may run `break` or `continue` outside loops of its own, whether by their names or

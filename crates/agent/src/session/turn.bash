@@ -5,9 +5,12 @@
 # Bash keeps copies of redirected descriptors above the highest of ours, because `<&41` says so, and
 # thus out of the way of `exec 10>file` in commands.
 #
+# Under `set -a` all that is assigned is exported, and this is no program's.
+#
 # `!` keeps a failure of the command from counting as one of the loop, for ERR and `set -e`.
 { [[ ! ${TMOUT-} ]] && \builtin read -r -N @LINE_BYTES@ __sandbar; } ||
   { \builtin mapfile -t -n 1 __sandbar && [[ ${__sandbar-} ]]; } || \exit 125
 __sandbar=${__sandbar:@CALL_AT@:@CALL_BYTES@}
+[[ $- != *a* ]] || \builtin declare +x __sandbar
 ! \builtin . "@DIR@/${__sandbar%% *}" <&41
 @REPORT@

@@ -237,8 +237,9 @@ async fn close(
     let frame = CloseFrame { code, reason: "".into() };
     for message in last.as_ref().map(text).into_iter().chain([Message::Close(Some(frame))]) {
         if sink.send(message).await.is_err() {
-            return;
+            break;
         }
     }
+    // A close of the viewer's own is answered by reading on.
     while let Some(Ok(_)) = stream.next().await {}
 }

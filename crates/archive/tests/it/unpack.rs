@@ -45,18 +45,14 @@ fn the_forms_of_gnu_tar_are_read() {
     fs::create_dir(&from).unwrap();
     make(&from);
     for (format, has_nanoseconds) in [("gnu", false), ("oldgnu", false), ("pax", true)] {
-        let output = Command::new("tar")
-            .args(["-c", &format!("--format={format}"), "-C", from.to_str().unwrap(), "."])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let packed_by_tar = tar(&from, &[&format!("--format={format}"), "."]);
         let (ours, theirs) = (temporary(), temporary());
-        unpack(ours.path(), &output.stdout, 10_000).unwrap();
+        unpack(ours.path(), &packed_by_tar, 10_000).unwrap();
         let mut packed = look(&from);
         if !has_nanoseconds {
             // What GNU tar itself makes of it.
             let archive = dir.path().join("archive");
-            fs::write(&archive, &output.stdout).unwrap();
+            fs::write(&archive, &packed_by_tar).unwrap();
             let untar = ["-xpf", archive.to_str().unwrap(), "-C", theirs.path().to_str().unwrap()];
             assert!(Command::new("tar").args(untar).status().unwrap().success());
             packed = look(theirs.path());

@@ -3,7 +3,7 @@
 {
   const fs = require("fs");
   const vm = require("vm");
-  function receive(count) {
+  const receive = (count) => {
     const data = Buffer.alloc(count);
     for (let at = 0; at < count; ) {
       const length = fs.readSync(3, data, at, count - at);
@@ -11,7 +11,7 @@
       at += length;
     }
     return data;
-  }
+  };
   const sources = JSON.parse(receive(receive(4).readUInt32BE(0)).toString());
   const load = (name) => {
     const module = { exports: {} };

@@ -125,7 +125,7 @@ impl Sandbox<'_> {
         })
     }
 
-    /// Copies one file and gives its bytes.
+    /// Copies one file and gives the bytes that the copy has.
     async fn file(self, source: &Path, target: &str) -> anyhow::Result<u64> {
         let attempt = || format!("could not copy {} to {}:{target}", source.display(), self.id);
         let file = File::open(source).with_context(attempt)?;
@@ -135,11 +135,8 @@ impl Sandbox<'_> {
         let progress = self.progress.clone();
         let content = ReaderStream::with_capacity(tokio::fs::File::from_std(file), CHUNK_BYTES)
             .inspect_ok(move |chunk| progress.bytes(chunk.len()));
-        self.client
-            .write_file_stream(self.id, target, &options, content)
-            .await
-            .with_context(attempt)?;
-        Ok(metadata.len())
+        let copy = self.client.write_file_stream(self.id, target, &options, content).await;
+        Ok(copy.with_context(attempt)?.size)
     }
 }
 
