@@ -19,6 +19,7 @@ use api::{
     error::ApiError,
     limit::{EXECS_PER_SANDBOX, PORT_CONNECTIONS, PROCESSES_PER_SANDBOX, WAITS_PER_SANDBOX},
 };
+use axum::Router;
 use jail::handoff::{self, Handoff, InvalidHandoff};
 use link::AgentConfig;
 use sys::{
@@ -195,13 +196,14 @@ fn run(handoff: &str) -> Result<std::convert::Infallible, InitError> {
         .map_err(InitError::Runtime)?;
     // Whose it is, the agent learns here, and until then does nothing: maybe for hours. Everything that
     // does not depend on it is done before.
+    let router = routes::router();
     if !sys::poll::wait_readable(channel.as_fd(), 0).unwrap_or(true) {
         look_ahead();
     }
     let config = AgentConfig::receive(channel.as_fd()).map_err(InitError::Config)?;
     drop(channel);
     let agent = Arc::new(prepare(inherited, config)?);
-    runtime.block_on(live(listener, agent))
+    runtime.block_on(live(listener, agent, router))
 }
 
 /// Finds what nearly every program is started with, while nobody waits: the first to look for a file pays
@@ -311,12 +313,13 @@ fn prepare(inherited: Inherited, config: AgentConfig) -> Result<Agent, InitError
 async fn live(
     listener: StdListener,
     agent: Arc<Agent>,
+    router: Router<Arc<Agent>>,
 ) -> Result<std::convert::Infallible, InitError> {
     listener.set_nonblocking(true).map_err(InitError::Listen)?;
     let listener = UnixListener::from_std(listener).map_err(InitError::Listen)?;
     // The handler must be there before the first child is.
     let mut child_ended = signal(SignalKind::child()).map_err(InitError::Reap)?;
-    let router = routes::router(Arc::clone(&agent));
+    let router = router.with_state(Arc::clone(&agent));
     agent.services.start(&agent);
     let mut serving = std::pin::pin!(serve::serve(listener, (Arc::clone(&agent), router)));
     let mut keeping = std::pin::pin!(agent.figures.keep());

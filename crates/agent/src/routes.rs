@@ -104,10 +104,9 @@ pub fn api() -> utoipa::openapi::OpenApi {
     document
 }
 
-/// The table with its state.
-pub(crate) fn router(agent: Arc<Agent>) -> Router {
+/// The table, which takes its state when that is known.
+pub(crate) fn router() -> Router<Arc<Agent>> {
     served()
-        .with_state(agent)
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         // Each body is bounded where it is read: JSON by `extract::Json`, contents by the disk.
