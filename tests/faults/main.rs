@@ -8,6 +8,7 @@ mod files;
 mod freeze;
 mod hostile;
 mod kills;
+mod late;
 mod leak;
 mod pool;
 mod power;

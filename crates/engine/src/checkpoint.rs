@@ -174,7 +174,7 @@ pub(crate) async fn settle(
 ) -> Result<Checkpoint, EngineError> {
     sandbox.checkpoints.end(&record.id, Some((record.clone(), volume.clone())));
     if !sandbox.is_there() {
-        // Its destroy did not see the checkpoint; its record went with it.
+        // Its destroy did not see the checkpoint; its record went with it, or came too late.
         node.remover.remove(volume).await;
         return Err(error::not_found(&sandbox.id));
     }

@@ -401,19 +401,21 @@ async fn fail(
     let is_fork = sandbox.origin.is_some();
     if is_new && (!is_recorded || is_fork || error.code == ErrorCode::NoSpace) {
         // Also when nothing was recorded: a write that came late is taken back by this one.
-        let bury = Change::Bury(sandbox.jail);
-        let buried = match is_recorded {
-            true => node.records.write(bury.telling(sandbox.tells(EventKind::Destroyed, cause))),
-            false => node.records.write(bury.into()),
-        };
-        let buried = buried.await;
+        let told = sandbox.tells(EventKind::Destroyed, cause);
+        let buried = node.records.write(Change::Bury(sandbox.jail).telling(told)).await;
         if let Err(error) = ended {
             sandbox.set(State::Doomed(destroy::failure(sandbox, &error, "undoing a start")));
             return;
         }
-        node.forget(sandbox, Some(error));
-        if buried.is_ok() {
-            node.remover.remove(sandbox.number.clone()).await;
+        match buried {
+            // Its row is there, with its id and its slot.
+            Err(_) if is_recorded => sandbox.set(State::Doomed(Failure::of(&error))),
+            buried => {
+                node.forget(sandbox, Some(error));
+                if buried.is_ok() {
+                    node.remover.remove(sandbox.number.clone()).await;
+                }
+            }
         }
         return;
     }

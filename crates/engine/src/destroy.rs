@@ -149,12 +149,8 @@ pub(crate) async fn carry_out_destroy(
     before: State,
     cause: Cause,
 ) -> Result<(), EngineError> {
-    let bury = Change::Bury(sandbox.jail);
-    // That a doomed one is gone was told when it became one.
-    let bury = match before {
-        State::Doomed(_) => bury.into(),
-        _ => bury.telling(sandbox.tells(EventKind::Destroyed, cause)),
-    };
+    let told = sandbox.tells(EventKind::Destroyed, cause);
+    let bury = Change::Bury(sandbox.jail).telling(told);
     if let Err(error) = node.records.write(bury).await {
         tracing::warn!(sandbox_id = %sandbox.id, error = &error as &dyn std::error::Error,
             "a sandbox is not destroyed because that could not be recorded");

@@ -317,6 +317,9 @@ impl EventFollower {
 
     /// The next event. None: the node is closing.
     ///
+    /// # Cancel safety
+    /// Who gives up waiting and asks again gets the same.
+    ///
     /// # Errors
     /// `EVENTS_MISSED` when it fell so far behind that some are gone; nothing comes after an error.
     pub async fn next(&mut self) -> Option<Result<Event, EngineError>> {

@@ -141,7 +141,9 @@ async fn make_all(
         match fork.settled().await {
             Ok(State::Running(_)) => {}
             Ok(State::Gone(Some(error))) => failed = Some(*error),
-            Ok(State::Failed(failure)) => failed = Some(failure.to_error()),
+            Ok(State::Failed(failure) | State::Doomed(failure)) => {
+                failed = Some(failure.to_error());
+            }
             Ok(_) => failed = Some(error::ended_at_once(&fork.id)),
             Err(error) => failed = Some(error),
         }

@@ -18,7 +18,7 @@ use api::{
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    EngineError,
+    EngineError, destroy,
     error::{self, Publish},
     event::Cause,
     launch::LaunchError,
@@ -165,7 +165,15 @@ async fn carry_out_hold<T>(
     work: impl Future<Output = Result<T, EngineError>>,
 ) -> Result<(T, Duration), EngineError> {
     let State::Running(agent) = before else {
-        let done = work.await;
+        // Of one that failed, nobody knows what runs.
+        let ended = match before {
+            State::Failed(_) => destroy::end_jail(&node, sandbox.jail).await,
+            _ => Ok(()),
+        };
+        let done = match ended {
+            Ok(()) => work.await,
+            Err(error) => Err(error.publish("ending what is left of the sandbox's processes")),
+        };
         sandbox.set(before);
         return done.map(|done| (done, Duration::ZERO));
     };

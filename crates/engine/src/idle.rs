@@ -36,6 +36,8 @@ pub(crate) struct Resting {
     pub(crate) since_ms: i64,
     /// Its memory has been pushed out since it was frozen.
     pub(crate) is_reclaimed: bool,
+    /// Before this, its time to live does not end again: when it did, that could not be recorded.
+    pub(crate) spared_until_ms: i64,
 }
 
 /// The next rung of a sandbox in `state`. None: nothing will happen as long as nothing changes.
@@ -53,8 +55,11 @@ pub(crate) fn next(
         at_ms,
         reason: RungReason::Idle,
     });
-    let ttl =
-        dies_at_ms.map(|at_ms| NextRung { rung: Rung::Destroy, at_ms, reason: RungReason::Ttl });
+    let ttl = dies_at_ms.map(|at_ms| NextRung {
+        rung: Rung::Destroy,
+        at_ms: at_ms.max(resting.spared_until_ms),
+        reason: RungReason::Ttl,
+    });
     idle.into_iter().chain(ttl).min_by_key(|next| next.at_ms)
 }
 
@@ -152,7 +157,13 @@ mod tests {
     }
 
     fn resting() -> Resting {
-        Resting { users: 0, used_at_ms: USED, since_ms: SINCE, is_reclaimed: true }
+        Resting {
+            users: 0,
+            used_at_ms: USED,
+            since_ms: SINCE,
+            is_reclaimed: true,
+            spared_until_ms: 0,
+        }
     }
 
     fn idle() -> EffectiveIdle {
@@ -230,6 +241,9 @@ mod tests {
         let used = Resting { users: 1, ..resting() };
         let dies = next(&State::Running(agent()), used, &kept, Some(9_000)).unwrap();
         assert_eq!((dies.rung, dies.at_ms, dies.reason), (Rung::Destroy, 9_000, RungReason::Ttl));
+        let spared = Resting { spared_until_ms: 10_000, ..used };
+        let dies = next(&State::Running(agent()), spared, &kept, Some(9_000)).unwrap();
+        assert_eq!(dies.at_ms, 10_000);
         let sooner = next(&State::Running(agent()), resting(), &idle(), Some(9_000)).unwrap();
         assert_eq!((sooner.rung, sooner.reason), (Rung::Freeze, RungReason::Idle));
     }

@@ -11,6 +11,10 @@ use crate::{
     state::{Admission, AgentIdentity, Operation, State, admit},
 };
 
+/// How long a sandbox whose time to live has ended stays when that could not be recorded: a disk that
+/// is full now may not be then, and one that fails is not asked all the time.
+const SPARED_MS: i64 = 5_000;
+
 /// What changes while a sandbox lives, as one: who uses it and whether it may be frozen are one
 /// question.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +33,13 @@ pub(crate) struct Rest {
 
 impl Life {
     pub(crate) fn new(state: State, now_ms: i64) -> Self {
-        let resting =
-            Resting { users: 0, used_at_ms: now_ms, since_ms: now_ms, is_reclaimed: false };
+        let resting = Resting {
+            users: 0,
+            used_at_ms: now_ms,
+            since_ms: now_ms,
+            is_reclaimed: false,
+            spared_until_ms: now_ms,
+        };
         Self { state, resting }
     }
 
@@ -102,6 +111,9 @@ impl Life {
             if matches!(state, State::Running(_)) {
                 self.resting.used_at_ms = now_ms;
             }
+        }
+        if self.state == State::Destroying {
+            self.resting.spared_until_ms = now_ms + SPARED_MS;
         }
         self.state = state;
     }

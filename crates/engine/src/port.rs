@@ -18,7 +18,7 @@
 mod secret;
 mod table;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use api::{
     error::{ApiError, ErrorCode},
@@ -27,6 +27,7 @@ use api::{
     port::{ExposePort, PortNumber, PortToken, PreviewLabel, RotatePort},
 };
 use jail::JailId;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::{secret::Secret, table::Ports};
@@ -39,6 +40,10 @@ use crate::{
     record::{Change, PortRecord},
     sandbox::{InUse, Sandbox},
 };
+
+/// How long a change waits for those of other callers to the same sandbox's ports. One takes a write
+/// to the disk, so only a disk that hangs lets it pass.
+const TURN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An exposed port of a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,7 +124,7 @@ pub(crate) async fn expose(
     let user = create::activate(node, id, by).await?;
     let sandbox = Arc::clone(user.sandbox());
     let asked = table::Asked { name, token, is_public: public, now_ms: now_ms() };
-    settle(node, sandbox, port, move |ports, secret, jail| {
+    settle(node, sandbox, move |ports, secret, jail| {
         ports.expose(port, asked, |generation| secret.token(jail, port, generation))
     })
     .await
@@ -132,7 +137,7 @@ pub(crate) async fn hide(
     port: PortNumber,
 ) -> Result<(), EngineError> {
     let sandbox = node.find(id).ok_or_else(|| error::not_found(id))?;
-    settle(node, sandbox, port, move |ports, _, _| ports.hide(port)).await.map(drop)
+    settle(node, sandbox, move |ports, _, _| ports.hide(port)).await.map(drop)
 }
 
 /// Gives an exposed port another token, and so another URL; the old one is unknown from now on,
@@ -144,7 +149,7 @@ pub(crate) async fn rotate(
     request: RotatePort,
 ) -> Result<Exposure, EngineError> {
     let sandbox = node.find(id).ok_or_else(|| error::not_found(id))?;
-    settle(node, sandbox, port, move |ports, secret, jail| {
+    settle(node, sandbox, move |ports, secret, jail| {
         ports.rotate(port, request.token, |generation| secret.token(jail, port, generation))
     })
     .await
@@ -193,29 +198,28 @@ pub(crate) fn find(node: &Node, label: &PreviewLabel) -> Found {
 async fn settle(
     node: &Arc<Node>,
     sandbox: Arc<Sandbox>,
-    port: PortNumber,
-    change: impl FnOnce(&Ports, &Secret, JailId) -> Result<table::Changed, EngineError>,
+    change: impl FnOnce(&Ports, &Secret, JailId) -> Result<table::Changed, EngineError> + Send + 'static,
 ) -> Result<Exposure, EngineError> {
     node.check_open()?;
-    let changed = change(&sandbox.ports, &node.secret, sandbox.jail)?;
-    let (id, owner) = (sandbox.id.clone(), Arc::clone(node));
-    let shown = describe(&id, changed.record.clone(), changed.token.clone());
+    let owner = Arc::clone(node);
     let work = async move {
-        let change = Change::Port(sandbox.jail, Box::new(changed.record.clone()));
-        match owner.records.write(change).await {
-            Ok(()) => {
-                changed.settle();
-                Ok(())
-            }
-            Err(error) => {
-                sandbox.ports.take_back(port, changed);
-                Err(error.publish("recording the port"))
-            }
+        let turn = timeout(TURN_TIMEOUT, sandbox.ports.turn()).await;
+        let _turn =
+            turn.map_err(|_elapsed| error::late("waiting for another change", TURN_TIMEOUT))?;
+        let changed = change(&sandbox.ports, &owner.secret, sandbox.jail)?;
+        let shown = describe(&sandbox.id, changed.record.clone(), changed.token.clone());
+        let recorded = Change::Port(sandbox.jail, Box::new(changed.record.clone()));
+        if let Err(error) = owner.records.write(recorded).await {
+            // Also a write that comes late is taken back by this one.
+            let before = sandbox.ports.take_back(changed);
+            owner.records.submit(Change::Port(sandbox.jail, Box::new(before))).await;
+            return Err(error.publish("recording the port"));
         }
+        changed.settle();
+        shown.ok_or_else(|| error::internal("naming the port"))
     };
     let settled = node.work.spawn(work).await;
-    settled.map_err(|_panicked| error::internal("recording the port"))??;
-    shown.ok_or_else(|| error::internal("naming the port"))
+    settled.map_err(|_panicked| error::internal("recording the port"))?
 }
 
 /// None: no host name can hold it, which was checked when it was exposed.

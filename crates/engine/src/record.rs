@@ -19,6 +19,7 @@
 //! - Destroying a sandbox is one transaction that turns its row into a burial.
 //! - A jail's number is never given out twice: the highest is kept with each of them.
 //! - An event is written in the transaction of the change it tells of, and told when that is on disk.
+//!   Nothing is told of what has not happened, or has happened already.
 //!
 //! Does not: know which process really runs (see `recover.rs`).
 
@@ -158,8 +159,6 @@ pub(crate) struct PortRecord {
     pub(crate) is_public: bool,
     /// None: it is hidden.
     pub(crate) exposed_at_ms: Option<i64>,
-    /// Counts its changes: of two on their way to the disk, the later one stays.
-    pub(crate) revision: u64,
 }
 
 /// One change of the database, whole or not at all.
@@ -171,7 +170,7 @@ pub(crate) enum Change {
     Phase(JailId, Phase),
     /// The settings of a sandbox. Nothing happens when it is gone.
     Settings(JailId, Box<Settings>),
-    /// A port of a sandbox. Nothing happens when the sandbox is gone, or the port on record is newer.
+    /// A port of a sandbox. Nothing happens when the sandbox is gone.
     Port(JailId, Box<PortRecord>),
     /// A checkpoint of a sandbox, whose volume has had a burial until now. Nothing happens when the
     /// sandbox is gone.
@@ -205,7 +204,7 @@ pub(crate) enum Change {
 }
 
 impl Change {
-    /// The change, and what is told of it.
+    /// The change, and what is told of it: nothing when nothing happens.
     pub(crate) fn telling(self, event: Draft) -> Entry {
         Entry { change: self, event: Some(Box::new(event)) }
     }

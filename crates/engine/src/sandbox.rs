@@ -396,6 +396,20 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_life_whose_end_could_not_be_recorded_does_not_end_again_at_once() {
+        let number = Numbers::new().take();
+        let mut record = record("a", 1);
+        record.settings.ttl_ms = 1;
+        let alarm = Arc::new(Alarm::new());
+        let sandbox = Sandbox::new(record, (number.clone(), number), State::Stopped, &alarm);
+        let begun_ms = alarm.clock.now_ms();
+        assert!(sandbox.next_rung().unwrap().at_ms <= begun_ms);
+        sandbox.begin(Operation::Destroy);
+        sandbox.set(State::Stopped);
+        assert!(sandbox.next_rung().unwrap().at_ms >= begun_ms + 1_000);
+    }
+
+    #[test]
     fn a_life_is_as_long_as_it_was_to_be_whatever_the_machine_s_clock_was_set_to() {
         const HOUR: i64 = 3_600_000;
         for ahead in [HOUR, -HOUR] {

@@ -65,7 +65,8 @@ pub(crate) enum State {
     Failed(Failure),
     /// Recorded as gone, its processes are being ended.
     Destroying,
-    /// Recorded as gone, but its processes could not be ended: it can only be destroyed again.
+    /// Meant to be gone, but its processes could not be ended, or that it goes not recorded: it can
+    /// only be destroyed again.
     Doomed(Failure),
     /// Forgotten, its id is free. Whoever still holds it looks the id up again, or fails with the
     /// error when this was the end of an attempt to create it.

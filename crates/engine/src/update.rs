@@ -121,11 +121,14 @@ async fn change(
     // With the labels that it has from now on.
     let told = Draft::of(&sandbox.id, &settings, EventKind::Changed, cause);
     let recorded = recorded.telling(told);
-    node.records.write(recorded).await.map_err(|error| {
+    if let Err(error) = node.records.write(recorded).await {
         tracing::warn!(sandbox_id = %sandbox.id, error = &error as &dyn std::error::Error,
             "a sandbox is not changed because that could not be recorded");
-        error.publish("recording the change")
-    })?;
+        // Also a write that comes late is taken back by this one.
+        let before = Box::new(Settings::clone(&sandbox.settings()));
+        node.records.submit(Change::Settings(sandbox.jail, before)).await;
+        return Err(error.publish("recording the change"));
+    }
     let address = node.config.node.network.and_then(|network| network.address(sandbox.slot));
     let Some(address) = address.filter(|_| admits) else {
         sandbox.set_settings(settings);

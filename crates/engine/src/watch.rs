@@ -32,10 +32,12 @@ pub(crate) fn spawn(node: &Arc<Node>, sandbox: Arc<Sandbox>, agent: AgentIdentit
             readable = pidfd.readable() => drop(readable),
         }
         drop(pidfd);
-        // Whoever is ending it may fail, and leave it to us.
-        tokio::select! {
-            () = owner.ending.cancelled() => return,
-            settled = sandbox.settled() => drop(settled),
+        // Whoever is ending it may fail, and leave it to us. Nobody waits for that with a deadline.
+        while sandbox.state().is_passing() {
+            tokio::select! {
+                () = owner.ending.cancelled() => return,
+                settled = sandbox.settled() => drop(settled),
+            }
         }
         if sandbox.begin_end_of(&agent) {
             tracing::warn!(sandbox_id = %sandbox.id, jail = %sandbox.jail, "agent ended; sandbox stopped");

@@ -185,6 +185,8 @@ async fn measure(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Report>
     let warm = bench.warm_up().await?;
     let mut report = Report::new(machine::Machine::read());
     if !arguments.only {
+        // First: of a minute of creations the kernel gives memory back for as long again.
+        report.idle = bench.idle_memory().await?;
         measure_latencies(bench, &warm, &mut report).await?;
     }
     measure_what_is_asked_for(bench, arguments, &mut report).await?;
@@ -265,7 +267,6 @@ async fn measure_rates(bench: &Bench, report: &mut Report) -> anyhow::Result<()>
     report.measures.push(burst);
     report.burst = Some(rate);
     report.session_rate = Some(bench.session_rate().await?);
-    report.idle = bench.idle_memory().await?;
     Ok(())
 }
 

@@ -1,7 +1,8 @@
 //! Which ports of one sandbox are exposed. Pure: what is asked becomes a change or a refusal.
 //!
 //! A change is made here first and recorded after, so that what is revoked is revoked at once.
-//! Nobody knows a URL whose exposure is not on record yet.
+//! Nobody knows a URL whose exposure is not on record yet. Changes have [`Ports::turn`]s, so that each
+//! is made of what is on record, and reaches the disk in the order in which it was made.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +22,10 @@ use crate::{EngineError, error, record::PortRecord};
 
 /// The ports of one sandbox.
 #[derive(Default)]
-pub(crate) struct Ports(Mutex<BTreeMap<PortNumber, Entry>>);
+pub(crate) struct Ports {
+    entries: Mutex<BTreeMap<PortNumber, Entry>>,
+    changing: tokio::sync::Mutex<()>,
+}
 
 impl fmt::Debug for Ports {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -70,6 +74,11 @@ pub(crate) enum Verdict {
 }
 
 impl Ports {
+    /// Waits until nobody else changes a port of the sandbox; nobody does before the turn is dropped.
+    pub(crate) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.changing.lock().await
+    }
+
     /// Puts back what is on record; `token` is the generated one of a generation.
     pub(crate) fn restore(
         &self,
@@ -101,10 +110,8 @@ impl Ports {
         }
         check_room(&entries, before.is_none())?;
         check_token(&entries, port, asked.token.as_ref())?;
-        let (generation, revision, own) = before.map_or((0, 0, None), |entry| {
-            let PortRecord { generation, revision, token, .. } = &entry.record;
-            (*generation, *revision, token.clone())
-        });
+        let (generation, own) =
+            before.map_or((0, None), |entry| (entry.record.generation, entry.record.token.clone()));
         let record = PortRecord {
             port,
             name: asked.name,
@@ -112,7 +119,6 @@ impl Ports {
             generation,
             is_public: asked.is_public,
             exposed_at_ms: Some(asked.now_ms),
-            revision: revision + 1,
         };
         Ok(put(&mut entries, record, generated))
     }
@@ -123,8 +129,7 @@ impl Ports {
         let mut entries = self.entries();
         let entry = exposed(&entries, port)?;
         let token = entry.token.clone();
-        let revision = entry.record.revision + 1;
-        let record = PortRecord { exposed_at_ms: None, revision, ..entry.record.clone() };
+        let record = PortRecord { exposed_at_ms: None, ..entry.record.clone() };
         let before = entries.insert(port, Entry::new(record.clone(), token.clone()));
         Ok(Changed { record, token, before })
     }
@@ -143,20 +148,21 @@ impl Ports {
             return Err(error::invalid("port", "the port is public: its URL has no token"));
         }
         check_token(&entries, port, token.as_ref())?;
-        let (generation, revision) = (record.generation + 1, record.revision + 1);
-        let record = PortRecord { token, generation, revision, ..record };
+        let generation = record.generation + 1;
+        let record = PortRecord { token, generation, ..record };
         Ok(put(&mut entries, record, generated))
     }
 
-    /// Undoes a change that could not be recorded, unless another one came after it.
-    pub(crate) fn take_back(&self, port: PortNumber, changed: Changed) {
-        let mut entries = self.entries();
-        if entries.get(&port).is_some_and(|entry| entry.record == changed.record) {
-            match changed.before {
-                Some(before) => entries.insert(port, before),
-                None => entries.remove(&port),
-            };
-        }
+    /// Undoes a change that could not be recorded. Returns what the port is on record again, if the
+    /// change has come there late: one that was never exposed is a hidden one then.
+    pub(crate) fn take_back(&self, changed: Changed) -> PortRecord {
+        let before = changed.before.unwrap_or_else(|| {
+            let record = PortRecord { token: None, exposed_at_ms: None, ..changed.record };
+            Entry::new(record, changed.token)
+        });
+        let record = before.record.clone();
+        self.entries().insert(record.port, before);
+        record
     }
 
     /// The exposed ports with their tokens, sorted.
@@ -198,7 +204,7 @@ impl Ports {
 
     /// Nothing that can panic happens under the lock, so a poisoned one holds whole data.
     fn entries(&self) -> MutexGuard<'_, BTreeMap<PortNumber, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -362,13 +368,17 @@ mod tests {
     fn what_cannot_be_recorded_has_not_been() {
         let ports = Ports::default();
         let changed = ports.expose(PORT, asked(None), generated).unwrap();
-        ports.take_back(PORT, changed);
+        assert_eq!(ports.take_back(changed).exposed_at_ms, None);
         assert_eq!(refusal(ports.hide(PORT)), ErrorCode::PortNotExposed);
 
-        expose(&ports, None);
+        let before = expose(&ports, None).record;
         let hidden = ports.hide(PORT).unwrap();
-        ports.take_back(PORT, hidden);
+        assert_eq!(ports.take_back(hidden), before);
         assert_eq!(ports.judge(PORT, Some("generated0")), Verdict::Exposed);
+
+        // One's own token goes with the exposure that has not been.
+        let other = ports.expose(OTHER, asked(Some("mine")), generated).unwrap();
+        assert_eq!(ports.take_back(other).token, None);
     }
 
     #[test]

@@ -29,8 +29,15 @@ const FIRST_VERSION: i64 = 1;
 
 /// Each later version, in order, with what leads to it from the one before. Never changed, only
 /// continued: a file may be of any of them.
-const MIGRATIONS: [(i64, &str); 6] =
-    [(2, PORTS), (3, KEYS), (4, CHECKPOINTS), (5, EVENTS), (6, WEBHOOKS), (7, QUOTAS)];
+const MIGRATIONS: [(i64, &str); 7] = [
+    (2, PORTS),
+    (3, KEYS),
+    (4, CHECKPOINTS),
+    (5, EVENTS),
+    (6, WEBHOOKS),
+    (7, QUOTAS),
+    (8, NO_REVISIONS),
+];
 
 /// Marks the file as ours, in `application_id`: "SBAR".
 const APPLICATION_ID: i64 = 0x5342_4152;
@@ -122,6 +129,10 @@ const WEBHOOKS: &str = "
 
 const QUOTAS: &str = "
     ALTER TABLE key ADD COLUMN max_sandboxes INTEGER;      -- null: no limit of its own
+";
+
+const NO_REVISIONS: &str = "
+    ALTER TABLE port DROP COLUMN revision;                 -- changes come in their order
 ";
 
 /// Opens the file, or makes it.
@@ -242,7 +253,6 @@ fn port(row: &Row<'_>) -> Result<PortRecord, RecordError> {
         generation: row.get("generation")?,
         is_public: row.get("is_public")?,
         exposed_at_ms: row.get("exposed_at_ms")?,
-        revision: row.get("revision")?,
     })
 }
 
@@ -320,9 +330,10 @@ fn sandbox(row: &Row<'_>) -> Result<SandboxRecord, RecordError> {
     })
 }
 
-/// Makes one change inside a transaction.
-pub(super) fn apply(database: &Connection, change: &Change) -> Result<(), RecordError> {
-    match change {
+/// Makes one change inside a transaction. False: nothing is different, because what it is about is
+/// gone.
+pub(super) fn apply(database: &Connection, change: &Change) -> Result<bool, RecordError> {
+    let changed = match change {
         Change::Create(record) => {
             database.prepare_cached(
                 "INSERT INTO sandbox (id, jail, slot, settings, image_digest, created_at_ms, phase,
@@ -343,66 +354,66 @@ pub(super) fn apply(database: &Connection, change: &Change) -> Result<(), Record
             ])?;
             set_phase(database, record.jail, &record.phase)?;
             // Its jail was a blank, if it has one by now.
-            end_burial(database, record.jail)
+            end_burial(database, record.jail)?;
+            1
         }
-        Change::Phase(jail, phase) => set_phase(database, *jail, phase),
-        Change::Settings(jail, settings) => {
-            database
-                .prepare_cached("UPDATE sandbox SET settings = ?2 WHERE jail = ?1")?
-                .execute(params![jail.0, json(settings)?])?;
-            Ok(())
+        Change::Phase(jail, phase) => set_phase(database, *jail, phase)?,
+        Change::Settings(jail, settings) => database
+            .prepare_cached("UPDATE sandbox SET settings = ?2 WHERE jail = ?1")?
+            .execute(params![jail.0, json(settings)?])?,
+        Change::Port(jail, port) => set_port(database, *jail, port)?,
+        Change::Checkpoint(jail, checkpoint) => add_checkpoint(database, *jail, checkpoint)?,
+        Change::Files(jail, files) => set_files(database, *jail, *files)?,
+        Change::Bury(jail) => bury(database, *jail)?,
+        Change::Remains(jail) => {
+            note_remains(database, *jail)?;
+            // There are remains, also when that was known.
+            1
         }
-        Change::Port(jail, port) => set_port(database, *jail, port),
-        Change::Checkpoint(jail, checkpoint) => add_checkpoint(database, *jail, checkpoint),
-        Change::Files(jail, files) => set_files(database, *jail, *files),
-        Change::Bury(jail) => bury(database, *jail),
-        Change::Remains(jail) => note_remains(database, *jail),
         Change::Buried(jail) => {
-            database.prepare_cached("DELETE FROM burial WHERE jail = ?1")?.execute([jail.0])?;
-            Ok(())
+            database.prepare_cached("DELETE FROM burial WHERE jail = ?1")?.execute([jail.0])?
         }
-        Change::CreateKey(record) => create_key(database, record),
+        Change::CreateKey(record) => create_key(database, record)?,
         Change::RemoveKey(name) => {
-            database.prepare_cached("DELETE FROM key WHERE name = ?1")?.execute([name.as_str()])?;
-            Ok(())
+            database.prepare_cached("DELETE FROM key WHERE name = ?1")?.execute([name.as_str()])?
         }
-        Change::KeyUsed(name, at_ms) => {
-            database
-                .prepare_cached("UPDATE key SET used_at_ms = ?2 WHERE name = ?1")?
-                .execute(params![name.as_str(), at_ms])?;
-            Ok(())
-        }
-        Change::CreateWebhook(record) => create_webhook(database, record),
-        Change::RemoveWebhook(name) => {
-            database
-                .prepare_cached("DELETE FROM webhook WHERE name = ?1")?
-                .execute([name.as_str()])?;
-            Ok(())
-        }
-        Change::WebhookCursor(name, cursor) => {
-            database
-                .prepare_cached("UPDATE webhook SET cursor = ?2 WHERE name = ?1")?
-                .execute(params![name.as_str(), cursor])?;
-            Ok(())
-        }
-        Change::Nothing => Ok(()),
-    }
+        Change::KeyUsed(name, at_ms) => database
+            .prepare_cached("UPDATE key SET used_at_ms = ?2 WHERE name = ?1")?
+            .execute(params![name.as_str(), at_ms])?,
+        Change::CreateWebhook(record) => create_webhook(database, record)?,
+        Change::RemoveWebhook(name) => database
+            .prepare_cached("DELETE FROM webhook WHERE name = ?1")?
+            .execute([name.as_str()])?,
+        Change::WebhookCursor(name, cursor) => database
+            .prepare_cached("UPDATE webhook SET cursor = ?2 WHERE name = ?1")?
+            .execute(params![name.as_str(), cursor])?,
+        // What it is about is not on record.
+        Change::Nothing => 1,
+    };
+    Ok(changed > 0)
 }
 
-/// The sandbox, its volume and its checkpoints, or the checkpoint.
-fn bury(database: &Connection, jail: JailId) -> Result<(), RecordError> {
+/// The sandbox, its volume and its checkpoints, or the checkpoint. Returns how many those were; like
+/// what follows, rows.
+fn bury(database: &Connection, jail: JailId) -> Result<usize, RecordError> {
     for statement in [
         "DELETE FROM port WHERE jail = ?1",
         "INSERT OR IGNORE INTO burial VALUES (?1)",
         "INSERT OR IGNORE INTO burial SELECT volume FROM checkpoint WHERE jail = ?1",
         "INSERT OR IGNORE INTO burial
          SELECT volume FROM sandbox WHERE jail = ?1 AND volume IS NOT NULL",
-        "DELETE FROM checkpoint WHERE jail = ?1 OR volume = ?1",
-        "DELETE FROM sandbox WHERE jail = ?1",
     ] {
         database.prepare_cached(statement)?.execute([jail.0])?;
     }
-    note_jail(database, jail)
+    let mut forgotten = 0;
+    for statement in [
+        "DELETE FROM checkpoint WHERE jail = ?1 OR volume = ?1",
+        "DELETE FROM sandbox WHERE jail = ?1",
+    ] {
+        forgotten += database.prepare_cached(statement)?.execute([jail.0])?;
+    }
+    note_jail(database, jail)?;
+    Ok(forgotten)
 }
 
 /// A burial of what has none, unless the number is somebody's.
@@ -424,7 +435,7 @@ fn add_checkpoint(
     database: &Connection,
     jail: JailId,
     checkpoint: &CheckpointRecord,
-) -> Result<(), RecordError> {
+) -> Result<usize, RecordError> {
     let added = database
         .prepare_cached(
             "INSERT INTO checkpoint (volume, jail, id, created_at_ms, size_bytes)
@@ -437,10 +448,13 @@ fn add_checkpoint(
             checkpoint.created_at_ms,
             checkpoint.size_bytes,
         ])?;
-    if added > 0 { end_burial(database, checkpoint.volume) } else { Ok(()) }
+    if added > 0 {
+        end_burial(database, checkpoint.volume)?;
+    }
+    Ok(added)
 }
 
-fn set_files(database: &Connection, jail: JailId, files: Files) -> Result<(), RecordError> {
+fn set_files(database: &Connection, jail: JailId, files: Files) -> Result<usize, RecordError> {
     database
         .prepare_cached(
             "INSERT OR IGNORE INTO burial
@@ -453,7 +467,10 @@ fn set_files(database: &Connection, jail: JailId, files: Files) -> Result<(), Re
             "UPDATE sandbox SET volume = ?2, inherited_bytes = ?3, origin = NULL WHERE jail = ?1",
         )?
         .execute([jail.0, files.volume.0, files.inherited_bytes])?;
-    if set > 0 { end_burial(database, files.volume) } else { Ok(()) }
+    if set > 0 {
+        end_burial(database, files.volume)?;
+    }
+    Ok(set)
 }
 
 fn end_burial(database: &Connection, volume: JailId) -> Result<(), RecordError> {
@@ -461,12 +478,12 @@ fn end_burial(database: &Connection, volume: JailId) -> Result<(), RecordError> 
     note_jail(database, volume)
 }
 
-fn create_key(database: &Connection, record: &KeyRecord) -> Result<(), RecordError> {
+fn create_key(database: &Connection, record: &KeyRecord) -> Result<usize, RecordError> {
     let (scope, max_sandboxes) = match record.scope {
         KeyScope::Admin {} => ("admin", None),
         KeyScope::Sandboxes { max_sandboxes, .. } => ("sandboxes", max_sandboxes),
     };
-    database
+    let created = database
         .prepare_cached(
             "INSERT INTO key (name, scope, prefix, digest, created_at_ms, expires_at_ms, used_at_ms,
                 max_sandboxes)
@@ -482,11 +499,11 @@ fn create_key(database: &Connection, record: &KeyRecord) -> Result<(), RecordErr
             record.used_at_ms,
             max_sandboxes,
         ])?;
-    Ok(())
+    Ok(created)
 }
 
-fn create_webhook(database: &Connection, record: &WebhookRecord) -> Result<(), RecordError> {
-    database
+fn create_webhook(database: &Connection, record: &WebhookRecord) -> Result<usize, RecordError> {
+    let created = database
         .prepare_cached(
             "INSERT INTO webhook (name, request, secret, created_at_ms, cursor)
              VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -498,10 +515,10 @@ fn create_webhook(database: &Connection, record: &WebhookRecord) -> Result<(), R
             record.created_at_ms,
             record.cursor,
         ])?;
-    Ok(())
+    Ok(created)
 }
 
-fn set_phase(database: &Connection, jail: JailId, phase: &Phase) -> Result<(), RecordError> {
+fn set_phase(database: &Connection, jail: JailId, phase: &Phase) -> Result<usize, RecordError> {
     let (name, failure, agent) = match phase {
         Phase::Creating => ("creating", None, None),
         Phase::Starting => ("starting", None, None),
@@ -509,7 +526,7 @@ fn set_phase(database: &Connection, jail: JailId, phase: &Phase) -> Result<(), R
         Phase::Stopped => ("stopped", None, None),
         Phase::Failed(failure) => ("failed", Some(json(failure)?), None),
     };
-    database
+    let set = database
         .prepare_cached(
             "UPDATE sandbox SET phase = ?2, failure = ?3, pid = ?4, start_time = ?5, boot_id = ?6
          WHERE jail = ?1",
@@ -522,19 +539,17 @@ fn set_phase(database: &Connection, jail: JailId, phase: &Phase) -> Result<(), R
             agent.map(|agent| agent.start_time),
             agent.map(|agent| &agent.boot_id),
         ])?;
-    Ok(())
+    Ok(set)
 }
 
-fn set_port(database: &Connection, jail: JailId, port: &PortRecord) -> Result<(), RecordError> {
-    database
+fn set_port(database: &Connection, jail: JailId, port: &PortRecord) -> Result<usize, RecordError> {
+    let set = database
         .prepare_cached(
             "INSERT INTO port
-             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 FROM sandbox WHERE jail = ?1
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 FROM sandbox WHERE jail = ?1
              ON CONFLICT DO UPDATE SET
                 name = excluded.name, token = excluded.token, generation = excluded.generation,
-                is_public = excluded.is_public, exposed_at_ms = excluded.exposed_at_ms,
-                revision = excluded.revision
-             WHERE excluded.revision > port.revision",
+                is_public = excluded.is_public, exposed_at_ms = excluded.exposed_at_ms",
         )?
         .execute(params![
             jail.0,
@@ -544,9 +559,8 @@ fn set_port(database: &Connection, jail: JailId, port: &PortRecord) -> Result<()
             port.generation,
             port.is_public,
             port.exposed_at_ms,
-            port.revision,
         ])?;
-    Ok(())
+    Ok(set)
 }
 
 fn note_jail(database: &Connection, jail: JailId) -> Result<(), RecordError> {

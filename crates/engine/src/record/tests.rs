@@ -156,15 +156,14 @@ async fn what_was_acknowledged_outlives_the_process() {
     assert_eq!(loaded.sandboxes, [record("a", 1)]);
 }
 
-fn port(number: u16, revision: u64) -> PortRecord {
+fn port(number: u16, generation: u64) -> PortRecord {
     PortRecord {
         port: PortNumber::new(number).unwrap(),
         name: Some("ä".to_owned()),
         token: "my_token".parse().ok(),
-        generation: revision,
+        generation,
         is_public: false,
-        exposed_at_ms: (revision % 2 == 1).then_some(5),
-        revision,
+        exposed_at_ms: (generation % 2 == 1).then_some(5),
     }
 }
 
@@ -177,9 +176,8 @@ async fn ports_read_as_last_changed_and_go_with_their_sandbox() {
         |jail: u64, port: PortRecord| records.write(Change::Port(JailId(jail), Box::new(port)));
     create(&records, &record("a", 1)).await.unwrap();
     create(&records, &record("b", 2)).await.unwrap();
-    // Out of order, as two callers' changes may come.
-    for revision in [1, 3, 2] {
-        set(1, port(8080, revision)).await.unwrap();
+    for generation in [1, 2, 3] {
+        set(1, port(8080, generation)).await.unwrap();
     }
     set(1, PortRecord { token: None, name: None, ..port(9000, 1) }).await.unwrap();
     set(2, port(8080, 2)).await.unwrap();
@@ -507,7 +505,10 @@ async fn a_volume_on_record_is_a_sandboxs_a_checkpoints_or_to_be_buried() {
         .await
         .unwrap();
     records.write(Change::Bury(JailId(2))).await.unwrap();
-    records.write(add(2, "late", 14)).await.unwrap();
+    let cursor = records.events(None).await.unwrap().newest;
+    let late = add(2, "late", 14).telling(created(&record("two", 2)));
+    records.write(late).await.unwrap();
+    assert_eq!(records.events(None).await.unwrap().newest, cursor, "nothing is told of it");
     records
         .write(Change::Files(JailId(2), Files { volume: JailId(14), inherited_bytes: 1 }))
         .await

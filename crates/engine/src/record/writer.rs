@@ -137,9 +137,10 @@ impl Writer {
             let result = (|| {
                 failpoint!("record.{}", entry.change.name()).map_err(|_injected| injected())?;
                 let savepoint = transaction.savepoint()?;
-                schema::apply(&savepoint, &entry.change)?;
+                let is_changed = schema::apply(&savepoint, &entry.change)?;
                 let mut with = kept;
-                let event = entry.event.as_ref().map(|draft| with.add(&savepoint, draft.event()));
+                let told = entry.event.as_ref().filter(|_| is_changed);
+                let event = told.map(|draft| with.add(&savepoint, draft.event()));
                 let event = event.transpose()?;
                 savepoint.commit()?;
                 kept = with;

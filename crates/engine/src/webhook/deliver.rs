@@ -11,6 +11,7 @@ use api::{
     webhook::{Delivery, WebhookFailure},
 };
 use http::{HeaderName, HeaderValue};
+use tokio::time::timeout;
 
 use super::{Webhook, post::PostError};
 use crate::{
@@ -24,6 +25,10 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest pause: how long a receiver that is back waits for what it missed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// How often it is recorded which events were passed over because the webhook does not ask for them:
+/// they may be dropped, and none of them is one that it missed.
+const PASSED_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Pause before events that cannot be read are read again.
 const READ_PAUSE: Duration = Duration::from_secs(10);
@@ -53,20 +58,32 @@ async fn deliver_all(node: &Node, webhook: &Webhook) {
                 }
             };
         loop {
-            let event = match follower.next().await {
-                Some(Ok(event)) => event,
-                Some(Err(error)) => {
+            let event = match timeout(PASSED_INTERVAL, follower.next()).await {
+                Ok(Some(Ok(event))) => event,
+                Ok(Some(Err(error))) => {
                     missed |= skip_missed(webhook, &error).await;
                     break;
                 }
-                None => return,
+                Ok(None) => return,
+                Err(_elapsed) => {
+                    pass(node, webhook, follower.cursor()).await;
+                    continue;
+                }
             };
-            let (name, cursor) = (webhook.request.name.clone(), event.cursor);
+            let cursor = event.cursor;
             deliver(webhook, event, missed).await;
             missed = false;
-            webhook.progress().cursor = cursor;
-            node.records.submit(Change::WebhookCursor(name, cursor)).await;
+            pass(node, webhook, cursor).await;
         }
+    }
+}
+
+/// Nothing up to this event is to be sent any more, also after a restart.
+async fn pass(node: &Node, webhook: &Webhook, cursor: u64) {
+    if webhook.progress().cursor < cursor {
+        webhook.progress().cursor = cursor;
+        let name = webhook.request.name.clone();
+        node.records.submit(Change::WebhookCursor(name, cursor)).await;
     }
 }
 
