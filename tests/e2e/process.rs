@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader},
     process::Stdio,
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -270,4 +271,24 @@ fn processes_are_started_listed_read_waited_for_and_killed_by_hand() {
         assert!(text(&refused.stderr).contains("never"), "{}", text(&refused.stderr));
     }
     assert!(!text(&sandbar(&["ps", "-q"]).stdout).contains("never"), "nothing was made");
+}
+
+#[tokio::test]
+async fn a_log_that_is_not_followed_ends_though_the_process_writes_faster_than_it_is_read() {
+    let server = server();
+    start(&server, json!({"command": "yes", "id": "yes"})).await;
+    wait(&server, "yes", json!({"type": "log", "text": "y"})).await;
+    let request = server.request(Method::GET, &of("yes", "/logs"));
+    let mut events = testkit::events(request.header("accept", "text/event-stream")).await.unwrap();
+    let all = async {
+        let mut bytes = 0;
+        while let Some(event) = events.next().await {
+            bytes += event["data"].as_str().map_or(0, str::len);
+        }
+        bytes
+    };
+    let bytes = tokio::time::timeout(Duration::from_secs(60), all)
+        .await
+        .expect("it ends with what there was");
+    assert!(bytes > 0);
 }

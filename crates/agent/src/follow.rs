@@ -67,6 +67,8 @@ pub(crate) struct Follow {
     /// The process waits for this reader.
     is_awaited: bool,
     until: Until,
+    /// The end of the log when the reader came.
+    newest: u64,
     /// What is followed is code in a context: its events are in the log, the last one too.
     is_run: bool,
     /// The first event, until it is sent.
@@ -94,7 +96,8 @@ impl Follow {
             |stream| Encoder::resumed(encoding, &process.log.tail(stream, cursor, CUT_BYTES));
         let (stdout, stderr) = (encoder(OutputStream::Stdout), encoder(OutputStream::Stderr));
         let (is_awaited, until, is_run, start) = (false, Until::Exit, false, None);
-        Self { process, cursor, stdout, stderr, is_awaited, until, is_run, start }
+        let newest = 0;
+        Self { process, cursor, stdout, stderr, is_awaited, until, newest, is_run, start }
     }
 
     /// Shows the events of code in a context, instead of those of a command.
@@ -119,6 +122,7 @@ impl Follow {
     /// Ends where `until` says.
     pub(crate) fn until(mut self, until: Until) -> Self {
         self.until = until;
+        self.newest = self.process.log.describe().next_cursor;
         self
     }
 
@@ -148,7 +152,12 @@ impl Follow {
             return (render(&start, None).into(), false);
         }
         loop {
+            let is_through = self.until == Until::Now && self.cursor >= self.newest;
             match self.step() {
+                // Newer than what there was: a process may write faster than its reader reads.
+                Next::Event { .. } | Next::Text(_) | Next::More if is_through => {
+                    return (Bytes::new(), true);
+                }
                 Next::Event { event, cursor } => {
                     return (render(&event, Some(cursor)).into(), false);
                 }

@@ -37,6 +37,7 @@ use std::{
 use api::{
     error::{ApiError, ErrorBody, ErrorCode},
     exec::OnDisconnect,
+    id::ContextId,
     interpreter::{
         Context as Described, ContextList, CreateContext, Interrupted, RunCode, RunEvent,
         RunResult, WarmContexts, WarmStart,
@@ -264,7 +265,7 @@ pub(crate) async fn run_default(
 ) -> Result<Response, Refusal> {
     let language = request.language.unwrap_or_default();
     let context = agent.contexts.default_of(&agent, language)?;
-    answer(agent, context, &headers, request).await
+    answer(agent, (context.id.clone(), Ok(context)), &headers, request).await
 }
 
 /// Runs code in a context.
@@ -301,8 +302,12 @@ pub(crate) async fn run(
     headers: HeaderMap,
     extract::Json(request): extract::Json<RunCode>,
 ) -> Result<Response, Refusal> {
-    let context = agent.contexts.get(&id)?;
-    answer(agent, context, &headers, request).await
+    let context = agent.contexts.get(&id);
+    let id = match &context {
+        Ok(context) => context.id.clone(),
+        Err(error) => id.parse().map_err(|_not_an_id| error.clone())?,
+    };
+    answer(agent, (id, context), &headers, request).await
 }
 
 /// Starts the interpreter of a context, in its turn and in place of one that it has.
@@ -333,10 +338,13 @@ async fn start(agent: &Arc<Agent>, context: &Arc<Context>) -> Result<(), ApiErro
     })
 }
 
+/// The context of this id. A run outlives it, and who has the run's key still gets the answer.
+type Named = (ContextId, Result<Arc<Context>, ApiError>);
+
 /// Runs code for one caller, or for those that have its key.
 async fn answer(
     agent: Arc<Agent>,
-    context: Arc<Context>,
+    context: Named,
     headers: &HeaderMap,
     request: RunCode,
 ) -> Result<Response, Refusal> {
@@ -347,7 +355,7 @@ async fn answer(
             let text = "a stream goes on by the `Idempotency-Key` of its first request";
             Err(ApiError::new(ErrorCode::ValidationFailed, text).into())
         }
-        (None, _) => once(agent, context, form, request).await,
+        (None, _) => once(agent, context.1?, form, request).await,
     }
 }
 
@@ -381,16 +389,16 @@ async fn once(
 /// Answers with the run of a key, which is started if there is none.
 async fn keyed(
     agent: Arc<Agent>,
-    context: Arc<Context>,
+    (id, context): Named,
     (key, form): (Key, Form),
     request: RunCode,
 ) -> Result<Response, Refusal> {
     let on_disconnect = request.on_disconnect;
-    let hash = Key::hash(&(context.id.as_str(), &request));
+    let hash = Key::hash(&(id.as_str(), &request));
     let run = match (agent.processes.run(key.as_str()), form) {
         (Some(run), _) => run,
         (None, Form::Events { after: Some(_) }) => return Err(key.forgotten().into()),
-        (None, _) => begin(&agent, &context, (&key, hash, form), request)?,
+        (None, _) => begin(&agent, &context?, (&key, hash, form), request)?,
     };
     if run.hash != hash {
         return Err(key.conflict().into());
@@ -400,7 +408,7 @@ async fn keyed(
     match form {
         Form::Whole => {
             run.process.log.keep_oldest();
-            Ok(reply::buffered(attachment, context.id.clone()).await)
+            Ok(reply::buffered(attachment, id).await)
         }
         Form::Events { after } => {
             let cursor = after.unwrap_or(0);

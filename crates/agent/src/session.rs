@@ -93,14 +93,16 @@ pub(crate) async fn create(
             let mut slot = session.turn.lock().await;
             let started = session.shell(&agent, &mut slot).await.map(drop);
             drop(place);
-            if started.is_err() {
-                agent.sessions.forget(&session);
+            match started {
+                Ok(()) => agent.definitions.keep().await,
+                Err(error) => {
+                    agent.sessions.forget(&session);
+                    Err(error)
+                }
             }
-            started
         }
     });
     started.await?;
-    agent.definitions.keep().await?;
     Ok((StatusCode::CREATED, Json(session.describe())))
 }
 
@@ -146,17 +148,16 @@ pub(crate) async fn delete(
         let text = "the default session cannot be deleted; `exit` in it starts it anew";
         return Err(ApiError::new(ErrorCode::ValidationFailed, text).into());
     }
-    agent.sessions.forget(&session);
-    let kept = agent.definitions.keep().await;
-    let buried = task(&agent, {
+    let deleted = task(&agent, {
         let agent = Arc::clone(&agent);
         async move {
+            agent.sessions.forget(&session);
+            let kept = agent.definitions.keep().await;
             session.bury(&agent).await;
-            Ok(())
+            kept
         }
     });
-    buried.await?;
-    kept?;
+    deleted.await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -208,9 +209,14 @@ pub(crate) async fn change_env(
     let session = agent.sessions.known(&id)?;
     let place = session.place()?;
     session.change(&request.env)?;
-    let exported = task(&agent, async move { export(&session, place, &request.env).await });
+    let exported = task(&agent, {
+        let agent = Arc::clone(&agent);
+        async move {
+            export(&session, place, &request.env).await?;
+            agent.definitions.keep().await
+        }
+    });
     exported.await?;
-    agent.definitions.keep().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

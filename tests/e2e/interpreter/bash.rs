@@ -85,3 +85,18 @@ async fn a_bash_context_is_interrupted_restarted_and_deleted() {
         "a context is no session to others"
     );
 }
+
+#[tokio::test]
+async fn a_shell_that_ended_when_nothing_ran_is_told_once_and_another_one_starts() {
+    let server = server();
+    sh(&server, "kept=1", json!({})).await;
+    let pid = server.get(&format!("{CONTEXTS}/default-bash")).await.json["pid"].clone();
+    server
+        .shell("s", &format!("kill -9 {pid}; while kill -0 {pid} 2>/dev/null; do sleep 0.01; done"))
+        .await;
+    let told = sh(&server, "echo $kept", json!({})).await;
+    assert_eq!((told.error.unwrap().kind, told.context_reset), (CodeErrorKind::Crashed, true));
+    assert_eq!(told.logs.stdout, Vec::<String>::new(), "the code did not run");
+    let next = sh(&server, "echo [$kept]", json!({})).await;
+    assert_eq!((next.logs.stdout, next.execution_count), (vec!["[]\n".to_owned()], 1));
+}

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 use testkit::api::interpreter::{CodeErrorKind, RunResult};
 
-use super::{CONTEXTS, RUN, ask, run_in, server};
+use super::{CONTEXTS, RUN, SANDBOX, ask, run_in, server};
 
 fn path(id: &str) -> String {
     format!("{CONTEXTS}/{id}/run")
@@ -200,4 +200,58 @@ async fn an_image_without_what_a_language_needs_says_so() {
             answer.text
         );
     }
+}
+
+/// A Python of which each start waits until there is a file `go`.
+async fn waiting_at_its_start(server: &testkit::Server) {
+    let code = "import os, time\nopen('/workspace/began', 'w').close()\nwhile not os.path.exists('/workspace/go'): time.sleep(0.01)\n";
+    let put = server.put(&format!("{SANDBOX}/files/workspace/sitecustomize.py"), code).await;
+    assert!(put.status < 300, "{}", put.text);
+}
+
+const BEGAN: &str = "until [ -e began ]; do sleep 0.01; done";
+
+#[tokio::test]
+async fn a_context_that_is_deleted_while_it_starts_leaves_no_interpreter() {
+    let server = server();
+    waiting_at_its_start(&server).await;
+    let made = json!({"id": "a", "env": {"PYTHONPATH": "/workspace"}});
+    let (made, ()) = tokio::join!(server.post(CONTEXTS, &made), async {
+        server.shell("s", BEGAN).await;
+        assert_eq!(server.delete(&format!("{CONTEXTS}/a")).await.status, 204);
+    });
+    assert_eq!(made.code(), "CONTEXT_DELETED", "{}", made.text);
+    server.shell("s", "while pgrep python3 > /dev/null; do sleep 0.01; done").await;
+}
+
+#[tokio::test]
+async fn a_restart_interrupts_code_whose_interpreter_was_starting() {
+    let server = server();
+    let made = json!({"id": "a", "env": {"PYTHONPATH": "/workspace"}});
+    assert_eq!(server.post(CONTEXTS, &made).await.status, 201);
+    waiting_at_its_start(&server).await;
+    let exit = run_in(&server, &path("a"), "import os; os._exit(0)", json!({})).await;
+    assert!(exit.context_reset);
+    let (restart, own) = (format!("{CONTEXTS}/a/restart"), path("a"));
+    let (run, restarted, ()) = tokio::join!(
+        ask(&server, &own, "while True: pass", json!({"timeoutMs": 3_600_000})),
+        async {
+            server.shell("s", BEGAN).await;
+            server.post(&restart, &json!({})).await
+        },
+        async {
+            server.shell("s", BEGAN).await;
+            // The restart waits for its turn: one that has come is counted.
+            loop {
+                let context = server.get(&format!("{CONTEXTS}/a")).await.json;
+                if context["waiting"] == 2 {
+                    break;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+            server.shell("s", "touch go").await;
+        }
+    );
+    assert_eq!(run.json["error"]["kind"], "interrupted", "{}", run.text);
+    assert_eq!(restarted.status, 200, "{}", restarted.text);
 }

@@ -11,7 +11,7 @@ use testkit::{
     reqwest::Method,
 };
 
-use super::{RUN, run, server};
+use super::{CONTEXTS, DEADLINE, RUN, run, run_in, server};
 
 #[tokio::test]
 async fn events_come_while_the_code_runs() {
@@ -106,4 +106,50 @@ async fn code_waits_for_a_reader_that_is_slow() {
         }
     }
     assert_eq!(bytes, 200 * 100_001, "nothing is dropped on the way to a reader");
+}
+
+#[tokio::test]
+async fn code_whose_reader_does_not_read_is_interrupted_and_its_context_goes_on() {
+    let server = server();
+    for (language, keep, code, kept, writer) in [
+        ("python", "kept = 1", "print('x' * 100_000_000)", "print(kept)", "python3"),
+        ("bash", "kept=1", "yes", "echo $kept", "yes"),
+    ] {
+        let at = json!({ "language": language });
+        run_in(&server, RUN, keep, at.clone()).await;
+        let ask = server.request(Method::POST, RUN).header("accept", "text/event-stream");
+        let unread = ask.json(&json!({"language": language, "code": code})).send().await.unwrap();
+        // There is no event for a program that does not get on any more.
+        let stuck = format!(
+            "until pid=$(pgrep -n {writer}) && before=$(cut -d' ' -f14,15 /proc/$pid/stat) && sleep 0.2 \
+             && [ \"$(cut -d' ' -f14,15 /proc/$pid/stat)\" = \"$before\" ]; do sleep 0.01; done"
+        );
+        server.shell("s", &stuck).await;
+        let context = format!("{CONTEXTS}/default-{language}");
+        let interrupted = server.post(&format!("{context}/interrupt"), &json!({})).await;
+        assert_eq!(interrupted.json, json!({"interrupted": true}));
+        let result = run_in(&server, RUN, kept, at).await;
+        assert_eq!(result.logs.stdout, ["1\n"], "{language}");
+        let deleted = tokio::time::timeout(DEADLINE, server.delete(&context)).await;
+        assert_eq!(deleted.expect("it does not wait for the reader").status, 204);
+        drop(unread);
+    }
+}
+
+#[tokio::test]
+async fn who_has_the_key_of_a_run_gets_its_answer_when_its_context_is_gone() {
+    let server = server();
+    assert_eq!(server.post(CONTEXTS, &json!({"id": "a"})).await.status, 201);
+    let path = format!("{CONTEXTS}/a/run");
+    let ask = |code: &str, key: &str| {
+        let request = server.request(Method::POST, &path).json(&json!({ "code": code }));
+        let request = request.header("idempotency-key", key);
+        async { testkit::answer(request.send().await.unwrap()).await }
+    };
+    let first = ask("print('once')", "k").await;
+    assert_eq!(first.status, 200, "{}", first.text);
+    assert_eq!(server.delete(&format!("{CONTEXTS}/a")).await.status, 204);
+    assert_eq!(ask("print('once')", "k").await.json, first.json);
+    assert_eq!(ask("print('other')", "k").await.code(), "IDEMPOTENCY_CONFLICT");
+    assert_eq!(ask("print('once')", "l").await.code(), "CONTEXT_NOT_FOUND");
 }

@@ -8,11 +8,12 @@ use api::{
     exec::{Command, Encoding, Ending, ExecRequest, OnDisconnect},
     interpreter::{CodeErrorKind, RunEvent},
 };
+use sys::wait::Status;
 
 use super::{
     failure::{self, Lost},
     frame::Failed,
-    run::{Begun, Job, announce, put},
+    run::{Begun, Job, announce, found_ended, put, set_current},
     table::{Context, Slot},
 };
 use crate::{
@@ -44,6 +45,13 @@ pub(super) async fn run(
         None => Err(ApiError::new(ErrorCode::InternalError, "a run has one place")),
     };
     if let Err(error) = launched {
+        if error.code == ErrorCode::SessionTerminated {
+            // It ended when nobody used it: what it kept is lost, and somebody has to be told.
+            context.end(agent, slot).await;
+            process.set_pid(1);
+            begun.send(Ok(())).ok();
+            return Some(found_ended(context, process, Vec::new(), status(&error)));
+        }
         process.finish(End::lost());
         // The caller may be gone already.
         begun.send(Err(error)).ok();
@@ -53,7 +61,7 @@ pub(super) async fn run(
     process.set_pid(command.pid());
     // The caller may be gone already.
     begun.send(Ok(())).ok();
-    context.set_current(Some(Arc::clone(process)));
+    set_current(context, job, process);
     let count = context.count();
     announce(context, process);
     follow(&command, process, context).await;
@@ -66,6 +74,14 @@ pub(super) async fn run(
         context.end(agent, slot).await;
     }
     Some(end)
+}
+
+/// How the shell ended of which a session says so.
+fn status(error: &ApiError) -> Status {
+    let code = error.details.get("exitCode").and_then(serde_json::Value::as_i64);
+    let code = code.and_then(|code| i32::try_from(code).ok()).unwrap_or_default();
+    // As shells count, and a session with them.
+    if code > 128 { Status::Signaled(code - 128) } else { Status::Exited(code) }
 }
 
 fn request(job: &Job, limit: std::time::Duration) -> ExecRequest {
@@ -93,19 +109,19 @@ async fn follow(command: &Arc<Process>, process: &Process, context: &Context) {
             Read::Event { .. } | Read::Dropped(_) | Read::Pending => Ok(None),
             Read::End => Err(()),
         });
-        match piece {
-            Ok(Some((stream, bytes))) => {
-                cursor += bytes.len() as u64;
-                process.log.room().await;
-                process.log.append(stream, bytes);
-                command.log.advance(cursor);
-                continue;
-            }
-            Err(()) => return,
-            Ok(None) => {}
-        }
+        let Ok(piece) = piece else { return };
+        let is_over = command.end().is_some();
         tokio::select! {
-            () = command.log.readable(cursor) => {}
+            () = command.log.readable(cursor), if piece.is_none() => {}
+            // What is left of one that is over is no more than its log holds ahead of us.
+            () = process.log.room_unless(is_over), if piece.is_some() => {
+                if let Some((stream, bytes)) = piece {
+                    cursor += bytes.len() as u64;
+                    process.log.append(stream, bytes);
+                    command.log.advance(cursor);
+                }
+            }
+            _ = command.ended(), if !is_over => {}
             () = context.deleted(), if command.kills().borrow().is_none() => {
                 command.kill(Kill::now(Cause::Requested));
             }

@@ -99,7 +99,6 @@ async fn look_after(context: &Context, slot: &mut Slot) {
         left.add(stream, &bytes);
     }
     left.ended = Some(status.unwrap_or(Status::Signaled(sys::signal::SIGKILL)));
-    kernel.leave();
     slot.kernel = None;
     context.set_pid(0);
     // An idle context may still expire.

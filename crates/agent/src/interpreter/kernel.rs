@@ -305,19 +305,23 @@ impl Kernel {
 
     /// Ends it with everything that it started, and says how it ended. It may have ended before.
     pub(super) async fn kill(&mut self) -> Option<Status> {
+        self.kill_now();
+        timeout(KILL_WAIT, self.exit.wait()).await.ok()
+    }
+
+    fn kill_now(&mut self) {
         if self.exit.now().is_none() {
             self.tree.kill();
         } else {
             self.tree.kill_rest();
         }
-        let status = timeout(KILL_WAIT, self.exit.wait()).await.ok();
-        self.tree.cgroup.iter().for_each(|cgroup| drop(self.agent.forest.fell(cgroup)));
-        status
     }
+}
 
-    /// Gives what it still starts or runs to nobody, when it has ended by itself.
-    pub(super) fn leave(&mut self) {
-        self.tree.kill_rest();
+impl Drop for Kernel {
+    /// Also of one whose start was given up.
+    fn drop(&mut self) {
+        self.kill_now();
         self.tree.cgroup.iter().for_each(|cgroup| drop(self.agent.forest.fell(cgroup)));
     }
 }

@@ -31,7 +31,7 @@ use super::{
     idle,
     kernel::Kernel,
     language::Recipe,
-    table::{Context, Place, Slot},
+    table::{Context, Place},
 };
 use crate::{
     env::check_names,
@@ -53,6 +53,10 @@ const LINE_HOLD: Duration = Duration::from_millis(5);
 
 /// Bytes of the beginning of a line that are held at most.
 const HELD_BYTES: usize = 4096;
+
+/// Outputs read ahead of a reader that does not read, once code was interrupted: what it prints on its
+/// way out, so that it gets there. Each is what a pipe holds, or a result.
+const PIECES_ON_THE_WAY_OUT: usize = 16;
 
 /// A moment that does not come while nothing is waited for.
 const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
@@ -178,20 +182,25 @@ async fn in_turn(
     process.set_pid(kernel.pid);
     // The caller may be gone already.
     begun.send(Ok(())).ok();
-    context.set_current(Some(Arc::clone(process)));
+    set_current(context, job, process);
     let count = context.count();
     let course = Course::new(context, kernel, job, count);
     let end = follow(agent, course, process, left).await;
     context.set_current(None);
     context.touch();
     if end.aftermath != Aftermath::Kept {
-        let Slot { kernel, .. } = &mut *slot;
-        if let Some(kernel) = kernel {
-            kernel.leave();
-        }
         context.end(agent, &mut slot).await;
     }
     Some(end)
+}
+
+/// The run is what its context's callers may interrupt. One for which a restart did not wait, because
+/// its interpreter was starting then, ends at once.
+pub(super) fn set_current(context: &Context, job: &Job, process: &Arc<Process>) {
+    context.set_current(Some(Arc::clone(process)));
+    if job.generation != context.generation.load(Ordering::Relaxed) {
+        process.kill(Kill::now(Cause::Requested));
+    }
 }
 
 /// The context is gone.
@@ -211,7 +220,7 @@ pub(super) fn put(process: &Process, event: &RunEvent, is_needed: bool) {
 }
 
 /// The answer to who comes after an interpreter has ended by itself.
-fn found_ended(
+pub(super) fn found_ended(
     context: &Context,
     process: &Process,
     left: Vec<(OutputStream, Vec<u8>)>,
@@ -294,10 +303,11 @@ async fn follow(
             break;
         }
         let (runs, alarm) = (course.over.is_none(), course.alarm);
+        let ahead = if course.grace.is_some() { PIECES_ON_THE_WAY_OUT } else { 0 };
         let hold = course.held.as_ref().map(|(_, _, until)| *until);
         let Course { kernel, pending, .. } = &mut course;
         let Kernel { stdout, stderr, wire, exit, .. } = &mut **kernel;
-        let reads = runs && pending.is_empty();
+        let reads = runs && pending.len() <= ahead;
         tokio::select! {
             () = context.deleted(), if runs => course.kill().await,
             Ok(()) = kills.changed(), if runs => {
@@ -316,7 +326,8 @@ async fn follow(
             () = sleep_until(hold.unwrap_or(alarm)), if hold.is_some() => course.let_go(),
             chunk = stdout.next(), if reads => course.read(OutputStream::Stdout, chunk),
             chunk = stderr.next(), if reads => course.read(OutputStream::Stderr, chunk),
-            () = process.log.room(), if !pending.is_empty() => match pending.pop_front() {
+            // What is left of a run that is over is no more than its pipes hold.
+            () = process.log.room_unless(!runs), if !pending.is_empty() => match pending.pop_front() {
                 Some(Piece::Output(stream, bytes)) => process.log.append(stream, bytes),
                 Some(Piece::Event(text)) => process.log.append_event(text, false),
                 None => {}
