@@ -92,7 +92,7 @@ pub(crate) async fn create(
         async move {
             let mut slot = session.turn.lock().await;
             let started = session.shell(&agent, &mut slot).await.map(drop);
-            drop(place);
+            drop((slot, place));
             match started {
                 Ok(()) => agent.definitions.keep().await,
                 Err(error) => {

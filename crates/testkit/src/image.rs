@@ -75,5 +75,6 @@ fn build(binary: &str, state: &Path, recipe: &Path) {
     let recipe = recipe.to_str().expect("the path is UTF-8");
     let built = server.command(["image", "build", "--tag", "default", recipe]).output();
     let built = built.expect("the binary starts");
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let said = [&*built.stdout, &*built.stderr].map(String::from_utf8_lossy).concat();
+    assert!(built.status.success(), "{said}");
 }
