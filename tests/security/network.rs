@@ -314,3 +314,20 @@ fn connections_of_a_sandbox_that_is_gone_do_not_help_its_successor() {
         "policy (of both names), address and connected of one sandbox, and nothing of those before: {rules}"
     );
 }
+
+/// Else the network of its sandboxes ends with that of another node.
+#[test]
+fn a_node_that_goes_leaves_forwarding_to_the_others() {
+    let world = World::new();
+    let forwards = || world.on_node("cat /proc/sys/net/ipv4/ip_forward");
+    for before in ["0", "1"] {
+        world.on_node(&format!("echo {before} > /proc/sys/net/ipv4/ip_forward")).unwrap();
+        let (first, second) = (world.server(), world.server());
+        assert_eq!(forwards().as_deref(), Some("1\n"));
+        drop(first);
+        assert_eq!(forwards().as_deref(), Some("1\n"), "the other one is there");
+        assert_eq!(connect(&second, "s", PUBLIC, 80), "hello");
+        drop(second);
+        assert_eq!(forwards(), Some(format!("{before}\n")), "it is as it was");
+    }
+}

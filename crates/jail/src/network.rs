@@ -15,11 +15,7 @@ use std::{
     ffi::CString,
     fs, io,
     net::Ipv4Addr,
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::fs::OpenOptionsExt,
-    },
-    path::PathBuf,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     thread,
     time::{Duration, Instant},
 };
@@ -27,7 +23,6 @@ use std::{
 use sys::{
     SysError,
     errno::{EAFNOSUPPORT, ENODEV},
-    file::O_NOFOLLOW,
     namespace, netlink,
 };
 
@@ -38,6 +33,7 @@ use crate::{
 };
 
 mod conntrack;
+mod forwarding;
 mod message;
 mod nftables;
 pub(crate) mod own;
@@ -69,9 +65,6 @@ const LINK_DEADLINE: Duration = Duration::from_secs(5);
 /// Between looks whether a name is free.
 const LINK_LOOK: Duration = Duration::from_millis(1);
 
-/// The file that switches forwarding between links.
-const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
-
 /// The host's side of the network.
 #[derive(Debug)]
 pub(crate) struct HostNetwork {
@@ -79,8 +72,6 @@ pub(crate) struct HostNetwork {
     policies: Policies,
     node_name: String,
     network: NodeNetwork,
-    /// Exists while forwarding is on because of this node.
-    forwarding_marker: PathBuf,
 }
 
 impl HostNetwork {
@@ -92,7 +83,6 @@ impl HostNetwork {
             policies: Policies::open(&node.name, network.gateway()).in_step(STEP)?,
             node_name: node.name.clone(),
             network,
-            forwarding_marker: node.state_dir.join("forwarding-was-off"),
         }))
     }
 
@@ -111,36 +101,18 @@ impl HostNetwork {
             Err(error) if io::Error::from(error).kind() == io::ErrorKind::AlreadyExists => {}
             other => other.in_step(STEP)?,
         }
-        let forwarding = fs::read_to_string(FORWARDING)
-            .map_err(|error| JailError::io(STEP, format!("read {FORWARDING}"), &error))?;
-        if forwarding.trim() == "0" {
-            let mut private = fs::OpenOptions::new();
-            // The server makes files in this directory, too, and links.
-            private
-                .create(true)
-                .mode(0o600)
-                .custom_flags(O_NOFOLLOW)
-                .append(true)
-                .open(&self.forwarding_marker)
-                .map_err(|error| JailError::io(STEP, "note that forwarding was off", &error))?;
-            set_forwarding("1")?;
-        }
+        forwarding::switch_on(&self.node_name)?;
         Ok(is_new)
     }
 
-    /// Undoes [`HostNetwork::set_up`]. Forwarding is switched off only if this node switched it on.
+    /// Undoes [`HostNetwork::set_up`].
     pub(crate) fn tear_down(&self) -> Result<(), JailError> {
         nft(&rules::no_table(&self.node_name))?;
         match self.ask(Message::remove_address(LOOPBACK, self.network.gateway())) {
             Err(error) if io::Error::from(error).kind() == io::ErrorKind::AddrNotAvailable => {}
             other => other.in_step(STEP)?,
         }
-        if self.forwarding_marker.exists() {
-            set_forwarding("0")?;
-            fs::remove_file(&self.forwarding_marker)
-                .map_err(|error| JailError::io(STEP, "forget that forwarding was off", &error))?;
-        }
-        Ok(())
+        forwarding::switch_off(&self.node_name)
     }
 
     /// Makes the link of jail `jail`, one end in the network namespace `namespace`, and before it
@@ -359,11 +331,6 @@ fn linked(node_name: &str, table: &str) -> BTreeSet<JailId> {
 
 /// Jail numbers are written in this base in the names of links.
 const BASE: u64 = 36;
-
-fn set_forwarding(value: &str) -> Result<(), JailError> {
-    fs::write(FORWARDING, value)
-        .map_err(|error| JailError::io(STEP, format!("write {value} to {FORWARDING}"), &error))
-}
 
 /// Has `nft` carry out `script` as one transaction.
 fn nft(script: &str) -> Result<(), JailError> {
