@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use reqwest::Method;
 use serde_json::json;
 
 use crate::server;
@@ -50,6 +51,37 @@ async fn first_use_creates_and_racing_first_uses_make_one() {
 
     assert!(names.iter().all(|name| name == "fresh\n"), "{names:?}");
     assert_eq!(server.shell("fresh", "wc -l < /workspace/log").await, "8\n");
+}
+
+#[tokio::test]
+async fn a_first_use_may_be_refused_and_then_nothing_is_made() {
+    let server = server();
+    let ask = |method: Method, path: &str, first_use: &str| {
+        server
+            .request(method, &format!("/v1/sandboxes/mine/{path}"))
+            .header("x-sandbar-first-use", first_use)
+    };
+    let exec =
+        |first_use| ask(Method::POST, "exec", first_use).json(&json!({"command": "hostname"}));
+    let port = |first_use| ask(Method::POST, "ports", first_use).json(&json!({"port": 8080}));
+
+    for request in
+        [exec("refused"), port("refused"), ask(Method::GET, "files/etc/hostname", "refused")]
+    {
+        let answer = testkit::answer(request.send().await.expect("answer")).await;
+        assert_eq!((answer.status, answer.code()), (404, "SANDBOX_NOT_FOUND"), "{}", answer.text);
+        assert_eq!(answer.json["error"]["details"]["firstUse"], "refused", "{}", answer.text);
+    }
+    let wrong = testkit::answer(exec("never").send().await.expect("answer")).await;
+    assert_eq!((wrong.status, wrong.code()), (400, "VALIDATION_FAILED"), "{}", wrong.text);
+    assert_eq!(server.get("/v1/sandboxes/mine").await.code(), "SANDBOX_NOT_FOUND");
+
+    // One that is there is used, also when it has to be started.
+    server.post("/v1/sandboxes", &json!({"id": "mine", "network": "none"})).await;
+    assert_eq!(server.post("/v1/sandboxes/mine/stop", &json!({})).await.status, 200);
+    let used = testkit::answer(exec("refused").send().await.expect("answer")).await;
+    assert_eq!(used.json["stdout"], "mine\n", "{}", used.text);
+    assert_eq!(server.get("/v1/sandboxes/mine").await.json["network"], "none");
 }
 
 #[tokio::test]

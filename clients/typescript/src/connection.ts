@@ -192,16 +192,18 @@ function answerOf(body: ReadableStream<Uint8Array> | null, { status, statusText,
 
 async function dial(scope: Scope, port: number, attempt: string, signal: AbortSignal | undefined): Promise<Bytes> {
   if (signal?.aborted) throw signal.reason;
-  await scope.prepared();
-  const { url, key } = await scope.http.server();
-  try {
-    return new Bytes(await platform.socket(`${url}${scope.path(`/ports/${port}/connect`)}`, { authorization: `Bearer ${key}` }, signal));
-  } catch (error) {
-    if (signal?.aborted) throw signal.reason;
-    if (error instanceof Refused) throw await failure(error.response, attempt);
-    forget(scope.http.binding);
-    throw broken(attempt, url, error);
-  }
+  return scope.use(async (headers) => {
+    const { url, key } = await scope.http.server();
+    try {
+      const address = `${url}${scope.path(`/ports/${port}/connect`)}`;
+      return new Bytes(await platform.socket(address, { ...headers, authorization: `Bearer ${key}` }, signal));
+    } catch (error) {
+      if (signal?.aborted) throw signal.reason;
+      if (error instanceof Refused) throw await failure(error.response, attempt);
+      forget(scope.http.binding);
+      throw broken(attempt, url, error);
+    }
+  }, { signal });
 }
 
 const linesOf = (request: Request, host: string, extra: string[]): string => {

@@ -9,7 +9,7 @@ import { Http } from './http.js';
 import { idleOf, sleepAfterMs } from './idle.js';
 import { Operations } from './operations.js';
 import type { NetworkPolicy } from './network.js';
-import { type Abortable, Scope, type SessionRef, now, variables } from './scope.js';
+import { type Abortable, Scope, type SessionRef, now, unlessAborted, variables } from './scope.js';
 import { type ExecutionSession, type SessionDeleteResult, type SessionOptions, createSession, ExecutionSession as Session } from './session.js';
 import type { Env } from './exec.js';
 import type * as wire from './wire.js';
@@ -120,7 +120,7 @@ export class Sandbox<_Env = unknown> extends Operations {
       id,
       options.enableDefaultSession === false ? undefined : 'default',
       // The handle is not there yet when the scope is made.
-      () => this.#prepare(),
+      (gone) => this.#prepare(gone),
     );
     super(scope);
     this.id = id;
@@ -128,9 +128,11 @@ export class Sandbox<_Env = unknown> extends Operations {
   }
 
   /** Makes the sandbox where that is not left to its first use, because it shall be made in a way. */
-  #prepare(): Promise<void> | undefined {
+  #prepare(gone: Promise<void> | undefined): Promise<void> | undefined {
     const { image, env, labels, network, resources, onStart, ttlMs } = this.#options;
     if (!image && !env && !labels && !network && !resources && !onStart && !ttlMs && !idleOf(this.#options)) return undefined;
+    // Of several who find it gone, one has it made again.
+    if (this.#preparing === gone) this.#preparing = undefined;
     this.#preparing ??= this.#make().catch((error: unknown) => {
       this.#preparing = undefined;
       throw error;
@@ -298,7 +300,7 @@ export class Sandbox<_Env = unknown> extends Operations {
 
   /** Has it run, whatever it did before: it is made, woken or started. Its first use does, too. */
   async start(options?: Abortable): Promise<void> {
-    await this.scope.prepared();
+    await unlessAborted(this.scope.prepared(), options?.signal);
     if (!(await this.#steer('start', options))) await this.#make();
   }
 

@@ -1,5 +1,6 @@
 /** What every operation needs: the server, the sandbox, the session, and that the sandbox is made. */
 
+import { SandboxError } from './error.js';
 import type { Call, Http } from './http.js';
 
 /** A session, as options name one: its id or name, or the object. */
@@ -19,6 +20,9 @@ export interface Abortable {
   signal?: AbortSignal;
 }
 
+/** What requests say that must not make their sandbox, because the server would not make it as it shall be. */
+const FIRST_USE_REFUSED = { 'x-sandbar-first-use': 'refused' };
+
 export class Scope {
   constructor(
     readonly http: Http,
@@ -26,8 +30,11 @@ export class Scope {
     readonly sandboxId: string,
     /** The session that calls without one use; none for a fresh shell each. */
     readonly session: string | undefined,
-    /** Resolves when the sandbox may be used. */
-    readonly prepared: () => Promise<void> | undefined,
+    /**
+     * Resolves when the sandbox has been made in the way that it shall be; nothing where its first use
+     * may make it. `gone` is what this returned before, of a sandbox that has gone since.
+     */
+    readonly prepared: (gone?: Promise<void>) => Promise<void> | undefined,
   ) {}
 
   /** The path of a route of the sandbox. */
@@ -44,23 +51,47 @@ export class Scope {
     return id === `sandbox-${this.sandboxId}` ? 'default' : id;
   }
 
-  async send(method: string, route: string, call: Call): Promise<Response> {
+  /**
+   * Uses the sandbox: `attempt` sends one request with these headers. One that shall be made in a way is
+   * never made by its use; if it has gone, it is made again, and used again where that can be.
+   */
+  async use<T>(attempt: (headers: Record<string, string>) => Promise<T>, { signal, body }: Pick<Call, 'signal' | 'body'>): Promise<T> {
     const preparing = this.prepared();
-    if (preparing) await preparing;
-    return this.http.send(method, this.path(route), call);
+    if (!preparing) return attempt({});
+    await unlessAborted(preparing, signal);
+    try {
+      return await attempt(FIRST_USE_REFUSED);
+    } catch (error) {
+      if (!(error instanceof SandboxError) || error.context.firstUse !== 'refused') throw error;
+      await unlessAborted(this.prepared(preparing), signal);
+      // A stream may have been read.
+      if (body instanceof ReadableStream) throw error;
+      return attempt(FIRST_USE_REFUSED);
+    }
   }
 
-  async json<T>(method: string, route: string, call: Call): Promise<T> {
-    const preparing = this.prepared();
-    if (preparing) await preparing;
-    return this.http.json<T>(method, this.path(route), call);
+  send(method: string, route: string, call: Call): Promise<Response> {
+    return this.use((headers) => this.http.send(method, this.path(route), { ...call, headers: { ...headers, ...call.headers } }), call);
   }
 
-  async done(method: string, route: string, call: Call): Promise<void> {
-    const preparing = this.prepared();
-    if (preparing) await preparing;
-    return this.http.done(method, this.path(route), call);
+  json<T>(method: string, route: string, call: Call): Promise<T> {
+    return this.use((headers) => this.http.json<T>(method, this.path(route), { ...call, headers: { ...headers, ...call.headers } }), call);
   }
+
+  done(method: string, route: string, call: Call): Promise<void> {
+    return this.use((headers) => this.http.done(method, this.path(route), { ...call, headers: { ...headers, ...call.headers } }), call);
+  }
+}
+
+/** What `promise` becomes; rejects as soon as `signal` aborts. */
+export function unlessAborted<T>(promise: Promise<T> | undefined, signal: AbortSignal | undefined): Promise<T> | undefined {
+  if (!promise || !signal) return promise;
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal.reason);
+    if (signal.aborted) abort();
+    signal.addEventListener('abort', abort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
+  });
 }
 
 /** Variables as the API takes them: numbers and booleans as text, and `undefined` left out. */

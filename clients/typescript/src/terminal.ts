@@ -135,8 +135,8 @@ export class Terminal implements AsyncIterable<Uint8Array> {
 
 const route = (id: string) => `/terminals/${encodeURIComponent(id)}`;
 
+/** Its URL, and the header with the key. */
 async function address(scope: Scope, id: string, query: Record<string, string | number | undefined>): Promise<[string, Record<string, string>]> {
-  await scope.prepared();
   const { url, key } = await scope.http.server();
   const pairs = new URLSearchParams();
   for (const [name, value] of Object.entries(query)) if (value !== undefined) pairs.set(name, String(value));
@@ -153,9 +153,20 @@ export async function open(scope: Scope, options: TerminalOptions = {}): Promise
     const json: wire.CreateTerminal = { id, command: command ?? shell, session, cwd, cols, rows, env: variables(options.env) };
     id = (await scope.json<wire.Terminal>('POST', '/terminals', { attempt: 'start a terminal', json, signal })).id;
   }
-  const [url, headers] = await address(scope, id, { cols, rows, session, shell, cursor });
+  const query = { cols, rows, session, shell, cursor };
+  return scope.use((headers) => attach(scope, id, query, headers, signal), { signal });
+}
+
+async function attach(
+  scope: Scope,
+  id: string,
+  query: Record<string, string | number | undefined>,
+  headers: Record<string, string>,
+  signal: AbortSignal | undefined,
+): Promise<Terminal> {
+  const [url, key] = await address(scope, id, query);
   try {
-    return new Terminal(scope, await platform.socket(url, headers, signal), id);
+    return new Terminal(scope, await platform.socket(url, { ...headers, ...key }, signal), id);
   } catch (error) {
     if (!(error instanceof Refused)) forget(scope.http.binding);
     throw await told(error, url);
@@ -177,8 +188,13 @@ export async function answer(scope: Scope, request: Request, options: PtyOptions
     throw errorOf('VALIDATION_FAILED', 'terminal() answers requests for a WebSocket, and this one asks for none', { httpStatus: 400 });
   }
   const { cols, rows, shell } = options;
-  const [url, headers] = await address(scope, `session-${session ?? 'none'}`, { cols, rows, session, shell });
-  return platform.tunnel(request, url, headers);
+  return scope.use(async (headers) => {
+    const [url, key] = await address(scope, `session-${session ?? 'none'}`, { cols, rows, session, shell });
+    const response = await platform.tunnel(request, url, { ...headers, ...key });
+    const error = response.status === 404 ? await failure(response.clone(), ATTEMPT) : undefined;
+    if (error?.context.firstUse) throw error;
+    return response;
+  }, { signal: request.signal });
 }
 
 /** What a terminal is, for lists. */

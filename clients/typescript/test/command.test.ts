@@ -281,6 +281,34 @@ test('a Durable Object namespace is accepted and not used', async (t) => {
   assert.equal((await sandbox.exec('echo yes')).stdout, 'yes\n');
 });
 
+test('a sandbox that shall be made in a way is made in that way again, whoever destroyed it', async (t) => {
+  const { id } = sandboxOf(t);
+  const sandbox = getSandbox(undefined, id, { env: { MADE: 'so' }, network: 'none' });
+  const uses = {
+    exec: async () => assert.equal((await sandbox.exec('echo $MADE')).stdout, 'so\n'),
+    'several at once': async () => {
+      const results = await Promise.all([1, 2, 3].map(() => sandbox.exec('echo $MADE; echo x >> times; wc -l < times')));
+      assert.deepEqual(results.map(({ stdout }) => stdout).sort(), ['so\n1\n', 'so\n2\n', 'so\n3\n']);
+    },
+    openTerminal: async () => (await sandbox.openTerminal()).close(),
+    exposePort: async () => assert.equal((await sandbox.exposePort(8080, { hostname: 'localhost' })).port, 8080),
+    // A connection to it, to nobody.
+    containerFetch: async () => assert.equal((await errorFrom(sandbox.containerFetch('http://x/', 1))).name, 'SandboxError'),
+  };
+  for (const [name, use] of Object.entries(uses)) {
+    await sandbox.exec('true');
+    await getSandbox(undefined, id).destroy();
+    await use();
+    assert.equal((await sandbox.info())?.network, 'none', name);
+  }
+  // What was read of a stream cannot be sent again, and is not sent to a sandbox of another kind.
+  await getSandbox(undefined, id).destroy();
+  const write = () => sandbox.writeFile('file', new Response('content').body!);
+  assert.equal((await errorFrom(write())).code, 'SANDBOX_NOT_FOUND');
+  await write();
+  assert.equal((await sandbox.info())?.network, 'none');
+});
+
 test('a sandbox can be made with settings, and goes with its block', async () => {
   const id = `sdk-made-${process.pid}`;
   {

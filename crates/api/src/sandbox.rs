@@ -83,6 +83,12 @@ pub struct CreateSandbox {
     pub ttl_ms: Option<u64>,
 }
 
+/// What becomes of a request that would be the first use of a sandbox: `creates` it with the node's
+/// defaults, as without this header, or is `refused` with `SANDBOX_NOT_FOUND`, `details.firstUse`
+/// saying so. Of a request that is refused nothing was done. For whoever makes sandboxes in a way of their own, without a network, say,
+/// and does not want one made otherwise when theirs is gone.
+pub const FIRST_USE_HEADER: &str = "x-sandbar-first-use";
+
 /// Body of `PATCH /v1/sandboxes/{id}`: what is to change; the rest stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -6,13 +6,14 @@ use api::{
     error::{ApiError, ErrorCode},
     id::{KeyName, SandboxId, WebhookName},
     limit::{JSON_BODY_BYTES, JSON_BYTES_PER_KEY},
+    sandbox::FIRST_USE_HEADER,
 };
 use axum::{
     body::{Body, HttpBody},
     extract::{FromRequest, FromRequestParts, Query as AxumQuery, Request},
 };
-use engine::{Full, Key, Place};
-use http::{HeaderMap, header, request::Parts};
+use engine::{FirstUse, Full, Key, Place};
+use http::{HeaderMap, HeaderValue, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Frame;
 use serde::de::DeserializeOwned;
@@ -47,6 +48,26 @@ impl<S: Sync> FromRequestParts<S> for SandboxPath {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
         Ok(Self(parse_id(parts.uri.path())?))
+    }
+}
+
+/// What a request has become of its first use, in its header [`FIRST_USE_HEADER`].
+#[derive(Debug)]
+pub(crate) struct AskedFirstUse(pub(crate) FirstUse);
+
+impl<S: Sync> FromRequestParts<S> for AskedFirstUse {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        match parts.headers.get(FIRST_USE_HEADER).map(HeaderValue::as_bytes) {
+            None | Some(b"creates") => Ok(Self(FirstUse::Creates)),
+            Some(b"refused") => Ok(Self(FirstUse::Refused)),
+            Some(_) => {
+                let text = format!("the header {FIRST_USE_HEADER} is `creates` or `refused`");
+                let error = ApiError::new(ErrorCode::ValidationFailed, text);
+                Err(Failure(error.with("field", FIRST_USE_HEADER)))
+            }
+        }
     }
 }
 

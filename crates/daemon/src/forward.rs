@@ -47,7 +47,7 @@ use tokio_util::io::ReaderStream;
 use self::body::{Download, Upload, UploadFault};
 use crate::{
     app::App,
-    extract::{SandboxPath, require_json, require_length, split, too_large},
+    extract::{AskedFirstUse, SandboxPath, require_json, require_length, split, too_large},
     log,
     metrics::{Lifecycle, Metrics},
     reply::Failure,
@@ -119,12 +119,13 @@ pub(crate) async fn forward(
     axum::Extension(route): axum::Extension<Forward>,
     axum::Extension(key): axum::Extension<std::sync::Arc<Key>>,
     SandboxPath(id): SandboxPath,
+    AskedFirstUse(first_use): AskedFirstUse,
     request: Request,
 ) -> Result<Response, Failure> {
     admit(route, &request)?;
     let engine = app.engine().await?;
     let activate = || async {
-        let active = engine.activate(&id, &key).await;
+        let active = engine.activate(&id, first_use, &key).await;
         app.metrics.lifecycle(Lifecycle::Activate, active.is_ok());
         active.map(|active| (active.jail.0, active))
     };

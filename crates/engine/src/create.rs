@@ -102,10 +102,20 @@ pub(crate) async fn create(
     Err(error::ended_at_once(&id))
 }
 
-/// Has the sandbox with this id run: finds it, starts it, or creates it with the node's defaults.
+/// What becomes of the use of a sandbox that does not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstUse {
+    /// It creates it, with the node's defaults.
+    Creates,
+    /// It is refused: whoever asks wants the sandbox made in another way, or not at all.
+    Refused,
+}
+
+/// Has the sandbox with this id run: finds it, starts it, or creates it.
 pub(crate) async fn activate(
     node: &Arc<Node>,
     id: &SandboxId,
+    first_use: FirstUse,
     by: &Key,
 ) -> Result<InUse, EngineError> {
     let by = By::Key(by);
@@ -113,6 +123,9 @@ pub(crate) async fn activate(
     for _ in 0..ATTEMPTS {
         let sandbox = match node.find(id) {
             Some(sandbox) => sandbox,
+            None if first_use == FirstUse::Refused => {
+                return Err(error::not_found(id).with("firstUse", "refused"));
+            }
             None => {
                 let settings = Settings::of(CreateSandbox::default(), &node.config)?;
                 add(node, (id, &settings), by, &cause).await?.0

@@ -33,7 +33,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     EngineConfig, EngineError,
     build::{self, KeptBuilders},
-    checkpoint, create, destroy, diff,
+    checkpoint,
+    create::{self, FirstUse},
+    destroy, diff,
     error::{self, Publish},
     event::{self, Cause, EventFollower},
     export::{self, Import},
@@ -253,7 +255,7 @@ impl Engine {
         self.node.finds.networks()
     }
 
-    /// Finds, creates (with the node's defaults) or starts the sandbox, for one request to it. Whether
+    /// Finds, starts or, if `first_use` creates, creates the sandbox, for one request to it. Whether
     /// `by` covers the id was checked before; here a start is counted in its name.
     /// The one function that knows where a sandbox lives. For one that runs, it takes no lock
     /// across an await and touches no disk.
@@ -262,10 +264,15 @@ impl Engine {
     /// As [`Engine::create`].
     ///
     /// # Errors
-    /// As [`Engine::create`].
-    pub async fn activate(&self, id: &SandboxId, by: &Key) -> Result<Active, EngineError> {
+    /// As [`Engine::create`]; `SANDBOX_NOT_FOUND` where the first use is refused.
+    pub async fn activate(
+        &self,
+        id: &SandboxId,
+        first_use: FirstUse,
+        by: &Key,
+    ) -> Result<Active, EngineError> {
         self.node.check_open()?;
-        create::activate(&self.node, id, by).await.map(Active::from)
+        create::activate(&self.node, id, first_use, by).await.map(Active::from)
     }
 
     /// Stops every process of a running sandbox where it is, once no request is under way. A frozen
@@ -468,10 +475,11 @@ impl Engine {
     pub async fn expose_port(
         &self,
         id: &SandboxId,
+        first_use: FirstUse,
         request: ExposePort,
         by: &Key,
     ) -> Result<Exposure, EngineError> {
-        port::expose(&self.node, id, request, by).await
+        port::expose(&self.node, (id, first_use), request, by).await
     }
 
     /// Hides an exposed port. Its URL is refused at once, and works again when it is exposed again.

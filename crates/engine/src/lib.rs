@@ -61,6 +61,7 @@ mod record;
 mod error;
 
 pub use config::EngineConfig;
+pub use create::FirstUse;
 pub use engine::{Active, Engine, Tools};
 pub use event::EventFollower;
 pub use export::Import;

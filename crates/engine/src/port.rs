@@ -32,7 +32,8 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::{secret::Secret, table::Ports};
 use crate::{
-    Active, EngineError, create,
+    Active, EngineError,
+    create::{self, FirstUse},
     error::{self, Publish},
     event::Cause,
     key::{By, Key},
@@ -111,7 +112,7 @@ impl Visit {
 /// Exposes a port; the sandbox is made or started if it has to.
 pub(crate) async fn expose(
     node: &Arc<Node>,
-    id: &SandboxId,
+    (id, first_use): (&SandboxId, FirstUse),
     request: ExposePort,
     by: &Key,
 ) -> Result<Exposure, EngineError> {
@@ -121,7 +122,7 @@ pub(crate) async fn expose(
     // Before a sandbox is made: any token of its own would be as long as the longest generated one.
     let shown = if public { None } else { token.clone().or_else(longest_token) };
     PreviewLabel::new(id.clone(), port, shown).map_err(|fault| invalid("id", &fault))?;
-    let user = create::activate(node, id, by).await?;
+    let user = create::activate(node, id, first_use, by).await?;
     let sandbox = Arc::clone(user.sandbox());
     let asked = table::Asked { name, token, is_public: public, now_ms: now_ms() };
     settle(node, sandbox, move |ports, secret, jail| {

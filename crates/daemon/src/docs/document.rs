@@ -1,6 +1,6 @@
 //! The OpenAPI document: the daemon's routes, and the agent's below each sandbox.
 
-use api::error::ErrorBody;
+use api::{error::ErrorBody, sandbox::FIRST_USE_HEADER};
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
@@ -46,7 +46,8 @@ const TAGS: [(&str, &str); 17] = [
 ];
 
 const ABOUT: &str = "Runs untrusted code in isolated sandboxes on your own machine.\n\n\
-    A sandbox is named by an id you choose and is created by the first request to it. Every request \
+    A sandbox is named by an id you choose and is created by the first request to it, unless that says \
+    `x-sandbar-first-use: refused`. Every request \
     but the public ones needs the header `Authorization: Bearer KEY`; on the server's machine the key \
     is in the file `key` of the state directory. A key is an admin's, or for the sandboxes whose ids \
     begin with its prefix: every other sandbox then answers `SANDBOX_NOT_FOUND`, whether or not there \
@@ -89,7 +90,9 @@ pub(crate) fn assemble(own: OpenApi, mut agent: OpenApi) -> OpenApi {
         item.head = None;
     }
     for (path, operation) in operations(&mut agent) {
-        operation.parameters.get_or_insert_default().insert(0, id_parameter());
+        let parameters = operation.parameters.get_or_insert_default();
+        parameters.insert(0, id_parameter());
+        parameters.push(first_use_parameter());
         // Tags of the agent's handlers are its own affair; here the noun is the path's first word.
         operation.tags = Some(vec![noun(&path).to_owned()]);
     }
@@ -138,6 +141,15 @@ fn id_parameter() -> Parameter {
         .description(Some("The sandbox; created with the node's defaults if there is none"))
         .schema(Some(api::id::SandboxId::schema()))
         .example(Some("my-sandbox".into()))
+        .build()
+}
+
+fn first_use_parameter() -> Parameter {
+    ParameterBuilder::new()
+        .name(FIRST_USE_HEADER)
+        .parameter_in(ParameterIn::Header)
+        .description(Some("`refused`: of a sandbox that exists, or not at all"))
+        .schema(Some(String::schema()))
         .build()
 }
 

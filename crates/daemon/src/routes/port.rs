@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use crate::{
     app::App,
-    extract::{Json, SandboxPath, split},
+    extract::{AskedFirstUse, Json, SandboxPath, split},
     reply::Failure,
 };
 
@@ -39,11 +39,15 @@ const LISTENING_BYTES: usize = 512 * 1024;
 /// The sandbox is created with the node's defaults if it does not exist.
 #[utoipa::path(
     post, path = "/v1/sandboxes/{id}/ports", operation_id = "exposePort", tag = "port",
-    params(("id" = String, Path, description = "The sandbox", example = "my-sandbox")),
+    params(
+        ("id" = String, Path, description = "The sandbox", example = "my-sandbox"),
+        ("x-sandbar-first-use" = Option<String>, Header, description = "`refused`: of a sandbox that exists, or not at all"),
+    ),
     request_body = ExposePort,
     responses(
         (status = 201, description = "Exposed", body = ExposedPort),
         (status = 400, description = "`INVALID_PORT`, `VALIDATION_FAILED`, `INVALID_SANDBOX_ID`", body = ErrorBody),
+        (status = 404, description = "`SANDBOX_NOT_FOUND`: its first use is refused", body = ErrorBody),
         (status = 409, description = "`PORT_ALREADY_EXPOSED`: `details.url` has its URL", body = ErrorBody),
         (status = 429, description = "`TOO_MANY_REQUESTS`: the sandbox has its limit of ports", body = ErrorBody),
         (status = 503, description = "`CAPACITY_EXCEEDED`", body = ErrorBody),
@@ -53,10 +57,11 @@ pub(super) async fn expose(
     State(app): State<App>,
     Extension(key): Extension<Arc<Key>>,
     SandboxPath(id): SandboxPath,
+    AskedFirstUse(first_use): AskedFirstUse,
     Json(request): Json<ExposePort>,
 ) -> Result<(StatusCode, axum::Json<ExposedPort>), Failure> {
     let engine = app.engine().await?;
-    let exposed = match engine.expose_port(&id, request, &key).await {
+    let exposed = match engine.expose_port(&id, first_use, request, &key).await {
         Ok(exposed) => exposed,
         Err(error) => return Err(with_url(&app, &engine, &id, error).into()),
     };
