@@ -190,11 +190,20 @@ export async function answer(scope: Scope, request: Request, options: PtyOptions
   const { cols, rows, shell } = options;
   return scope.use(async (headers) => {
     const [url, key] = await address(scope, `session-${session ?? 'none'}`, { cols, rows, session, shell });
-    const response = await platform.tunnel(request, url, { ...headers, ...key });
+    const response = await platform.tunnel(new Request(request, { headers: handshake(request.headers) }), url, { ...headers, ...key });
     const error = response.status === 404 ? await failure(response.clone(), ATTEMPT) : undefined;
     if (error?.context.firstUse) throw error;
     return response;
   }, { signal: request.signal });
+}
+
+/** What a WebSocket is agreed on with. The rest, as its page's origin and its cookies, was said to the Worker. */
+function handshake(visitor: Headers): Record<string, string> {
+  const passed: Record<string, string> = { upgrade: 'websocket' };
+  visitor.forEach((value, name) => {
+    if (name.startsWith('sec-websocket-')) passed[name] = value;
+  });
+  return passed;
 }
 
 /** What a terminal is, for lists. */

@@ -1,6 +1,11 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { type IncomingMessage, createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import test from 'node:test';
-import type { Terminal } from '@sandbar/sandbox';
+import { type Terminal, getSandbox } from '@sandbar/sandbox';
+import { serve } from '@sandbar/sandbox/serve';
+import { platform } from '../src/platform/node.js';
 import { errorFrom, sandboxOf } from './bench.js';
 
 async function until(terminal: Terminal, text: string): Promise<string> {
@@ -71,4 +76,28 @@ test('what is refused is told', async (t) => {
   assert.equal(error.code, 'COMMAND_NOT_FOUND');
   assert.equal((await errorFrom(sandbox.openTerminal({ id: '---' }))).code, 'VALIDATION_FAILED');
   assert.equal((await errorFrom(sandbox.terminal(new Request('http://x/')))).code, 'VALIDATION_FAILED');
+});
+
+test('a page of any origin that its Worker lets has a terminal, and the server is told nothing else of it', { timeout: 60_000 }, async (t) => {
+  const page = { origin: 'https://app.example', cookie: 'a=1', 'x-sandbar-request': '1', 'idempotency-key': 'a', authorization: 'Bearer its-own' };
+  const sandbox = sandboxOf(t);
+  const worker = await serve({ fetch: (request) => sandbox.terminal(request) }, { port: 0, config: false });
+  t.after(() => worker.close());
+  const socket = await platform.socket(worker.url, page);
+  const ready = await new Promise((resolve) => (socket.onmessage = resolve));
+  assert.match(String(ready), /"ready"/);
+  socket.close();
+
+  const server = createServer((_asked, answer) => answer.end('{}')).listen(0, '127.0.0.1');
+  t.after(() => server.close());
+  await once(server, 'listening');
+  const told = once(server, 'upgrade') as Promise<[IncomingMessage, { end(text: string): void }]>;
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const headers = { ...page, upgrade: 'websocket', 'sec-websocket-key': 'a', 'sec-websocket-version': '13', 'sec-websocket-protocol': 'b' };
+  const refused = getSandbox({ url, key: 'ours' }, 'box').terminal(new Request('http://worker.example/', { headers }));
+  const [asked, connection] = await told;
+  connection.end('HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n');
+  const { host, ...said } = asked.headers;
+  assert.deepEqual(said, { authorization: 'Bearer ours', connection: 'Upgrade', upgrade: 'websocket', 'sec-websocket-key': 'a', 'sec-websocket-version': '13', 'sec-websocket-protocol': 'b' });
+  assert.equal((await refused).status, 403);
 });
