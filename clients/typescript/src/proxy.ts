@@ -6,8 +6,25 @@ import { passOver } from './connection.js';
 import { broken } from './http.js';
 import { Sandbox } from './sandbox.js';
 
-/** A preview's host: port, sandbox and the secret part, which a public port has not. */
-const PREVIEW = /^(\d{4,5})-([a-z0-9](?:[a-z0-9_-]*[a-z0-9_])?)\./;
+/** Bytes of a host's label (RFC 1035). */
+const LABEL_BYTES = 63;
+
+const isPort = (text: string) => /^[1-9]\d{3,4}$/.test(text) && Number(text) >= 1024 && Number(text) <= 65_535;
+
+/** Of a sandbox that a host name can hold: no number, and nothing that announces an international name. */
+const isId = (text: string) => /^(?!\d+$)(?!..--)[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?$/.test(text);
+
+/**
+ * Whether a label is a preview's: `{port}-{id}-{token}`, or `{id}-{port}` of a public port. No token
+ * is a port, so what is after the last dash says which; as the server has it.
+ */
+function isPreview(label: string): boolean {
+  const [, rest = '', last = ''] = /^(.+)-([a-z0-9_]{1,16})$/.exec(label) ?? [];
+  if (label.length > LABEL_BYTES) return false;
+  if (isPort(last)) return isId(rest);
+  const [, port = '', id = ''] = /^(\d+)-(.+)$/.exec(rest) ?? [];
+  return isPort(port) && isId(id);
+}
 
 /** Headers that are about one connection, not about the request. */
 const OF_CONNECTION = ['connection', 'keep-alive', 'proxy-connection', 'te', 'trailer', 'transfer-encoding', 'upgrade', 'host', 'content-length'];
@@ -19,12 +36,12 @@ const OF_CONNECTION = ['connection', 'keep-alive', 'proxy-connection', 'te', 'tr
  */
 export async function proxyToSandbox(request: Request, env?: unknown, _sandboxId?: string): Promise<Response | null> {
   const host = request.headers.get('host') ?? new URL(request.url).host;
-  if (!PREVIEW.test(host)) return null;
+  const [label = '', ...domain] = host.split('.');
+  if (domain.length === 0 || !isPreview(label)) return null;
   const given = (env && typeof env === 'object' && 'Sandbox' in env ? env.Sandbox : env) as Binding;
   const binding = given instanceof Sandbox ? undefined : given;
   const server = await serverOf(binding)();
   const { pathname, search } = new URL(request.url);
-  const label = host.split('.')[0];
   const preview = server.previewUrl === undefined ? undefined : new URL(server.previewUrl);
   // Without a domain of their own, previews share the API's address and are known by their host.
   const base = preview ? `${preview.protocol}//${label}.${preview.host}` : server.url;

@@ -2,8 +2,9 @@
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
+import { type IncomingMessage, request as ask } from 'node:http';
 import test, { type TestContext } from 'node:test';
-import { type Sandbox } from '@sandbar/sandbox';
+import { type Sandbox, proxyToSandbox } from '@sandbar/sandbox';
 import { serve } from '@sandbar/sandbox/serve';
 import { errorFrom, sandboxOf } from './bench.js';
 
@@ -94,4 +95,46 @@ test('`fetch` finds the port in the request', { timeout: 60_000 }, async (t) => 
   assert.equal(await (await sandbox.fetch(switched)).text(), 'by its path');
   assert.equal(await (await sandbox.fetch(new Request('http://sandbox/proxy/8123/named'))).text(), 'by its path');
   assert.equal((await errorFrom(sandbox.fetch(new Request('http://sandbox/')))).code, 'SERVICE_NOT_RESPONDING');
+});
+
+test('a preview is known by its host, with a token or public, and nothing else is one', async () => {
+  const passes = async (host: string) => {
+    const request = new Request('http://worker.example/', { headers: { host } });
+    const passed = await proxyToSandbox(request, { url: 'http://127.0.0.1:1', key: 'none' }).catch((error) => error);
+    if (passed !== null) assert.equal(passed.code, 'CONNECTION_FAILED');
+    return passed !== null;
+  };
+  const [id, token] = ['a'.repeat(40), 'a'.repeat(16)];
+  for (const label of ['8080-box-tok', '8080-my-box-tok', '8080-8081-a-tok', '8080-a-8081-80', '65535-b_x-a_b', '8080-a-65536', 'box-8080', '8080-box-3000', '1024-box-a', `65535-${id}-${token}`]) {
+    assert.equal(await passes(`${label}.example.com`), true, label);
+    assert.equal(await passes(`${label}.localhost:8787`), true, label);
+    assert.equal(await passes(label), false, label);
+  }
+  for (const label of ['2024-report', '8080-box', '8080', '8080-', '8080--tok', '8080-box-', '-8080', '08080-box-tok', '80-box-tok', '1023-box-tok', '65536-box-tok', 'box-80', '8080-Box-tok', '8080-box-TOK', '8080--box-tok', '8080-box--tok', '8080-123-tok', '123-8080', 'xn--a-8080', `65535-${id}a-${token}`, `8080-box-${token}a`, '']) {
+    assert.equal(await passes(`${label}.example.com`), false, label);
+  }
+});
+
+/** A Worker that answers for previews, and what a visitor is told under a name of its domain. */
+async function previews(t: TestContext): Promise<(label: string, path: string, headers?: Record<string, string>) => Promise<{ headers: IncomingMessage['headers']; text: string }>> {
+  const worker = await serve({ fetch: async (request) => (await proxyToSandbox(request)) ?? new Response('none', { status: 404 }) }, { port: 0, config: false });
+  t.after(() => worker.close());
+  return (label, path, headers) =>
+    new Promise((resolve, reject) => {
+      const call = ask({ host: '127.0.0.1', port: worker.port, path, headers: { host: `${label}.app.example`, ...headers }, agent: false }, (response) => {
+        let text = '';
+        response.on('data', (part) => (text += part));
+        response.on('end', () => resolve({ headers: response.headers, text }));
+      });
+      call.on('error', reject).end();
+    });
+}
+
+const labelOf = (url: string) => new URL(url).hostname.split('.')[0]!;
+
+test('a public preview is reached as one with a token is', { timeout: 60_000 }, async (t) => {
+  const sandbox = await echo(t);
+  const visit = await previews(t);
+  const { url } = await sandbox.exposePort(3000, { public: true });
+  assert.equal(JSON.parse((await visit(labelOf(url), '/a')).text)[1], '/a');
 });
