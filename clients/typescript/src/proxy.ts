@@ -44,25 +44,61 @@ export async function proxyToSandbox(request: Request, env?: unknown, _sandboxId
   const { pathname, search } = new URL(request.url);
   const preview = server.previewUrl === undefined ? undefined : new URL(server.previewUrl);
   // Without a domain of their own, previews share the API's address and are known by their host.
-  const base = preview ? `${preview.protocol}//${label}.${preview.host}` : server.url;
+  const { protocol, host: of } = preview ?? { protocol: 'http:', host: `localhost${portOf(server.url)}` };
+  const own = `${protocol}//${label}.${of}`;
+  const base = preview ? own : server.url;
   const url = `${base}${pathname}${search}`;
   const headers: Record<string, string> = {};
   request.headers.forEach((value, name) => {
     if (!OF_CONNECTION.includes(name)) headers[name] = value;
   });
   headers['x-forwarded-host'] ??= host;
-  if (!preview) headers.host = `${label}.localhost${portOf(server.url)}`;
+  for (const name of ['origin', 'referer']) {
+    const said = headers[name];
+    if (said !== undefined) headers[name] = inward(said, domain.join('.'), `${protocol}//`, of);
+  }
+  if (!preview) headers.host = `${label}.${of}`;
   try {
     if (!preview && platform.connect) {
       const { host: name, ...named } = headers;
-      return await passOver(await platform.connect(base), withHeaders(request, named), name!);
+      return outward(await passOver(await platform.connect(base), withHeaders(request, named), name!), own);
     }
     if (request.headers.get('upgrade')?.toLowerCase() === 'websocket') return await platform.tunnel(request, url, headers);
-    return await platform.send(url, { method: request.method, headers, body: request.body ?? undefined, signal: request.signal });
+    const answer = await platform.send(url, { method: request.method, headers, body: request.body ?? undefined, signal: request.signal });
+    // Some runtimes let nobody change what they received.
+    return outward(new Response(answer.body, answer), own);
   } catch (error) {
     forget(binding);
-    throw broken('reach a preview', base, error);
+    throw broken('reach a preview', preview?.host ?? server.url, untold(error, label));
   }
+}
+
+/**
+ * A URL under a preview's name here, as the server knows it: only so can it tell the preview's own
+ * pages, and those of other previews, from the rest. Whoever ended TLS knows the visitor's scheme.
+ */
+function inward(url: string, domain: string, scheme: string, of: string): string {
+  const [, label = '', host, rest] = /^https?:\/\/([^./]*)\.([^/]*)(.*)$/.exec(url) ?? [];
+  return host === domain && isPreview(label) ? `${scheme}${label}.${of}${rest}` : url;
+}
+
+/** What leads to the preview's own origin leads to the visitor's: it names none. */
+function outward(answer: Response, own: string): Response {
+  for (const name of ['location', 'content-location']) {
+    const url = answer.headers.get(name);
+    const rest = url?.startsWith(own) ? url.slice(own.length) : undefined;
+    if (rest === undefined || !/^(?:[/?#]|$)/.test(rest)) continue;
+    const path = rest.startsWith('/') ? rest : `/${rest}`;
+    // Two slashes would be before a host.
+    answer.headers.set(name, path.startsWith('//') ? `/.${path}` : path);
+  }
+  return answer;
+}
+
+/** An error that does not name the preview's host, which holds its token. */
+function untold(error: unknown, label: string): unknown {
+  const { message, code } = (error ?? {}) as { message?: string; code?: string };
+  return message?.includes(label) ? Object.assign(new Error(message.replaceAll(label, '…')), { code }) : error;
 }
 
 /** As the request, with these headers; what asks for a WebSocket goes on asking. */

@@ -43,6 +43,10 @@ class Echo(BaseHTTPRequestHandler):
             return self.answer(200, gzip.compress(b'unpacked'), {'content-encoding': 'gzip'})
         if self.path == '/redirect':
             return self.answer(302, b'', {'location': '/elsewhere'})
+        if self.path.startswith('/to?'):
+            return self.answer(302, b'', {'location': self.path[4:], 'content-location': self.path[4:]})
+        if self.path == '/who':
+            return self.answer(200, json.dumps([self.headers.get(name) for name in ['origin', 'referer', 'cookie']]).encode())
         self.answer(200, json.dumps([self.command, self.path, self.headers['host'], self.headers.get('x-mine'), self.read()]).encode(), {'set-cookie': 'a=1'})
 
     do_POST = do_PUT = do_HEAD = do_GET

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { type IncomingMessage, request as ask } from 'node:http';
 import test, { type TestContext } from 'node:test';
+import { inspect } from 'node:util';
 import { type Sandbox, proxyToSandbox } from '@sandbar/sandbox';
 import { serve } from '@sandbar/sandbox/serve';
 import { errorFrom, sandboxOf } from './bench.js';
@@ -137,4 +138,39 @@ test('a public preview is reached as one with a token is', { timeout: 60_000 }, 
   const visit = await previews(t);
   const { url } = await sandbox.exposePort(3000, { public: true });
   assert.equal(JSON.parse((await visit(labelOf(url), '/a')).text)[1], '/a');
+});
+
+test('under the name of a Worker a preview leads to itself, and knows its own pages', { timeout: 60_000 }, async (t) => {
+  const sandbox = await echo(t);
+  const visit = await previews(t);
+  const label = labelOf((await sandbox.exposePort(3000, { token: 'tok' })).url);
+  for (const [to, expected] of [
+    ['http://localhost:3000/there?a=b', '/there?a=b'],
+    ['http://localhost:3000', '/'],
+    ['http://localhost:3000?a', '/?a'],
+    ['http://localhost:3000//two.example', '/.//two.example'],
+    ['/there', '/there'],
+    ['http://localhost:30001/there', 'http://localhost:30001/there'],
+    ['https://other.example/', 'https://other.example/'],
+  ] as const) {
+    const { headers } = await visit(label, `/to?${to}`);
+    assert.deepEqual([headers.location, headers['content-location']], [expected, expected], to);
+  }
+  const who = async (headers: Record<string, string>) => JSON.parse((await visit(label, '/who', headers)).text);
+  for (const scheme of ['http', 'https']) {
+    const own = `${scheme}://${label}.app.example`;
+    assert.deepEqual(await who({ origin: own, referer: `${own}/a?b`, cookie: 'a=1' }), ['http://localhost:3000', 'http://localhost:3000/a?b', 'a=1']);
+  }
+  const other = { origin: 'https://other.example', referer: `https://other.example/${label}.app.example/` };
+  assert.deepEqual(await who(other), [other.origin, other.referer, null]);
+  // A page of another sandbox does not act with the visitor's cookies.
+  const [, , cookie] = await who({ origin: 'https://8080-another-tok.app.example', cookie: 'a=1' });
+  assert.equal(cookie, null);
+});
+
+test('an error does not tell the token of a preview', async () => {
+  const binding = { url: 'http://127.0.0.1:1', key: 'none', previewUrl: 'http://preview.invalid:81' };
+  const error = await errorFrom(proxyToSandbox(new Request('http://8080-box-secret.app.example/'), binding));
+  assert.match(error.message, /preview\.invalid:81 /);
+  assert.doesNotMatch(inspect(error, { depth: null, showHidden: true }), /secret/);
 });
