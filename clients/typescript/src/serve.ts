@@ -5,11 +5,11 @@
 
 import { once } from 'node:events';
 import * as http from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import { Readable } from 'node:stream';
 import { readConfig } from './config.js';
 import { cron } from './cron.js';
-import { tunnelOf } from './platform/tunnel.js';
+import { type Tunnel, tunnelOf } from './platform/tunnel.js';
 
 /** What a Worker may leave running after its answer. */
 export interface ExecutionContext {
@@ -67,6 +67,9 @@ export interface WorkerServer {
 /** Runs `scheduled` as a cron trigger would, for trying it out; as `wrangler dev` has it. */
 const SCHEDULED_PATH = '/cdn-cgi/handler/scheduled';
 
+/** The one method that comes here and that no `Request` can have. */
+const REFUSED_METHOD = 'TRACE';
+
 export async function serve<Env = any>(worker: Worker<Env> | { default: Worker<Env> }, options: ServeOptions = {}): Promise<WorkerServer> {
   const handlers = 'default' in worker ? worker.default : worker;
   const { hostname = '127.0.0.1', onError = (error) => console.error(error) } = options;
@@ -101,31 +104,45 @@ export async function serve<Env = any>(worker: Worker<Env> | { default: Worker<E
     return handlers.fetch(request, env as Env, context());
   };
 
+  const attend = (incoming: http.IncomingMessage, outgoing: http.ServerResponse, gone: AbortSignal, pass: (response: Response) => Promise<void>) => {
+    let request: Request;
+    try {
+      request = requestOf(incoming, gone);
+    } catch {
+      return incoming.method === REFUSED_METHOD
+        ? refuse(outgoing, 405, 'there is no answer to this method\n', { allow: 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS' })
+        : refuse(outgoing, 400, 'this is no request\n');
+    }
+    const answered = answer(request)
+      .then(pass)
+      .catch((error: unknown) => {
+        if (gone.aborted) return;
+        onError(error);
+        // Of an answer that has begun, only its end can tell that it is not whole.
+        if (outgoing.headersSent) return void outgoing.destroy();
+        refuse(outgoing, 500, 'the Worker failed\n');
+      });
+    context().waitUntil(answered);
+  };
+
   const server = http.createServer((incoming, outgoing) => {
     const gone = new AbortController();
     outgoing.on('close', () => {
       if (!outgoing.writableFinished) gone.abort(new Error('the client is gone'));
     });
-    const request = requestOf(incoming, gone.signal);
-    const answered = answer(request)
-      .then((response) => respond(response, outgoing))
-      .catch((error: unknown) => {
-        if (gone.signal.aborted) return;
-        onError(error);
-        // Of an answer that has begun, only its end can tell that it is not whole.
-        if (outgoing.headersSent) return void outgoing.destroy();
-        outgoing.writeHead(500, { 'content-type': 'text/plain' }).end('the Worker failed\n');
-      });
-    context().waitUntil(answered);
+    attend(incoming, outgoing, gone.signal, (response) => respond(response, outgoing));
   });
-  server.on('upgrade', (incoming, socket, head) => {
+  server.on('upgrade', (incoming, duplex, head) => {
+    const socket = duplex as Socket;
+    const gone = new AbortController();
+    socket.on('close', () => gone.abort(new Error('the client is gone')));
     socket.on('error', () => {});
-    answer(requestOf(incoming, undefined))
-      .then((response) => join(response, socket, head))
-      .catch((error: unknown) => {
-        onError(error);
-        socket.end('HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\nconnection: close\r\n\r\n');
-      });
+    const outgoing = outgoingOver(socket, incoming);
+    attend(incoming, outgoing, gone.signal, async (response) => {
+      const tunnel = tunnelOf(response);
+      if (!tunnel) return respond(response, outgoing);
+      join(tunnel, socket, head);
+    });
   });
   server.listen(options.port ?? 8787, hostname);
   await once(server, 'listening');
@@ -161,19 +178,25 @@ function schedule(crons: string[], run: (expression: string) => void, wanted: bo
   return () => clearTimeout(timer);
 }
 
-function requestOf(incoming: http.IncomingMessage, signal: AbortSignal | undefined): Request {
-  const host = incoming.headers.host ?? 'localhost';
+/** Throws for what `Request` takes for none. */
+function requestOf(incoming: http.IncomingMessage, signal: AbortSignal): Request {
+  // HTTP/1.1 has an empty one where there is no name.
+  const host = incoming.headers.host || 'localhost';
+  if (/[/\\?#@]/.test(host)) throw new TypeError('a host is more than a name and a port');
   const headers = new Headers();
   for (let at = 0; at + 1 < incoming.rawHeaders.length; at += 2) headers.append(incoming.rawHeaders[at]!, incoming.rawHeaders[at + 1]!);
   const { method = 'GET' } = incoming;
-  const init: RequestInit & { duplex?: 'half' } = { method, headers };
-  if (signal) init.signal = signal;
+  const init: RequestInit & { duplex?: 'half' } = { method, headers, signal };
   if (method !== 'GET' && method !== 'HEAD') {
     init.body = Readable.toWeb(incoming) as unknown as ReadableStream;
     init.duplex = 'half';
   }
   const path = incoming.url?.startsWith('/') ? incoming.url : '/';
   return new Request(`http://${host}${path}`, init);
+}
+
+function refuse(outgoing: http.ServerResponse, status: number, text: string, headers: Record<string, string> = {}): void {
+  outgoing.writeHead(status, { 'content-type': 'text/plain', ...headers }).end(text);
 }
 
 function headersFor(response: Response): [string, string | string[]][] {
@@ -214,21 +237,21 @@ function writable(outgoing: http.ServerResponse): Promise<void> {
   });
 }
 
+/** Answers in HTTP, once, over a connection that was to become something else. */
+function outgoingOver(socket: Socket, incoming: http.IncomingMessage): http.ServerResponse {
+  const outgoing = new http.ServerResponse(incoming);
+  outgoing.shouldKeepAlive = false;
+  outgoing.assignSocket(socket);
+  socket.on('drain', () => outgoing.emit('drain'));
+  outgoing.on('finish', () => socket.end());
+  return outgoing;
+}
+
 /** Joins the connection of a caller to the one that an answer 101 came with. */
-async function join(response: Response, socket: import('node:stream').Duplex, head: Uint8Array): Promise<void> {
-  const tunnel = tunnelOf(response);
-  const headers = tunnel ? tunnel.headers : response.headers;
+function join(tunnel: Tunnel, socket: Socket, head: Uint8Array): void {
   const lines: string[] = [];
-  headers.forEach((value, name) => {
-    if (tunnel || !['connection', 'transfer-encoding', 'content-length'].includes(name)) lines.push(`${name}: ${value}`);
-  });
-  if (!tunnel) {
-    const body = Buffer.from(await response.arrayBuffer());
-    lines.push('connection: close', `content-length: ${body.length}`);
-    socket.end(Buffer.concat([Buffer.from(`HTTP/1.1 ${response.status} ${response.statusText || 'Refused'}\r\n${lines.join('\r\n')}\r\n\r\n`), body]));
-    return;
-  }
-  socket.write(`HTTP/1.1 101 Switching Protocols\r\n${lines.join('\r\n')}\r\n\r\n`);
+  tunnel.headers.forEach((value, name) => lines.push(`${name}: ${value}`));
+  socket.write(`HTTP/1.1 101 Switching Protocols\r\n${lines.map((line) => `${line}\r\n`).join('')}\r\n`);
   socket.write(tunnel.head);
   tunnel.socket.write(head);
   tunnel.socket.on('error', () => socket.destroy());

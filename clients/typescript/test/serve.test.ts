@@ -2,7 +2,9 @@
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { type Socket, connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'node:test';
@@ -12,6 +14,27 @@ import { parseDotenv, parseJsonc, parseToml } from '../src/config.js';
 import { cron } from '../src/cron.js';
 import { platform } from '../src/platform/node.js';
 import { sandboxOf } from './bench.js';
+
+const UPGRADE = 'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n';
+
+/** A connection, over which these bytes went. */
+async function say(url: string, text: string): Promise<Socket> {
+  const socket = connect(Number(new URL(url).port), '127.0.0.1');
+  await once(socket, 'connect');
+  socket.setEncoding('latin1');
+  socket.write(text);
+  return socket;
+}
+
+/** All that is answered, or what is until `end` is said. */
+async function heard(socket: Socket, end?: string): Promise<string> {
+  let text = '';
+  for await (const part of socket.iterator({ destroyOnReturn: false })) {
+    text += part;
+    if (end !== undefined && text.includes(end)) break;
+  }
+  return text;
+}
 
 test('a request and its answer arrive whole', async () => {
   const worker = {
@@ -188,4 +211,25 @@ test('the command line serves the Worker that a configuration names', { timeout:
   const ended = new Promise((resolve) => child.on('exit', resolve));
   child.kill('SIGTERM');
   assert.equal(await ended, 0);
+});
+
+test('what is no request is refused, and the next one is answered', { timeout: 20_000 }, async () => {
+  const told: unknown[] = [];
+  await using server = await serve({ fetch: () => new Response('ok') }, { port: 0, config: false, onError: (error) => told.push(error) });
+  for (const [method, host, status] of [
+    ['GET', 'a b', 400],
+    ['GET', 'u:p@x', 400],
+    ['GET', 'x/y', 400],
+    ['POST', 'x?y', 400],
+    ['TRACE', 'x', 405],
+    ['GET', 'x', 200],
+  ] as const) {
+    for (const asking of ['Connection: close\r\n', UPGRADE]) {
+      const answer = await heard(await say(server.url, `${method} / HTTP/1.1\r\nHost: ${host}\r\n${asking}\r\n`));
+      assert.ok(answer.startsWith(`HTTP/1.1 ${status} `), `${method} ${host}: ${answer}`);
+    }
+  }
+  const nameless = await heard(await say(server.url, 'GET /path HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n'));
+  assert.match(nameless, /^HTTP\/1.1 200 /);
+  assert.deepEqual(told, []);
 });
