@@ -130,17 +130,19 @@ export async function serve<Env = any>(worker: Worker<Env> | { default: Worker<E
     outgoing.on('close', () => {
       if (!outgoing.writableFinished) gone.abort(new Error('the client is gone'));
     });
-    attend(incoming, outgoing, gone.signal, (response) => respond(response, outgoing));
+    attend(incoming, outgoing, gone.signal, (response) => respond(response, outgoing, gone.signal));
   });
   server.on('upgrade', (incoming, duplex, head) => {
     const socket = duplex as Socket;
     const gone = new AbortController();
     socket.on('close', () => gone.abort(new Error('the client is gone')));
     socket.on('error', () => {});
+    const unwatch = watch(socket);
     const outgoing = outgoingOver(socket, incoming);
     attend(incoming, outgoing, gone.signal, async (response) => {
       const tunnel = tunnelOf(response);
-      if (!tunnel) return respond(response, outgoing);
+      if (!tunnel) return respond(response, outgoing, gone.signal);
+      unwatch();
       join(tunnel, socket, head);
     });
   });
@@ -209,19 +211,25 @@ function headersFor(response: Response): [string, string | string[]][] {
   return headers;
 }
 
-async function respond(response: Response, outgoing: http.ServerResponse): Promise<void> {
-  for (const [name, value] of headersFor(response)) outgoing.setHeader(name, value);
-  outgoing.writeHead(response.status, response.statusText || undefined);
-  if (!response.body) return void outgoing.end();
-  outgoing.flushHeaders();
-  const reader = response.body.getReader();
-  outgoing.on('close', () => void reader.cancel().catch(() => {}));
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done || outgoing.destroyed) break;
-    if (!outgoing.write(value)) await writable(outgoing);
+async function respond(response: Response, outgoing: http.ServerResponse, gone: AbortSignal): Promise<void> {
+  const reader = response.body?.getReader();
+  const leave = () => void reader?.cancel().catch(() => {});
+  gone.addEventListener('abort', leave);
+  try {
+    if (gone.aborted) return;
+    for (const [name, value] of headersFor(response)) outgoing.setHeader(name, value);
+    outgoing.writeHead(response.status, response.statusText || undefined);
+    if (reader) outgoing.flushHeaders();
+    while (reader) {
+      const { done, value } = await reader.read();
+      if (done || gone.aborted) break;
+      if (!outgoing.write(value)) await writable(outgoing);
+    }
+    outgoing.end();
+  } finally {
+    // Of a body that came to its end, nothing is left to cancel.
+    leave();
   }
-  outgoing.end();
 }
 
 /** Resolves when there is room again, or nobody reads any more. */
@@ -237,6 +245,21 @@ function writable(outgoing: http.ServerResponse): Promise<void> {
   });
 }
 
+/** Destroys a connection whose other end leaves, until it is told not to: nobody else reads it before its upgrade. */
+function watch(socket: Socket): () => void {
+  const leave = () => socket.destroy();
+  const look = () => {
+    const early: Uint8Array | null = socket.read();
+    if (early) socket.unshift(early);
+  };
+  socket.on('end', leave);
+  socket.once('readable', look);
+  return () => {
+    socket.off('end', leave);
+    socket.off('readable', look);
+  };
+}
+
 /** Answers in HTTP, once, over a connection that was to become something else. */
 function outgoingOver(socket: Socket, incoming: http.IncomingMessage): http.ServerResponse {
   const outgoing = new http.ServerResponse(incoming);
@@ -249,6 +272,7 @@ function outgoingOver(socket: Socket, incoming: http.IncomingMessage): http.Serv
 
 /** Joins the connection of a caller to the one that an answer 101 came with. */
 function join(tunnel: Tunnel, socket: Socket, head: Uint8Array): void {
+  if (socket.destroyed) return void tunnel.socket.destroy();
   const lines: string[] = [];
   tunnel.headers.forEach((value, name) => lines.push(`${name}: ${value}`));
   socket.write(`HTTP/1.1 101 Switching Protocols\r\n${lines.map((line) => `${line}\r\n`).join('')}\r\n`);

@@ -7,12 +7,14 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { type Socket, connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
 import test from 'node:test';
 import { getSandbox, proxyTerminal } from '@sandbar/sandbox';
 import { serve } from '@sandbar/sandbox/serve';
 import { parseDotenv, parseJsonc, parseToml } from '../src/config.js';
 import { cron } from '../src/cron.js';
 import { platform } from '../src/platform/node.js';
+import { tunnelled } from '../src/platform/tunnel.js';
 import { sandboxOf } from './bench.js';
 
 const UPGRADE = 'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n';
@@ -34,6 +36,14 @@ async function heard(socket: Socket, end?: string): Promise<string> {
     if (end !== undefined && text.includes(end)) break;
   }
   return text;
+}
+
+/** A body without an end, and its being given up. */
+function endless(): { body: ReadableStream<Uint8Array>; left: Promise<void> } {
+  let leave = () => {};
+  const left = new Promise<void>((resolve) => (leave = resolve));
+  const body = new ReadableStream({ start: (controller) => controller.enqueue(new TextEncoder().encode('part\n')), cancel: () => leave() });
+  return { body, left };
 }
 
 test('a request and its answer arrive whole', async () => {
@@ -232,4 +242,58 @@ test('what is no request is refused, and the next one is answered', { timeout: 2
   const nameless = await heard(await say(server.url, 'GET /path HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n'));
   assert.match(nameless, /^HTTP\/1.1 200 /);
   assert.deepEqual(told, []);
+});
+
+test('who left before the answer leaves neither its body nor a WebSocket behind', { timeout: 20_000 }, async () => {
+  const given = new Map<string, Promise<unknown>>();
+  const asked = new Map<string, () => void>();
+  const worker = {
+    async fetch(request: Request): Promise<Response> {
+      const { pathname } = new URL(request.url);
+      const aborted = once(request.signal, 'abort');
+      asked.get(pathname)!();
+      await aborted;
+      if (pathname === '/tunnel') {
+        const connection = new PassThrough();
+        given.set(pathname, once(connection, 'close'));
+        return tunnelled(new Headers(), connection, new Uint8Array(0));
+      }
+      const { body, left } = endless();
+      given.set(pathname, left);
+      return new Response(body);
+    },
+  };
+  const server = await serve(worker, { port: 0, config: false });
+  for (const [path, asking] of [['/body', ''], ['/refused', UPGRADE], ['/tunnel', UPGRADE]] as const) {
+    const reached = new Promise<void>((resolve) => asked.set(path, resolve));
+    const client = await say(server.url, `GET ${path} HTTP/1.1\r\nHost: x\r\n${asking}\r\n`);
+    await reached;
+    client.destroy();
+  }
+  await server.close();
+  assert.deepEqual([...given.keys()].sort(), ['/body', '/refused', '/tunnel']);
+  await Promise.all(given.values());
+});
+
+test('an answer without a WebSocket to who asked for one arrives as it comes, and whole', { timeout: 20_000 }, async () => {
+  let go = () => {};
+  const seen = new Promise<void>((resolve) => (go = resolve));
+  const worker = {
+    fetch: () => {
+      const body = new ReadableStream({
+        async start(controller) {
+          controller.enqueue(new TextEncoder().encode('begun'));
+          await seen;
+          for (let at = 0; at < 50; at++) controller.enqueue(new Uint8Array(100_000).fill(120));
+          controller.close();
+        },
+      });
+      return new Response(body, { status: 403 });
+    },
+  };
+  await using server = await serve(worker, { port: 0, config: false });
+  const client = await say(server.url, `GET / HTTP/1.1\r\nHost: x\r\n${UPGRADE}\r\n`);
+  assert.match(await heard(client, 'begun'), /^HTTP\/1.1 403 /);
+  go();
+  assert.equal((await heard(client)).match(/x/g)?.length, 5_000_000);
 });
