@@ -59,13 +59,19 @@ export interface WorkerServer {
   readonly env: Record<string, unknown>;
   /** Runs `scheduled` now; with the first cron trigger unless one is given. */
   runScheduled(cron?: string): Promise<void>;
-  /** Takes no more requests, and resolves when those it has are answered. */
+  /**
+   * Takes no more requests, ends its WebSockets, and resolves when the requests it has are answered;
+   * what is not after five seconds is cut off. What `waitUntil` was given is waited for.
+   */
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }
 
 /** Runs `scheduled` as a cron trigger would, for trying it out; as `wrangler dev` has it. */
 const SCHEDULED_PATH = '/cdn-cgi/handler/scheduled';
+
+/** How long answers may take that are not whole when the server closes: whoever stops a container waits ten seconds. */
+const GRACE_MS = 5_000;
 
 /** The one method that comes here and that no `Request` can have. */
 const REFUSED_METHOD = 'TRACE';
@@ -104,6 +110,8 @@ export async function serve<Env = any>(worker: Worker<Env> | { default: Worker<E
     return handlers.fetch(request, env as Env, context());
   };
 
+  /** Requests in work. */
+  const answers = new Set<Promise<void>>();
   const attend = (incoming: http.IncomingMessage, outgoing: http.ServerResponse, gone: AbortSignal, pass: (response: Response) => Promise<void>) => {
     let request: Request;
     try {
@@ -121,24 +129,34 @@ export async function serve<Env = any>(worker: Worker<Env> | { default: Worker<E
         // Of an answer that has begun, only its end can tell that it is not whole.
         if (outgoing.headersSent) return void outgoing.destroy();
         refuse(outgoing, 500, 'the Worker failed\n');
-      });
-    context().waitUntil(answered);
+      })
+      .finally(() => answers.delete(answered));
+    answers.add(answered);
   };
 
-  const server = http.createServer((incoming, outgoing) => {
+  // Whoever offers another protocol, as HTTP/2, is answered in the one that was asked in. Node knows
+  // this option since 22.21; before, what asks for any upgrade is one, and its body is not read.
+  const server = http.createServer({ shouldUpgradeCallback: asksForWebSocket } as http.ServerOptions, (incoming, outgoing) => {
     const gone = new AbortController();
     outgoing.on('close', () => {
       if (!outgoing.writableFinished) gone.abort(new Error('the client is gone'));
     });
     attend(incoming, outgoing, gone.signal, (response) => respond(response, outgoing, gone.signal));
   });
+  const upgraded = new Set<Socket>();
   server.on('upgrade', (incoming, duplex, head) => {
     const socket = duplex as Socket;
+    if (!server.listening) return void socket.destroy();
+    upgraded.add(socket);
     const gone = new AbortController();
-    socket.on('close', () => gone.abort(new Error('the client is gone')));
+    socket.on('close', () => {
+      upgraded.delete(socket);
+      gone.abort(new Error('the client is gone'));
+    });
     socket.on('error', () => {});
     const unwatch = watch(socket);
     const outgoing = outgoingOver(socket, incoming);
+    if (!asksForWebSocket(incoming)) return refuse(outgoing, 426, 'only WebSockets are spoken here\n', { upgrade: 'websocket' });
     attend(incoming, outgoing, gone.signal, async (response) => {
       const tunnel = tunnelOf(response);
       if (!tunnel) return respond(response, outgoing, gone.signal);
@@ -154,7 +172,14 @@ export async function serve<Env = any>(worker: Worker<Env> | { default: Worker<E
   const close = async () => {
     stop();
     server.closeIdleConnections();
-    await new Promise<void>((resolve) => server.close(() => resolve()));
+    const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+    for (const socket of upgraded) socket.destroy();
+    let timer: ReturnType<typeof setTimeout>;
+    const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, GRACE_MS)));
+    await Promise.race([Promise.all([closed, ...answers]), late]);
+    clearTimeout(timer!);
+    server.closeAllConnections();
+    await closed;
     while (pending.size > 0) await Promise.all(pending);
   };
   const shown = hostname === '0.0.0.0' || hostname === '::' ? 'localhost' : hostname;
@@ -178,6 +203,10 @@ function schedule(crons: string[], run: (expression: string) => void, wanted: bo
   };
   timer = setTimeout(tick, 60_000 - (Date.now() % 60_000) + 10);
   return () => clearTimeout(timer);
+}
+
+function asksForWebSocket({ headers }: http.IncomingMessage): boolean {
+  return headers.upgrade?.toLowerCase() === 'websocket';
 }
 
 /** Throws for what `Request` takes for none. */

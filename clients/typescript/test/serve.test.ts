@@ -297,3 +297,48 @@ test('an answer without a WebSocket to who asked for one arrives as it comes, an
   go();
   assert.equal((await heard(client)).match(/x/g)?.length, 5_000_000);
 });
+
+test('a server closes while WebSockets are open', { timeout: 20_000 }, async () => {
+  const connection = new PassThrough();
+  const worker = { fetch: () => tunnelled(new Headers({ upgrade: 'websocket' }), connection, new Uint8Array(0)) };
+  const server = await serve(worker, { port: 0, config: false });
+  const client = await say(server.url, `GET / HTTP/1.1\r\nHost: x\r\n${UPGRADE}\r\n`);
+  assert.match(await heard(client, '\r\n\r\n'), /^HTTP\/1.1 101 /);
+  const over = Promise.all([once(connection, 'close'), once(client, 'close')]);
+  client.resume();
+  await server.close();
+  await over;
+});
+
+test('a server that closes cuts off answers that do not come to their end', { timeout: 20_000 }, async (t) => {
+  const { body, left } = endless();
+  let reach = () => {};
+  const reached = new Promise<void>((resolve) => (reach = resolve));
+  const worker = {
+    async fetch(request: Request): Promise<Response> {
+      if (new URL(request.url).pathname === '/stream') return new Response(body);
+      reach();
+      return new Promise(() => {});
+    },
+  };
+  const server = await serve(worker, { port: 0, config: false });
+  const stream = await say(server.url, 'GET /stream HTTP/1.1\r\nHost: x\r\n\r\n');
+  await heard(stream, 'part');
+  const never = await say(server.url, 'GET /never HTTP/1.1\r\nHost: x\r\n\r\n');
+  await reached;
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  const closing = server.close();
+  t.mock.timers.tick(4_999);
+  assert.deepEqual([stream.readableEnded, never.readableEnded], [false, false]);
+  t.mock.timers.tick(1);
+  await closing;
+  await left;
+  assert.deepEqual(await Promise.all([heard(stream), heard(never)]), ['', '']);
+});
+
+test('who offers another protocol than WebSocket is answered in HTTP, with its body read', { timeout: 20_000 }, async () => {
+  await using server = await serve({ fetch: async (request: Request) => new Response(`${await request.text()} came`) }, { port: 0, config: false });
+  const offer = 'Connection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n';
+  const answer = await heard(await say(server.url, `POST / HTTP/1.1\r\nHost: x\r\n${offer}Content-Length: 8\r\n\r\nthe body`));
+  assert.match(answer, /^HTTP\/1.1 200 [^]*the body came/);
+});
