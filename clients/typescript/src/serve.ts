@@ -216,6 +216,8 @@ function requestOf(incoming: http.IncomingMessage, signal: AbortSignal): Request
   if (/[/\\?#@]/.test(host)) throw new TypeError('a host is more than a name and a port');
   const headers = new Headers();
   for (let at = 0; at + 1 < incoming.rawHeaders.length; at += 2) headers.append(incoming.rawHeaders[at]!, incoming.rawHeaders[at + 1]!);
+  // What stands before is the visitor's own word, or that of a proxy in front.
+  headers.append('x-forwarded-for', incoming.socket.remoteAddress ?? 'unknown');
   const { method = 'GET' } = incoming;
   const init: RequestInit & { duplex?: 'half' } = { method, headers, signal };
   if (method !== 'GET' && method !== 'HEAD') {

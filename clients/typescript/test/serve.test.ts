@@ -342,3 +342,9 @@ test('who offers another protocol than WebSocket is answered in HTTP, with its b
   const answer = await heard(await say(server.url, `POST / HTTP/1.1\r\nHost: x\r\n${offer}Content-Length: 8\r\n\r\nthe body`));
   assert.match(answer, /^HTTP\/1.1 200 [^]*the body came/);
 });
+
+test('a Worker is told the address of who asks, last of what is said of it', async () => {
+  await using server = await serve({ fetch: (request: Request) => new Response(request.headers.get('x-forwarded-for')) }, { port: 0, config: false });
+  assert.equal(await (await fetch(server.url)).text(), '127.0.0.1');
+  assert.equal(await (await fetch(server.url, { headers: { 'x-forwarded-for': '9.9.9.9' } })).text(), '9.9.9.9, 127.0.0.1');
+});
