@@ -293,7 +293,7 @@ test('a sandbox that shall be made in a way is made in that way again, whoever d
     openTerminal: async () => (await sandbox.openTerminal()).close(),
     exposePort: async () => assert.equal((await sandbox.exposePort(8080, { hostname: 'localhost' })).port, 8080),
     // A connection to it, to nobody.
-    containerFetch: async () => assert.equal((await errorFrom(sandbox.containerFetch('http://x/', 1))).name, 'SandboxError'),
+    containerFetch: async () => assert.equal((await errorFrom(sandbox.containerFetch('http://x/', 1))).name, 'ServiceNotRespondingError'),
   };
   for (const [name, use] of Object.entries(uses)) {
     await sandbox.exec('true');
