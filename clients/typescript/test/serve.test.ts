@@ -7,7 +7,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { type Socket, connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { PassThrough } from 'node:stream';
+import { Duplex } from 'node:stream';
 import test from 'node:test';
 import { getSandbox, proxyTerminal } from '@sandbar/sandbox';
 import { serve } from '@sandbar/sandbox/serve';
@@ -45,6 +45,9 @@ function endless(): { body: ReadableStream<Uint8Array>; left: Promise<void> } {
   const body = new ReadableStream({ start: (controller) => controller.enqueue(new TextEncoder().encode('part\n')), cancel: () => leave() });
   return { body, left };
 }
+
+/** A connection whose other end says nothing and leaves by itself never. */
+const openEnded = () => new Duplex({ read() {}, write: (_bytes, _encoding, done) => done() });
 
 test('a request and its answer arrive whole', async () => {
   const worker = {
@@ -246,15 +249,16 @@ test('what is no request is refused, and the next one is answered', { timeout: 2
 
 test('who left before the answer leaves neither its body nor a WebSocket behind', { timeout: 20_000 }, async () => {
   const given = new Map<string, Promise<unknown>>();
-  const asked = new Map<string, () => void>();
+  let reach = () => {};
+  let aborted: Promise<unknown> | undefined;
   const worker = {
     async fetch(request: Request): Promise<Response> {
       const { pathname } = new URL(request.url);
-      const aborted = once(request.signal, 'abort');
-      asked.get(pathname)!();
+      aborted = once(request.signal, 'abort');
+      reach();
       await aborted;
       if (pathname === '/tunnel') {
-        const connection = new PassThrough();
+        const connection = openEnded();
         given.set(pathname, once(connection, 'close'));
         return tunnelled(new Headers(), connection, new Uint8Array(0));
       }
@@ -265,10 +269,11 @@ test('who left before the answer leaves neither its body nor a WebSocket behind'
   };
   const server = await serve(worker, { port: 0, config: false });
   for (const [path, asking] of [['/body', ''], ['/refused', UPGRADE], ['/tunnel', UPGRADE]] as const) {
-    const reached = new Promise<void>((resolve) => asked.set(path, resolve));
+    const reached = new Promise<void>((resolve) => (reach = resolve));
     const client = await say(server.url, `GET ${path} HTTP/1.1\r\nHost: x\r\n${asking}\r\n`);
     await reached;
     client.destroy();
+    await aborted;
   }
   await server.close();
   assert.deepEqual([...given.keys()].sort(), ['/body', '/refused', '/tunnel']);
@@ -299,7 +304,7 @@ test('an answer without a WebSocket to who asked for one arrives as it comes, an
 });
 
 test('a server closes while WebSockets are open', { timeout: 20_000 }, async () => {
-  const connection = new PassThrough();
+  const connection = openEnded();
   const worker = { fetch: () => tunnelled(new Headers({ upgrade: 'websocket' }), connection, new Uint8Array(0)) };
   const server = await serve(worker, { port: 0, config: false });
   const client = await say(server.url, `GET / HTTP/1.1\r\nHost: x\r\n${UPGRADE}\r\n`);
