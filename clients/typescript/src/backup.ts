@@ -147,6 +147,7 @@ export async function restore(scope: Scope, given: DirectoryBackup, { signal }: 
     throw errorOf('BACKUP_EXPIRED', `the time of the backup ${id} is over`, { httpStatus: 400, operation: 'restore a backup' });
   }
   const dir = plain(given.dir ?? notes.dir);
+  let isRemoved = false;
   const made = `${dir}.restored-${crypto.randomUUID().slice(0, 8)}`;
   try {
     const archive = await backup.send('GET', '/archive', { attempt: 'read the backup', query: { path: notes.dir, exclude: notes.exclude }, signal });
@@ -160,8 +161,11 @@ export async function restore(scope: Scope, given: DirectoryBackup, { signal }: 
     });
     // From here on nobody can give up: between the two there is no directory.
     await files.remove(scope, dir, { recursive: true, force: true });
+    isRemoved = true;
     await files.move(scope, made, dir, undefined);
   } catch (error) {
+    // The only copy there, once the directory is gone.
+    if (isRemoved) throw errorOf('BACKUP_RESTORE_FAILED', `${(error as Error).message}; what was restored may be at ${made}`, { httpStatus: 500, operation: 'restore a backup', cause: error });
     await files.remove(scope, made, { recursive: true, force: true }).catch(() => undefined);
     throw failed('BACKUP_RESTORE_FAILED', 'restore a backup', error);
   } finally {

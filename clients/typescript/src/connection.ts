@@ -7,7 +7,10 @@ import { broken, failure } from './http.js';
 import { Refused, type Connection, type Socket } from './platform/platform.js';
 import type { Abortable, Scope } from './scope.js';
 
-/** Bytes that came and were not read, at most: a WebSocket cannot be told to wait. */
+/** Bytes that came and were not read, after which the rest is to wait. */
+const PAUSE_BYTES = 1024 * 1024;
+
+/** The same, at most: where a WebSocket cannot be told to wait. */
 const UNREAD_BYTES = 64 * 1024 * 1024;
 
 /** Bytes of one message that is sent. */
@@ -21,7 +24,7 @@ const OF_CONNECTION = ['connection', 'keep-alive', 'proxy-connection', 'te', 'tr
 
 const encoder = new TextEncoder();
 
-/** Bytes as they come, and how many are wanted at once. */
+/** Bytes as they come and as they are wanted. */
 class Bytes implements Connection {
   readonly #socket: Socket;
   readonly #chunks: Uint8Array[] = [];
@@ -36,6 +39,7 @@ class Bytes implements Connection {
       if (typeof data === 'string' || data.length === 0 || this.#over) return;
       this.#chunks.push(data);
       this.#unread += data.length;
+      if (this.#unread > PAUSE_BYTES) socket.pause?.();
       if (this.#unread > UNREAD_BYTES) this.#end(new Error(`${UNREAD_BYTES} bytes came that were not read`));
       this.#wake();
     };
@@ -52,6 +56,7 @@ class Bytes implements Connection {
     for (;;) {
       const next = this.#chunks.shift();
       if (next) {
+        if (this.#unread > PAUSE_BYTES && this.#unread - next.length <= PAUSE_BYTES) this.#socket.resume?.();
         this.#unread -= next.length;
         return next;
       }
@@ -68,8 +73,9 @@ class Bytes implements Connection {
     this.#unread += bytes.length;
   }
 
-  write(bytes: Uint8Array): void {
+  async write(bytes: Uint8Array): Promise<void> {
     for (let at = 0; at < bytes.length; at += PIECE_BYTES) this.#socket.send(bytes.subarray(at, at + PIECE_BYTES));
+    await this.#socket.drained?.();
   }
 
   close(reason?: Error): void {
@@ -247,6 +253,8 @@ async function exchange(bytes: Bytes, request: Request, host: string, attempt: s
 /** A request for a WebSocket, and the WebSocket. */
 async function upgrade(bytes: Bytes, request: Request, host: string, attempt: string): Promise<Response> {
   const { asked, answer } = platform.bridge(request);
+  const abort = () => bytes.close(new Error('aborted'));
+  request.signal?.addEventListener('abort', abort, { once: true });
   try {
     bytes.write(encoder.encode(linesOf(asked, host, ['connection: Upgrade', 'upgrade: websocket'])));
     const head = await headOf(bytes);
@@ -257,6 +265,9 @@ async function upgrade(bytes: Bytes, request: Request, host: string, attempt: st
   } catch (error) {
     bytes.close();
     throw broken(attempt, 'the sandbox', error);
+  } finally {
+    // From here on it is the connection's end that ends it.
+    request.signal?.removeEventListener('abort', abort);
   }
 }
 
@@ -273,7 +284,7 @@ export async function connect(scope: Scope, request: Request, port: number): Pro
   if (!isUpgrade(request)) {
     throw errorOf('VALIDATION_FAILED', 'wsConnect() answers requests for a WebSocket, and this one asks for none', { httpStatus: 400 });
   }
-  return upgrade(await dial(scope, port, attempt, undefined), request, `localhost:${port}`, attempt);
+  return upgrade(await dial(scope, port, attempt, request.signal), request, `localhost:${port}`, attempt);
 }
 
 /** Sends a request, or one for a WebSocket, over a connection that is there, in the name of a host. */

@@ -271,7 +271,8 @@ export async function readStream(scope: Scope, path: string, options: InSession 
   const query = { session: place(scope, path, options) };
   const call: Call = { attempt: `read ${path}`, query, signal: options.signal, repeatable: true };
   const response = await scope.send('GET', routeOf(path), call);
-  const events = pieces(response, resumedBody(scope, routeOf(path), call, response));
+  const body = resumedBody(scope, routeOf(path), call, response);
+  const events = pieces(response, body);
   return new ReadableStream<Uint8Array>(
     {
       async pull(controller) {
@@ -281,6 +282,8 @@ export async function readStream(scope: Scope, path: string, options: InSession 
       },
       async cancel() {
         await events.return(undefined);
+        // Nobody read it yet: what reads it has not begun, and ends without ending it.
+        if (!body.locked) await body.cancel();
       },
     },
     { highWaterMark: 0 },

@@ -365,6 +365,7 @@ async function waitForText(scope: Scope, process: Awaited, text: string, timeout
 
 /** Looks at the lines here, because only here is a regular expression what its writer means. */
 async function waitForPattern(scope: Scope, process: Awaited, pattern: RegExp, timeout?: number, signal?: AbortSignal): Promise<WaitForLogResult> {
+  if (signal?.aborted) throw signal.reason;
   // With these flags a match would depend on the one before.
   const plain = new RegExp(pattern.source, pattern.flags.replace(/[gy]/g, ''));
   const giveUp = new AbortController();

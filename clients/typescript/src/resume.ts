@@ -63,6 +63,7 @@ export function resumedBody(scope: Scope, route: string, call: Call, first: Resp
   let reader = first.body?.getReader();
   let at = 0;
   let brokenAt: number | undefined;
+  let cancelled = false;
   const next = async (): Promise<Uint8Array | undefined> => {
     for (;;) {
       try {
@@ -78,6 +79,7 @@ export function resumedBody(scope: Scope, route: string, call: Call, first: Resp
         await sleep(PAUSE_MS, signal);
         const headers = { ...call.headers, range: `bytes=${at}-`, 'if-match': etag };
         reader = (await scope.send('GET', route, { ...call, headers })).body?.getReader();
+        if (cancelled) await reader?.cancel();
       }
     }
   };
@@ -89,6 +91,7 @@ export function resumedBody(scope: Scope, route: string, call: Call, first: Resp
         else controller.close();
       },
       async cancel(reason) {
+        cancelled = true;
         await reader?.cancel(reason);
       },
     },

@@ -42,16 +42,30 @@ export interface TerminalExit {
 
 const ATTEMPT = 'attach to a terminal';
 
+/** Bytes of output that came and were not read, after which the rest is to wait; of output that nobody reads, the newest so many are kept. */
+const UNREAD_BYTES = 1024 * 1024;
+
+/** The same, at most: where a WebSocket cannot be told to wait. */
+const LONGEST_BYTES = 64 * 1024 * 1024;
+
 interface Messages {
   data: (bytes: Uint8Array) => void;
   exit: (exit: TerminalExit) => void;
 }
 
-/** A viewer of a terminal: what is written is typed, what is read is the output. */
+/**
+ * A viewer of a terminal: what is written is typed, what is read is the output. Who iterates slowly
+ * slows the program down; of what nobody reads the newest MiB is kept.
+ */
 export class Terminal implements AsyncIterable<Uint8Array> {
   readonly #socket: Socket;
   readonly #scope: Scope;
   readonly #waiting: Uint8Array[] = [];
+  #unread = 0;
+  /** Somebody iterates. */
+  #isRead = false;
+  /** Left from here. */
+  #isLeft = false;
   #listener: Messages['data'] | undefined;
   #wake: (() => void) | undefined;
   #over = false;
@@ -74,10 +88,10 @@ export class Terminal implements AsyncIterable<Uint8Array> {
     this.exited = new Promise((resolve, reject) => {
       socket.onclose = (error) => {
         this.#over = true;
-        this.#failure = error;
+        if (!this.#exit) this.#failure ??= error ?? broken(ATTEMPT, 'the server', new Error('the terminal was closed'));
         this.#wake?.();
         if (this.#exit) resolve(this.#exit);
-        else reject(this.#failure ?? broken(ATTEMPT, 'the server', new Error('the terminal was closed')));
+        else reject(this.#failure);
       };
     });
     // Whoever does not ask for the end is not told of a broken connection by a crash.
@@ -86,9 +100,22 @@ export class Terminal implements AsyncIterable<Uint8Array> {
       if (typeof data === 'string') return this.#event(data);
       this.cursor += data.length;
       if (this.#listener) this.#listener(data);
-      else this.#waiting.push(data);
+      else this.#keep(data);
       this.#wake?.();
     };
+  }
+
+  #keep(data: Uint8Array): void {
+    this.#waiting.push(data);
+    this.#unread += data.length;
+    if (this.#isRead) {
+      if (this.#unread > UNREAD_BYTES) this.#socket.pause?.();
+      if (this.#unread <= LONGEST_BYTES) return;
+      this.#failure ??= errorOf('TERMINAL_ERROR', `${LONGEST_BYTES} bytes came that were not read`);
+      this.#socket.close();
+    }
+    // The end comes behind the output, and is for whoever waits for that alone.
+    while (this.#unread - this.#waiting[0]!.length >= UNREAD_BYTES) this.#unread -= this.#waiting.shift()!.length;
   }
 
   #event(text: string): void {
@@ -110,20 +137,33 @@ export class Terminal implements AsyncIterable<Uint8Array> {
   /** Calls back with the output, first with what came before. Not together with iterating. */
   onData(listener: (bytes: Uint8Array) => void): void {
     this.#listener = listener;
+    this.#unread = 0;
     for (const bytes of this.#waiting.splice(0)) listener(bytes);
   }
 
+  /** The output from what is kept on, to the end of the program; throws when the connection broke before. */
   async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void, undefined> {
-    for (;;) {
-      const next = this.#waiting.shift();
-      if (next) yield next;
-      else if (this.#over) return;
-      else await new Promise<void>((resolve) => (this.#wake = resolve));
+    this.#isRead = true;
+    try {
+      for (;;) {
+        const next = this.#waiting.shift();
+        if (next) {
+          if (this.#unread > UNREAD_BYTES && this.#unread - next.length <= UNREAD_BYTES) this.#socket.resume?.();
+          this.#unread -= next.length;
+          yield next;
+        } else if (!this.#over) await new Promise<void>((resolve) => (this.#wake = resolve));
+        else if (this.#exit || this.#isLeft) return;
+        else throw this.#failure;
+      }
+    } finally {
+      this.#isRead = false;
+      this.#socket.resume?.();
     }
   }
 
   /** Leaves; the program runs on, for whoever comes back by its id. */
   close(): void {
+    this.#isLeft = true;
     this.#socket.close();
   }
 

@@ -136,6 +136,27 @@ test('a file is streamed: text as text, bytes as bytes', async (t) => {
   assert.ok((await errorFrom(sandbox.readFileStream('/none'))) instanceof FileNotFoundError);
 });
 
+test('a stream that is given up before it is read holds nothing', async (t) => {
+  const sandbox = sandboxOf(t);
+  await sandbox.exec('truncate -s 200M /tmp/large');
+  await (await sandbox.readFileStream('/tmp/large')).cancel();
+  // It waits for the requests under way.
+  await sandbox.freeze();
+});
+
+test('a stream that is refused is cancelled', async (t) => {
+  const sandbox = sandboxOf(t);
+  let cancel = () => {};
+  const cancelled = new Promise<void>((resolve) => (cancel = resolve));
+  const endless = new ReadableStream<Uint8Array>({ pull: (controller) => controller.enqueue(new Uint8Array(65_536)), cancel });
+  const abort = new AbortController();
+  const written = errorFrom(sandbox.writeFile('/tmp/endless', endless, { signal: abort.signal }));
+  await sandbox.exec('until ls -A /tmp | grep -q .sandbar-; do sleep 0.01; done');
+  abort.abort(new Error('enough'));
+  assert.equal((await written).message, 'enough');
+  await cancelled;
+});
+
 test('what calls itself text and is none is streamed as bytes', async (t) => {
   const sandbox = sandboxOf(t);
   await sandbox.writeFile('/tmp/wrong.txt', new Uint8Array([0x61, 0xff, 0x62]));

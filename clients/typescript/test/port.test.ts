@@ -38,6 +38,18 @@ test('a request reaches what listens, and its answer comes back, however long it
   assert.deepEqual([...(await sandbox.getExposedPorts())], []);
 });
 
+test('a download waits for who reads it slowly, whatever its size', async (t) => {
+  const sandbox = sandboxOf(t);
+  await sandbox.exec('truncate -s 200M /tmp/large');
+  const server = await sandbox.startProcess('python3 -m http.server 3000 --directory /tmp');
+  await server.waitForPort(3000, { mode: 'tcp', timeout: 60_000 });
+  const reader = (await sandbox.containerFetch('/large', 3000)).body!.getReader();
+  let bytes = (await reader.read()).value!.length;
+  for (let turns = 0; turns < 200; turns++) await sandbox.exec('true');
+  for (let next = await reader.read(); !next.done; next = await reader.read()) bytes += next.value.length;
+  assert.equal(bytes, 200 * 1024 * 1024);
+});
+
 test('an answer that is not whole is an error, and so is none', async (t) => {
   const sandbox = await echo(t);
   assert.equal((await errorFrom((await sandbox.containerFetch('/broken', 3000)).text())).code, 'OPERATION_INTERRUPTED');

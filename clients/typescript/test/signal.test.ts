@@ -29,6 +29,7 @@ test('every method takes a signal', async (t) => {
     'process.getStatus': () => process.getStatus(o),
     'process.getLogs': () => process.getLogs(o),
     'process.waitForLog': () => process.waitForLog('x', undefined, o),
+    'process.waitForLog, a pattern': () => process.waitForLog(/x/, undefined, o),
     'process.waitForPort': () => process.waitForPort(1, o),
     'process.waitForExit': () => process.waitForExit(undefined, o),
     'process.writeStdin': () => process.writeStdin('x', o),

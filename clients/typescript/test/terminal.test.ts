@@ -47,6 +47,54 @@ test('a viewer comes back and is shown what was', async (t) => {
   assert.deepEqual(await sandbox.listTerminals(), []);
 });
 
+/** Begins with a key, when its viewer is there. */
+const FLOOD = { command: "stty raw -echo; printf ready; head -c 1 > /dev/null; head -c 64M /dev/zero | tr '\\0' x; exit 7", cols: 80 };
+const FLOOD_BYTES = 64 * 1024 * 1024;
+
+test('of output that nobody reads the newest is kept, and the end is told', async (t) => {
+  const terminal = await sandboxOf(t).openTerminal(FLOOD);
+  await until(terminal, 'ready');
+  terminal.write('x');
+  assert.deepEqual(await terminal.exited, { code: 7 });
+  assert.equal(terminal.cursor, 'ready'.length + FLOOD_BYTES);
+  let kept = 0;
+  for await (const bytes of terminal) kept += bytes.length;
+  assert.ok(kept > 0 && kept <= 2 * 1024 * 1024, `${kept} bytes`);
+});
+
+test('who reads slowly has the program wait, and misses nothing', async (t) => {
+  const sandbox = sandboxOf(t);
+  const terminal = await sandbox.openTerminal(FLOOD);
+  await until(terminal, 'ready');
+  terminal.write('x');
+  let read = 0;
+  for await (const bytes of terminal) {
+    if (read === 0) {
+      for (let turns = 0; turns < 100; turns++) await sandbox.exec('true');
+      assert.ok(terminal.cursor < FLOOD_BYTES / 4, `${terminal.cursor} bytes came`);
+    }
+    read += bytes.length;
+  }
+  assert.equal(read, FLOOD_BYTES);
+  assert.deepEqual(await terminal.exited, { code: 7 });
+});
+
+test('output that is cut off does not look whole, and who leaves is done', async (t) => {
+  const sandbox = sandboxOf(t);
+  const terminal = await sandbox.openTerminal({ command: 'echo ready; sleep 1000' });
+  const read = async () => {
+    let shown = '';
+    for await (const bytes of terminal) {
+      shown += new TextDecoder().decode(bytes);
+      if (shown.includes('ready')) await sandbox.destroy();
+    }
+  };
+  assert.equal((await errorFrom(read())).code, 'OPERATION_INTERRUPTED');
+  const left = await sandbox.openTerminal();
+  left.close();
+  for await (const _bytes of left);
+});
+
 test('a terminal with a program, a directory and variables', async (t) => {
   const terminal = await sandboxOf(t).openTerminal({ command: 'pwd; echo $WHAT', cwd: '/tmp', env: { WHAT: 'this' } });
   assert.match(await until(terminal, 'this'), /\/tmp/);

@@ -22,6 +22,9 @@ const agents = {
   'https:': new https.Agent({ keepAlive: true, keepAliveMsecs: 5_000, timeout: KEPT_MS, scheduling: 'lifo' }),
 };
 
+/** Milliseconds between signs of life of who reads nothing for now: the server waits for 60 s. */
+const ALIVE_MS = 20_000;
+
 const DEFAULT_STATE_DIR = '/var/lib/sandbar';
 
 function open(url: string, options: http.RequestOptions): http.ClientRequest {
@@ -114,6 +117,8 @@ function send(url: string, request: Outgoing): Promise<Response> {
         reject(error);
       });
       source.pipe(call);
+      // An answer can come before all of it is sent, or none.
+      call.on('close', () => source.destroy());
     }
   });
 }
@@ -140,6 +145,8 @@ function upgrade(
     });
     call.on('upgrade', (message, socket, head) => {
       settled();
+      // Nobody else listens before it is joined to another.
+      socket.on('error', () => {});
       resolve({ message, socket: socket as NetSocket, head });
     });
     call.end();
@@ -155,6 +162,11 @@ async function socket(url: string, headers: Record<string, string>, signal?: Abo
     if (!raw.destroyed) raw.write(encodeFrame(opcode, payload, randomBytes(4)));
   };
   let over = false;
+  let alive: ReturnType<typeof setInterval> | undefined;
+  const resume = () => {
+    clearInterval(alive);
+    raw.resume();
+  };
   const handle: Socket = {
     headers: headersOf(message),
     onmessage: () => {},
@@ -163,11 +175,22 @@ async function socket(url: string, headers: Record<string, string>, signal?: Abo
     close: () => {
       write(8, new Uint8Array([3, 232]));
       raw.end();
+      // Its end comes after all that was sent.
+      resume();
     },
+    pause: () => {
+      raw.pause();
+      clearInterval(alive);
+      // The server's pings wait in the connection, too.
+      if (!over) alive = setInterval(() => write(10, new Uint8Array(0)), ALIVE_MS);
+    },
+    resume,
+    drained: () => room(raw),
   };
   const finish = (error?: Error) => {
     if (over) return;
     over = true;
+    clearInterval(alive);
     raw.destroy();
     handle.onclose(error);
   };
@@ -195,6 +218,20 @@ async function socket(url: string, headers: Record<string, string>, signal?: Abo
   return handle;
 }
 
+/** Resolves when the connection takes more, or nothing any more. */
+function room(raw: NetSocket): Promise<void> {
+  if (!raw.writableNeedDrain || raw.destroyed) return Promise.resolve();
+  return new Promise((resolve) => {
+    const settle = () => {
+      raw.off('drain', settle);
+      raw.off('close', settle);
+      resolve();
+    };
+    raw.on('drain', settle);
+    raw.on('close', settle);
+  });
+}
+
 function duplexOf(connection: Connection): Duplex {
   return new Duplex({
     read() {
@@ -204,8 +241,7 @@ function duplexOf(connection: Connection): Duplex {
       );
     },
     write(chunk: Uint8Array, _encoding, done) {
-      connection.write(chunk);
-      done();
+      connection.write(chunk).then(() => done(), done);
     },
     destroy(error, done) {
       connection.close();
@@ -269,7 +305,7 @@ export const platform: Platform = {
       if (name !== 'host' && name !== 'connection') passed[name] = value;
     });
     try {
-      const { message, socket: raw, head } = await upgrade(url, { ...passed, ...headers });
+      const { message, socket: raw, head } = await upgrade(url, { ...passed, ...headers }, request.signal);
       return tunnelled(headersOf(message), raw, head);
     } catch (error) {
       if (error instanceof Refused) return error.response;

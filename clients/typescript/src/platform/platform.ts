@@ -27,6 +27,11 @@ export interface Socket {
   close(): void;
   onmessage: (data: string | Uint8Array) => void;
   onclose: (error?: Error) => void;
+  /** What comes waits in the connection from now on, and after `resume` no more; where the platform can. */
+  pause?(): void;
+  resume?(): void;
+  /** Resolves when there is room to send more; where the platform can tell. */
+  drained?(): Promise<void>;
   /** Headers of the answer that agreed to the WebSocket, where the platform shows them. */
   headers?: { get(name: string): string | null };
 }
@@ -35,7 +40,8 @@ export interface Socket {
 export interface Connection {
   /** The next that came; nothing at the end. */
   read(): Promise<Uint8Array | undefined>;
-  write(bytes: Uint8Array): void;
+  /** Resolves when there is room for more. */
+  write(bytes: Uint8Array): Promise<void>;
   close(): void;
 }
 

@@ -93,16 +93,31 @@ export const platform: Platform = {
     const raw = connect({ hostname: hostname.replace(/^\[|\]$/g, ''), port: Number(port || (secure ? 443 : 80)) }, { secureTransport: secure ? 'on' : 'off' });
     await raw.opened;
     const writer = raw.writable.getWriter();
-    const close = () => void raw.close().catch(() => {});
+    let room: Promise<void> | undefined;
+    let resume = () => {};
+    const close = () => {
+      resume();
+      void raw.close().catch(() => {});
+    };
     const handle: Socket = {
       onmessage: () => {},
       onclose: () => {},
       send: (data) => void writer.write(typeof data === 'string' ? new TextEncoder().encode(data) : data).catch(close),
       close,
+      pause: () => {
+        room ??= new Promise((resolve) => (resume = resolve));
+      },
+      resume: () => {
+        room = undefined;
+        resume();
+      },
     };
     const read = async () => {
       const reader = raw.readable.getReader();
-      for (let next = await reader.read(); !next.done; next = await reader.read()) handle.onmessage(next.value);
+      for (let next = await reader.read(); !next.done; next = await reader.read()) {
+        handle.onmessage(next.value);
+        await room;
+      }
     };
     // The caller sets its handlers before the first bytes come: those take a turn of the runtime.
     read().then(() => handle.onclose(), (error: Error) => handle.onclose(error));
