@@ -209,15 +209,14 @@ impl Packer {
             return Ok(true);
         }
         let Some(level) = self.levels.last_mut() else {
-            self.end(out);
+            self.end(out)?;
             return Ok(false);
         };
         let next =
             level.names.read().map(|found| found.map(|found| (found.name.to_owned(), found.kind)));
         match next {
             Ok(Some((name, kind))) => self.name(&name, kind, out)?,
-            // A directory that was removed meanwhile has nothing more.
-            Ok(None) | Err(SysError { errno: errno::ENOENT, .. }) => {
+            Ok(None) => {
                 let above = level.above;
                 self.path.truncate(above);
                 self.levels.pop();
@@ -228,13 +227,18 @@ impl Packer {
     }
 
     /// What was left out, and the end.
-    fn end(&mut self, out: &mut Vec<u8>) {
-        if let Some(top) = self.top.take().filter(|_| self.left_out.left_out_count > 0) {
+    fn end(&mut self, out: &mut Vec<u8>) -> Result<(), ArchiveError> {
+        if self.left_out.left_out_count > 0 {
+            let Some(top) = self.top.take() else {
+                // An archive of one file has no place to tell it, and must not look whole.
+                return Err(self.fault(SysError { call: "read", errno: errno::EBUSY }));
+            };
             let comment = serde_json::to_vec(&self.left_out);
             let comment = comment.ok().map(|comment| (b"comment".to_vec(), comment));
             top.write(comment.as_slice(), out);
         }
         out.extend_from_slice(&header::END);
+        Ok(())
     }
 
     fn name(&mut self, name: &CStr, kind: Kind, out: &mut Vec<u8>) -> Result<(), ArchiveError> {

@@ -5,8 +5,9 @@ use std::{
     pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::Poll,
 };
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use reqwest::{RequestBuilder, Response};
 
 use crate::{
     Client, ClientError,
-    call::{SILENCE_LIMIT, within},
+    call::{ANSWER_LIMIT, SILENCE_LIMIT, within},
 };
 
 /// Bytes as they arrive. Dropping it closes the connection.
@@ -47,14 +48,19 @@ impl Client {
         S: Stream<Item = io::Result<Bytes>> + Send + 'static,
     {
         let upload = Arc::new(Upload::default());
-        let body = reqwest::Body::wrap_stream(content.map({
-            let upload = Arc::clone(&upload);
-            move |chunk| upload.pass(chunk)
-        }));
-        let mut sending = pin!(call.body(body).send());
+        let (passing, ending) = (Arc::clone(&upload), Arc::clone(&upload));
+        let end = stream::poll_fn(move |_context| {
+            ending.is_whole.store(true, Ordering::Relaxed);
+            Poll::Ready(None)
+        });
+        let content = content.map(move |chunk| passing.pass(chunk)).chain(end);
+        let mut sending = pin!(call.body(reqwest::Body::wrap_stream(content)).send());
         let mut seen = 0;
         loop {
-            if let Ok(answer) = tokio::time::timeout(SILENCE_LIMIT, &mut sending).await {
+            // Who has all of it may take as long as for any answer: to add it to a file, say.
+            let is_whole = upload.is_whole.load(Ordering::Relaxed);
+            let limit = if is_whole { ANSWER_LIMIT } else { SILENCE_LIMIT };
+            if let Ok(answer) = tokio::time::timeout(limit, &mut sending).await {
                 let response = answer.map_err(|source| match upload.take_fault() {
                     Some(source) => ClientError::Content { attempt: attempt.to_owned(), source },
                     None => self.broken(attempt, source),
@@ -62,9 +68,8 @@ impl Client {
                 return self.check(attempt, response).await;
             }
             let now = upload.chunks.load(Ordering::Relaxed);
-            if now == seen {
-                let attempt = attempt.to_owned();
-                return Err(ClientError::Timeout { attempt, limit: SILENCE_LIMIT });
+            if now == seen && is_whole == upload.is_whole.load(Ordering::Relaxed) {
+                return Err(ClientError::Timeout { attempt: attempt.to_owned(), limit });
             }
             seen = now;
         }
@@ -75,6 +80,8 @@ impl Client {
 #[derive(Default)]
 struct Upload {
     chunks: AtomicU64,
+    /// All of it was taken.
+    is_whole: AtomicBool,
     /// Written by the body, read once the request has failed.
     fault: Mutex<Option<io::Error>>,
 }

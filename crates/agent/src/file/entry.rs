@@ -4,23 +4,33 @@ use std::{ffi::CStr, fmt::Write, os::fd::BorrowedFd, os::unix::ffi::OsStrExt};
 
 use api::file::{FileEntry, FileType};
 use sys::{
-    SysError,
+    SysError, errno,
     file::{self, Stat},
 };
 
 /// Permission bits of a mode, with set-user-id, set-group-id and sticky.
 pub(super) const PERMISSIONS: u32 = 0o7777;
 
+/// Looks at what has one of two kinds in turn, before it counts as broken.
+const LOOKS: usize = 16;
+
 const NS_PER_MS: i64 = 1_000_000;
 
 /// Looks at `name` in `dir` and shows it under `path`; `dir` itself when the name is empty.
 pub(super) fn entry(dir: BorrowedFd<'_>, name: &CStr, path: &[u8]) -> Result<FileEntry, SysError> {
-    let mut entry = of_stat(&file::stat(dir, name)?, path);
-    if entry.file_type == FileType::Symlink {
-        let target = file::read_link(dir, name)?;
-        entry.link_target = Some(String::from_utf8_lossy(target.as_bytes()).into_owned());
+    let mut looks = 1..=LOOKS;
+    loop {
+        let mut entry = of_stat(&file::stat(dir, name)?, path);
+        if entry.file_type == FileType::Symlink {
+            let target = match file::read_link(dir, name) {
+                // Something else has taken its place.
+                Err(SysError { errno: errno::EINVAL, .. }) if looks.next().is_some() => continue,
+                target => target?,
+            };
+            entry.link_target = Some(String::from_utf8_lossy(target.as_bytes()).into_owned());
+        }
+        return Ok(entry);
     }
-    Ok(entry)
 }
 
 /// The same with the tag of a regular file's content: for an answer about one file.

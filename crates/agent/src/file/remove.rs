@@ -234,7 +234,10 @@ fn forget(levels: &mut [Level], remembered: &mut usize) {
     while *remembered > REMEMBERED_NAMES
         && let Some(level) = outer.next()
     {
-        *remembered -= level.children.len();
-        level.children.clear();
+        // No more than has to be: each time that none is left, all of the directory is read again.
+        let surplus = *remembered - REMEMBERED_NAMES;
+        let kept = level.children.len().saturating_sub(surplus);
+        *remembered -= level.children.len() - kept;
+        level.children.truncate(kept);
     }
 }

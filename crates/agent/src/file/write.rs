@@ -351,12 +351,12 @@ impl Upload {
         if let Some(tags) = &self.how.if_match {
             tags.require(&self.target.path, Some(&etag(&stat)))?;
         }
-        if let Some(mode) = self.how.mode {
-            let permissions = Permissions::from_mode(mode);
-            there.set_permissions(permissions).map_err(|error| self.refuse(&error))?;
-        }
         let mut added = 0;
-        if let Err(error) = self.pour(&there, &mut added) {
+        let poured = self.pour(&there, &mut added).and_then(|()| match self.how.mode {
+            Some(mode) => there.set_permissions(Permissions::from_mode(mode)),
+            None => Ok(()),
+        });
+        if let Err(error) = poured {
             let is_ours = there.metadata().is_ok_and(|now| now.len() == stat.size + added);
             if is_ours {
                 // The error that is reported is the one that led here.

@@ -63,7 +63,9 @@ pub(super) fn code(ending: Ending, lines: &[String]) -> ErrorCode {
     // A server's own lines count only where git's say nothing: it could write anything.
     let is_remote = |line: &&String| line.starts_with("remote: ");
     let own = lines.iter().filter(|line| !is_remote(line));
-    find(own).or_else(|| find(lines.iter())).unwrap_or(ErrorCode::GitCloneFailed)
+    // That somebody else writes into the target, whose files are kept then, is git's alone to say.
+    let all = || find(lines.iter()).filter(|code| *code != ErrorCode::DirectoryNotEmpty);
+    find(own).or_else(all).unwrap_or(ErrorCode::GitCloneFailed)
 }
 
 fn find<'a>(lines: impl Iterator<Item = &'a String>) -> Option<ErrorCode> {
@@ -160,6 +162,10 @@ mod tests {
         let ending = Ending::Exited { code: 128 };
         let lines = ["remote: No space left on device", "fatal: Authentication failed for 'x'"];
         assert_eq!(code(ending, &lines.map(str::to_owned)), ErrorCode::GitAuthFailed);
+        let full = "x already exists and is not an empty directory";
+        let lines = [&format!("remote: {full}"), "fatal: fetch-pack: invalid index-pack output"];
+        assert_eq!(code(ending, &lines.map(str::to_owned)), ErrorCode::GitCloneFailed);
+        assert_eq!(code(ending, &[format!("fatal: {full}")]), ErrorCode::DirectoryNotEmpty);
         let lines = ["remote: Repository not found.", "fatal: something new"];
         assert_eq!(code(ending, &lines.map(str::to_owned)), ErrorCode::GitRepositoryNotFound);
     }

@@ -373,6 +373,40 @@ async fn trees_of_any_depth_are_deleted_and_links_are_not_followed() {
     assert_eq!(names(&work.join("kept")), ["file"]);
 }
 
+#[tokio::test]
+async fn a_tree_wider_than_is_remembered_is_deleted() {
+    let agent = start().await;
+    let wide = agent.work().join("wide");
+    for number in 0..17_600 {
+        for below in ["a", "b", "c"] {
+            fs::create_dir_all(wide.join(format!("{number}/{below}"))).unwrap();
+        }
+    }
+
+    let delete = request(Method::DELETE, &format!("{}?recursive=true", agent.url("wide")), "");
+    let (status, _, body) = agent.send(delete).await;
+
+    assert_eq!(status, StatusCode::NO_CONTENT, "{}", String::from_utf8_lossy(&body));
+    assert!(!wide.exists());
+}
+
+#[tokio::test]
+async fn a_directory_that_goes_between_two_pages_ends_there() {
+    let agent = start().await;
+    let work = agent.work();
+    for number in 0..8 {
+        fs::create_dir_all(work.join(format!("d/{number}/x"))).unwrap();
+    }
+    let page = list(&agent, "path=d&recursive=true&limit=2").await;
+    // It is held open, as it was when the page ended in it.
+    fs::remove_dir_all(PathBuf::from(&page.entries[1].path).parent().unwrap()).unwrap();
+
+    let cursor = page.next_cursor.unwrap();
+    let rest = list(&agent, &format!("path=d&recursive=true&limit=100&cursor={cursor}")).await;
+
+    assert_eq!((rest.entries.len(), rest.next_cursor), (14, None));
+}
+
 /// All pages of a query, and that each but the last is full.
 async fn pages(agent: &Agent, query: &str, limit: usize) -> Vec<String> {
     let mut paths = Vec::new();

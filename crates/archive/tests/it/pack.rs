@@ -9,7 +9,7 @@ use std::{
 };
 
 use api::{archive::LeftOutReason, limit::ARCHIVE_DEPTH, pattern::Pattern};
-use archive::{PackOptions, Packer, Source};
+use archive::{ArchiveError, PackOptions, Packer, Source};
 
 use crate::tree::{directory, look, make, pack, pack_with, temporary};
 
@@ -218,6 +218,28 @@ fn a_file_that_changes_while_it_is_read_keeps_its_announced_size() {
         assert_eq!(sizes, expected.map(|(name, size)| (name.to_owned(), size)));
         assert_eq!(comment(&archive).unwrap()["leftOut"][0]["reason"], "changed");
     }
+}
+
+#[test]
+fn an_archive_of_one_file_that_changes_while_it_is_read_does_not_look_whole() {
+    let dir = temporary();
+    let path = dir.path().join("file");
+    fs::write(&path, vec![b'x'; 4 << 20]).unwrap();
+    let source = Source::File { file: File::open(&path).unwrap(), name: b"file".to_vec() };
+    let mut packer = Packer::new(source, PackOptions::default()).unwrap();
+    let mut archive = Vec::new();
+    packer.fill(&mut archive).unwrap();
+    File::options().write(true).open(&path).unwrap().set_len(1 << 20).unwrap();
+
+    let error = loop {
+        match packer.fill(&mut archive) {
+            Ok(true) => {}
+            Ok(false) => panic!("it ended"),
+            Err(error) => break error,
+        }
+    };
+
+    assert!(matches!(error, ArchiveError::File { .. }), "{error}");
 }
 
 #[test]

@@ -92,7 +92,7 @@ impl Names {
         })
     }
 
-    /// The next name; `.` and `..` are left out. None at the end.
+    /// The next name; `.` and `..` are left out. None at the end, and in a directory that has been removed.
     ///
     /// # Errors
     /// Those of `getdents64(2)`.
@@ -138,8 +138,13 @@ impl Names {
                 self.buffer.len(),
             )
         };
-        let Ok(filled) = usize::try_from(filled) else {
-            return Err(SysError::last("getdents64"));
+        let filled = match usize::try_from(filled) {
+            Ok(filled) => filled,
+            Err(_negative) => match SysError::last("getdents64") {
+                // The directory was removed while it was open.
+                SysError { errno: libc::ENOENT, .. } => 0,
+                error => return Err(error),
+            },
         };
         self.rest = 0..filled;
         Ok(filled > 0)
@@ -185,6 +190,15 @@ mod tests {
             }
             assert_eq!(seen.len(), 3000);
         });
+    }
+
+    #[test]
+    fn a_directory_that_has_been_removed_has_no_more_names() {
+        let path = std::env::temp_dir().join(format!("sys-names-removed-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        let mut names = Names::new(File::open(&path).unwrap().into());
+        std::fs::remove_dir(&path).unwrap();
+        assert!(names.read().unwrap().is_none());
     }
 
     #[test]
