@@ -203,13 +203,16 @@ impl Packer {
         if let Some(mut content) = self.content.take() {
             if content.read(room, out).map_err(|error| content.broken(&error))? {
                 self.content = Some(content);
+            } else if self.top.is_none() {
+                // An archive of one file has no place to tell that there is less of it than it says.
+                content.check_length().map_err(|error| content.broken(&error))?;
             } else if content.has_changed() {
                 self.left_out.push(content.path(), LeftOutReason::Changed);
             }
             return Ok(true);
         }
         let Some(level) = self.levels.last_mut() else {
-            self.end(out)?;
+            self.end(out);
             return Ok(false);
         };
         let next =
@@ -227,18 +230,13 @@ impl Packer {
     }
 
     /// What was left out, and the end.
-    fn end(&mut self, out: &mut Vec<u8>) -> Result<(), ArchiveError> {
-        if self.left_out.left_out_count > 0 {
-            let Some(top) = self.top.take() else {
-                // An archive of one file has no place to tell it, and must not look whole.
-                return Err(self.fault(SysError { call: "read", errno: errno::EBUSY }));
-            };
+    fn end(&mut self, out: &mut Vec<u8>) {
+        if let Some(top) = self.top.take().filter(|_| self.left_out.left_out_count > 0) {
             let comment = serde_json::to_vec(&self.left_out);
             let comment = comment.ok().map(|comment| (b"comment".to_vec(), comment));
             top.write(comment.as_slice(), out);
         }
         out.extend_from_slice(&header::END);
-        Ok(())
     }
 
     fn name(&mut self, name: &CStr, kind: Kind, out: &mut Vec<u8>) -> Result<(), ArchiveError> {

@@ -48,7 +48,7 @@ fn place() -> Result<SemaphorePermit<'static>, ApiError> {
 /// 256 directories are left out. If anything was, or if a file changed its size while it was read,
 /// then the last entry is `./` once more, with a pax record `comment`: `{"leftOutCount": 1,
 /// "partial": false, "leftOut": [{"path": "run/socket", "reason": "special"}]}`. Programs that unpack
-/// ignore it.
+/// ignore it. An archive of one file that becomes shorter than it says breaks off.
 ///
 /// An archive that breaks off ends the connection before the end of the body.
 #[utoipa::path(get, path = "/archive", operation_id = "readArchive", tag = "files", params(ReadArchive),

@@ -85,6 +85,11 @@ impl Content {
         self.is_short || self.has_grown
     }
 
+    /// Fails if there was less of it.
+    pub(super) fn check_length(&self) -> io::Result<()> {
+        if self.is_short { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+    }
+
     pub(super) fn path(&self) -> &[u8] {
         &self.path
     }

@@ -221,7 +221,7 @@ fn a_file_that_changes_while_it_is_read_keeps_its_announced_size() {
 }
 
 #[test]
-fn an_archive_of_one_file_that_changes_while_it_is_read_does_not_look_whole() {
+fn an_archive_of_one_file_that_becomes_shorter_while_it_is_read_does_not_look_whole() {
     let dir = temporary();
     let path = dir.path().join("file");
     fs::write(&path, vec![b'x'; 4 << 20]).unwrap();
