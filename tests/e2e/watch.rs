@@ -447,6 +447,36 @@ async fn a_version_that_gave_way_or_is_of_another_life_means_resync() {
 }
 
 #[tokio::test]
+async fn trees_that_are_only_kept_give_way_to_one_that_is_asked_for() {
+    let server = server();
+    // Each has more than half of the directories that a sandbox may watch.
+    let count = testkit::api::limit::WATCHED_DIRECTORIES / 2 + 100;
+    let make = format!(
+        "import os\nfor place in ('a', 'b', 'c'):\n os.mkdir('/dev/shm/'+place); os.chdir('/dev/shm/'+place)\n for i in range({count}): os.mkdir(str(i))"
+    );
+    server.shell("s", &format!("python3 -c \"{make}\"")).await;
+    let ask = async |path: &str, since: Option<&str>| {
+        let body = json!({"path": path, "since": since});
+        let answer = server.post("/v1/sandboxes/s/files:changes", &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let part = |name: &str| answer.json[name].as_str().unwrap_or_default().to_owned();
+        (part("version"), part("reason"))
+    };
+
+    let (first, _) = ask("/dev/shm/a", None).await;
+    let (second, _) = ask("/dev/shm/b", None).await;
+    assert_eq!(ask("/dev/shm/b", Some(&second)).await, (second, String::new()));
+    assert_eq!(ask("/dev/shm/a", Some(&first)).await.1, "expired");
+
+    let events = watch(&server, WatchFiles::new("/dev/shm/c")).await;
+    // A stream gives way to nobody.
+    let body = json!({"path": "/dev/shm/a"});
+    let refused = server.post("/v1/sandboxes/s/files:changes", &body).await;
+    assert_eq!(refused.code(), "TREE_TOO_LARGE", "{}", refused.text);
+    drop(events);
+}
+
+#[tokio::test]
 async fn events_have_their_names_and_data() {
     let server = server();
     server.shell("s", "true").await;

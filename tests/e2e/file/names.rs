@@ -18,7 +18,10 @@ use testkit::{
 };
 
 use super::FILES;
-use crate::server;
+use crate::{
+    process::{start, wait},
+    server,
+};
 
 fn id() -> SandboxId {
     "s".parse().unwrap()
@@ -289,6 +292,29 @@ async fn a_copy_that_does_not_fit_leaves_nothing() {
 
     let gone = "for i in $(seq 6000); do [ \"$(ls -A /dev/shm)\" = t ] && break; sleep 0.01; done; ls -A /dev/shm; rm -r /dev/shm/t";
     assert_eq!(server.shell("s", gone).await, "t\n");
+}
+
+#[tokio::test]
+async fn a_tree_from_which_others_remove_things_is_copied_without_them() {
+    let server = server();
+    let client = server.client();
+    let churn = "import os\nos.mkdir('t'); open('t/stays', 'w').close(); print(flush=True)\n\
+                 while True:\n\
+                 \x20for i in map(str, range(50)): open('t/f'+i, 'w').close(); os.symlink('x', 't/l'+i); os.mkdir('t/d'+i)\n\
+                 \x20for i in map(str, range(50)): os.remove('t/f'+i); os.remove('t/l'+i); os.rmdir('t/d'+i)";
+    start(&server, json!({"command": ["python3", "-c", churn], "id": "churn"})).await;
+    wait(&server, "churn", json!({"type": "log", "pattern": "^$"})).await;
+
+    for number in 0..100 {
+        copy(&client, "t", &number.to_string(), true).await.unwrap();
+    }
+
+    assert_eq!(
+        server
+            .shell("s", "ls -d [0-9]*/stays | wc -l; ls -A /workspace | grep -c sandbar || true")
+            .await,
+        "100\n0\n"
+    );
 }
 
 #[tokio::test]

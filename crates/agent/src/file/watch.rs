@@ -31,7 +31,11 @@ use axum::{
 };
 use tokio::sync::Semaphore;
 
-use self::{changes::Kept, filter::Filter, tree::Tree};
+use self::{
+    changes::{Kept, Key},
+    filter::Filter,
+    tree::Tree,
+};
 use super::{base, blocking, path};
 use crate::{extract, init::Agent, refusal::Refusal};
 
@@ -52,6 +56,22 @@ impl Default for Watches {
             streams: Arc::new(Semaphore::new(WATCHES_PER_SANDBOX)),
             directories: Arc::default(),
             kept: Kept::default(),
+        }
+    }
+}
+
+impl Watches {
+    /// Watches what `key` says. Where there is no room for it, what is only kept for a later question
+    /// gives way.
+    async fn arm(&self, key: &Key) -> Result<Tree, ApiError> {
+        let arm = || {
+            let (key, all) = (key.clone(), Arc::clone(&self.directories));
+            blocking(move || Tree::arm(key.path, key.is_recursive, key.filter, &all))
+        };
+        let is_full = |code| matches!(code, ErrorCode::TreeTooLarge | ErrorCode::TooManyRequests);
+        match arm().await {
+            Err(error) if is_full(error.code) && self.kept.give_way().await => arm().await,
+            armed => armed,
         }
     }
 }
@@ -88,16 +108,15 @@ pub(crate) async fn watch(
     let base = base(&agent, request.session.as_ref())?;
     let path = path::absolute(&base, &request.path)?.trimmed();
     let filter = Filter::new(&request.include, request.exclude.as_deref())?;
-    let directories = Arc::clone(&agent.watches.directories);
-    let arm = move || Tree::arm(path, request.recursive, filter, &directories);
-    Ok(stream::respond(blocking(arm).await?, place)?)
+    let key = Key { path, is_recursive: request.recursive, filter };
+    Ok(stream::respond(agent.watches.arm(&key).await?, place)?)
 }
 
 /// Says whether anything has changed since last time.
 ///
 /// The first call, without `since`, gives a version; a later call with it says `unchanged` or
 /// `changed`, with the version to go on with, or `resync` when the version is not known any more.
-/// The agent keeps looking for ten minutes after a call. Changes that do not count may be told as
+/// The agent keeps looking for ten minutes after a call, unless another watch needs the room. Changes that do not count may be told as
 /// `changed` when there are very many of them; a change that counts is never told as `unchanged`.
 #[utoipa::path(post, path = "/files:changes", operation_id = "checkChanges", tag = "files", request_body = CheckChanges,
     responses(
@@ -117,7 +136,7 @@ pub(crate) async fn changes(
     let base = base(&agent, request.session.as_ref())?;
     let path = path::absolute(&base, &request.path)?.trimmed();
     let filter = Filter::new(&request.include, request.exclude.as_deref())?;
-    let key = changes::Key { path, is_recursive: request.recursive, filter };
+    let key = Key { path, is_recursive: request.recursive, filter };
     Ok(Json(changes::check(&agent, key, request.since.as_deref()).await?))
 }
 

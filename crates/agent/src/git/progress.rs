@@ -8,6 +8,13 @@ const LINE_BYTES: usize = 1024;
 /// Bytes of the name of a phase: `Checking out LFS objects` is long.
 const PHASE_BYTES: usize = 40;
 
+/// A line, and whether the rest of it was dropped.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    pub(super) text: String,
+    pub(super) is_cut: bool,
+}
+
 /// Lines, from bytes that are cut anywhere. Git overwrites a line of progress with a carriage
 /// return.
 #[derive(Debug, Default)]
@@ -17,7 +24,7 @@ pub(super) struct Lines {
 
 impl Lines {
     /// The lines that end in `bytes`; empty ones are left out.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Vec<String> {
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Vec<Line> {
         let mut lines = Vec::new();
         for byte in bytes {
             if matches!(byte, b'\n' | b'\r') {
@@ -30,10 +37,10 @@ impl Lines {
     }
 
     /// What is left at the end.
-    pub(super) fn finish(&mut self) -> Option<String> {
+    pub(super) fn finish(&mut self) -> Option<Line> {
         let line = std::mem::take(&mut self.line);
-        let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-        (!line.is_empty()).then_some(line)
+        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+        (!text.is_empty()).then_some(Line { text, is_cut: line.len() == LINE_BYTES })
     }
 }
 
@@ -71,6 +78,7 @@ mod tests {
             let mut seen = lines.feed(first);
             seen.extend(lines.feed(second));
             seen.extend(lines.finish());
+            let seen: Vec<_> = seen.iter().map(|line| &*line.text).collect();
             assert_eq!(seen, expected, "{cut}");
         }
     }
@@ -79,7 +87,8 @@ mod tests {
     fn a_line_is_bounded() {
         let mut lines = Lines::default();
         let seen = lines.feed(&[vec![b'x'; 10 * LINE_BYTES], b"\ny\n".to_vec()].concat());
-        assert_eq!(seen.iter().map(String::len).collect::<Vec<_>>(), [LINE_BYTES, 1]);
+        let seen: Vec<_> = seen.iter().map(|line| (line.text.len(), line.is_cut)).collect();
+        assert_eq!(seen, [(LINE_BYTES, true), (1, false)]);
     }
 
     #[test]

@@ -129,6 +129,16 @@ impl Remote {
         self.secrets.extend([secret.to_owned(), encode(secret)]);
     }
 
+    /// `text`, whose rest was dropped, without a secret that was begun at its end.
+    pub(super) fn uncut<'a>(&self, text: &'a str) -> &'a str {
+        let begun = |secret: &String| {
+            let is_begun = |end: &usize| text.as_bytes().ends_with(&secret.as_bytes()[..*end]);
+            (1..secret.len().min(text.len() + 1)).rev().find(is_begun)
+        };
+        let begun = self.secrets.iter().filter_map(begun).max().unwrap_or(0);
+        text.get(..text.len() - begun).unwrap_or_default()
+    }
+
     /// `text` without secrets, also without users and passwords in URLs that others have put there.
     pub(super) fn redact(&self, text: &str) -> String {
         let mut secrets: Vec<&String> = self.secrets.iter().filter(|s| !s.is_empty()).collect();
@@ -437,6 +447,16 @@ mod tests {
         };
         let header = Remote::new("https://h/x", Some(auth)).unwrap();
         assert_eq!(header.redact("got abc, A: Bearer abc"), "got ***, A: ***");
+        for (cut, shown) in [
+            ("got Bearer ab", "got "),
+            ("got a", "got "),
+            ("Bearer a", ""),
+            ("got Bearer abc", "got Bearer abc"),
+            ("got it", "got it"),
+            ("", ""),
+        ] {
+            assert_eq!(header.uncut(cut), shown);
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ use tokio::{
 };
 
 use super::{
-    progress::{self, Lines},
+    progress::{self, Line, Lines},
     remote::{Credentials, Remote},
 };
 use crate::{
@@ -263,8 +263,9 @@ impl Said<'_> {
         }
     }
 
-    fn note(&mut self, line: &str) -> GitEvent {
-        let event = progress::event(self.remote.redact(line));
+    fn note(&mut self, line: &Line) -> GitEvent {
+        let whole = if line.is_cut { self.remote.uncut(&line.text) } else { &line.text };
+        let event = progress::event(self.remote.redact(whole));
         if let GitEvent::Progress { phase: None, line, .. } = &event {
             if self.last.len() == LINES {
                 self.last.remove(0);

@@ -44,14 +44,15 @@ impl Transfer {
         Self { from: from.into(), to: to.into(), stat, keeps_all, at: 0 }
     }
 
-    /// Makes `name` in `to`, empty, for what `name` in `dir` holds.
+    /// Makes `name` in `to`, empty, for what `name` in `dir` holds; none if that is gone.
     pub(super) fn open(
         dir: BorrowedFd<'_>,
         to: BorrowedFd<'_>,
         name: &CStr,
         keeps_all: bool,
-    ) -> Result<Self, SysError> {
-        let from = path::open(dir, name, file::O_RDONLY | file::O_NOFOLLOW)?;
+    ) -> Result<Option<Self>, SysError> {
+        let opened = path::open(dir, name, file::O_RDONLY | file::O_NOFOLLOW);
+        let Some(from) = unless_gone(opened)? else { return Ok(None) };
         let stat = file::stat(from.as_fd(), c"")?;
         if file_type(&stat) != FileType::File {
             return Err(SysError { call: "open", errno: errno::ENODEV });
@@ -62,7 +63,7 @@ impl Transfer {
             resolve: file::RESOLVE_NO_MAGICLINKS,
         };
         let to = file::open(to, name, how)?;
-        Ok(Self::new(from, to, stat, keeps_all))
+        Ok(Some(Self::new(from, to, stat, keeps_all)))
     }
 
     /// Copies some more; true at the end, when the copy has its mode too.
@@ -110,6 +111,14 @@ impl Transfer {
             self.to.set_len(size).map_err(|error| to_sys(&error))?;
         }
         dress(&self.to, &self.stat, self.keeps_all)
+    }
+}
+
+/// What was found of a name of the tree that is copied, where others remove things meanwhile.
+pub(super) fn unless_gone<T>(found: Result<T, SysError>) -> Result<Option<T>, SysError> {
+    match found {
+        Err(SysError { errno: errno::ENOENT, .. }) => Ok(None),
+        found => found.map(Some),
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
         walk::{OPEN_DIRECTORIES, Walk, open_below},
     },
     FILLING_MODE, read_link,
-    transfer::{Transfer, dress, dress_link},
+    transfer::{Transfer, dress, dress_link, unless_gone},
 };
 
 /// Entries copied before others get the thread: some 20 ms.
@@ -99,24 +99,25 @@ impl Tree {
         self.open_last()?;
         let (dir, name) = self.walk.place();
         let Some(to) = self.copies.last().and_then(|copy| copy.dir.as_ref()) else { return Ok(()) };
-        let stat = match file::stat(dir, name) {
-            // Gone since its name was read.
-            Err(SysError { errno: errno::ENOENT, .. }) => return Ok(()),
-            stat => stat?,
-        };
+        // Gone since its name was read, here and below.
+        let Some(stat) = unless_gone(file::stat(dir, name))? else { return Ok(()) };
         match file_type(&stat) {
             FileType::Symlink => {
-                file::make_link(&read_link(dir, name)?, to.as_fd(), name)?;
+                let Some(link) = unless_gone(read_link(dir, name))? else { return Ok(()) };
+                file::make_link(&link, to.as_fd(), name)?;
                 if self.keeps_all { dress_link(to.as_fd(), name, &stat) } else { Ok(()) }
             }
             FileType::File => {
-                self.transfer = Some(Transfer::open(dir, to.as_fd(), name, self.keeps_all)?);
+                self.transfer = Transfer::open(dir, to.as_fd(), name, self.keeps_all)?;
                 Ok(())
             }
             FileType::Directory => {
-                file::make_dir(to.as_fd(), name, FILLING_MODE)?;
-                let dir = open_below(to.as_fd(), name)?;
-                self.walk.enter()?;
+                let name = name.to_owned();
+                if unless_gone(self.walk.enter())?.is_none() {
+                    return Ok(());
+                }
+                file::make_dir(to.as_fd(), &name, FILLING_MODE)?;
+                let dir = open_below(to.as_fd(), &name)?;
                 self.enter(dir, stat);
                 Ok(())
             }

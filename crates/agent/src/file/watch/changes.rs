@@ -58,6 +58,18 @@ impl Kept {
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Drops all trees, and returns when what they watched may be watched by others; false if there
+    /// was none.
+    pub(super) async fn give_way(&self) -> bool {
+        let entries = std::mem::take(&mut self.table().entries);
+        let is_room = !entries.is_empty();
+        let dropped = blocking(move || {
+            drop(entries);
+            Ok(())
+        });
+        dropped.await.is_ok_and(|()| is_room)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -115,9 +127,7 @@ pub(super) async fn check(
     let since = since.map(str::parse::<Version>).transpose()?;
     let now = loop {
         let Some((number, look)) = kept.table().find(&key) else {
-            let (path, filter) = (key.path.clone(), key.filter.clone());
-            let (is_recursive, all) = (key.is_recursive, Arc::clone(&agent.watches.directories));
-            let tree = blocking(move || Tree::arm(path, is_recursive, filter, &all)).await?;
+            let tree = agent.watches.arm(&key).await?;
             let number = keep(agent, key.clone(), tree);
             break Version { epoch: kept.epoch, number, count: 0 };
         };
