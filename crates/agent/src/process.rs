@@ -64,7 +64,7 @@ pub(crate) use check::{
 pub(crate) use ending::{Cause, Counters, Counts, Evidence, ending};
 pub(crate) use exit::Exit;
 pub(crate) use launch::{launch, not_started, refused};
-pub(crate) use pump::{Output, discard, read_report};
+pub(crate) use pump::{DRAIN_GRACE, Output, discard, read_report};
 pub(crate) use run::{Attachment, Run};
 pub(crate) use spawn::{Child, output};
 pub(crate) use table::{Following, IdTaken, Keep, Table};

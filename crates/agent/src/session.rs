@@ -338,6 +338,7 @@ async fn look(agent: &Arc<Agent>, session: Arc<Session>) -> Result<Surroundings,
             drop(place);
             let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
             let variables = variables.map_err(|_broken| lost(&session.id))?;
+            let variables = variables.ok_or_else(|| too_long(&session.id))?;
             // A shell has no variables of other names, but passes on what it was given.
             let others = BTreeMap::clone(&agent.env.now());
             let others = others.into_iter().filter(|(name, _)| {
@@ -365,7 +366,10 @@ async fn export(
         shell.kill().await;
     }
     drop(place);
-    exported.map_err(|_broken| lost(&session.id))
+    match exported.map_err(|_broken| lost(&session.id))?.as_slice() {
+        [] => Ok(()),
+        refused => Err(read_only(&session.id, refused)),
+    }
 }
 
 /// Work on a session that goes on when its caller goes away: a shell is not left half spoken to.
@@ -415,6 +419,25 @@ fn lost(id: &SessionId) -> ApiError {
 fn destroyed(id: &SessionId) -> ApiError {
     ApiError::new(ErrorCode::SessionDestroyed, format!("Session '{id}' was deleted"))
         .with("sessionId", id.as_str())
+}
+
+/// A command of the session has made these variables read-only.
+fn read_only(id: &SessionId, names: &[Vec<u8>]) -> ApiError {
+    let names = String::from_utf8_lossy(&names.join(&b", "[..])).into_owned();
+    let text = format!(
+        "the shell of session '{id}' does not change {names}, which a command has made read-only; \
+         what else was asked for is done. Use other names, or another session"
+    );
+    ApiError::new(ErrorCode::ValidationFailed, text).with("variables", names)
+}
+
+/// What it exports is more than programs are started with.
+fn too_long(id: &SessionId) -> ApiError {
+    let text = format!(
+        "the exported variables of session '{id}' are too long for a program to be started with; \
+         unset the large ones, or take their export back (export -n NAME)"
+    );
+    ApiError::new(ErrorCode::PayloadTooLarge, text).with("sessionId", id.as_str())
 }
 
 /// A command could not be put where the shell finds it.

@@ -73,6 +73,29 @@ async fn a_timeout_ends_the_command_and_keeps_the_shell() {
 }
 
 #[tokio::test]
+async fn a_timeout_in_a_trap_that_bash_runs_ends_its_command() {
+    let server = server();
+    let scripts = [
+        "trap 'sleep 1000' ERR; false",
+        "cleanup() { sleep 1000; }; trap cleanup ERR; false",
+        "f() { trap 'sleep 1000' RETURN; :; }; f",
+    ];
+    let cut_off = scripts.iter().zip(["a", "b", "c"]).map(|(script, id)| {
+        let s = session(&server, id);
+        async move {
+            s.out("X=alive").await;
+            let command = format!("echo begun; {script}; touch /tmp/{id}; echo NO");
+            let answer = s.ask(&command, json!({"timeoutMs": BEGUN_MS})).await;
+            assert_eq!(answer.json["stdout"], "begun\n", "{script}: {}", answer.text);
+            assert_eq!(answer.json["exitCode"], 124, "{script}: {}", answer.text);
+            assert_eq!(answer.json["sessionReset"], Value::Null, "{script}: {}", answer.text);
+            s.expect(&[(&format!("echo $X; ls /tmp | grep {id} || :"), "alive\n")]).await;
+        }
+    });
+    join_all(cut_off).await;
+}
+
+#[tokio::test]
 async fn a_shell_that_cannot_be_kept_is_said_to_be_lost() {
     let server = server();
     let s = session(&server, "a");
@@ -201,6 +224,18 @@ async fn a_command_that_ends_the_shell_is_told_and_the_next_one_gets_a_fresh_one
         assert!(stderr.starts_with("err\n"), "{script}: {}", answer.text);
         assert_eq!(s.out("pwd; echo $MINE $OTHER $?").await, "/usr\nmine 0\n", "{script}");
     }
+}
+
+#[tokio::test]
+async fn a_job_goes_on_writing_when_its_command_has_ended_the_shell() {
+    let server = server();
+    let s = session(&server, "a");
+    let job = "n=0; while :; do echo line; echo $((n += 1)) >/tmp/new; mv /tmp/new /tmp/count; sleep 0.01; done";
+    let answer = s.ask(&format!("{{ {job}; }} & exit 3"), json!({})).await;
+    assert_eq!(answer.status, 410, "{}", answer.text);
+    // More than a reader that was there a moment longer would have taken.
+    let goes_on = "for i in $(seq 6000); do [ \"$(cat /tmp/count)\" -gt 100 ] 2>/dev/null && exit; sleep 0.01; done; exit 1";
+    server.shell("s", goes_on).await;
 }
 
 #[tokio::test]

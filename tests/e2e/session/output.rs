@@ -56,6 +56,25 @@ async fn a_command_may_print_anything() {
 }
 
 #[tokio::test]
+async fn what_goes_through_a_program_is_in_the_answer() {
+    let server = server();
+    let s = session(&server, "a");
+    for round in 0..20 {
+        s.expect(&[
+            ("echo hi > >(cat)", "hi\n"),
+            ("seq 3 > >(tee log)", "1\n2\n3\n"),
+            ("echo a > >(sleep 0.01; cat)", "a\n"),
+            // It does not wait for what does not end.
+            ("echo b > >(cat; exec sleep 1000)", "b\n"),
+        ])
+        .await;
+        let (code, stdout, stderr) =
+            s.run("sh -c 'echo out; echo err >&2; exit 3' > >(tee log) 2> >(sed s/e/E/ >&2)").await;
+        assert_eq!((code, &*stdout, &*stderr), (3, "out\n", "Err\n"), "{round}");
+    }
+}
+
+#[tokio::test]
 async fn ten_megabytes_come_whole() {
     let server = server();
     let s = session(&server, "a");

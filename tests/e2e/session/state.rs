@@ -232,6 +232,16 @@ async fn traps_and_options_act_on_commands_and_show_nothing_of_ours() {
 }
 
 #[tokio::test]
+async fn a_command_waits_for_a_trap_that_runs_before_it() {
+    let server = server();
+    let s = session(&server, "a");
+    s.out("trap 'touch /tmp/begun; sleep 2; echo trap' USR1; pid=$$; { sleep 0.1; kill -USR1 $pid; } & disown").await;
+    server.shell("s", "until [ -e /tmp/begun ]; do sleep 0.01; done").await;
+
+    s.expect(&[("echo command", "trap\ncommand\n"), ("echo next", "next\n")]).await;
+}
+
+#[tokio::test]
 async fn nothing_that_a_command_sets_breaks_the_next_one() {
     let server = server();
     let s = session(&server, "a");

@@ -56,6 +56,34 @@ async fn a_command_s_go_before_a_session_s_before_the_sandbox_s() {
 }
 
 #[tokio::test]
+async fn variables_that_a_command_made_read_only_are_told() {
+    let server = server();
+    let s = session(&server, "a");
+    s.out("readonly A=1 D=1").await;
+    let path = format!("{SESSIONS}/a/env");
+
+    let refused = patch(&server, &path, json!({"A": "2", "B": "3", "C": "4", "D": null})).await;
+
+    assert_eq!((refused.status, refused.code()), (400, "VALIDATION_FAILED"), "{}", refused.text);
+    assert_eq!(refused.json["error"]["details"]["variables"], "A, D");
+    assert_eq!(s.out("echo $A $B $C $D").await, "1 3 4 1\n");
+}
+
+#[tokio::test]
+async fn variables_too_long_to_be_told_cost_no_shell() {
+    let server = server();
+    let s = session(&server, "a");
+    s.out("x=$(head -c 20000000 /dev/zero | tr '\\0' a); export x").await;
+    let path = format!("{SESSIONS}/a/env");
+
+    let refused = server.get(&path).await;
+
+    assert_eq!((refused.status, refused.code()), (413, "PAYLOAD_TOO_LARGE"), "{}", refused.text);
+    s.expect(&[("echo ${#x}; export -n x", "20000000\n")]).await;
+    assert_eq!(server.get(&path).await.json["env"]["HOME"], "/root");
+}
+
+#[tokio::test]
 async fn what_is_for_one_command_is_put_back_after_it() {
     let server = server();
     let s = session(&server, "a");

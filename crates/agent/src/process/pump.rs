@@ -42,7 +42,7 @@ pub(super) const CHUNK_BYTES: usize = 32 * 1024;
 /// How long the outputs of a command that ended may stay open before its reply: what a child
 /// that is about to end still writes should be in it, and a server in the background should not
 /// delay it.
-const DRAIN_GRACE: Duration = Duration::from_millis(50);
+pub(crate) const DRAIN_GRACE: Duration = Duration::from_millis(50);
 
 /// How long a killed process may take to end before its reply goes out without its usage: only
 /// one stuck in the kernel takes any.

@@ -20,7 +20,7 @@ use tokio::{
 use super::Broken;
 
 /// Bytes of one report at most: twice what the kernel starts a program with (execve(2)).
-const REPORT_BYTES: usize = 4 * 1024 * 1024;
+pub(super) const REPORT_BYTES: usize = 4 * 1024 * 1024;
 
 /// Bytes of traps that are given back to later commands.
 const TRAPS_BYTES: usize = 64 * 1024;

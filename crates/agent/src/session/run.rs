@@ -30,7 +30,7 @@ use crate::{
     file,
     init::Agent,
     process::{
-        Aftermath, Cause, Counts, End, Evidence, Kill, Process,
+        Aftermath, Cause, Counts, DRAIN_GRACE, End, Evidence, Kill, Process,
         check::{environment, limit, stdin},
         ending,
         log::now_ms,
@@ -115,7 +115,8 @@ pub(super) async fn run(
     // The caller may be gone already.
     begun.send(Ok(())).ok();
     let limit = job.limit.or(session.command_timeout);
-    let course = Course::new(shell, file, limit, process.log.has_reader());
+    let mut course = Course::new(shell, file, limit, process.log.has_reader());
+    course.has_substitutions = text::may_substitute_processes(&job.text);
     let end = follow(&agent, &session, course, &process, before).await;
     let aftermath = end.aftermath;
     session.touch();
@@ -210,6 +211,10 @@ struct Course<'a> {
     /// It did obey.
     has_obeyed: bool,
     watch: Watch,
+    /// It may have begun processes that are part of its output and that the shell does not wait for.
+    has_substitutions: bool,
+    /// The report of a command that has such ones, and until when they may end.
+    last_words: Option<(Report, Instant)>,
     over: Option<Over>,
     /// Output that the log has no room for yet.
     pending: VecDeque<(OutputStream, Vec<u8>)>,
@@ -317,6 +322,8 @@ impl<'a> Course<'a> {
             grace: None,
             has_obeyed: false,
             watch,
+            has_substitutions: false,
+            last_words: None,
             over: None,
             pending: VecDeque::new(),
         }
@@ -335,7 +342,13 @@ impl<'a> Course<'a> {
 
     async fn report(&mut self, report: Report) {
         if self.shell.accept(&report) {
-            return self.end(Over::Reported(report)).await;
+            if !self.has_substitutions || self.shell.is_alone() {
+                return self.end(Over::Reported(report)).await;
+            }
+            self.shell.watch_outputs();
+            self.last_words = Some((report, Instant::now() + DRAIN_GRACE));
+            self.watch.at = Instant::now() + LOOK_INTERVAL;
+            return;
         }
         if report.status != text::ENTERED {
             return;
@@ -367,6 +380,9 @@ impl<'a> Course<'a> {
     }
 
     async fn kill(&mut self, kill: Kill) {
+        if self.last_words.is_some() {
+            return self.cut_off(kill.cause).await;
+        }
         let cause = *self.cause.get_or_insert(kill.cause);
         self.signal = kill.signal;
         if kill.signal == SIGKILL || kill.grace.is_zero() {
@@ -394,6 +410,14 @@ impl<'a> Course<'a> {
 
     /// Looks whether the shell waits. Once may be by chance, on its way to its report.
     async fn look_after(&mut self) {
+        if let Some((report, until)) = self.last_words.take() {
+            if self.shell.is_alone() || Instant::now() >= until {
+                return self.end(Over::Reported(report)).await;
+            }
+            self.last_words = Some((report, until));
+            self.watch.at = Instant::now() + LOOK_INTERVAL;
+            return;
+        }
         let is_waiting = self.shell.is_at_home();
         let watch = &mut self.watch;
         let has_seen = std::mem::replace(&mut watch.has_seen, is_waiting);
@@ -419,6 +443,10 @@ impl<'a> Course<'a> {
     }
 
     async fn cut_off(&mut self, cause: Cause) {
+        if let Some((report, _)) = self.last_words.take() {
+            // It has ended; only what it wrote to has not.
+            return self.end(Over::Reported(report)).await;
+        }
         self.cause.get_or_insert(cause);
         match self.shell.cut_off().await {
             CutOff::Ended(report) => {

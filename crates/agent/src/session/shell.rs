@@ -102,6 +102,9 @@ pub(super) const TRIES: usize = 5;
 /// Bytes of the list of a cgroup with the shell alone in it.
 const ALONE_BYTES: usize = 32;
 
+/// Names and values.
+type Variables = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// What a command wrote that nobody has read yet.
 pub(super) type Rest = Vec<(OutputStream, Vec<u8>)>;
 
@@ -394,9 +397,24 @@ impl Shell {
         }
     }
 
-    /// True when the shell reads from the agent, and so does not run a command.
+    /// True when the shell waits for the agent, and so runs neither a command nor a trap. One that is
+    /// stopped there waits as well, whatever it has to read.
     pub(super) fn is_at_home(&self) -> bool {
-        proc::descriptor(self.pid, 0).is_some_and(|file| FileId::of(&file) == self.control_id)
+        let is_home = |file| FileId::of(&file) == self.control_id;
+        let reads = proc::descriptor(self.pid, 0).is_some_and(is_home);
+        let is_unread = sys::pipe::pending(self.control.as_fd()).is_ok_and(|bytes| bytes > 0);
+        reads && (!is_unread || proc::state(self.pid) == Some('T'))
+    }
+
+    /// Calls the shell back if it waits although it was told to do something: what it was told was lost.
+    async fn look_for(&mut self, has_seen: &mut bool) -> Result<(), Broken> {
+        // Once may be by chance, on its way to its report.
+        let is_waiting = self.is_at_home();
+        if std::mem::replace(has_seen, is_waiting) && is_waiting {
+            self.call_back().await?;
+            *has_seen = false;
+        }
+        Ok(())
     }
 
     /// Remembers what the next command begins with.
@@ -428,7 +446,7 @@ impl Shell {
 
     /// Makes the shell do something of the agent's own, and returns the variables that it reports.
     /// It must do no harm to do it twice.
-    async fn step(&mut self, text: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Broken> {
+    async fn step(&mut self, text: &[u8]) -> Result<Variables, Broken> {
         self.dir.write("step", text).map_err(|_refused| Broken)?;
         let answered = async {
             for _ in 0..TRIES {
@@ -451,12 +469,7 @@ impl Shell {
                 report = self.reports.next() => report?,
                 _ = self.exit.wait() => return Err(Broken),
                 () = tokio::time::sleep(WATCH_INTERVAL) => {
-                    // Once may be by chance, on its way to its report.
-                    let is_waiting = self.is_at_home();
-                    if std::mem::replace(&mut has_seen, is_waiting) && is_waiting {
-                        self.call_back().await?;
-                        has_seen = false;
-                    }
+                    self.look_for(&mut has_seen).await?;
                     continue;
                 }
             };
@@ -469,19 +482,20 @@ impl Shell {
         }
     }
 
-    /// Sets and unsets variables.
+    /// Sets and unsets variables, and returns the names of those that the shell would not change.
     pub(super) async fn export(
         &mut self,
         changes: &BTreeMap<String, Option<String>>,
-    ) -> Result<(), Broken> {
-        self.step(&text::exports(changes)).await.map(drop)
+    ) -> Result<Vec<Vec<u8>>, Broken> {
+        let refused = self.step(&text::exports(changes)).await?;
+        Ok(refused.into_iter().map(|(name, _)| name).collect())
     }
 
-    /// Its exported variables.
-    pub(super) async fn variables(&mut self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Broken> {
+    /// Its exported variables; none if they are too long to be told.
+    pub(super) async fn variables(&mut self) -> Result<Option<Variables>, Broken> {
         let variables = self.step(&text::report_variables(self.dir.path())).await;
         self.dir.remove("names");
-        variables
+        Ok(Some(variables?).filter(|all| all.iter().all(|(name, _)| !name.is_empty())))
     }
 
     /// Makes it ready for the next command: takes back what was for the last one only and, if that
@@ -508,7 +522,7 @@ impl Shell {
     }
 
     /// True when nothing else is in its cgroup. Without one that cannot be known.
-    fn is_alone(&self) -> bool {
+    pub(super) fn is_alone(&self) -> bool {
         let Some(group) = &self.group else { return false };
         let mut list = [0; ALONE_BYTES];
         let length = group.procs.read_at(&mut list, 0).unwrap_or(0);
@@ -556,13 +570,16 @@ impl Shell {
             return Err(Broken);
         }
         self.outputs = Outputs { ids: Some(ids), is_even: new == 0 };
-        let old = (
-            std::mem::replace(&mut self.stdout, stdout),
-            std::mem::replace(&mut self.stderr, stderr),
-        );
-        let agent = Arc::clone(&self.agent);
-        self.agent.tasks.spawn(async move { discard(&agent, old.0, old.1).await });
+        self.discard_outputs((stdout, stderr));
         Ok(())
+    }
+
+    /// Puts others in place of its outputs, whose readers stay for those that still write to them.
+    fn discard_outputs(&mut self, (stdout, stderr): (Output, Output)) {
+        let stdout = std::mem::replace(&mut self.stdout, stdout);
+        let stderr = std::mem::replace(&mut self.stderr, stderr);
+        let agent = Arc::clone(&self.agent);
+        self.agent.tasks.spawn(async move { discard(&agent, stdout, stderr).await });
     }
 
     fn make_output(&self, name: &str, stream: OutputStream) -> Result<(Output, FileId), Broken> {
@@ -709,9 +726,10 @@ impl Shell {
     /// command's.
     async fn entered(&mut self, limit: Duration) -> Result<Report, Option<Broken>> {
         self.watch_outputs();
-        let Self { reports, exit, stdout, stderr, .. } = self;
         let entered = async {
+            let mut has_seen = false;
             loop {
+                let Self { reports, exit, stdout, stderr, .. } = self;
                 tokio::select! {
                     report = reports.next() => match report {
                         Ok(report) if report.status == text::ENTERED => return Ok(report),
@@ -722,6 +740,9 @@ impl Shell {
                     _ = exit.wait() => return Err(Some(Broken)),
                     noise = stdout.next() => drop(noise),
                     noise = stderr.next() => drop(noise),
+                    () = tokio::time::sleep(WATCH_INTERVAL) => {
+                        self.look_for(&mut has_seen).await.map_err(Some)?;
+                    }
                 }
             }
         };
@@ -747,9 +768,13 @@ impl Shell {
     }
 
     /// Gives up the shell, which has ended, and returns the name of its cgroup: what the shell left
-    /// running runs on.
+    /// running runs on, and writes into the void.
     pub(super) fn leave(mut self) -> Option<CString> {
         let cgroup = self.group.take()?.cgroup;
+        self.discard_outputs((
+            Output::closed(OutputStream::Stdout),
+            Output::closed(OutputStream::Stderr),
+        ));
         let name = cgroup.name.clone();
         self.agent.forest.fell(&cgroup);
         Some(name)

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use api::{error::ApiError, exec::Command};
 
-use super::report::Report;
+use super::report::{REPORT_BYTES, Report};
 use crate::process::check;
 
 const START: &str = include_str!("start.bash");
@@ -21,6 +21,9 @@ pub(super) const ENTERED: i32 = 300;
 /// Bytes of what the loop is told to source and to report, `FILE ID`: of the longest such name and the
 /// longest number.
 const CALL_BYTES: usize = "command ".len() + 20;
+
+/// Characters of names and values that a shell reports at most: their bytes fit into a report.
+const VARIABLES_CHARS: usize = REPORT_BYTES / 4;
 
 /// What a shell sources that is only to come back into its loop; it is empty.
 pub(super) const NOTHING: &str = "nothing";
@@ -71,6 +74,12 @@ pub(super) fn may_leave_a_loop(command: &str) -> bool {
     ["break", "continue", ". ", "source", "eval"].iter().any(|word| command.contains(word))
 }
 
+/// True when a command may have processes that read what it writes (`>(...)`), for which bash does not
+/// wait.
+pub(super) fn may_substitute_processes(command: &str) -> bool {
+    command.contains(">(")
+}
+
 /// Ends the file that runs a command with the command's own status, unseen by traps and `set -x`.
 pub(super) const RETURN_STATUS: &[u8] = b"{ \\builtin return \"${PIPESTATUS[0]}\"; } >&41 2>&41\n";
 
@@ -86,16 +95,22 @@ pub(super) fn before(last: &Report) -> Vec<u8> {
     [&last.traps[..], line.as_bytes()].concat()
 }
 
-/// Reports every exported variable.
+/// Reports every exported variable, or one without a name if they are over [`VARIABLES_CHARS`].
 pub(super) fn report_variables(dir: &str) -> Vec<u8> {
     format!(
         r#"\builtin compgen -e >|{dir}/names
 \builtin mapfile -t __sandbar_names <{dir}/names
+__sandbar_left={VARIABLES_CHARS}
 for __sandbar_name in "${{__sandbar_names[@]}}"; do
-  [[ -v $__sandbar_name ]] &&
-    \builtin printf '=%s=%s\0' "$__sandbar_name" "${{!__sandbar_name}}" >&40
+  [[ -v $__sandbar_name ]] || \builtin continue
+  __sandbar_value=${{!__sandbar_name}}
+  if (( (__sandbar_left -= ${{#__sandbar_name}} + ${{#__sandbar_value}} + 3) < 0 )); then
+    \builtin printf '==\0' >&40
+    \builtin break
+  fi
+  \builtin printf '=%s=%s\0' "$__sandbar_name" "$__sandbar_value" >&40
 done
-\builtin unset -v __sandbar_name __sandbar_names
+\builtin unset -v __sandbar_name __sandbar_names __sandbar_left __sandbar_value
 "#
     )
     .into_bytes()
@@ -141,7 +156,8 @@ pub(super) fn of_command(command: Command) -> Result<String, ApiError> {
     }
 }
 
-/// Sets and unsets variables for good.
+/// Sets and unsets variables for good, and reports the names of those that stay as they are: the session
+/// has made them read-only.
 pub(super) fn exports(changes: &BTreeMap<String, Option<String>>) -> Vec<u8> {
     let mut text = Vec::new();
     for (name, value) in changes {
@@ -152,7 +168,8 @@ pub(super) fn exports(changes: &BTreeMap<String, Option<String>>) -> Vec<u8> {
             }
             None => text.extend_from_slice(format!("\\builtin unset -v {name}").as_bytes()),
         }
-        text.push(b'\n');
+        let refused = format!(" 2>&41 || \\builtin printf '={name}=\\0' >&40\n");
+        text.extend_from_slice(refused.as_bytes());
     }
     text
 }
@@ -171,16 +188,24 @@ pub(super) fn assignments(env: &BTreeMap<String, Option<String>>) -> Vec<u8> {
 
 /// Unsets variables and remembers what they were, in a file that exists and is empty.
 pub(super) fn hide(dir: &str, names: &[&str]) -> Vec<u8> {
-    let one = |name: &&str| {
-        format!("\\builtin declare -p {name} >>{dir}/saved 2>&41\n\\builtin unset -v {name}\n")
-    };
-    names.iter().map(one).collect::<String>().into_bytes()
+    let save = |name: &&str| format!("\\builtin declare -p {name} >>{dir}/saved 2>&41\n");
+    let saves: String = names.iter().map(save).collect();
+    // An array, which no program gets. Cut off before it is there, nothing was unset.
+    format!("{saves}__sandbar_hidden=(x)\n{}", unset(names)).into_bytes()
+}
+
+fn unset(names: &[&str]) -> String {
+    names.iter().map(|name| format!("\\builtin unset -v {name}\n")).collect()
 }
 
 /// Takes [`hide`] back.
 pub(super) fn show(dir: &str, names: &[&str]) -> Vec<u8> {
-    let unset: String = names.iter().map(|name| format!("\\builtin unset -v {name}\n")).collect();
-    format!("{unset}\\builtin . {dir}/saved\n").into_bytes()
+    let unset = unset(names);
+    format!(
+        "if [[ ${{__sandbar_hidden+x}} ]]; then\n{unset}\\builtin . {dir}/saved\n\
+         \\builtin unset -v __sandbar_hidden\nfi\n"
+    )
+    .into_bytes()
 }
 
 /// Goes to `cwd` and remembers where the shell was. If that fails, nothing that follows is done.
@@ -277,9 +302,12 @@ mod tests {
             ("HOME".to_owned(), None),
             ("Z".to_owned(), some("")),
         ]);
-        let text =
-            [&exports(&changes)[..], b"printf '%s|%s|%s' \"$A\" \"${HOME-gone}\" \"${Z-x}\""];
+        let open: &[u8] = b"exec 40>&1 41>/dev/null\n";
+        let show = b"printf '%s|%s|%s' \"$A\" \"${HOME-gone}\" \"${Z-x}\"";
+        let text = [open, &exports(&changes), show];
         assert_eq!(bash(&text.concat()), b"1\n2'|gone|");
+        let text = [open, b"readonly A=1 HOME\n", &exports(&changes), b"printf %s $A"];
+        assert_eq!(bash(&text.concat()), b"=A=\0=HOME=\x001");
         let text = [&assignments(&changes)[..], b"bash -c 'printf %s \"$A\"'"];
         assert_eq!(bash(&text.concat()), b"1\n2'");
     }
@@ -304,6 +332,25 @@ mod tests {
             String::from_utf8_lossy(&bash(&text.concat())),
             String::from_utf8_lossy(expected)
         );
+    }
+
+    #[test]
+    fn variables_that_are_hidden_come_back_wherever_their_hiding_was_cut_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_str().unwrap();
+        let names = ["A", "B", "NONE", "C"];
+        let hide = String::from_utf8(hide(path, &names)).unwrap();
+        let steps = hide.split_inclusive('\n');
+        for count in 0..=steps.clone().count() {
+            let done: String = steps.clone().take(count).collect();
+            let text = format!(
+                "exec 41>/dev/null; export A=1 B='2 3'; C=4; : >{path}/saved\n{done}{0}{0}\
+                 echo $A $B $C ${{NONE-none}} ${{__sandbar_hidden-none}}; export -p | grep -c ' [ABC]='",
+                String::from_utf8(show(path, &names)).unwrap()
+            );
+            let shown = bash(text.as_bytes());
+            assert_eq!(String::from_utf8_lossy(&shown), "1 2 3 4 none none\n2\n", "{count}");
+        }
     }
 
     #[test]
