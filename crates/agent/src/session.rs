@@ -170,6 +170,7 @@ pub(crate) async fn delete(
         (status = 200, description = "All of them", body = Env),
         (status = 404, description = "SESSION_NOT_FOUND", body = ErrorBody),
         (status = 410, description = "SESSION_TERMINATED, SESSION_DESTROYED", body = ErrorBody),
+        (status = 413, description = "PAYLOAD_TOO_LARGE: more than any program is started with", body = ErrorBody),
         (status = 429, description = "TOO_MANY_REQUESTS: too many commands wait in the session", body = ErrorBody),
         (status = 500, description = "COMMAND_EXECUTION_ERROR: the shell did not start", body = ErrorBody),
         (status = 501, description = "SHELL_NOT_AVAILABLE: the image has no bash", body = ErrorBody),

@@ -22,6 +22,9 @@ async fn a_timeout_interrupts_and_keeps_the_context() {
         "os.system('sleep 60')",
         "subprocess.run(['sleep', '60'])",
         "print('before')\ntime.sleep(60)",
+        // What it awaits does not come back to the loop.
+        "async def slow(): time.sleep(60)\nawait asyncio.wait_for(slow(), 100)",
+        "async def busy():\n  while True: pass\nawait asyncio.gather(busy())",
     ] {
         let result = run_in(&server, RUN, code, json!({"timeoutMs": BEGUN_MS})).await;
         let error = result.error.unwrap();
@@ -135,6 +138,20 @@ async fn sys_exit_is_an_error_and_keeps_the_context() {
         assert!(!result.context_reset, "{code}");
         assert_eq!(value(&server, "kept").await, "1", "{code}");
     }
+}
+
+#[tokio::test]
+async fn what_code_left_behind_cannot_end_its_interpreter_by_an_exception() {
+    let server = server();
+    run(&server, "kept = 1; import asyncio, sys, signal, time").await;
+    let left = "async def main(): sys.exit(1)\nawait asyncio.wait_for(main(), 5)";
+    let result = run(&server, left).await;
+    assert_eq!(result.error.unwrap().name, "SystemExit");
+    assert_eq!(value(&server, "kept").await, "1");
+    // An alarm that its own cell did not wait for.
+    run(&server, "def late(*_):\n  open('/tmp/late', 'w').close(); raise TimeoutError\nsignal.signal(signal.SIGALRM, late); signal.setitimer(signal.ITIMER_REAL, 0.1)").await;
+    server.shell("s", "until [ -e /tmp/late ]; do sleep 0.01; done").await;
+    assert_eq!(value(&server, "kept").await, "1");
 }
 
 #[tokio::test]

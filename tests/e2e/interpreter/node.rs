@@ -270,6 +270,23 @@ async fn typescript_has_its_own_syntax_and_its_own_places() {
 }
 
 #[tokio::test]
+async fn what_is_displayed_or_thrown_between_two_steps_is_in_nobodys_way() {
+    let server = server();
+    let fs = "const fs = require('fs')";
+    js(&server, &format!("{fs}; setTimeout(() => {{ display('late'); fs.writeFileSync('/tmp/read', '') }}, 100); 1")).await;
+    server.shell("s", "until [ -e /tmp/read ]; do sleep 0.01; done").await;
+    assert_eq!(text(&js(&server, "1 + 1").await), "2");
+    for code in [
+        "process.nextTick(() => { throw new Error('tick') }); 1",
+        "new (require('stream').Readable)().destroy(new Error('tick')); await 1",
+        "queueMicrotask(() => { throw new Error('tick') }); 1",
+    ] {
+        assert_eq!(error(js(&server, code).await).value, "tick", "{code}");
+        assert_eq!(text(&js(&server, "typeof fs.readFileSync").await), "'function'", "{code}");
+    }
+}
+
+#[tokio::test]
 async fn node_is_interrupted_ended_and_started_again() {
     let server = server();
     for language in ["javascript", "typescript"] {
@@ -282,6 +299,9 @@ async fn node_is_interrupted_ended_and_started_again() {
         for code in [
             "while (true) {}",
             "await new Promise(() => {})",
+            "await 1; while (true) {}",
+            "while (true) await null",
+            "import path from 'path'; while (true) {}",
             "require('child_process').execSync('sleep 60')",
         ] {
             let result = run(code, json!(BEGUN_MS)).await;

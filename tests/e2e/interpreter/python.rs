@@ -98,6 +98,29 @@ async fn threads_and_programs_write_where_their_run_is() {
 }
 
 #[tokio::test]
+async fn what_is_displayed_between_two_runs_is_in_nobodys_way() {
+    let server = server();
+    let late = "import asyncio\nasync def late():\n  await asyncio.sleep(0.1); open('/tmp/late', 'w').close(); display('late'); open('/tmp/read', 'w').close()\ntask = asyncio.create_task(late())";
+    run(&server, late).await;
+    server.shell("s", "until [ -e /tmp/read ]; do sleep 0.01; done").await;
+    assert_eq!(value(&server, "1 + 1").await, "2");
+    // Threads do not wait until theirs are read.
+    let many = "import threading\nthread = threading.Thread(target=lambda: [display(i) for i in range(1000)])\nthread.start(); thread.join()";
+    assert_eq!(run(&server, many).await.results.len(), 1000);
+}
+
+#[tokio::test]
+async fn a_wrapper_of_an_output_does_not_close_it() {
+    let server = server();
+    let wrap = "import gc, io, sys\nfor _ in range(2): sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding='utf-8')\ngc.collect(); print('wrapped')";
+    assert_eq!(run(&server, wrap).await.logs.stdout, ["wrapped\n"]);
+    assert_eq!(
+        run(&server, "sys.stdout = sys.__stdout__; print('own')").await.logs.stdout,
+        ["own\n"]
+    );
+}
+
+#[tokio::test]
 async fn input_is_refused_at_once() {
     let server = server();
     for code in ["input('name? ')", "import getpass; getpass.getpass()"] {

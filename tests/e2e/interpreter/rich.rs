@@ -3,7 +3,7 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::json;
 
-use super::{run, server, shows};
+use super::{RUN, run, run_in, server, shows};
 
 #[tokio::test]
 async fn an_object_has_every_representation_it_offers() {
@@ -63,6 +63,32 @@ async fn plain_values_are_json_too() {
     for other in ["[float('nan')]", "{1: 2}", "[object()]", "2 ** 70", "{'a': {1, 2}}"] {
         assert_eq!(shows(&server, other).await[0].json, None, "{other}");
     }
+}
+
+#[tokio::test]
+async fn values_that_go_too_deep_or_far_show_as_text_and_cost_no_context() {
+    let server = server();
+    let list = "node = None\nfor i in range(200): node = {'v': i, 'next': node}\nnode";
+    let results = shows(&server, list).await;
+    assert!(results[0].text.as_deref().unwrap().starts_with("{'v': 199,"));
+    assert_eq!(results[0].json, None);
+    let results = shows(
+        &server,
+        "from IPython.display import JSON\ndisplay(JSON({'a': 10**400, 'n': node}))",
+    )
+    .await;
+    assert_eq!(results[0].json.as_ref().unwrap()["n"]["next"]["v"], 198);
+    let results = shows(&server, "display(1, display_id=5); None").await;
+    assert_eq!(results[0].display_id.as_deref(), Some("5"));
+    // What cannot be read is told.
+    let raw = "import os, socket\nwire = socket.socket(fileno=os.dup(3))\nbad = b'{' * 300\n_ = wire.send(len(bad).to_bytes(4, 'big') + bad); wire.detach()\n1";
+    let results = shows(&server, raw).await;
+    assert!(results[0].text.as_deref().unwrap().contains("cannot be told"), "{results:?}");
+
+    let list = "let list = null; for (let i = 0; i < 200; i++) list = { v: i, next: list }; list";
+    let result = run_in(&server, RUN, list, json!({"language": "javascript"})).await;
+    assert!(result.success, "{result:?}");
+    assert!(result.results[0].text.as_deref().unwrap().contains("v: 199"));
 }
 
 #[tokio::test]

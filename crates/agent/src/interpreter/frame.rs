@@ -3,7 +3,7 @@
 //! Code of the context can write to the socket too if it looks for it, so nothing here is believed
 //! to be well formed. All it can spoil is its own answer.
 
-use std::io;
+use std::{io, time::Duration};
 
 use api::{
     interpreter::{Chart, RunOutput, TableData},
@@ -26,7 +26,7 @@ const TABLE: &str = "application/vnd.sandbar.table+json";
 const VALUE: &str = "application/vnd.sandbar.value+json";
 
 /// Says that a result was read, and what was written before it.
-pub(super) const READ: &[u8] = br#"{"op":"read"}"#;
+const READ: &[u8] = br#"{"op":"read"}"#;
 
 /// What an interpreter says.
 #[derive(Debug, Deserialize)]
@@ -48,6 +48,9 @@ pub(super) enum Said {
     Error(Failed),
     /// Code is over.
     End { count: u64 },
+    /// What it says cannot be read.
+    #[serde(skip)]
+    Unreadable { why: String },
 }
 
 /// A frame: what is said, and of which run.
@@ -55,6 +58,9 @@ pub(super) enum Said {
 pub(super) struct Frame {
     /// None before the first run.
     pub(super) id: Option<u64>,
+    /// The interpreter waits until it is told that this was read, see [`READ`].
+    #[serde(default)]
+    pub(super) awaits: bool,
     #[serde(flatten)]
     pub(super) said: Said,
 }
@@ -178,6 +184,12 @@ impl Wire {
         }
     }
 
+    /// Tells an interpreter that waits for it that its frame was read. It fits into the socket of one who
+    /// waits, and nothing is lost by one who does not.
+    pub(super) async fn acknowledge(&self, limit: Duration) {
+        drop(tokio::time::timeout(limit, self.send(READ)).await);
+    }
+
     /// A frame that is there already.
     pub(super) fn now(&mut self) -> io::Result<Option<Frame>> {
         loop {
@@ -213,7 +225,12 @@ fn parse(read: &mut BytesMut) -> io::Result<Option<Frame>> {
         // A large result must not leave its memory with an idle context.
         *read = BytesMut::new();
     }
-    Ok(Some(serde_json::from_slice(&frame)?))
+    // Code decides what is in it: numbers without end, or values in values. That costs it the result.
+    Ok(Some(serde_json::from_slice(&frame).unwrap_or_else(|error| Frame {
+        id: None,
+        awaits: true,
+        said: Said::Unreadable { why: error.to_string() },
+    })))
 }
 
 #[cfg(test)]

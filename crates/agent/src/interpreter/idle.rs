@@ -10,7 +10,10 @@ use api::process::OutputStream;
 use sys::wait::Status;
 use tokio::time::{Instant, sleep_until};
 
-use super::table::{Context, Slot};
+use super::{
+    run::GRACE,
+    table::{Context, Slot},
+};
 use crate::init::Agent;
 
 /// Bytes of what was written between two runs that the next one begins with, the newest of each
@@ -87,9 +90,12 @@ async fn look_after(context: &Context, slot: &mut Slot) {
             chunk = kernel.stdout.next() => left.add(OutputStream::Stdout, &chunk),
             chunk = kernel.stderr.next() => left.add(OutputStream::Stderr, &chunk),
             status = kernel.exit.wait() => break Some(status),
-            said = kernel.wire.next() => if said.is_err() {
+            said = kernel.wire.next() => match said {
+                // What it shows is nobody's, but it waits until that was read.
+                Ok(frame) if frame.awaits => kernel.wire.acknowledge(GRACE).await,
+                Ok(_) => {}
                 // Without its socket it is of no use.
-                break kernel.kill().await;
+                Err(_broken) => break kernel.kill().await,
             },
         }
     };

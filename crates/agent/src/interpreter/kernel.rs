@@ -30,8 +30,9 @@ use tokio::{
 };
 
 use super::{
-    frame::{Frame, READ, Said, Wire},
+    frame::{Frame, Said, Wire},
     language::Recipe,
+    run::GRACE,
     warm,
 };
 use crate::{
@@ -177,10 +178,10 @@ impl Kernel {
         for request in warm::REHEARSAL {
             self.wire.send(request.as_bytes()).await?;
             loop {
-                match self.wire.next().await?.said {
-                    Said::End { .. } => break,
-                    Said::Result(_) | Said::Clear { .. } => self.wire.send(READ).await?,
-                    _ => {}
+                match self.wire.next().await? {
+                    Frame { said: Said::End { .. }, .. } => break,
+                    Frame { awaits: true, .. } => self.wire.acknowledge(GRACE).await,
+                    Frame { .. } => {}
                 }
             }
         }

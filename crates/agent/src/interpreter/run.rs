@@ -13,7 +13,7 @@ use std::{
 use api::{
     error::{ApiError, ErrorCode},
     exec::{Ending, ExecUsage, Refused},
-    interpreter::{CodeErrorKind, RunCode, RunEvent},
+    interpreter::{CodeErrorKind, RunCode, RunEvent, RunOutput},
     limit::{CODE_BYTES, INTERRUPT_GRACE_MS},
     process::OutputStream,
 };
@@ -27,7 +27,7 @@ use tokio::{
 use super::{
     bash,
     failure::{self, Lost},
-    frame::{Failed, Frame, READ, Said},
+    frame::{Failed, Frame, Said},
     idle,
     kernel::Kernel,
     language::Recipe,
@@ -45,7 +45,7 @@ use crate::{
 };
 
 /// How long interrupted code may take.
-const GRACE: Duration = Duration::from_millis(INTERRUPT_GRACE_MS);
+pub(super) const GRACE: Duration = Duration::from_millis(INTERRUPT_GRACE_MS);
 
 /// How long the beginning of a line waits for its rest before it is shown: languages write a line and
 /// its end one after the other.
@@ -416,22 +416,20 @@ impl<'a> Course<'a> {
         self.let_go();
     }
 
-    /// The interpreter waits with what it writes next, so that it comes after this.
-    async fn acknowledge(&self) {
-        // It fits into the socket of one who waits; for another one nothing is lost.
-        drop(tokio::time::timeout(GRACE, self.kernel.wire.send(READ)).await);
-    }
-
     async fn frame(&mut self, frame: Frame) {
-        if frame.id != Some(self.kernel.id) {
-            // Of an earlier run: whoever it was for is gone.
-            return;
-        }
         self.catch_up().await;
-        if matches!(frame.said, Said::Result(_) | Said::Clear { .. }) {
-            self.acknowledge().await;
+        if frame.awaits {
+            // What it writes next comes after this.
+            self.kernel.wire.acknowledge(GRACE).await;
         }
+        let is_of_this = frame.id == Some(self.kernel.id);
         let event = match frame.said {
+            Said::Unreadable { why } => {
+                let text = Some(format!("[a result that cannot be told: {why}]"));
+                RunEvent::Result(Box::new(RunOutput { text, ..RunOutput::default() }))
+            }
+            // Of an earlier run: whoever it was for is gone.
+            _ if !is_of_this => return,
             Said::Result(shown) => RunEvent::Result(Box::new(shown.output())),
             Said::Clear { wait } => RunEvent::Clear { wait },
             Said::Error(failed) => {

@@ -47,6 +47,7 @@ use super::{
     dir::{Dir, FileId},
     proc,
     report::{Report, Reports},
+    run::UNWATCHED,
     text,
 };
 use crate::{
@@ -157,6 +158,8 @@ pub(super) struct Shell {
     /// Puts back what was there for one command only.
     undo: Vec<u8>,
     has_input: bool,
+    /// How long the output of the next command may wait, see [`UNWATCHED`].
+    pub(super) unwatched: Duration,
     cpu: proc::Cpu,
 }
 
@@ -266,6 +269,7 @@ impl Shell {
             answered: 0,
             undo: Vec::new(),
             has_input: false,
+            unwatched: UNWATCHED,
             cpu: proc::Cpu::of(spawned.pid),
         };
         Ok((shell, spawned.report))

@@ -29,26 +29,43 @@ function writeAll(data) {
 }
 
 function send(message) {
-  const text = Buffer.from(JSON.stringify({ id: run ? run.id : null, ...message }).toWellFormed());
+  const awaits = message.op === "result" || message.op === "clear";
+  const text = Buffer.from(JSON.stringify({ id: run ? run.id : null, awaits, ...message }).toWellFormed());
   const head = Buffer.alloc(4);
   head.writeUInt32BE(text.length);
   writeAll(Buffer.concat([head, text]));
-  if (message.op === "result" || message.op === "clear") waitUntilRead();
+  if (!awaits) return;
+  unread += 1;
+  waitUntilRead();
 }
 
 // What is written after a result comes after it: the agent says when it has read both.
+let unread = 0;
+const chunk = Buffer.alloc(4096);
 function waitUntilRead() {
-  const data = Buffer.alloc(4 + '{"op":"read"}'.length);
-  let at = 0;
-  while (at < data.length) {
+  while (unread > 0) {
     try {
-      const length = fs.readSync(3, data, at, data.length - at);
+      const length = fs.readSync(3, chunk, 0, chunk.length);
       if (length === 0) process.exit(0);
-      at += length;
+      hear(Buffer.from(chunk.subarray(0, length)));
     } catch (error) {
       if (error.code !== "EAGAIN") process.exit(0);
       Atomics.wait(nap, 0, 0, 1);
     }
+  }
+}
+
+// Takes what the agent says: that it has read something, or what is to be done next.
+let said = Buffer.alloc(0);
+let turn = Promise.resolve();
+function hear(data) {
+  said = said.length ? Buffer.concat([said, data]) : data;
+  while (said.length >= 4 && said.length >= 4 + said.readUInt32BE(0)) {
+    const length = said.readUInt32BE(0);
+    const message = JSON.parse(said.subarray(4, 4 + length).toString());
+    said = said.subarray(4 + length);
+    if (message.op === "read") unread = Math.max(0, unread - 1);
+    if (message.op === "run") turn = turn.then(() => execute(message));
   }
 }
 
@@ -107,14 +124,24 @@ const NAME = Symbol.for("sandbar");
 Object.defineProperty(globalThis, NAME, { value: GATE });
 const guarded = new vm.Script('globalThis[Symbol.for("sandbar")].post()', { filename: "sandbar:gate" });
 
-function post(method, params) {
+// What follows the code's first `await` is done in there too, as far as it waits for nothing of the event
+// loop; from where it is called there must be nothing else that waits to be done.
+function post(method, params, stop) {
   return new Promise((done, failed) => {
-    GATE.post = () => session.post(method, params, (error, result) => (error ? failed(error) : done(result)));
-    try {
-      guarded.runInThisContext({ breakOnSigint: true });
-    } catch (error) {
-      failed(error);
-    }
+    GATE.post = () => {
+      session.post(method, params, (error, result) => (error ? failed(error) : done(result)));
+      process._tickCallback?.();
+    };
+    setImmediate(() => {
+      // One that came before was for the code before.
+      interrupt = stop;
+      try {
+        guarded.runInThisContext({ breakOnSigint: true });
+      } catch (error) {
+        if (error?.code !== "ERR_SCRIPT_EXECUTION_INTERRUPTED") throw error;
+        failed(error);
+      }
+    });
   });
 }
 
@@ -170,8 +197,9 @@ async function evaluate(name, code) {
   } catch (error) {
     return { failed: error };
   }
-  const interrupted = new Promise((_, stop) => {
-    interrupt = () => stop(new Interrupted());
+  let stop;
+  const interrupted = new Promise((_, failed) => {
+    stop = () => failed(new Interrupted());
   });
   const failed = new Promise((done) => {
     run.fail = () => done(null);
@@ -182,7 +210,7 @@ async function evaluate(name, code) {
       replMode: true,
       awaitPromise: true,
       objectGroup: name,
-    });
+    }, stop);
     const result = await Promise.race([evaluation, interrupted, failed]);
     if (result === null) return { failed: run.uncaught.error };
     if (result.exceptionDetails) {
@@ -246,16 +274,6 @@ send({ op: "ready", version: process.version });
 // Behind that, because it takes Node 2 ms, and before any code, which is read further on.
 for (const stream of [process.stdout, process.stderr]) stream._handle?.setBlocking?.(true);
 const socket = new net.Socket({ fd: 3, readable: true, writable: false });
-let read = Buffer.alloc(0);
-let turn = Promise.resolve();
-socket.on("data", (chunk) => {
-  read = read.length ? Buffer.concat([read, chunk]) : chunk;
-  while (read.length >= 4 && read.length >= 4 + read.readUInt32BE(0)) {
-    const length = read.readUInt32BE(0);
-    const message = JSON.parse(read.subarray(4, 4 + length).toString());
-    read = read.subarray(4 + length);
-    if (message.op === "run") turn = turn.then(() => execute(message));
-  }
-});
+socket.on("data", hear);
 socket.on("close", () => process.exit(0));
 socket.on("error", () => process.exit(0));

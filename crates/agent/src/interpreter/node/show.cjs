@@ -74,7 +74,8 @@ exports.bundle = (value) => {
   if (isPlain(value)) {
     try {
       const text = JSON.stringify(value);
-      if (text !== undefined && text.length <= VALUE_BYTES) data[VALUE] = JSON.parse(text);
+      const plain = text !== undefined && text.length <= VALUE_BYTES ? JSON.parse(text) : null;
+      if (plain !== null && !isDeep(plain)) data[VALUE] = plain;
     } catch {
       // It has a cycle, or numbers that JSON has not.
     }
@@ -82,12 +83,24 @@ exports.bundle = (value) => {
   return bounded(data);
 };
 
+// Whether there are more values in values than the agent reads, which is twice as many.
+const DEPTH = 64;
+function isDeep(value, depth = 0) {
+  if (value === null || typeof value !== "object") return false;
+  return depth > DEPTH || Object.values(value).some((one) => isDeep(one, depth + 1));
+}
+
 function bounded(data) {
   const kept = {};
   const truncated = [];
   for (const [mime, given] of Object.entries(data)) {
     let value = encoded(given);
-    const size = Buffer.byteLength(typeof value === "string" ? value : JSON.stringify(value) ?? "");
+    const isText = typeof value === "string";
+    const size = Buffer.byteLength(isText ? value : JSON.stringify(value) ?? "");
+    if (!isText && isDeep(value)) {
+      truncated.push(mime);
+      continue;
+    }
     if (size > REPRESENTATION_BYTES) {
       truncated.push(mime);
       if (mime !== "text/plain") continue;

@@ -4,6 +4,7 @@
 const { createRequire } = require("module");
 const fs = require("fs");
 const path = require("path");
+const vm = require("vm");
 
 // Lines of what was translated, by the name of its cell, for the places in errors.
 const maps = new Map();
@@ -61,8 +62,20 @@ function own(ts) {
   }
 }
 
+// Without the compiler: what V8 takes as it stands, and calls of `import`.
+function withoutCompiler(name, code) {
+  try {
+    new vm.Script(code, { filename: name });
+  } catch (error) {
+    // Anything else is told when it is evaluated, or is none there, as `await`.
+    if (/import statement|import declaration|import\.meta|'export'/.test(error.message)) load();
+  }
+  return { code: code.replace(/\bimport\s*\(/g, "__import("), hasValue: true };
+}
+
 exports.translate = (name, code, typescript) => {
   if (!typescript && !/\b(import|export)\b/.test(code)) return { code, hasValue: true };
+  if (!typescript && !find()) return withoutCompiler(name, code);
   const ts = load();
   let hasValue = true;
   const noValue = new Set([

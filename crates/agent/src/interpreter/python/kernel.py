@@ -12,6 +12,7 @@ import builtins
 import io
 import json
 import os
+import select
 import signal
 import sys
 import threading
@@ -22,10 +23,18 @@ RESULT_BYTES = 24 * 1024 * 1024
 # Results of builtin types are given as JSON too when that is small: who wants much writes a file.
 VALUE_BYTES = 1024 * 1024
 VALUE_ITEMS = 100_000
+# Values in values: the agent reads twice as many.
+DEPTH = 64
 
 CHART = "application/vnd.sandbar.chart+json"
 TABLE = "application/vnd.sandbar.table+json"
 VALUE = "application/vnd.sandbar.value+json"
+
+
+class Buffer(io.BufferedWriter):
+    def close(self):
+        # Code wraps it, as for another encoding, and what wraps it closes it when it goes.
+        self.flush()
 
 
 class Output(io.TextIOWrapper):
@@ -33,7 +42,7 @@ class Output(io.TextIOWrapper):
 
     def __init__(self, fd, name):
         raw = io.FileIO(fd, "w", closefd=False)
-        super().__init__(io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace")
+        super().__init__(Buffer(raw), encoding="utf-8", errors="backslashreplace")
         self._name = name
 
     @property
@@ -58,6 +67,10 @@ class Wire:
         self.receive = frame
         self.lock = threading.Lock()
         self.run = None
+        # Frames that the agent has not said to have read.
+        self.unread = 0
+        # Takes what comes instead.
+        self.order = None
         self.was_interrupted = False
         self.is_for_forks_too = False
         os.register_at_fork(after_in_child=self.close_in_child)
@@ -77,26 +90,30 @@ class Wire:
                 output.flush()
             except Exception:
                 pass
-        data = encode({"id": self.run, **message})
         if threading.current_thread() is not threading.main_thread():
-            return self.send_frame(data)
-        if message["op"] in ("result", "clear"):
-            return self.send_and_wait(data)
-        self.send_whole(data)
+            return self.send_frame(encode({"id": self.run, **message}))
+        awaits = message["op"] in ("result", "clear")
+        data = encode({"id": self.run, "awaits": awaits, **message})
+        self.undisturbed(self.send_frame, data, awaits)
+        # What is written after it comes after it: the agent says when it has read both.
+        while awaits and self.unread and self.sock is not None:
+            select.select([self.sock], [], [])
+            self.undisturbed(self.hear)
 
-    def send_and_wait(self, data):
-        """Goes on when the agent has read what was written before the frame and the frame itself:
-        what is written after it comes after it."""
-        self.send_whole(data)
-        if self.sock is not None:
-            self.receive()
+    def hear(self):
+        """Takes a frame."""
+        message = json.loads(self.receive())
+        if message["op"] == "read":
+            self.unread = max(0, self.unread - 1)
+        else:
+            self.order(message)
 
-    def send_whole(self, data):
+    def undisturbed(self, work, *args):
         # An interrupt must not leave half a frame behind.
         handler = signal.signal(signal.SIGINT, self.defer)
         self.was_interrupted = False
         try:
-            self.send_frame(data)
+            work(*args)
         finally:
             signal.signal(signal.SIGINT, handler)
         if self.was_interrupted and handler is not signal.SIG_IGN:
@@ -105,10 +122,11 @@ class Wire:
     def defer(self, *_unused):
         self.was_interrupted = True
 
-    def send_frame(self, data):
+    def send_frame(self, data, awaits=False):
         with self.lock:
             if self.sock is not None:
                 self.sock.sendall(len(data).to_bytes(4, "big") + data)
+                self.unread += awaits
 
 
 def encode(message):
@@ -128,13 +146,27 @@ def plain(value, depth=0):
         return int(value) if -(2**63) <= value < 2**64 else float(value) if abs(value) < 2**1000 else str(value)
     if isinstance(value, float):
         return float(value) if value == value and abs(value) != float("inf") else None
-    if depth > 64:
+    if depth > DEPTH:
         return str(value)
     if isinstance(value, dict):
         return {str(key): plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item, depth + 1) for item in value]
     return str(value)
+
+
+def is_plain(value):
+    """Whether the agent can read how deep `value` is, and the numbers in it."""
+    rest = [(value, 0)]
+    while rest:
+        item, depth = rest.pop()
+        if isinstance(item, (dict, list, tuple)):
+            if depth > DEPTH:
+                return False
+            rest.extend((one, depth + 1) for one in (item.values() if isinstance(item, dict) else item))
+        elif isinstance(item, int) and not -(2**63) <= item < 2**64:
+            return False
+    return True
 
 
 OUT = Output(1, "<stdout>")
@@ -150,6 +182,7 @@ def bounded(data):
         if isinstance(value, str):
             size = len(value) if value.isascii() else len(value.encode("utf-8", "replace"))
         else:
+            value = value if is_plain(value) else plain(value)
             size = len(encode(value))
         if size > REPRESENTATION_BYTES:
             truncated.append(mime)
@@ -169,22 +202,24 @@ def bounded(data):
 def small_value(value):
     """A list or a dictionary of plain values as JSON, or nothing."""
     items = VALUE_ITEMS
-    rest = [value]
+    rest = [(value, 0)]
     while rest:
-        item = rest.pop()
+        item, depth = rest.pop()
         kind = type(item)
+        if depth > DEPTH:
+            return None
         if kind is dict:
             if not all(type(key) is str for key in item):
                 return None
             items -= len(item)
             if items < 0:
                 return None
-            rest.extend(item.values())
+            rest.extend((one, depth + 1) for one in item.values())
         elif kind is list or kind is tuple:
             items -= len(item)
             if items < 0:
                 return None
-            rest.extend(item)
+            rest.extend((one, depth + 1) for one in item)
         elif kind is str:
             items -= len(item) // 8
         elif kind is float:

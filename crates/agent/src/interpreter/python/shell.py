@@ -32,12 +32,13 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 def show(data, metadata=None, main=False, transient=None, update=False):
     kept, truncated = kernel.bounded(data)
+    display = (transient or {}).get("display_id")
     WIRE.send(
         op="result",
         main=main,
         data=kept,
         metadata=metadata or {},
-        display=(transient or {}).get("display_id"),
+        display=None if display is None else str(display),
         update=update,
         truncated=truncated,
     )
@@ -176,11 +177,13 @@ class Interrupts:
         task = self.task
         if task is None or task.done():
             return
-        if asyncio.current_task(self.loop) is not task:
+        running = asyncio.current_task(self.loop)
+        if running is not task:
             # It awaits something.
             self.was_cancelled = True
             self.loop.call_soon_threadsafe(task.cancel)
-        else:
+        if running is not None:
+            # What it awaits may never come back to the loop.
             raise KeyboardInterrupt
 
 
@@ -342,14 +345,11 @@ def change_env(changes):
             os.environ[name] = value
 
 
-def read_frames(loop, frames):
+def read_frame():
     """Frames come in a thread's stead when the loop can read: whole, because they are small or
     were sent at once."""
     try:
-        message = json.loads(WIRE.receive())
-        # A word that a frame was read is for who waits for it, and an interrupt may have ended that.
-        if message["op"] in ("run", "note"):
-            frames.put_nowait(message)
+        WIRE.hear()
     except Exception:
         os._exit(0)
 
@@ -357,7 +357,8 @@ def read_frames(loop, frames):
 async def live(shell):
     loop = asyncio.get_running_loop()
     frames = asyncio.Queue()
-    loop.add_reader(WIRE.sock.fileno(), read_frames, loop, frames)
+    WIRE.order = frames.put_nowait
+    loop.add_reader(WIRE.sock.fileno(), read_frame)
     interrupts = Interrupts(loop)
     allow_nested_run(loop)
     WIRE.send(op="ready", version=sys.version.split()[0])
@@ -417,6 +418,7 @@ def serve(wire, is_to_be_kept):
     while not main.done():
         try:
             loop.run_until_complete(main)
-        except KeyboardInterrupt:
-            # It was raised in a task of the code's own.
-            continue
+        except BaseException:
+            # It was raised in a task or a signal handler of the code's own.
+            if loop.is_closed():
+                raise
