@@ -2,10 +2,10 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write as _},
     os::fd::AsFd,
     path::Path,
-    process::{Output, Stdio},
+    process::{Child, Output, Stdio},
 };
 
 use serde_json::{Value, json};
@@ -234,6 +234,121 @@ fn ctrl_c_ends_the_command_inside() {
     let gone =
         format!("for i in $(seq 6000); do [ -e /proc/{pid} ] || exit 0; sleep 0.01; done; exit 1");
     assert!(sandbar(&server, &["exec", "s", &gone]).status.success());
+}
+
+/// Ends a process as its supervisor would, and returns its exit code.
+fn terminate(mut process: Child) -> Option<i32> {
+    let pid = i32::try_from(process.id()).expect("it is a process id");
+    let pidfd = sys::pidfd::open(pid).expect("it was not waited for");
+    sys::signal::send(pidfd.as_fd(), sys::signal::SIGTERM).expect("it is this user's");
+    process.wait().expect("it is a child").code()
+}
+
+#[tokio::test]
+async fn a_repl_that_is_told_to_end_runs_nothing_that_was_half_said() {
+    let server = server();
+    server.shell("s", "true").await;
+    let contexts = async || {
+        let listed = server.get("/v1/sandboxes/s/contexts").await.json;
+        listed["contexts"].as_array().map_or(0, Vec::len)
+    };
+    let mut process = server
+        .command(["repl", "bash", "s"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut input = process.stdin.take().expect("stdin is piped");
+    input.write_all(b"touch /tmp/ran\n").unwrap();
+    while contexts().await == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+
+    assert_eq!(terminate(process), Some(143));
+
+    server.shell("s", "test ! -e /tmp/ran").await;
+    assert_eq!(contexts().await, 0);
+}
+
+#[tokio::test]
+async fn what_follows_a_sandbox_does_not_make_it_again() {
+    let server = server();
+    let process = json!({"command": "echo ready; exec sleep 1000", "id": "p"});
+    assert_eq!(server.post("/v1/sandboxes/s/processes", &process).await.status, 201);
+    let piped = |arguments: &[&str]| {
+        let mut process = server
+            .command(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        (lines.next().unwrap().unwrap(), process)
+    };
+    let (ready, logs) = piped(&["logs", "-f", "s", "p"]);
+    assert_eq!(ready, "ready");
+    let (line, forward) = piped(&["port-forward", "s", "0:7000"]);
+    assert_eq!(server.delete("/v1/sandboxes/s").await.status, 204);
+
+    let ended = logs.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(stderr(&ended).contains("no sandbox"), "{}", stderr(&ended));
+    let mut stream = std::net::TcpStream::connect(line.split(' ').next().unwrap()).unwrap();
+    assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);
+
+    assert_eq!(terminate(forward), Some(143));
+    assert_eq!(server.get("/v1/sandboxes/s").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_terminal_that_nobody_can_come_back_to_is_ended() {
+    let server = server();
+    server.shell("s", "true").await;
+    let mut process = server
+        .command(["shell", "s", "yes"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap().trim(), "y");
+    drop(lines);
+
+    assert_eq!(process.wait().unwrap().code(), Some(141));
+
+    let listed = server.get("/v1/sandboxes/s/terminals").await;
+    let terminals = listed.json["terminals"].as_array().unwrap();
+    assert!(terminals.iter().all(|terminal| terminal["running"] == false), "{}", listed.text);
+}
+
+#[test]
+fn what_fails_says_so_in_json_too() {
+    let server = server();
+    assert!(sandbar(&server, &["exec", "s", "true"]).status.success());
+    let one = sandbar(&server, &["stop", "--json", "none"]);
+    assert_eq!(one.status.code(), Some(1));
+    assert!(stderr(&one).contains("SANDBOX_NOT_FOUND"), "{}", stderr(&one));
+    let two = sandbar(&server, &["stop", "--json", "s", "none"]);
+    assert_eq!(two.status.code(), Some(1));
+    let said: Value = serde_json::from_str(&stdout(&two)).unwrap();
+    assert_eq!(
+        (&said["sandboxes"][0]["id"], &said["failed"][0]["id"]),
+        (&json!("s"), &json!("none"))
+    );
+}
+
+#[test]
+fn down_does_not_take_another_server_for_the_one_that_is_meant() {
+    let server = server();
+    let dir = tempfile::tempdir().unwrap();
+    let down = server
+        .command(["down", "--destroy", "--state-dir"])
+        .arg(dir.path())
+        .env("SANDBAR_URL", "http://127.0.0.1:1")
+        .output()
+        .unwrap();
+    assert_eq!(down.status.code(), Some(2), "{}", stderr(&down));
+    assert!(stderr(&down).contains("SANDBAR_URL"), "{}", stderr(&down));
 }
 
 #[test]

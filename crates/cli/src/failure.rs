@@ -138,6 +138,20 @@ fn wire(error: &anyhow::Error) -> Value {
     json!({"error": {"code": code, "message": chain(error)}})
 }
 
+/// True for what a server that is being replaced says, or the lack of one.
+pub(crate) fn may_pass(error: &ClientError) -> bool {
+    match error {
+        ClientError::Environment(_)
+        | ClientError::Unreachable { .. }
+        | ClientError::Transport { .. }
+        | ClientError::Broken { .. } => true,
+        ClientError::Api { error: ApiError { code, .. }, .. } => {
+            matches!(code, ErrorCode::Starting | ErrorCode::ShuttingDown)
+        }
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

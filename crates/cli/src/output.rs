@@ -42,6 +42,7 @@ pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
 pub(crate) fn note(out: Output, text: impl Display) {
     if !out.json {
         // With stderr gone there is nobody left to tell.
+        let text = escape_control(&text.to_string());
         drop(writeln!(io::stderr().lock(), "sandbar: {text}"));
     }
 }

@@ -124,7 +124,8 @@ impl Client {
         port: u16,
     ) -> Result<PortConnection, ClientError> {
         let path = path(id, port, "/connect");
-        let (_, socket) = self.socket(CONNECT, &path, PORT_MESSAGE_BYTES).await?;
+        // In a sandbox that is made for it nothing listens.
+        let (_, socket) = self.socket(CONNECT, &path, PORT_MESSAGE_BYTES, "refused").await?;
         Ok(PortConnection { socket })
     }
 }

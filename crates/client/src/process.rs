@@ -11,6 +11,7 @@ use api::{
         ProcessLogs, ProcessReady, ReadLogs, SignalProcess, StartProcess, StdinWritten,
         WaitProcess,
     },
+    sandbox::FIRST_USE_HEADER,
 };
 use http::header::ACCEPT;
 use reqwest::{Body, Method};
@@ -113,6 +114,8 @@ impl Client {
         let url = of(id, name, &format!("/logs{}", query.as_str()));
         let way_back: WayBack = Box::new(move |client, after| {
             let call = client.request(Method::GET, &url).header(ACCEPT, "text/event-stream");
+            // A sandbox that is made for it has no such process.
+            let call = call.header(FIRST_USE_HEADER, "refused");
             match after {
                 Some(cursor) => call.header(LAST_EVENT, cursor),
                 None => call,

@@ -1,5 +1,6 @@
 //! How a call becomes a WebSocket.
 
+use api::sandbox::FIRST_USE_HEADER;
 use http::{
     HeaderMap, StatusCode,
     header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE},
@@ -22,17 +23,20 @@ use crate::{
 pub(crate) type Socket = WebSocketStream<Upgraded>;
 
 impl Client {
-    /// Asks for a WebSocket at `path`, whose messages have at most `message_bytes`. Returns also what
-    /// the answer's head says.
+    /// Asks for a WebSocket at `path`, whose messages have at most `message_bytes`; `first_use` says what
+    /// becomes of a sandbox that is not there, see [`FIRST_USE_HEADER`]. Returns also what the answer's
+    /// head says.
     pub(crate) async fn socket(
         &self,
         attempt: &str,
         path: &str,
         message_bytes: usize,
+        first_use: &str,
     ) -> Result<(HeaderMap, Socket), ClientError> {
         let key = generate_key();
         let call = self
             .request(Method::GET, path)
+            .header(FIRST_USE_HEADER, first_use)
             .header(CONNECTION, "upgrade")
             .header(UPGRADE, "websocket")
             .header(SEC_WEBSOCKET_VERSION, "13")

@@ -102,7 +102,9 @@ impl Client {
             .optional("shell", query.shell.as_deref())
             .optional("cursor", query.cursor.map(|cursor| cursor.to_string()).as_deref());
         let path = format!("{}{}", path(id, Some(terminal)), text.as_str());
-        let (headers, socket) = self.socket(ATTACH, &path, MESSAGE_BYTES).await?;
+        // Only where the terminal may be made, its sandbox may be.
+        let first_use = if query.create == Some(false) { "refused" } else { "creates" };
+        let (headers, socket) = self.socket(ATTACH, &path, MESSAGE_BYTES, first_use).await?;
         let cursor = headers.get(CURSOR_HEADER).and_then(|value| value.to_str().ok());
         let cursor = cursor.and_then(|cursor| cursor.parse().ok());
         let cursor = cursor.ok_or_else(|| protocol(ATTACH, "it has no cursor"))?;

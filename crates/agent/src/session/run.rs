@@ -46,15 +46,7 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 /// How long the output of a command may wait whose caller gets it at its end: most commands have ended
 /// by then, and the agent is woken once for each, and not for each thing they write. A pipe holds what is
 /// written until then, or its writer waits.
-pub(super) const UNWATCHED: Duration = Duration::from_millis(2);
-
-/// How long it comes to be where commands take longer than that and write little: a busy machine has
-/// nothing to spare for looks that find nothing. 50 sessions at once had 3,230 and 3,610 commands per second
-/// with the first and with such a limit (two builds in turns, means of five runs each).
-const LONGEST_UNWATCHED: Duration = Duration::from_millis(32);
-
-/// Bytes that a pipe holds: who writes no more need not wait.
-const PIPE_BYTES: usize = 64 * 1024;
+const UNWATCHED: Duration = Duration::from_millis(2);
 
 /// A checked command.
 #[derive(Debug)]
@@ -214,8 +206,6 @@ struct Course<'a> {
     alarm: Option<Instant>,
     /// When its output begins to be watched.
     watched_from: Option<Instant>,
-    /// Bytes that it has written.
-    written: usize,
     /// Until when what the command started may obey a signal.
     grace: Option<Instant>,
     /// It did obey.
@@ -318,7 +308,6 @@ impl<'a> Course<'a> {
             shell.unwatch_outputs();
         }
         let deadline = limit.and_then(|limit| started.checked_add(limit));
-        let watched_from = (!has_reader).then(|| started + shell.unwatched);
         let watch =
             Watch { at: started + WATCH_INTERVAL, has_seen: false, has_called: false, missed: 0 };
         Self {
@@ -329,8 +318,7 @@ impl<'a> Course<'a> {
             signal: SIGKILL,
             deadline,
             alarm: deadline,
-            watched_from,
-            written: 0,
+            watched_from: (!has_reader).then(|| started + UNWATCHED),
             grace: None,
             has_obeyed: false,
             watch,
@@ -347,7 +335,6 @@ impl<'a> Course<'a> {
     }
 
     fn read(&mut self, stream: OutputStream, chunk: Vec<u8>) {
-        self.written += chunk.len();
         if !chunk.is_empty() {
             self.pending.push_back((stream, chunk));
         }
@@ -494,22 +481,8 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// How long the output of the session's next command may wait.
-    fn next_unwatched(&self) -> Duration {
-        let took = self.started.elapsed();
-        let before = self.shell.unwatched;
-        if took < UNWATCHED || self.written > PIPE_BYTES {
-            UNWATCHED
-        } else if took > before {
-            LONGEST_UNWATCHED.min(before * 2)
-        } else {
-            before
-        }
-    }
-
     /// What the next command of the session begins with.
     fn remember(&mut self, ending: Ending) {
-        self.shell.unwatched = self.next_unwatched();
         match self.over.take() {
             Some(Over::Reported(report)) => self.shell.remember(report),
             _ => self.shell.set_status(ending.exit_code()),

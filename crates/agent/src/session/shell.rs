@@ -47,7 +47,6 @@ use super::{
     dir::{Dir, FileId},
     proc,
     report::{Report, Reports},
-    run::UNWATCHED,
     text,
 };
 use crate::{
@@ -158,8 +157,6 @@ pub(super) struct Shell {
     /// Puts back what was there for one command only.
     undo: Vec<u8>,
     has_input: bool,
-    /// How long the output of the next command may wait, see [`UNWATCHED`].
-    pub(super) unwatched: Duration,
     cpu: proc::Cpu,
 }
 
@@ -269,7 +266,6 @@ impl Shell {
             answered: 0,
             undo: Vec::new(),
             has_input: false,
-            unwatched: UNWATCHED,
             cpu: proc::Cpu::of(spawned.pid),
         };
         Ok((shell, spawned.report))

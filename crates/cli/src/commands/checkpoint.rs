@@ -23,7 +23,7 @@ use tokio_util::io::ReaderStream;
 
 use super::cp;
 use crate::{
-    output::{Output, note, print_json, print_line, print_text},
+    output::{Output, note, print_json, print_line, print_text, written},
     table::Table,
     units::{format_age, format_bytes},
 };
@@ -142,24 +142,29 @@ async fn export(mut pieces: ByteStream, output: Option<&Path>) -> anyhow::Result
         }
         let mut stdout = tokio::io::stdout();
         while let Some(piece) = pieces.try_next().await? {
-            stdout.write_all(&piece).await.context("could not write to stdout")?;
+            written(stdout.write_all(&piece).await)?;
         }
-        return stdout.flush().await.context("could not write to stdout");
+        return written(stdout.flush().await);
     };
     let attempt = || format!("could not write {}", path.display());
     let mut file = tokio::fs::File::create_new(path).await.with_context(attempt)?;
-    let written = async {
-        while let Some(piece) = pieces.try_next().await? {
-            file.write_all(&piece).await.with_context(attempt)?;
-        }
-        file.sync_all().await.with_context(attempt)
-    };
-    let written = written.await;
-    if written.is_err() {
-        // The error that led here is the one to tell.
-        tokio::fs::remove_file(path).await.unwrap_or(());
+    let unfinished = Unfinished(path);
+    while let Some(piece) = pieces.try_next().await? {
+        file.write_all(&piece).await.with_context(attempt)?;
     }
-    written
+    file.sync_all().await.with_context(attempt)?;
+    std::mem::forget(unfinished);
+    Ok(())
+}
+
+/// A file that is not whole yet. Dropping it, as a signal does, removes the file.
+struct Unfinished<'a>(&'a Path);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        // What led here is what is told.
+        std::fs::remove_file(self.0).unwrap_or(());
+    }
 }
 
 /// What the compressed form begins with.

@@ -18,6 +18,7 @@ use serde_json::json;
 
 use crate::{
     commands::{runtime, serve::ConfigurationArguments},
+    failure::Stop,
     output::{Output, print_json, print_line},
 };
 
@@ -44,6 +45,11 @@ pub(crate) struct Arguments {
 /// Ends the server and the sandboxes.
 pub(crate) fn run(arguments: &Arguments, out: Output) -> anyhow::Result<ExitCode> {
     let is_remote = std::env::var_os("SANDBAR_URL").is_some_and(|url| !url.is_empty());
+    if is_remote && arguments.configuration.are_given() {
+        let text = "SANDBAR_URL names a server, and --config, --state-dir and --set are about one on \
+                    this machine; unset the variable, or leave out the flags";
+        return Err(Stop::Usage(text.to_owned()).into());
+    }
     let was_running = if is_remote {
         let client = Client::from_environment()?;
         if !ask(&client, arguments.destroy, None)? {

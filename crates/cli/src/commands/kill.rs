@@ -52,7 +52,7 @@ pub(crate) async fn run(arguments: Arguments, out: Output) -> anyhow::Result<Exi
         return Ok(ExitCode::SUCCESS);
     }
     let mut killed = Vec::new();
-    let mut has_failed = false;
+    let mut failed = Vec::new();
     for name in &arguments.process {
         match client.kill_process(&arguments.sandbox, name, request).await {
             Ok(process) => {
@@ -64,13 +64,13 @@ pub(crate) async fn run(arguments: Arguments, out: Output) -> anyhow::Result<Exi
             // With one process, its error is the command's.
             Err(error) if arguments.process.len() == 1 => return Err(error.into()),
             Err(error) => {
-                has_failed = true;
                 note(out, format_args!("could not kill {name}: {error}"));
+                failed.push(json!({"process": name, "message": error.to_string()}));
             }
         }
     }
     if out.json {
-        print_json(&json!({"processes": killed}))?;
+        print_json(&json!({"processes": killed, "failed": failed}))?;
     }
-    if has_failed { Err(Stop::Reported.into()) } else { Ok(ExitCode::SUCCESS) }
+    if failed.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Stop::Reported.into()) }
 }

@@ -49,27 +49,30 @@ pub(crate) async fn run(
     out: Output,
 ) -> anyhow::Result<ExitCode> {
     let client = Client::from_environment()?;
+    let is_one = arguments.ids.len() == 1;
     let mut results = stream::iter(arguments.ids)
         .map(|id| async {
             let result = change.of(&client, &id).await;
             (id, result)
         })
         .buffered(IN_FLIGHT);
-    let (mut changed, mut failures) = (Vec::new(), 0);
+    let (mut changed, mut failed) = (Vec::new(), Vec::new());
     while let Some((id, result)) = results.next().await {
         match result {
             Ok(sandbox) if out.json => changed.push(sandbox),
             Ok(_) => print_line(&id)?,
+            // Of one sandbox, its error is the command's.
+            Err(error) if is_one => return Err(error.into()),
             Err(error) => {
-                failures += 1;
                 note(out, format_args!("{id}: {error}"));
+                failed.push(json!({"id": id, "message": error.to_string()}));
             }
         }
     }
     if out.json {
-        print_json(&json!({"sandboxes": changed}))?;
+        print_json(&json!({"sandboxes": changed, "failed": failed}))?;
     }
-    if failures > 0 {
+    if !failed.is_empty() {
         return Err(Stop::Reported.into());
     }
     Ok(ExitCode::SUCCESS)

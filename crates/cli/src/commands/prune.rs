@@ -6,11 +6,12 @@ use std::{
 };
 
 use api::{
+    error::ErrorCode,
     id::SandboxId,
     sandbox::{Sandbox, SandboxState},
 };
 use clap::Args;
-use client::Client;
+use client::{Client, ClientError};
 
 use crate::{
     commands::rm,
@@ -47,7 +48,23 @@ pub(crate) async fn run(arguments: Arguments, out: Output) -> anyhow::Result<Exi
         .map(|sandbox| sandbox.id)
         .collect();
     if !arguments.dry_run {
-        return rm::destroy(&client, ids, out).await;
+        return rm::destroy(ids, out, async |id| {
+            // Somebody may have begun to use it since, or have destroyed it.
+            let destroyed = match client.sandbox(id).await {
+                Ok(sandbox) if !is_unneeded(&sandbox, arguments.frozen, before) => {
+                    return Ok(false);
+                }
+                Ok(_) => client.destroy_sandbox(id).await,
+                Err(error) => Err(error),
+            };
+            match destroyed {
+                Err(ClientError::Api { error, .. }) if error.code == ErrorCode::SandboxNotFound => {
+                    Ok(false)
+                }
+                destroyed => destroyed.map(|()| true),
+            }
+        })
+        .await;
     }
     if out.json {
         print_json(&serde_json::json!({"sandboxes": ids}))?;

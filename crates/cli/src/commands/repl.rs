@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 use api::{
-    id::{ImageRef, SandboxId},
+    id::{ContextId, ImageRef, SandboxId},
     interpreter::{CreateContext, Language, RunCode},
     limit::EXEC_TIMEOUT_MS,
     sandbox::CreateSandbox,
@@ -22,6 +22,7 @@ use super::{
     run::{create, generate_id},
 };
 use crate::{
+    failure::Stop,
     output::{Output, note},
     signals::{Signal, Signals},
 };
@@ -74,6 +75,21 @@ async fn talk(
     let timeout_ms = Some(EXEC_TIMEOUT_MS);
     let request = CreateContext { language, timeout_ms, ..CreateContext::default() };
     let context = signals.unless(client.create_context(id, &request)).await??.id;
+    let talked = converse(client, (id, &context, language), out, signals).await;
+    match signals.unless(client.delete_context(id, &context)).await? {
+        Ok(()) | Err(ClientError::Api { .. }) => {}
+        Err(error) => note(out, format_args!("could not delete the context: {error}")),
+    }
+    talked
+}
+
+/// Runs what is said until its end, and returns how the last of it ended.
+async fn converse(
+    client: &Client,
+    (id, context, language): (&SandboxId, &ContextId, Language),
+    out: Output,
+    signals: &mut Signals,
+) -> anyhow::Result<ExitCode> {
     let is_terminal = io::stdin().is_terminal();
     let mut lines = read_lines();
     let mut code = String::new();
@@ -92,7 +108,8 @@ async fn talk(
                     drop(writeln!(io::stderr()));
                     continue;
                 }
-                _ => None,
+                // What was said so far may not be what was meant: it is not run.
+                other => return Err(Stop::Signaled(other).into()),
             },
         };
         let is_end = line.is_none();
@@ -105,23 +122,18 @@ async fn talk(
         let waits = !is_terminal || goes_on(language, &code, &line);
         if !code.trim().is_empty() && (is_end || !waits) {
             let request = RunCode { color: is_terminal, ..RunCode::new(std::mem::take(&mut code)) };
-            last = step(client, (id, &context), &request, out, signals).await?;
+            last = step(client, (id, context), &request, out, signals).await?;
         }
         if is_end {
-            break;
+            return Ok(last);
         }
     }
-    match client.delete_context(id, &context).await {
-        Ok(()) | Err(ClientError::Api { .. }) => {}
-        Err(error) => note(out, format_args!("could not delete the context: {error}")),
-    }
-    Ok(last)
 }
 
 /// Runs one piece of code; Ctrl-C interrupts it and nothing else.
 async fn step(
     client: &Client,
-    (id, context): (&SandboxId, &api::id::ContextId),
+    (id, context): (&SandboxId, &ContextId),
     request: &RunCode,
     out: Output,
     signals: &mut Signals,
@@ -132,7 +144,7 @@ async fn step(
             done = &mut running => return done,
             signal = signals.next() => match signal {
                 Signal::Interrupt => drop(client.interrupt_context(id, context).await?),
-                other => return Err(crate::failure::Stop::Signaled(other).into()),
+                other => return Err(Stop::Signaled(other).into()),
             },
         }
     }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use api::id::SandboxId;
 use clap::Args;
-use client::Client;
+use client::{Client, ClientError};
 use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 
@@ -35,26 +35,27 @@ pub(crate) async fn run(arguments: Arguments, out: Output) -> anyhow::Result<Exi
     } else {
         arguments.ids
     };
-    destroy(&client, ids, out).await
+    destroy(ids, out, async |id| client.destroy_sandbox(id).await.map(|()| true)).await
 }
 
-/// Destroys the sandboxes and prints the id of each. One that cannot be destroyed does not keep the
-/// others.
+/// Destroys the sandboxes by `one`, which says whether it did, and prints the id of each. One that
+/// cannot be destroyed does not keep the others.
 pub(crate) async fn destroy(
-    client: &Client,
     ids: Vec<SandboxId>,
     out: Output,
+    one: impl AsyncFn(&SandboxId) -> Result<bool, ClientError>,
 ) -> anyhow::Result<ExitCode> {
     let mut results = stream::iter(ids)
         .map(|id| async {
-            let result = client.destroy_sandbox(&id).await;
+            let result = one(&id).await;
             (id, result)
         })
         .buffered(IN_FLIGHT);
     let (mut destroyed, mut failures) = (Vec::new(), Vec::new());
     while let Some((id, result)) = results.next().await {
         match result {
-            Ok(()) => {
+            Ok(false) => {}
+            Ok(true) => {
                 if !out.json {
                     print_line(&id)?;
                 }

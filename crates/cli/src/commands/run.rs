@@ -5,7 +5,7 @@
 //! to wait. Its id is chosen here, so that it is known also when the creation is interrupted. A key
 //! that is for other ids says so before anything is made; then one of those is chosen.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use api::{
@@ -16,6 +16,7 @@ use api::{
 };
 use clap::Args;
 use client::{Client, ClientError};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     commands::{
@@ -23,11 +24,18 @@ use crate::{
         exec::{ExecArguments, follow},
         network::parse_policy,
     },
+    failure::may_pass,
     output::{Output, note},
     random::random_name,
     signals::Signals,
     units::{parse_bytes, parse_cpus},
 };
+
+/// How long a server that went away may take to come back.
+const COME_BACK: Duration = Duration::from_secs(30);
+
+/// Between two looks whether it is back.
+const ASK_EVERY: Duration = Duration::from_millis(250);
 
 /// Arguments of `sandbar run`.
 #[derive(Debug, Args)]
@@ -67,6 +75,7 @@ pub(crate) async fn run(
 ) -> anyhow::Result<ExitCode> {
     let client = Client::from_environment()?;
     let mut id = generate_id("")?;
+    let mut is_made = false;
     let result = signals
         .unless(async {
             let script = code::script(&arguments.exec.command);
@@ -74,6 +83,7 @@ pub(crate) async fn run(
                 script.map(|script| code::request(&script, &arguments.exec)).transpose()?;
             let request = arguments.exec.request().await?;
             create(&client, &mut id, arguments.settings()).await?;
+            is_made = true;
             match script {
                 Some(script) => code::follow(&client, &id, None, &script, out).await,
                 None => follow(&client, &id, &request, out).await,
@@ -81,21 +91,34 @@ pub(crate) async fn run(
         })
         .await;
     // A second signal drops this and ends the program.
-    signals.unless(destroy(&client, &id, out)).await?;
+    signals.unless(destroy(&id, is_made, out)).await?;
     result?
 }
 
-/// Destroys the sandbox; a failure is said but does not replace the command's result.
-pub(super) async fn destroy(client: &Client, id: &SandboxId, out: Output) {
-    match client.destroy_sandbox(id).await {
-        // It was never made, or nobody is there to ask; the first error has said so.
-        Ok(()) | Err(ClientError::Unreachable { .. }) => {}
-        Err(ClientError::Api { error, .. }) if error.code == ErrorCode::SandboxNotFound => {}
-        Err(error) => note(
-            out,
-            format_args!("could not destroy the sandbox; do it with `sandbar rm {id}`: {error}"),
-        ),
-    }
+/// Destroys the sandbox, for which a server that is being replaced is waited for if the sandbox was
+/// made; a failure is said but does not replace the command's result.
+pub(super) async fn destroy(id: &SandboxId, is_made: bool, out: Output) {
+    let deadline = Instant::now() + COME_BACK;
+    let error = loop {
+        // A server that was started again may listen elsewhere.
+        let destroyed = match Client::from_environment() {
+            Ok(client) => client.destroy_sandbox(id).await,
+            Err(error) => Err(error),
+        };
+        match destroyed {
+            Ok(()) => return,
+            Err(ClientError::Api { error, .. }) if error.code == ErrorCode::SandboxNotFound => {
+                return;
+            }
+            Err(error) if is_made && may_pass(&error) && Instant::now() < deadline => {
+                sleep(ASK_EVERY).await;
+            }
+            // It was never made, and nobody is there to ask; the first error has said so.
+            Err(ClientError::Unreachable { .. }) if !is_made => return,
+            Err(error) => break error,
+        }
+    };
+    note(out, format_args!("could not destroy the sandbox; do it with `sandbar rm {id}`: {error}"));
 }
 
 impl Arguments {

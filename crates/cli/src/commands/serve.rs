@@ -52,6 +52,11 @@ fn settings() -> String {
 }
 
 impl ConfigurationArguments {
+    /// True when any of them was given.
+    pub(crate) fn are_given(&self) -> bool {
+        self.config.is_some() || self.state_dir.is_some() || !self.set.is_empty()
+    }
+
     /// The configuration in force.
     ///
     /// # Errors

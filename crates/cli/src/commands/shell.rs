@@ -7,7 +7,7 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use api::{
-    error::{ApiError, ErrorCode},
+    error::ErrorCode,
     id::{SandboxId, SessionId, TerminalId},
     terminal::{AttachTerminal, CreateTerminal, TerminalEvent},
 };
@@ -23,7 +23,7 @@ use tokio::{
 use self::{keys::Keyboard, screen::Screen};
 use super::exec;
 use crate::{
-    failure::Stop,
+    failure::{Stop, may_pass},
     output::{Output, note, written},
     signals::{Signal, Signals},
 };
@@ -37,7 +37,7 @@ const RECONNECT_EVERY: Duration = Duration::from_millis(250);
 /// Connections lost in a row, without anything shown between, after which it is given up.
 const RECONNECTS: u32 = 3;
 
-/// How long ending the terminal may take when this program is told to end.
+/// How long ending the terminal may take when nobody can come back to it.
 const TIDY_UP: Duration = Duration::from_secs(5);
 
 /// Arguments of `sandbar shell`.
@@ -93,11 +93,17 @@ pub(crate) async fn run(
     }
     let client = Client::from_environment()?;
     let place = signals.unless(open(&client, &arguments)).await??;
-    let mut screen = Screen::take().context("could not take over this terminal")?;
-    let left = view(&place, &mut screen, &mut signals).await;
-    // Given back before anything is said.
-    drop(screen);
+    let left = match Screen::take().context("could not take over this terminal") {
+        // Given back before anything is said.
+        Ok(mut screen) => view(&place, &mut screen, &mut signals).await,
+        Err(error) => Err(error),
+    };
     let Place { sandbox, terminal, .. } = &place;
+    if place.is_ours && matches!(left, Ok(Left::Told(_)) | Err(_)) {
+        let end = client.delete_terminal(sandbox, terminal);
+        // If that fails, somebody finds it in the list of terminals.
+        drop(timeout(TIDY_UP, end).await);
+    }
     match left? {
         Left::Exited { code, signal } => {
             if let Some(signal) = signal {
@@ -114,14 +120,7 @@ pub(crate) async fn run(
             );
             Ok(ExitCode::SUCCESS)
         }
-        Left::Told(signal) => {
-            if place.is_ours {
-                let end = client.delete_terminal(sandbox, terminal);
-                // If that fails, somebody finds it in the list of terminals.
-                drop(timeout(TIDY_UP, end).await);
-            }
-            Err(Stop::Signaled(signal).into())
-        }
+        Left::Told(signal) => Err(Stop::Signaled(signal).into()),
         Left::Lost(error) => Err(error.context(format!(
             "lost terminal {terminal} of {sandbox}; if it goes on, `sandbar shell {sandbox} \
              --terminal {terminal}` comes back to it"
@@ -210,10 +209,6 @@ async fn attach_once(
 ) -> Result<TerminalConnection, ClientError> {
     // A server that was started again may listen elsewhere.
     let client = Client::from_environment()?;
-    if cursor.is_some() {
-        // Attaching would make a sandbox that was destroyed meanwhile.
-        client.sandbox(place.sandbox).await?;
-    }
     let size = screen::size();
     let query = AttachTerminal {
         cols: size.map(|(cols, _)| cols),
@@ -223,20 +218,6 @@ async fn attach_once(
         ..AttachTerminal::default()
     };
     client.attach_terminal(place.sandbox, &place.terminal, &query).await
-}
-
-/// True for what a server that is being replaced says, or the lack of one.
-fn may_pass(error: &ClientError) -> bool {
-    match error {
-        ClientError::Environment(_)
-        | ClientError::Unreachable { .. }
-        | ClientError::Transport { .. }
-        | ClientError::Broken { .. } => true,
-        ClientError::Api { error: ApiError { code, .. }, .. } => {
-            matches!(code, ErrorCode::Starting | ErrorCode::ShuttingDown)
-        }
-        _ => false,
-    }
 }
 
 /// Passes keys in and output out until one of the two ends.

@@ -110,7 +110,7 @@ pub(crate) async fn run(
         })
         .await;
     for id in [&attacked, &neighbour] {
-        signals.unless(destroy(&client, id, out)).await?;
+        signals.unless(destroy(id, false, out)).await?;
     }
     report(&result??, out)
 }
