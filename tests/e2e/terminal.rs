@@ -267,7 +267,8 @@ async fn a_large_paste_arrives_whole() {
 #[tokio::test]
 async fn a_viewer_that_never_reads_holds_nobody_up_for_ever() {
     let server = server();
-    let mut reader = Viewer::of(&server, "stty raw -echo; dd bs=1 count=1 2>/dev/null; head -c 64M /dev/zero | tr '\\0' x; printf end; read x").await;
+    let mut reader = Viewer::of(&server, "stty raw -echo; printf ready; dd bs=1 count=1 2>/dev/null; head -c 64M /dev/zero | tr '\\0' x; printf end; read x").await;
+    reader.until("ready").await;
     let mute = Viewer::attach(&server, "t").await;
     assert_eq!(server.terminal("t").await.viewers, 2);
 

@@ -74,8 +74,16 @@ async fn talk(
 ) -> anyhow::Result<ExitCode> {
     let timeout_ms = Some(EXEC_TIMEOUT_MS);
     let request = CreateContext { language, timeout_ms, ..CreateContext::default() };
-    let context = signals.unless(client.create_context(id, &request)).await??.id;
-    let talked = converse(client, (id, &context, language), out, signals).await;
+    let mut creating = std::pin::pin!(client.create_context(id, &request));
+    let (context, told) = tokio::select! {
+        created = &mut creating => (created?.id, None),
+        // It comes all the same, and is to go again; a second signal does not wait for it.
+        told = signals.next() => (signals.unless(creating).await??.id, Some(told)),
+    };
+    let talked = match told {
+        Some(signal) => Err(Stop::Signaled(signal).into()),
+        None => converse(client, (id, &context, language), out, signals).await,
+    };
     match signals.unless(client.delete_context(id, &context)).await? {
         Ok(()) | Err(ClientError::Api { .. }) => {}
         Err(error) => note(out, format_args!("could not delete the context: {error}")),
