@@ -41,8 +41,8 @@ pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
 /// Says something beside the result, on stderr; in JSON mode nothing is said there but errors.
 pub(crate) fn note(out: Output, text: impl Display) {
     if !out.json {
-        // With stderr gone there is nobody left to tell.
         let text = escape_control(&text.to_string());
+        // With stderr gone there is nobody left to tell.
         drop(writeln!(io::stderr().lock(), "sandbar: {text}"));
     }
 }

@@ -116,8 +116,9 @@ pub(crate) async fn watch(
 ///
 /// The first call, without `since`, gives a version; a later call with it says `unchanged` or
 /// `changed`, with the version to go on with, or `resync` when the version is not known any more.
-/// The agent keeps looking for ten minutes after a call, unless another watch needs the room. Changes that do not count may be told as
-/// `changed` when there are very many of them; a change that counts is never told as `unchanged`.
+/// The agent keeps looking for ten minutes after a call, unless another watch needs the room. Changes
+/// that do not count may be told as `changed` when there are very many of them; a change that counts is
+/// never told as `unchanged`.
 #[utoipa::path(post, path = "/files:changes", operation_id = "checkChanges", tag = "files", request_body = CheckChanges,
     responses(
         (status = 200, description = "What became of the version", body = Changes),

@@ -3,7 +3,7 @@
 //! Code of the context can write to the socket too if it looks for it, so nothing here is believed
 //! to be well formed. All it can spoil is its own answer.
 
-use std::{io, time::Duration};
+use std::io;
 
 use api::{
     interpreter::{Chart, RunOutput, TableData},
@@ -13,6 +13,8 @@ use bytes::{Buf, BytesMut};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio::net::UnixStream;
+
+use super::run::GRACE;
 
 /// Bytes of a frame: a result at its limit, and its names.
 const FRAME_BYTES: usize = RESULT_BYTES + 1024 * 1024;
@@ -186,8 +188,8 @@ impl Wire {
 
     /// Tells an interpreter that waits for it that its frame was read. It fits into the socket of one who
     /// waits, and nothing is lost by one who does not.
-    pub(super) async fn acknowledge(&self, limit: Duration) {
-        drop(tokio::time::timeout(limit, self.send(READ)).await);
+    pub(super) async fn acknowledge(&self) {
+        drop(tokio::time::timeout(GRACE, self.send(READ)).await);
     }
 
     /// A frame that is there already.

@@ -10,10 +10,7 @@ use api::process::OutputStream;
 use sys::wait::Status;
 use tokio::time::{Instant, sleep_until};
 
-use super::{
-    run::GRACE,
-    table::{Context, Slot},
-};
+use super::table::{Context, Slot};
 use crate::init::Agent;
 
 /// Bytes of what was written between two runs that the next one begins with, the newest of each
@@ -92,7 +89,7 @@ async fn look_after(context: &Context, slot: &mut Slot) {
             status = kernel.exit.wait() => break Some(status),
             said = kernel.wire.next() => match said {
                 // What it shows is nobody's, but it waits until that was read.
-                Ok(frame) if frame.awaits => kernel.wire.acknowledge(GRACE).await,
+                Ok(frame) if frame.awaits => kernel.wire.acknowledge().await,
                 Ok(_) => {}
                 // Without its socket it is of no use.
                 Err(_broken) => break kernel.kill().await,

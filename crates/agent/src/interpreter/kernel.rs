@@ -32,7 +32,6 @@ use tokio::{
 use super::{
     frame::{Frame, Said, Wire},
     language::Recipe,
-    run::GRACE,
     warm,
 };
 use crate::{
@@ -180,7 +179,7 @@ impl Kernel {
             loop {
                 match self.wire.next().await? {
                     Frame { said: Said::End { .. }, .. } => break,
-                    Frame { awaits: true, .. } => self.wire.acknowledge(GRACE).await,
+                    Frame { awaits: true, .. } => self.wire.acknowledge().await,
                     Frame { .. } => {}
                 }
             }

@@ -420,7 +420,7 @@ impl<'a> Course<'a> {
         self.catch_up().await;
         if frame.awaits {
             // What it writes next comes after this.
-            self.kernel.wire.acknowledge(GRACE).await;
+            self.kernel.wire.acknowledge().await;
         }
         let is_of_this = frame.id == Some(self.kernel.id);
         let event = match frame.said {
